@@ -1,0 +1,247 @@
+"""The command line: run, validate and convert workflow files, and list the nodes.
+
+Exit codes: 0 done, 1 the run failed, 2 the input is wrong, 130 stopped by ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from . import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, __version__
+from .graph import (
+    Executor,
+    OverrideError,
+    WorkflowError,
+    apply,
+    describe,
+    is_prompt,
+    load,
+    object_info,
+    to_prompt,
+    validate,
+)
+from .training.host import EventHost, choose_device, hosted_by
+
+WRONG_INPUT = 2
+FAILED = 1
+STOPPED = 130
+
+TRAINER = "RolloutOptimizerStep"
+
+
+class Refused(Exception):
+    """The input is wrong; each line of the message says what, where and how to mend it."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    options = parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except (Refused, WorkflowError, OverrideError) as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        return WRONG_INPUT
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser("comfyui-rollout", description="Train diffusion models with node graphs.")
+    top.add_argument("--version", action="version", version=__version__)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, function: Any, summary: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=summary, description=summary)
+        added.set_defaults(command=function)
+        return added
+
+    run = command("run", run_command, "Run a workflow file without a browser.")
+    validate = command("validate", validate_command, "Check a workflow file without running it.")
+    convert = command("convert", convert_command, "Print a workflow file in the format that ComfyUI executes.")
+    nodes = command("nodes", nodes_command, "List the nodes, or explain one of them.")
+    for taker in (run, validate, convert):
+        taker.add_argument(
+            "workflow", type=Path, help="workflow file (.json), or a picture or weights file that holds one"
+        )
+        taker.add_argument(
+            "--set", dest="overrides", action="append", default=[], metavar="NODE.INPUT=VALUE",
+            help="change an input; NODE is an id, a title or a class, e.g. OptimizerStep.steps=100",
+        )  # fmt: skip
+        taker.add_argument("--seed", type=int, help="the training seed: short for --set OptimizerStep.seed=N")
+    run.add_argument("--output", type=Path, default=Path("output"), metavar="DIR", help="where results go (output)")
+    run.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (auto)")
+    run.add_argument("--traceback", action="store_true", help="show where in the code a run failed")
+    nodes.add_argument("node", nargs="?", help="class or display name")
+    return top
+
+
+def read(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The workflow file as it is, and the prompt it makes with the changes of the command line."""
+    workflow = load(options.workflow)
+    definitions = object_info(NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS)
+    overrides = list(options.overrides)
+    prompt = to_prompt(workflow, definitions)
+    if options.seed is not None:
+        trainers = [node_id for node_id, node in prompt.items() if node.get("class_type") == TRAINER]
+        overrides += [f"{node_id}.seed={options.seed}" for node_id in trainers]
+    return workflow, apply(prompt, definitions, overrides)
+
+
+def checked(prompt: dict[str, Any]) -> Any:
+    validation = validate(prompt, NODE_CLASS_MAPPINGS)
+    problems = describe(validation, prompt)
+    if problems:
+        raise Refused("\n".join(problems))
+    return validation
+
+
+def validate_command(options: argparse.Namespace) -> int:
+    _, prompt = read(options)
+    validation = checked(prompt)
+    print(f"{options.workflow}: {len(prompt)} nodes, {len(validation.outputs)} outputs, all valid")
+    return 0
+
+
+def convert_command(options: argparse.Namespace) -> int:
+    _, prompt = read(options)
+    print(json.dumps(prompt, indent=2))
+    return 0
+
+
+def nodes_command(options: argparse.Namespace) -> int:
+    definitions = object_info(NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS)
+    if options.node is None:
+        for name, node in definitions.items():
+            print(f"{name:<30} {node['display_name']}\n{indented(node['description'])}")
+        return 0
+    found = [node for name, node in definitions.items() if options.node in (name, node["display_name"])]
+    if not found:
+        raise Refused(f"there is no node {options.node!r}: `comfyui-rollout nodes` lists them")
+    print(explained(found[0]))
+    return 0
+
+
+def explained(node: dict[str, Any]) -> str:
+    """A node with all its inputs and outputs, for reading."""
+    lines = [f"{node['name']}: {node['display_name']}", indented(node["description"]), "", "inputs"]
+    for group in ("required", "optional"):
+        for name, (kind, *rest) in node["input"].get(group, {}).items():
+            facts = rest[0] if rest else {}
+            known = [f"{word} {facts[word]}" for word in ("default", "min", "max") if word in facts]
+            shown = " | ".join(kind) if isinstance(kind, list) else kind
+            lines.append(f"  {name} ({', '.join([shown, *known])}{', optional' if group == 'optional' else ''})")
+            lines.append(indented(facts.get("tooltip", ""), 6))
+    lines += [
+        "",
+        "outputs",
+        *(f"  {name} ({kind})" for name, kind in zip(node["output_name"], node["output"], strict=True)),
+    ]
+    return "\n".join(lines)
+
+
+def indented(text: str, spaces: int = 4) -> str:
+    return textwrap.fill(text, 100, initial_indent=" " * spaces, subsequent_indent=" " * spaces)
+
+
+def run_command(options: argparse.Namespace) -> int:
+    workflow, prompt = read(options)
+    validation = checked(prompt)
+    try:
+        device = choose_device(options.device)
+    except ValueError as error:
+        raise Refused(f"--device: {error}") from None
+    stop = threading.Event()
+    executor = Executor(NODE_CLASS_MAPPINGS)
+    host = EventHost(
+        options.output.resolve(),
+        device,
+        progress=executor.progress,
+        preview=executor.preview,
+        finish=executor.finish,
+        send=executor.send,
+        interrupted=stop.is_set,
+        watching=lambda: False,
+    )
+    pnginfo = {} if is_prompt(workflow) else {"extra_pnginfo": {"workflow": workflow}}
+    with stopping(stop), ProgressBar(prompt) as bar, hosted_by(host):
+        result = executor.run(
+            validation.prompt, outputs=validation.outputs, extra_data=pnginfo, listener=bar, interrupt=stop
+        )
+    return conclusion(result, options)
+
+
+@contextmanager
+def stopping(stop: threading.Event) -> Iterator[None]:
+    """The first ctrl-C asks the run to stop after its step; the second one ends the program."""
+
+    def ask(number: int, frame: Any) -> None:
+        if stop.is_set():
+            signal.default_int_handler(number, frame)
+        stop.set()
+        print("\nstopping after this step; ctrl-C again to give up at once", file=sys.stderr)
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class ProgressBar:
+    """Draws the trainer's progress on stderr: steps done, the newest loss, steps per second, time left."""
+
+    def __init__(self, prompt: dict[str, Any]) -> None:
+        self.trainers = {node_id for node_id, node in prompt.items() if node["class_type"] == TRAINER}
+        self.bar: Any = None
+
+    def __enter__(self) -> ProgressBar:
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def __call__(self, event: str, data: dict[str, Any]) -> None:
+        if event == "progress" and data["node"] in self.trainers:
+            self._move(data["value"], data["max"])
+        elif event == "rollout.metrics" and self.bar is not None:
+            self.bar.set_postfix(loss=f"{data['rows'][-1]['loss']:.4f}", refresh=False)
+
+    def _move(self, value: int, maximum: int) -> None:
+        from tqdm import tqdm
+
+        if self.bar is None or value < self.bar.n:
+            self.bar = tqdm(total=maximum, unit="step", dynamic_ncols=True, file=sys.stderr)
+        self.bar.update(value - self.bar.n)
+
+
+def conclusion(result: Any, options: argparse.Namespace) -> int:
+    """Say how it ended and where to look; returns the exit code."""
+    for ui in result.outputs.values():
+        for line in ui.get("text", []):
+            print(line)
+        for image in ui.get("images", []):
+            print(options.output / image["subfolder"] / image["filename"])
+    if result.status == "success":
+        return 0
+    if result.status == "interrupted":
+        print("stopped; what was learnt so far is saved in the run's folder", file=sys.stderr)
+        return STOPPED
+    if options.traceback:
+        print("".join(result.error["traceback"]), file=sys.stderr)
+    node = NODE_DISPLAY_NAME_MAPPINGS.get(result.error["node_type"], result.error["node_type"])
+    message = result.error["exception_message"].strip()
+    print(f"error: node {result.error['node_id']} ({node}): {message}", file=sys.stderr)
+    return FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

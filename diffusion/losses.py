@@ -1,0 +1,92 @@
+"""Losses, one value per sample: plain diffusion losses, and ReflexFlow's two terms."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .predictions import determinant, per_sample, to_target
+from .rollout import NoisyBatch
+from .schedules import Schedule
+
+LossType = Literal["mse", "huber"]
+TargetType = Literal["original", "clean"]
+FrequencyNorm = Literal["mean", "l1"]
+
+
+def per_item(values: Tensor) -> Tensor:
+    """The mean of each sample: (B, ...) -> (B,)."""
+    return values.flatten(1).mean(1)
+
+
+def target(batch: NoisyBatch, kind: TargetType = "original") -> Tensor:
+    """What the network shall put out at ``batch.x`` (B, ...).
+
+    ``original``: the drawn noise stays the target, as in SimpleTuner. ``clean``: the noise is re-derived from the
+    latents the item really has, ``noise* = (x - alpha * latents) / sigma``, so that the target points from the
+    rolled-out latents straight at the clean ones (markup2im, ICLR 2023). The two agree on teacher-forced items.
+    """
+    alpha, sigma = batch.schedule.coefficients(batch.timestep)
+    noise = batch.noise
+    if kind == "clean":
+        # Where nothing was rolled out the drawn noise is the exact answer; the division is only for the others.
+        drift = (batch.x - batch.teacher_forced) / per_sample(sigma.clamp(min=1e-3), batch.x)
+        noise = noise + drift
+    return to_target(batch.schedule.prediction, batch.latents, noise, alpha, sigma)
+
+
+def elementwise(output: Tensor, wanted: Tensor, loss_type: LossType = "mse", huber_c: float = 0.1) -> Tensor:
+    """The loss of each element (B, ...), in float32.
+
+    ``huber`` is the pseudo-Huber loss ``2c * (sqrt(error**2 + c**2) - c)`` (arXiv 2403.16728): quadratic below c.
+    """
+    error = output.float() - wanted.float()
+    if loss_type == "mse":
+        return error**2
+    return 2 * huber_c * ((error**2 + huber_c**2).sqrt() - huber_c)
+
+
+def min_snr_weight(schedule: Schedule, timestep: Tensor, gamma: float) -> Tensor:
+    """Min-SNR weighting (arXiv 2303.09556) as a factor (B,) on the loss in the network's own prediction type.
+
+    ``min(snr, gamma)`` weighs the error of the predicted latents; an output error is ``sigma / determinant`` times as
+    large there. For epsilon this gives the paper's ``min(snr, gamma) / snr``, for v ``min(snr, gamma) / (snr + 1)``.
+    """
+    alpha, sigma = schedule.coefficients(timestep)
+    return torch.minimum(alpha**2, gamma * sigma**2) / determinant(schedule.prediction, alpha, sigma) ** 2
+
+
+def anti_drift(output: Tensor, batch: NoisyBatch, min_sigma: float = 0.01) -> Tensor:
+    """ReflexFlow's anti-drift regulariser (B,): the velocity shall point along ``x - latents``, away from the data.
+
+    ``|| v / |v| - d / |d| ||**2`` = 2 - 2 cos(v, d), in 0..4, in float32. Zero for items that were not rolled out,
+    and below ``min_sigma``, where the direction d is mostly rounding noise.
+    """
+    velocity = output.float().flatten(1)
+    away = (batch.x - batch.latents).float().flatten(1)
+    cosine = F.cosine_similarity(velocity, away, dim=1, eps=1e-8)
+    _, sigma = batch.schedule.coefficients(batch.timestep)
+    counts = (batch.rolled & (sigma >= min_sigma)).to(cosine.device, cosine.dtype, non_blocking=True)
+    return counts * (2 - 2 * cosine)
+
+
+def frequency_weight(output: Tensor, batch: NoisyBatch, alpha: float = 1.0, norm: FrequencyNorm = "mean") -> Tensor:
+    """ReflexFlow's frequency compensation: a weight (B, ...) >= 0 on each element's loss, without gradient.
+
+    ``1 + alpha * (clean - biased) / norm(clean - biased)``, where biased is the output on the rolled-out latents and
+    clean the one on the teacher-forced latents: what rolling out took away, mostly low frequencies, counts more.
+    ``mean``: the norm is the mean magnitude, so that alpha means the same at every size. ``l1``: the sum of
+    magnitudes, as in SimpleTuner; at real latent sizes all weights are then 1 to four digits. Items that were not
+    rolled out get 1.
+    """
+    if batch.clean_output is None:
+        return torch.ones_like(output)
+    missing = (batch.clean_output - output.detach()).float()
+    size = missing.abs().flatten(1)
+    scale = (size.mean(1) if norm == "mean" else size.sum(1)).clamp(min=1e-8)
+    counts = batch.rolled.to(scale.device, scale.dtype, non_blocking=True)
+    shape = (-1, *[1] * (missing.dim() - 1))
+    return (1 + alpha * (counts / scale).reshape(shape) * missing).clamp(min=0)

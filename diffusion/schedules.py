@@ -1,0 +1,177 @@
+"""Noise schedules: how much of the latents and how much noise there is at each timestep.
+
+One interface for flow matching and DDPM. The coordinate is ``timestep``, what the network is told: 0..1000 for flow
+matching (1000 * sigma), 0..999 for DDPM with -1 as the clean end. It is continuous, so that a solver may stop anywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor
+
+from .predictions import PredictionType, blend
+
+NUM_TRAIN_TIMESTEPS = 1000
+
+Density = Literal["uniform", "logit_normal", "mode", "beta"]
+BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
+
+
+class Schedule(ABC):
+    """A noise schedule: ``x = alpha(timestep) * latents + sigma(timestep) * noise``."""
+
+    prediction: PredictionType
+    clean_timestep: float
+    noisy_timestep: float
+
+    @property
+    def is_flow_matching(self) -> bool:
+        """Whether the network predicts the velocity of a flow."""
+        return self.prediction == "velocity"
+
+    @abstractmethod
+    def angle(self, timestep: Tensor) -> Tensor:
+        """``atan2(sigma, alpha)`` in 0 (clean) .. pi/2 (noise), of the shape of ``timestep``, float64."""
+
+    @abstractmethod
+    def timestep_at(self, angle: Tensor) -> Tensor:
+        """The inverse of :meth:`angle`."""
+
+    @abstractmethod
+    def coefficients(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        """``(alpha, sigma)``, each of the shape of ``timestep``, float64."""
+
+    @abstractmethod
+    def sample_timesteps(self, batch: int, generator: Generator) -> Tensor:
+        """Training timesteps (batch,), float64 on the CPU."""
+
+    @abstractmethod
+    def sampling_timesteps(self, steps: int) -> Tensor:
+        """The grid (steps + 1,) that a sampler walks from pure noise to the clean end, float64 on the CPU."""
+
+    def add_noise(self, latents: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
+        """Teacher-forced latents: ``alpha * latents + sigma * noise`` (B, ...) at ``timestep`` (B,)."""
+        alpha, sigma = self.coefficients(timestep)
+        return blend((alpha, latents), (sigma, noise))
+
+
+@dataclass(frozen=True)
+class FlowMatching(Schedule):
+    """Rectified flow: ``x = (1 - sigma) * latents + sigma * noise``, ``timestep = 1000 * sigma``."""
+
+    shift: float = 1.0
+    """Moves levels towards noise: sigma' = shift * sigma / (1 + (shift - 1) * sigma) (arXiv 2403.03206, eq. 23)."""
+    density: Density = "uniform"
+    """How training levels are drawn, before the shift."""
+    logit_mean: float = 0.0
+    logit_std: float = 1.0
+    mode_scale: float = 1.29
+    beta_alpha: float = 1.0
+    beta_beta: float = 1.0
+
+    prediction: PredictionType = "velocity"
+    clean_timestep: float = 0.0
+    noisy_timestep: float = float(NUM_TRAIN_TIMESTEPS)
+
+    def coefficients(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        sigma = timestep.double() / NUM_TRAIN_TIMESTEPS
+        return 1 - sigma, sigma
+
+    def angle(self, timestep: Tensor) -> Tensor:
+        alpha, sigma = self.coefficients(timestep)
+        return torch.atan2(sigma, alpha)
+
+    def timestep_at(self, angle: Tensor) -> Tensor:
+        sine, cosine = angle.sin(), angle.cos()
+        return NUM_TRAIN_TIMESTEPS * sine / (sine + cosine)
+
+    def shifted(self, sigma: Tensor) -> Tensor:
+        """Levels 0..1 moved towards noise by ``shift``."""
+        return self.shift * sigma / (1 + (self.shift - 1) * sigma)
+
+    def sample_timesteps(self, batch: int, generator: Generator) -> Tensor:
+        return NUM_TRAIN_TIMESTEPS * self.shifted(self._draw(batch, generator).double()).clamp(0, 1)
+
+    def sampling_timesteps(self, steps: int) -> Tensor:
+        return NUM_TRAIN_TIMESTEPS * self.shifted(torch.linspace(1, 0, steps + 1, dtype=torch.float64))
+
+    def _draw(self, batch: int, generator: Generator) -> Tensor:
+        if self.density == "beta":
+            # torch.distributions takes no generator: its global one is borrowed, seeded from ours, and put back.
+            seed = int(torch.randint(2**62, (1,), generator=generator))
+            with torch.random.fork_rng(devices=[]):
+                torch.random.default_generator.manual_seed(seed)
+                return torch.distributions.Beta(self.beta_alpha, self.beta_beta).sample((batch,))
+        from diffusers.training_utils import compute_density_for_timestep_sampling
+
+        return compute_density_for_timestep_sampling(
+            self.density, batch, self.logit_mean, self.logit_std, self.mode_scale, generator=generator
+        )
+
+
+@dataclass(frozen=True)
+class DDPM(Schedule):
+    """Variance preserving: ``alpha**2 + sigma**2 = 1``, from diffusers' table of betas."""
+
+    beta_schedule: BetaSchedule = "scaled_linear"
+    prediction: PredictionType = "epsilon"
+    zero_terminal_snr: bool = False
+    """Rescale the betas so that the last timestep is pure noise (Lin et al., arXiv 2305.08891)."""
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+
+    clean_timestep: float = -1.0
+    noisy_timestep: float = float(NUM_TRAIN_TIMESTEPS - 1)
+
+    def __post_init__(self) -> None:
+        if self.prediction == "velocity":
+            raise ValueError("a DDPM schedule predicts epsilon, v_prediction or sample; velocity is flow matching's")
+        if self.zero_terminal_snr and self.prediction == "epsilon":
+            raise ValueError(
+                "zero_terminal_snr needs v_prediction or sample: at pure noise, epsilon says nothing about the image"
+            )
+
+    @cached_property
+    def angles(self) -> Tensor:
+        """``atan2(sigma, alpha)`` at timesteps -1 .. 999 (1001,), float64."""
+        from diffusers import DDPMScheduler
+
+        scheduler = DDPMScheduler(
+            num_train_timesteps=NUM_TRAIN_TIMESTEPS,
+            beta_start=self.beta_start,
+            beta_end=self.beta_end,
+            beta_schedule=self.beta_schedule,
+            rescale_betas_zero_snr=self.zero_terminal_snr,
+        )
+        signal: Tensor = scheduler.alphas_cumprod.double()  # type: ignore[attr-defined]
+        return torch.cat([torch.zeros(1, dtype=torch.float64), torch.atan2((1 - signal).sqrt(), signal.sqrt())])
+
+    def angle(self, timestep: Tensor) -> Tensor:
+        """Between two table entries the angle goes linearly, which keeps the variance."""
+        position = (timestep.double() + 1).clamp(0, NUM_TRAIN_TIMESTEPS)
+        below = position.floor().clamp(max=NUM_TRAIN_TIMESTEPS - 1).long()
+        return torch.lerp(self.angles[below], self.angles[below + 1], position - below)
+
+    def timestep_at(self, angle: Tensor) -> Tensor:
+        upper = torch.searchsorted(self.angles, angle.double().contiguous()).clamp(1, NUM_TRAIN_TIMESTEPS)
+        low, high = self.angles[upper - 1], self.angles[upper]
+        return (upper - 2) + (angle - low) / (high - low)
+
+    def coefficients(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        angle = self.angle(timestep)
+        # cos(pi/2) is 6e-17 in float64: pure noise is pure noise.
+        return torch.where(angle >= math.pi / 2 - 1e-12, 0.0, angle.cos()), angle.sin()
+
+    def sample_timesteps(self, batch: int, generator: Generator) -> Tensor:
+        return torch.randint(NUM_TRAIN_TIMESTEPS, (batch,), generator=generator).double()
+
+    def sampling_timesteps(self, steps: int) -> Tensor:
+        """Trailing spacing, as arXiv 2305.08891 recommends: it starts at the last timestep."""
+        stride = NUM_TRAIN_TIMESTEPS / steps
+        return (NUM_TRAIN_TIMESTEPS - stride * torch.arange(steps + 1, dtype=torch.float64)).round() - 1

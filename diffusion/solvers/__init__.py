@@ -1,0 +1,44 @@
+"""Solvers of the probability-flow ODE with a level of its own for every sample."""
+
+from __future__ import annotations
+
+from .dpm import dpm
+from .euler import euler, transfer
+from .integration import integrate
+from .rk4 import rk4
+from .step import Conditioning, History, Level, Model, Predictor, Solver, Step, ask, rows
+from .unipc import Variant, unipc
+
+__all__ = [
+    "SOLVERS",
+    "Conditioning",
+    "History",
+    "Level",
+    "Model",
+    "Predictor",
+    "Solver",
+    "Step",
+    "Variant",
+    "ask",
+    "integrate",
+    "rows",
+    "solver",
+    "transfer",
+]
+
+SOLVERS = ("unipc", "euler", "dpm", "rk4")
+
+
+def solver(name: str, order: int = 2, variant: Variant = "bh2") -> Solver:
+    """The solver of that name; ``order`` 1..3 matters to unipc and dpm only, ``variant`` to unipc only."""
+    if name not in SOLVERS:
+        raise ValueError(f"unknown sampler {name!r}: one of {', '.join(SOLVERS)}")
+    if order not in (1, 2, 3):
+        raise ValueError(f"the order of a sampler is 1, 2 or 3, not {order}")
+    if variant not in ("bh1", "bh2"):
+        raise ValueError(f"unknown variant of unipc {variant!r}: bh1 or bh2")
+    if name == "unipc":
+        return unipc(order, variant)
+    if name == "dpm":
+        return dpm(order)
+    return Solver(rk4, calls=4) if name == "rk4" else Solver(euler)

@@ -1,0 +1,41 @@
+"""Walk a whole ragged batch down its grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..schedules import Schedule
+from .step import Conditioning, History, Level, Model, Predictor, Solver, rows
+
+
+def integrate(
+    model: Model,
+    schedule: Schedule,
+    x: Tensor,
+    grid: Tensor,
+    lengths: Tensor,
+    conditioning: Conditioning,
+    solve: Solver,
+    observe: Callable[[int, Tensor], None] | None = None,
+) -> Tensor:
+    """Walk each sample down its own column of the grid; a step is one batched forward on those still under way.
+
+    ``x`` (B, ...); ``grid`` (steps + 1, B) of timesteps and ``lengths`` (B,) of steps, longest first, both on the
+    CPU. ``observe(step, x)`` sees the whole batch before the first step (0) and after each. Returns the latents
+    (B, ...) at the end of each column.
+    """
+    levels, history = Level.at(schedule, grid), History()
+    if observe is not None:
+        observe(0, x)
+    for step in range(int(lengths.max()) if len(lengths) else 0):
+        active = int((lengths > step).sum())
+        now, then = levels.row(step).first(active), levels.row(step + 1).first(active)
+        predict = Predictor(model, rows(conditioning, slice(active)), schedule)
+        moved, history = solve.step(predict, x[:active], now, then, history.first(active))
+        x = torch.cat([moved, x[active:]])
+        if observe is not None:
+            observe(step + 1, x)
+    return x

@@ -1,0 +1,130 @@
+"""What every solver is made of: levels, memory, the model as a solver sees it, and the step itself.
+
+A solver is one pure function, ``step(predict, x, now, then, history) -> (x, history)``: the state, the levels and
+the memory are values that go in and come out, so any step can be replayed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..predictions import to_denoised
+from ..schedules import Schedule
+
+Conditioning = dict[str, Tensor]
+"""What the network is told beside the timestep: named tensors, each batch-first."""
+
+Model = Callable[[Tensor, Tensor, Conditioning], Tensor]
+"""A network: ``output = model(x, timestep, conditioning)`` with x (B, ...), timestep (B,), output (B, ...)."""
+
+
+def rows(conditioning: Conditioning, index: slice | Tensor) -> Conditioning:
+    """The conditioning of some items of the batch."""
+    return {name: value[index] for name, value in conditioning.items()}
+
+
+def ask(model: Model, x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+    """The network's output (B, ...) in the dtype of ``x``, at levels (B,) that live on the CPU.
+
+    The clean end of a DDPM schedule has timestep -1, which no network was trained on: it is told 0 there.
+    """
+    told = timestep.clamp(min=0).to(x.device, x.dtype, non_blocking=True)
+    return model(x, told, conditioning).to(x.dtype)
+
+
+@dataclass(frozen=True)
+class Level:
+    """Where each sample stands on the schedule: three float64 tensors on the CPU, (B,) or (steps + 1, B)."""
+
+    timestep: Tensor
+    alpha: Tensor
+    sigma: Tensor
+
+    @classmethod
+    def at(cls, schedule: Schedule, timestep: Tensor) -> Level:
+        return cls(timestep, *schedule.coefficients(timestep))
+
+    @property
+    def log_snr(self) -> Tensor:
+        """``lambda = log(alpha / sigma)``: -inf at pure noise, +inf at the clean end."""
+        return self.alpha.log() - self.sigma.log()
+
+    def first(self, count: int) -> Level:
+        return Level(self.timestep[..., :count], self.alpha[..., :count], self.sigma[..., :count])
+
+    def row(self, step: int) -> Level:
+        """One row (B,) of a whole grid of levels."""
+        return Level(self.timestep[step], self.alpha[step], self.sigma[step])
+
+
+@dataclass(frozen=True)
+class History:
+    """What a multistep solver remembers, the newest first."""
+
+    levels: tuple[Level, ...] = ()
+    denoised: tuple[Tensor, ...] = ()
+    x: Tensor | None = None
+    """The state from which the last step was taken (a corrector starts there again)."""
+
+    def first(self, count: int) -> History:
+        return History(
+            tuple(level.first(count) for level in self.levels),
+            tuple(value[:count] for value in self.denoised),
+            None if self.x is None else self.x[:count],
+        )
+
+    def after(self, level: Level, denoised: Tensor, x: Tensor, keep: int) -> History:
+        """The history with one more prediction, of which the newest ``keep`` remain."""
+        return History((level, *self.levels)[:keep], (denoised, *self.denoised)[:keep], x)
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """The model as a solver sees it, with its conditioning; float32 out, whatever the network computes in."""
+
+    model: Model
+    conditioning: Conditioning
+    schedule: Schedule
+
+    def output(self, x: Tensor, level: Level) -> Tensor:
+        """What the network itself puts out (B, ...)."""
+        return ask(self.model, x, level.timestep, self.conditioning)
+
+    def denoised(self, x: Tensor, level: Level) -> Tensor:
+        """The predicted clean latents (B, ...) of ``x`` at ``level``."""
+        return to_denoised(self.schedule.prediction, self.output(x, level), x, level.alpha, level.sigma)
+
+
+class Step(Protocol):
+    def __call__(
+        self, predict: Predictor, x: Tensor, now: Level, then: Level, history: History
+    ) -> tuple[Tensor, History]: ...
+
+
+@dataclass(frozen=True)
+class Solver:
+    """A solver's step and what it costs."""
+
+    step: Step
+    calls: int = 1
+    """Model calls in one step."""
+
+
+def predictions(count: int) -> Tensor:
+    """The weight vectors (count, count, 1) of the remembered predictions, the newest first.
+
+    Multistep solvers do the paper's algebra on such vectors instead of on latents: ``m[0] - m[1]`` stands for the
+    difference of the last two predictions. What comes out are the (count, B) weights, in float64, with which one
+    :func:`blend` sums the real ones.
+    """
+    return torch.eye(count, dtype=torch.float64)[:, :, None]
+
+
+def where_finite(weights: Tensor, otherwise: Tensor) -> Tensor:
+    """Each sample's weights (n, B), or the lower-order ones where a log-SNR in their history is infinite."""
+    return torch.where(weights.isfinite().all(0), weights, otherwise)

@@ -1,0 +1,24 @@
+"""A workflow as data: read it, convert it, check it, run it. Knows no concrete node and no tensor.
+
+The names below are all that the rest of the house needs.
+"""
+
+from .convert import to_prompt
+from .execute import Executor, Interrupted, Result
+from .object_info import object_info
+from .validate import Validation, describe, validate
+from .workflow import WorkflowError, is_prompt, load
+
+__all__ = [
+    "Executor",
+    "Interrupted",
+    "Result",
+    "Validation",
+    "WorkflowError",
+    "describe",
+    "is_prompt",
+    "load",
+    "object_info",
+    "to_prompt",
+    "validate",
+]

@@ -1,0 +1,149 @@
+"""One level of a UI-format workflow (the root or a subgraph definition) as nodes, slots and links."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .widgets import input_specs, widget_values
+from .workflow import WorkflowError
+
+NEVER, BYPASS = 2, 4  # modes: muted, bypassed
+INPUT_NODE, OUTPUT_NODE = "-10", "-20"  # the two ends of a subgraph definition
+VIRTUAL = frozenset({"Reroute", "PrimitiveNode", "Note", "MarkdownNote"})  # nodes that exist in the frontend only
+
+
+@dataclass(frozen=True)
+class Link:
+    id: str
+    origin: str
+    origin_slot: int
+    target: str
+    target_slot: int
+
+
+@dataclass
+class Slot:
+    """One input of a node, as the frontend has it after loading."""
+
+    name: str
+    type: str
+    is_widget: bool = False
+    link: Link | None = None
+
+
+@dataclass
+class Node:
+    id: str
+    type: str
+    mode: int
+    title: str
+    inputs: list[Slot]
+    output_types: list[str]
+    widgets: dict[str, Any]
+    """The widgets' values by name, for an ordinary node; a virtual one or a subgraph instance has none."""
+    raw: Mapping[str, Any]
+
+
+@dataclass
+class Level:
+    """All nodes and links of one level. `definition` is the raw subgraph definition, None for the root."""
+
+    nodes: dict[str, Node] = field(default_factory=dict)
+    links: dict[str, Link] = field(default_factory=dict)
+    definition: Mapping[str, Any] | None = None
+    entering: dict[str, list[Link]] = field(default_factory=dict)
+    """The links by the id of the node they end at."""
+    leaving: dict[str, list[Link]] = field(default_factory=dict)
+    """The links by the id of the node they start at, in ascending order of link ids."""
+
+
+def read_level(
+    graph: Mapping[str, Any], object_info: Mapping[str, Any], definitions: Mapping[str, Any], is_root: bool
+) -> Level:
+    """Parse one level. Links are found through each node's own named inputs, never by schema position."""
+    level = Level(definition=None if is_root else graph)
+    for link in sorted(_links(graph.get("links")), key=lambda link: (len(link.id), link.id)):
+        level.links[link.id] = link
+        level.entering.setdefault(link.target, []).append(link)
+        level.leaving.setdefault(link.origin, []).append(link)
+    for raw in graph.get("nodes") or []:
+        if not isinstance(raw, Mapping) or "id" not in raw or not isinstance(raw.get("type"), str):
+            raise WorkflowError("workflow: every node must be an object with an `id` and a `type`")
+        node = _node(raw, object_info, definitions)
+        _attach(node, level)
+        level.nodes.setdefault(node.id, node)
+    return level
+
+
+def _links(raw: Any) -> Iterator[Link]:
+    names = ("id", "origin_id", "origin_slot", "target_id", "target_slot")
+    for item in raw if isinstance(raw, list) else []:
+        fields = [item.get(name) for name in names] if isinstance(item, Mapping) else item
+        if isinstance(fields, list) and len(fields) >= 5 and _is_index(fields[2]) and _is_index(fields[4]):
+            yield Link(str(fields[0]), str(fields[1]), int(fields[2]), str(fields[3]), int(fields[4]))
+
+
+def _is_index(value: Any) -> bool:
+    return isinstance(value, int | float) and value >= 0 and value == int(value)
+
+
+def _node(raw: Mapping[str, Any], object_info: Mapping[str, Any], definitions: Mapping[str, Any]) -> Node:
+    kind = raw["type"]
+    title = raw.get("title")
+    mode = raw.get("mode", 0)
+    definition = definitions.get(kind)
+    info = object_info.get(kind) if definition is None and kind not in VIRTUAL else None
+    if definition is not None:
+        inputs, outputs = _io(definition.get("inputs")), [slot.type for slot in _io(definition.get("outputs"))]
+    elif info is not None:
+        inputs, outputs = _class_slots(info, raw), [_type(kind) for kind in info.get("output") or []]
+    else:
+        inputs, outputs = _io(raw.get("inputs")), []
+    outputs += [slot.type for slot in _io(raw.get("outputs"))][len(outputs) :]
+    widgets = widget_values(info, raw) if info is not None else _unknown_widgets(raw, kind, definition)
+    title = title or (info or {}).get("display_name") or kind
+    return Node(str(raw["id"]), kind, mode, str(title), inputs, outputs, widgets, raw)
+
+
+def _class_slots(info: Mapping[str, Any], raw: Mapping[str, Any]) -> list[Slot]:
+    """Sockets first, then the sockets of widgets, then what the saved node has beyond its class."""
+    specs = [spec for spec in input_specs(info) if spec.has_socket]
+    slots = [Slot(spec.name, spec.type) for spec in specs if not spec.is_widget]
+    slots += [Slot(spec.name, spec.type, True) for spec in specs if spec.is_widget]
+    known = {spec.name for spec in specs}
+    return slots + [slot for slot in _io(raw.get("inputs")) if slot.name not in known and not slot.is_widget]
+
+
+def _io(raw: Any) -> list[Slot]:
+    items = [item for item in raw if isinstance(item, Mapping)] if isinstance(raw, list) else []
+    return [Slot(str(item.get("name", "")), _type(item.get("type", "*")), bool(item.get("widget"))) for item in items]
+
+
+def _type(value: Any) -> str:
+    return "COMBO" if isinstance(value, list | tuple) else str(value)
+
+
+def _unknown_widgets(raw: Mapping[str, Any], kind: str, definition: Any) -> dict[str, Any]:
+    """What is known of the widgets of a node whose class is not installed: the values that carry a name."""
+    if kind in VIRTUAL or definition is not None:
+        return {}
+    for values in (raw.get("widgets_values_named"), raw.get("widgets_values")):
+        if isinstance(values, Mapping):
+            return dict(values)
+    return {}
+
+
+def _attach(node: Node, level: Level) -> None:
+    """Give each input its link: the one its saved slot names, else one that only the link table knows."""
+    raw = node.raw.get("inputs")
+    items = [item for item in raw if isinstance(item, Mapping)] if isinstance(raw, list) else []
+    saved = {item.get("name"): str(item.get("link")) for item in items}
+    for slot in node.inputs:
+        link = level.links.get(saved.get(slot.name, ""))
+        if link is not None and link.target == node.id:
+            slot.link = link
+    unnamed = (link for link in level.entering.get(node.id, []) if link.id not in saved.values())
+    for link in unnamed:
+        if link.target_slot < len(node.inputs):
+            slot = node.inputs[link.target_slot]
+            slot.link = slot.link or link

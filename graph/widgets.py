@@ -1,0 +1,138 @@
+"""Which widgets a node has in the official frontend, in which order, and what a saved workflow says they hold.
+
+Read from the sources of comfyui-frontend-package 1.58.1 (litegraphService, useIntWidget, useComboWidget, ...).
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+WIDGET_TYPES = frozenset(
+    "INT FLOAT BOOLEAN STRING MARKDOWN COMBO IMAGEUPLOAD AUDIOUPLOAD COLOR COLORS BOUNDING_BOX BOUNDING_BOXES CHART "
+    "GALLERIA PAINTER COMPOSITOR TEXTAREA CURVE RANGE VIDEO_EDIT".split()
+)
+UPLOAD_OPTIONS = ("image_upload", "video_upload", "animated_image_upload", "audio_upload", "mesh_upload")
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One declared input of a node class."""
+
+    name: str
+    type: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    optional: bool = False
+
+    @property
+    def forced(self) -> bool:
+        """Always a socket; `defaultInput` means the same, but only on optional inputs."""
+        return bool(self.options.get("forceInput") or (self.optional and self.options.get("defaultInput")))
+
+    @property
+    def is_widget(self) -> bool:
+        return self.options.get("widgetType", self.type) in WIDGET_TYPES and not self.forced
+
+    @property
+    def has_socket(self) -> bool:
+        return not (self.is_widget and self.options.get("socketless"))
+
+    @property
+    def choices(self) -> list[Any]:
+        return list(self.options.get("options") or [])
+
+    @property
+    def default(self) -> Any:
+        """What a fresh widget holds."""
+        if self.type == "COMBO":
+            if self.options.get("multi_select"):
+                return []
+            return self.options.get("default") or next(iter(self.choices), None)
+        empty = {"INT": 0, "FLOAT": 0, "BOOLEAN": False, "STRING": ""}
+        default = self.options.get("default")
+        return empty.get(self.type) if default is None else default
+
+    @property
+    def control_slots(self) -> int:
+        """How many values of "control after generate" a saved node holds behind this widget's own."""
+        control = self.options.get("control_after_generate")
+        if control is None and self.type == "INT":
+            control = self.name in ("seed", "noise_seed")
+        if not control or self.type not in ("INT", "FLOAT", "COMBO"):
+            return 0
+        is_plain_combo = self.type == "COMBO" and not self.options.get("multi_select")
+        return 2 if is_plain_combo else 1
+
+
+def input_specs(info: Mapping[str, Any]) -> list[InputSpec]:
+    """All declared inputs of an /object_info entry, in the order in which the frontend makes their widgets."""
+    specs = declared_specs(info)
+    order = info.get("input_order") or {}
+    ordered = [specs[name] for name in order.get("required", []) if name in specs and not specs[name].optional]
+    ordered += [specs[name] for name in order.get("optional", []) if name in specs and specs[name].optional]
+    listed = {spec.name for spec in ordered}
+    return ordered + [spec for spec in specs.values() if spec.name not in listed]
+
+
+def declared_specs(info: Mapping[str, Any]) -> dict[str, InputSpec]:
+    """All declared inputs of an /object_info entry by name, required ones first, in the order of declaration."""
+    inputs = info.get("input") or {}
+    return {
+        name: _spec(name, spec, category == "optional")
+        for category in ("required", "optional")
+        for name, spec in (inputs.get(category) or {}).items()
+    }
+
+
+def _spec(name: str, spec: Any, optional: bool) -> InputSpec:
+    options = dict(spec[1]) if len(spec) > 1 and isinstance(spec[1], Mapping) else {}
+    if isinstance(spec[0], list | tuple):  # the old way to write a combo
+        return InputSpec(name, "COMBO", options | {"options": list(spec[0])}, optional)
+    return InputSpec(name, str(spec[0]), options, optional)
+
+
+def widget_values(info: Mapping[str, Any], node: Mapping[str, Any]) -> dict[str, Any]:
+    """The value of every widget of a saved node that belongs in the prompt, by name.
+
+    Positions decide, as in the frontend. The named map that newer files carry beside them is read where positions
+    cannot be: no list, or a list of another length than this node class would save.
+    """
+    specs = [spec for spec in input_specs(info) if spec.is_widget]
+    values, named = node.get("widgets_values"), node.get("widgets_values_named")
+    if isinstance(values, Mapping):
+        named, values = values, None
+    slots = [name for spec in specs for name in [spec.name] + [None] * spec.control_slots]
+    values = _without_forced(info, specs, values, len(slots)) if isinstance(values, list) else []
+    if isinstance(named, Mapping) and len(values) not in (len(slots), len(slots) + _upload_buttons(info)):
+        found = {str(name): value for name, value in named.items()}
+    else:
+        found = {name: value for name, value in zip(slots, values, strict=False) if name is not None}
+    return {spec.name: _filled(spec, found) for spec in specs if spec.type not in ("IMAGEUPLOAD", "AUDIOUPLOAD")}
+
+
+def _filled(spec: InputSpec, found: Mapping[str, Any]) -> Any:
+    value = found.get(spec.name, spec.default)
+    return spec.choices[0] if value is None and spec.type == "COMBO" and spec.choices else value
+
+
+def _without_forced(info: Mapping[str, Any], widgets: list[InputSpec], values: list[Any], slots: int) -> list[Any]:
+    """Files older than sockets that are always sockets hold a value for each such input too: drop those."""
+    is_forced = list(_forced_slots(info, {spec.name for spec in widgets}))
+    if not any(is_forced) and len(values) == slots:
+        return values
+    if len(values) != len(is_forced):
+        return values
+    return [value for value, forced in zip(values, is_forced, strict=True) if not forced]
+
+
+def _forced_slots(info: Mapping[str, Any], widgets: set[str]) -> Iterator[bool]:
+    for spec in declared_specs(info).values():
+        if spec.name in widgets or spec.forced:
+            yield spec.forced
+            if spec.options.get("control_after_generate"):
+                yield False
+
+
+def _upload_buttons(info: Mapping[str, Any]) -> int:
+    """1 if the frontend adds an upload button, which saves a value behind all others."""
+    required = [spec for spec in declared_specs(info).values() if not spec.optional]
+    return int(any(spec.type == "COMBO" and any(map(spec.options.get, UPLOAD_OPTIONS)) for spec in required))

@@ -1,0 +1,32 @@
+"""The nodes: sockets and widgets on top of the mathematics and the training step. One file a family."""
+
+from .dataset import DigitsDataset, ImageFolderDataset
+from .loss import DiffusionLoss, ReflexFlowLoss
+from .model import LoadModel, NewModel, SaveModel
+from .optimizer import Optimizer, OptimizerStep
+from .preview import PlotMetrics, PreviewLatents
+from .rollout import Rollout
+from .sample import SampleImages
+from .schedule import DDPMSchedule, FlowMatchingSchedule, NoisyBatch
+
+NODES = (
+    DigitsDataset,
+    ImageFolderDataset,
+    NewModel,
+    LoadModel,
+    FlowMatchingSchedule,
+    DDPMSchedule,
+    NoisyBatch,
+    Rollout,
+    DiffusionLoss,
+    ReflexFlowLoss,
+    Optimizer,
+    OptimizerStep,
+    SampleImages,
+    SaveModel,
+    PreviewLatents,
+    PlotMetrics,
+)
+
+NODE_CLASS_MAPPINGS = {node.NODE_ID: node for node in NODES}
+NODE_DISPLAY_NAME_MAPPINGS = {node.NODE_ID: node.DISPLAY_NAME for node in NODES}

@@ -1,0 +1,134 @@
+"""Data sets: what to train on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..training.data import Batch, Dataset, Digits, next_batch
+from ..training.images import ImageFolder, find_images
+from ..training.stream import Step, Stream
+from .base import DATASET, StepNode
+
+BATCH_SIZE = (
+    "INT",
+    {"default": 64, "min": 1, "max": 4096, "tooltip": "Images per training step. Larger is steadier and slower."},
+)
+
+
+class DatasetNode(StepNode):
+    """A node whose stream hands out the batches of a data set."""
+
+    RETURN_TYPES = (DATASET,)
+    RETURN_NAMES = ("dataset",)
+    OUTPUT_TOOLTIPS = ("A batch of clean images with their labels, a new one each step.",)
+
+    def batches(self, unique_id: str, dataset: Dataset, batch_size: int) -> tuple[Stream]:
+        inputs = {"dataset": dataset, "batch_size": batch_size}
+        return (self.stream(unique_id, inputs, about=dataset.info),)
+
+    def step(self, step: Step, dataset: Dataset, batch_size: int) -> Batch:
+        return next_batch(step, dataset, batch_size)
+
+
+class DigitsDataset(DatasetNode):
+    NODE_ID = "RolloutDigitsDataset"
+    DISPLAY_NAME = "Digits Dataset"
+    DESCRIPTION = (
+        "1,797 real handwritten digits, 8x8 pixels, with their labels 0-9. Small enough to train a model from scratch "
+        "on a laptop in two minutes. They come with scikit-learn; nothing is downloaded."
+    )
+    SEARCH_ALIASES = ("mnist", "toy data", "example data")
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        size = {
+            "default": 8,
+            "min": 8,
+            "max": 64,
+            "step": 8,
+            "tooltip": "Height and width in pixels. The originals are 8x8; larger ones are enlarged smoothly.",
+        }
+        return {"required": {"batch_size": BATCH_SIZE, "size": ("INT", size)}, "hidden": {"unique_id": "UNIQUE_ID"}}
+
+    def build(self, unique_id: str, batch_size: int, size: int) -> tuple[Stream]:  # type: ignore[override]
+        return self.batches(unique_id, Digits(size), batch_size)
+
+
+class ImageFolderDataset(DatasetNode):
+    NODE_ID = "RolloutImageFolderDataset"
+    DISPLAY_NAME = "Image Folder Dataset"
+    DESCRIPTION = (
+        "Your own images. Captions are text files of the same name (cat.png, cat.txt); sub-folders become class "
+        "labels, in alphabetical order. Damaged files are named in the log and left out."
+    )
+    SEARCH_ALIASES = ("image directory", "load images", "training images")
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "folder": ("STRING", {"default": "", "tooltip": "Folder with the images, sub-folders included."}),
+                "batch_size": BATCH_SIZE,
+                "size": (
+                    "INT",
+                    {
+                        "default": 64,
+                        "min": 8,
+                        "max": 4096,
+                        "step": 8,
+                        "tooltip": "Images are resized and cut to this height and width in pixels.",
+                    },
+                ),
+                "repeats": (
+                    "INT",
+                    {
+                        "default": 1,
+                        "min": 1,
+                        "max": 10000,
+                        "tooltip": "How often each image comes in one epoch. Raise it for a handful of images.",
+                    },
+                ),
+                "crop": (
+                    ["center", "random"],
+                    {
+                        "default": "center",
+                        "tooltip": "Which square of a picture that is not square: its middle, or another one each time.",
+                    },
+                ),
+                "flip": (
+                    "BOOLEAN",
+                    {
+                        "default": False,
+                        "tooltip": "Mirror half of the images left to right. Not for text, faces of one person, or digits.",
+                    },
+                ),
+                "color": (
+                    ["RGB", "L"],
+                    {"default": "RGB", "tooltip": "RGB: three colour channels. L: one channel, greyscale."},
+                ),
+                "background": (
+                    ["white", "black", "gray"],
+                    {"default": "white", "tooltip": "What shows through where an image is transparent."},
+                ),
+            },
+            "hidden": {"unique_id": "UNIQUE_ID"},
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, folder: str) -> bool | str:
+        if folder is None:
+            return True
+        try:
+            find_images(Path(folder).expanduser())
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def IS_CHANGED(cls, folder: str, **other: Any) -> Any:
+        files = find_images(Path(folder).expanduser())
+        return [(str(path), path.stat().st_mtime_ns) for path in files]
+
+    def build(self, unique_id: str, folder: str, batch_size: int, **options: Any) -> tuple[Stream]:  # type: ignore[override]
+        return self.batches(unique_id, ImageFolder(Path(folder).expanduser(), **options), batch_size)

@@ -1,0 +1,191 @@
+"""Models: a new one, one that was saved, and saving one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..training import checkpoint, seeds
+from ..training.data import DatasetInfo
+from ..training.host import choose_device, current_host
+from ..training.models import FAMILIES, Model
+from ..training.stream import Run, Step, Stream
+from .base import DATASET, MODEL, SCHEDULE, Node, StepNode, workflow_metadata
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What is known of a model before it is made or loaded."""
+
+    channels: int
+    size: int
+    classes: int
+    has_weights: bool
+    """Whether it was trained: a new model has nothing to show."""
+
+
+class NewModel(StepNode):
+    NODE_ID = "RolloutNewModel"
+    DISPLAY_NAME = "New Model"
+    DESCRIPTION = (
+        "A small network with random weights, to train from scratch: diffusers' UNet2DModel, or its diffusion "
+        "transformer (DiT). Image size, channels and classes are taken from the data set."
+    )
+    SEARCH_ALIASES = ("unet", "dit", "from scratch", "create model")
+    RETURN_TYPES = (MODEL,)
+    RETURN_NAMES = ("model",)
+    OUTPUT_TOOLTIPS = ("The model, made when training starts.",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "dataset": (DATASET, {"tooltip": "What it will be trained on: sets image size, channels and classes."}),
+                "family": (
+                    list(FAMILIES),
+                    {"default": "unet", "tooltip": "unet: convolutions, quick to learn. dit: a transformer on 2x2 patches."},
+                ),
+                "width": (
+                    "INT",
+                    {"default": 32, "min": 8, "max": 2048, "step": 8, "tooltip": "Channels of the first level (unet) or "
+                     "of every layer (dit, a multiple of 32). Doubling it makes four times the weights."},
+                ),
+                "depth": (
+                    "INT",
+                    {"default": 2, "min": 1, "max": 48, "tooltip": "Levels (unet: each halves the image) or layers (dit)."},
+                ),
+                "class_conditional": (
+                    "BOOLEAN",
+                    {"default": True, "tooltip": "Tell the network the class label, so that it can be asked for one."},
+                ),
+            },
+            "hidden": {"unique_id": "UNIQUE_ID"},
+        }  # fmt: skip
+
+    def build(  # type: ignore[override]
+        self, unique_id: str, dataset: Stream, family: str, width: int, depth: int, class_conditional: bool
+    ) -> tuple[Stream]:
+        data: DatasetInfo = dataset.about
+        classes = len(data.classes) if class_conditional else 0
+        FAMILIES[family].check(size=data.size, width=width, depth=depth)
+        settings = {"channels": data.channels, "size": data.size, "classes": classes, "width": width, "depth": depth}
+        about = ModelInfo(data.channels, data.size, classes, has_weights=False)
+        return (self.stream(unique_id, {"family": family, "settings": settings}, about=about),)
+
+    def step(self, step: Step, family: str, settings: dict[str, int]) -> Model:  # type: ignore[override]
+        return step.keep(lambda: self._create(step, family, settings))
+
+    def _create(self, step: Step, family: str, settings: dict[str, int]) -> Model:
+        with seeds.global_seed(seeds.derive(step.run.seed, step.node_id, "weights")):
+            model = FAMILIES[family].create(**settings)
+        model.network.to(step.run.device)
+        return model
+
+
+def saved_model(folder: Path, node_id: str, title: str) -> Stream:
+    """A model folder as a stream: it is loaded once in each run that asks for it."""
+    config = checkpoint.check_model_folder(folder)
+    classes = config.get("num_class_embeds") or config.get("num_embeds_ada_norm") or 0
+    about = ModelInfo(config["in_channels"], config["sample_size"], classes if classes > 1 else 0, has_weights=True)
+
+    def step(step: Step, folder: Path) -> Model:
+        return step.keep(lambda: _load(step, folder))
+
+    return Stream(step, {"folder": folder}, node_id, title, about=about)
+
+
+def _load(step: Step, folder: Path) -> Model:
+    model = checkpoint.load_model(folder)
+    model.network.to(step.run.device)
+    return model
+
+
+def find_model_folder(path: str) -> Path:
+    """The folder as given, or below the output folder, or the ``model`` folder inside it (of a run)."""
+    given = Path(path).expanduser()
+    for place in (given, current_host().output_folder / given):
+        for folder in (place, place / "model"):
+            if (folder / checkpoint.CONFIG).is_file():
+                return folder
+    return given
+
+
+class LoadModel(StepNode):
+    NODE_ID = "RolloutLoadModel"
+    DISPLAY_NAME = "Load Model"
+    DESCRIPTION = (
+        "A model that Save Model or Optimizer Step wrote, to train it further or to sample from it. Name its folder, "
+        "or the folder of the run."
+    )
+    SEARCH_ALIASES = ("checkpoint", "continue training", "resume")
+    RETURN_TYPES = (MODEL, SCHEDULE)
+    RETURN_NAMES = ("model", "schedule")
+    OUTPUT_TOOLTIPS = ("The model, loaded when it is needed.", "The noise schedule it was trained with.")
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        folder = {
+            "default": "",
+            "tooltip": "The model's folder, or that of a run: a full path, or one below the output folder.",
+        }
+        return {"required": {"folder": ("STRING", folder)}, "hidden": {"unique_id": "UNIQUE_ID"}}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, folder: str) -> bool | str:
+        if folder is None:
+            return True
+        try:
+            found = find_model_folder(folder)
+            checkpoint.check_model_folder(found)
+            checkpoint.check_weights(found / checkpoint.WEIGHTS)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def IS_CHANGED(cls, folder: str, **other: Any) -> Any:
+        return (find_model_folder(folder) / checkpoint.WEIGHTS).stat().st_mtime_ns
+
+    def build(self, unique_id: str, folder: str) -> tuple[Stream, Any]:  # type: ignore[override]
+        found = find_model_folder(folder)
+        return saved_model(found, str(unique_id), self.DISPLAY_NAME), checkpoint.load_schedule(found)
+
+
+class SaveModel(Node):
+    NODE_ID = "RolloutSaveModel"
+    DISPLAY_NAME = "Save Model"
+    DESCRIPTION = (
+        "Writes the model as a folder: config.json and safetensors weights that diffusers loads too. The workflow is "
+        "embedded, so the weights file can be dropped on the canvas to get the graph back."
+    )
+    SEARCH_ALIASES = ("export", "checkpoint", "write model")
+    RETURN_TYPES = ()
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "model": (MODEL, {"tooltip": "The trained model, from Optimizer Step."}),
+                "name": ("STRING", {"default": "rollout_model", "tooltip": "Folder name, below models in the output "
+                         "folder. A number is added, so nothing is overwritten."}),
+            },
+            "optional": {"schedule": (SCHEDULE, {"tooltip": "Saved beside the weights, for Load Model to give back."})},
+            "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
+        }  # fmt: skip
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, name: str) -> bool | str:
+        if name is not None and (not name.strip() or Path(name).name != name):
+            return f"{name!r} must be a plain folder name, without slashes"
+        return True
+
+    def build(
+        self, model: Stream, name: str, schedule: Any = None, prompt: Any = None, extra_pnginfo: Any = None
+    ) -> dict[str, Any]:
+        host = current_host()
+        live: Model = Run(model, device=choose_device("cpu"), host=host).value(model)
+        folder = checkpoint.free_folder(host.output_folder / "models", name)
+        checkpoint.save_model(folder, live, schedule, workflow_metadata(prompt, extra_pnginfo))
+        return {"ui": {"text": [str(folder)]}}

@@ -1,0 +1,282 @@
+"""The optimizer, and the node that trains."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..diffusion.schedules import Schedule
+from ..training.checkpoint import save_model
+from ..training.data import DatasetInfo
+from ..training.host import choose_device, current_host
+from ..training.loop import Metrics, averaged, train, training_mode
+from ..training.models import Model
+from ..training.optimizers import OptimizerSettings
+from ..training.recorder import Recorder
+from ..training.run_folder import RunFolder, versions
+from ..training.stream import Run, Step, Stream
+from .base import LOSS, MODEL, OPTIMIZER, RUN, SAMPLES, Node, shown, workflow_metadata
+from .model import ModelInfo, saved_model
+
+READ_METRICS_EVERY = 10
+"""Steps between two readings of the losses: each makes the program wait for the device once."""
+
+
+class Optimizer(Node):
+    NODE_ID = "RolloutOptimizer"
+    DISPLAY_NAME = "Optimizer"
+    DESCRIPTION = "How the weights are changed, and how the learning rate goes over the training."
+    SEARCH_ALIASES = ("adamw", "adafactor", "sgd", "muon", "learning rate", "lr scheduler")
+    RETURN_TYPES = (OPTIMIZER,)
+    RETURN_NAMES = ("optimizer",)
+    OUTPUT_TOOLTIPS = ("Settings for Optimizer Step.",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "optimizer": (
+                    ["adamw", "adafactor", "sgd", "muon"],
+                    {"default": "adamw", "tooltip": "adamw: the safe choice. adafactor: least memory. sgd: plain. muon: "
+                     "for matrices, with adamw for all other weights."},
+                ),
+                "learning_rate": (
+                    "FLOAT",
+                    {"default": 1e-4, "min": 0.0, "max": 10.0, "step": 1e-6, "round": False, "tooltip": "The size of a "
+                     "step. 1e-3 for small models from scratch, 1e-4 for LoRA, 1e-5 for full fine-tuning."},
+                ),
+                "lr_schedule": (
+                    ["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"],
+                    {"default": "constant", "tooltip": "How the learning rate goes over the training. cosine ends near "
+                     "zero, which gives the cleanest images."},
+                ),
+                "warmup_steps": (
+                    "INT",
+                    {"default": 0, "min": 0, "max": 1_000_000, "tooltip": "Steps in which the learning rate rises from "
+                     "zero. Not used by constant."},
+                ),
+                "weight_decay": (
+                    "FLOAT",
+                    {"default": 0.01, "min": 0.0, "max": 1.0, "step": 0.001, "tooltip": "Pulls weights towards zero."},
+                ),
+                "beta1": (
+                    "FLOAT",
+                    {"default": 0.9, "min": 0.0, "max": 0.9999, "step": 0.01, "tooltip": "Memory of past gradients: "
+                     "adamw's first beta, momentum for sgd and muon.", "advanced": True},
+                ),
+                "beta2": (
+                    "FLOAT",
+                    {"default": 0.999, "min": 0.0, "max": 0.99999, "step": 0.001, "tooltip": "adamw's second beta: memory "
+                     "of past squared gradients.", "advanced": True},
+                ),
+            }
+        }  # fmt: skip
+
+    def build(self, optimizer: str, **options: Any) -> tuple[OptimizerSettings]:
+        return (OptimizerSettings(name=optimizer, **options),)  # type: ignore[arg-type]
+
+
+class OptimizerStep(Node):
+    NODE_ID = "RolloutOptimizerStep"
+    DISPLAY_NAME = "Optimizer Step"
+    DESCRIPTION = (
+        "Trains: pulls the loss once per step, goes back through it and changes the weights. Leaves a folder with the "
+        "workflow, metrics, curves, sample images, rollouts and the trained model."
+    )
+    SEARCH_ALIASES = ("train", "trainer", "training loop", "ema", "mixed precision")
+    RETURN_TYPES = (MODEL, RUN)
+    RETURN_NAMES = ("model", "run")
+    OUTPUT_TOOLTIPS = ("The trained model (its averaged weights, if EMA is on).", "The run, for Plot Metrics.")
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "loss": (LOSS, {"tooltip": "What is made smaller."}),
+                "model": (MODEL, {"tooltip": "The model that is trained, the same that the loss uses."}),
+                "optimizer": (OPTIMIZER, {"tooltip": "How the weights are changed."}),
+                "steps": ("INT", {"default": 1000, "min": 1, "max": 10_000_000, "tooltip": "Optimizer updates in all."}),
+                "seed": ("INT", {"default": 0, "min": 0, "max": 2**53 - 1, "control_after_generate": "fixed", "tooltip":
+                         "Fixes everything random. The same seed on the same machine gives the same weights, bit for bit."}),
+                "accumulation": ("INT", {"default": 1, "min": 1, "max": 4096, "tooltip": "Batches per update: a larger "
+                                 "batch than fits into memory, at the price of time."}),
+                "clip_norm": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 1000.0, "step": 0.1, "tooltip": "Gradients "
+                              "larger than this are scaled down. 0 turns it off."}),
+                "ema_decay": ("FLOAT", {"default": 0.0, "min": 0.0, "max": 0.99999, "step": 0.001, "tooltip": "Keep "
+                              "a running average of the weights and use it for samples and the saved model: 0.999 is "
+                              "usual, 0 turns it off."}),
+                "precision": (["fp32", "bf16", "fp16"], {"default": "fp32", "tooltip": "Number format of the forward "
+                              "pass. bf16 is fastest on recent GPUs; weights and rollouts stay in fp32."}),
+                "preview_every": ("INT", {"default": 50, "min": 0, "max": 1_000_000, "tooltip": "Steps between two looks "
+                                  "at what passes through the nodes. 0 = never."}),
+                "sample_every": ("INT", {"default": 250, "min": 0, "max": 1_000_000, "tooltip": "Steps between two rounds "
+                                 "of sample images. 0 = only at the end."}),
+                "checkpoint_every": ("INT", {"default": 0, "min": 0, "max": 1_000_000, "tooltip": "Steps between two saved "
+                                     "copies of the model. 0 = only at the end."}),
+                "run_name": ("STRING", {"default": "run", "tooltip": "Name of the run's folder below rollout in the "
+                             "output folder. A number is added."}),
+            },
+            "optional": {
+                "samples": (SAMPLES, {"tooltip": "Sample Images, to see images while it trains."}),
+            },
+            "hidden": {"unique_id": "UNIQUE_ID", "prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
+        }  # fmt: skip
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, run_name: str) -> bool | str:
+        if run_name is not None and (not run_name.strip() or Path(run_name).name != run_name):
+            return f"{run_name!r} must be a plain folder name, without slashes"
+        return True
+
+    @classmethod
+    def IS_CHANGED(cls, **inputs: Any) -> float:
+        return float("nan")  # a run is never a repetition: queueing again trains again
+
+    def build(
+        self,
+        loss: Stream,
+        model: Stream,
+        optimizer: OptimizerSettings,
+        unique_id: str,
+        samples: Stream | None = None,
+        prompt: Any = None,
+        extra_pnginfo: Any = None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        check_that_they_fit(loss, model)
+        host = current_host()
+        device = choose_device(host.device)
+        facts = {"seed": options["seed"], "steps": options["steps"], "device": device, "versions": versions()}
+        folder = RunFolder.create(host.output_folder / "rollout", options.pop("run_name"), facts)
+        folder.write_json("prompt.json", prompt)
+        folder.write_json("workflow.json", (extra_pnginfo or {}).get("workflow", prompt))
+        streams = [loss, model, *([samples] if samples else [])]
+        run = Run(*streams, seed=options.pop("seed"), device=device, host=Recorder(host, folder))
+        session = Session(run, folder, str(unique_id), loss, model, samples, workflow_metadata(prompt, extra_pnginfo))
+        with folder_status(folder):
+            session.train(optimizer, **options)
+        for stream in loss.walk():
+            host.finish(stream.node_id)
+        trained = saved_model(folder.model_folder, str(unique_id), self.DISPLAY_NAME)
+        return {"ui": shown(host, *session.pictures()), "result": (trained, folder.folder)}
+
+
+def check_that_they_fit(loss: Stream, model: Stream) -> None:
+    """Raises ValueError where the wires cannot be right, before anything is loaded."""
+    if model not in loss.walk():
+        raise ValueError("model: wire the same model into the loss and into Optimizer Step")
+    info: ModelInfo = model.about
+    for stream in loss.walk():
+        data = stream.about
+        if isinstance(data, DatasetInfo) and (data.channels, data.size) != (info.channels, info.size):
+            raise ValueError(
+                f"the model is made for {info.channels} x {info.size} x {info.size} images, and node {stream.node_id} "
+                f"({stream.title}) gives {data.channels} x {data.size} x {data.size}"
+            )
+
+
+@contextmanager
+def folder_status(folder: RunFolder) -> Iterator[None]:
+    """The run's folder says how it ended, whatever happens."""
+    begun = time.perf_counter()
+    try:
+        yield
+    except Exception as error:
+        folder.update(status="failed", message=str(error), seconds=round(time.perf_counter() - begun, 2))
+        raise
+    except BaseException as stop:  # ComfyUI's interrupt and ours are both of this kind
+        folder.update(status="interrupted", message=str(stop), seconds=round(time.perf_counter() - begun, 2))
+        raise
+    folder.update(status="finished", seconds=round(time.perf_counter() - begun, 2))
+
+
+class Session:
+    """One training run of Optimizer Step: the loop, and what happens once in a while."""
+
+    def __init__(
+        self,
+        run: Run,
+        folder: RunFolder,
+        node_id: str,
+        loss: Stream,
+        model: Stream,
+        samples: Stream | None,
+        metadata: dict[str, str],
+    ) -> None:
+        self.run, self.folder, self.node_id = run, folder, node_id
+        self.loss, self.model, self.samples, self.metadata = loss, model, samples, metadata
+        self.schedule = next(loss.constants(Schedule), None)
+        self.metrics = Metrics(run)
+
+    def train(
+        self,
+        settings: OptimizerSettings,
+        *,
+        steps: int,
+        preview_every: int,
+        sample_every: int,
+        checkpoint_every: int,
+        **options: Any,
+    ) -> None:
+        """Train to the end; when stopped or failing, what was learnt so far is saved first."""
+        reached = 0
+        updates = train(
+            self.loss, self.model, settings, steps=steps, run=self.run, watch_every=preview_every, node_id=self.node_id,
+            **options,
+        )  # fmt: skip
+        try:
+            self.run.host.check_interrupted()
+            for step in updates:
+                reached = step.update + 1
+                self.metrics.add(step)
+                for stream in self.loss.walk():
+                    self.run.host.progress(stream.node_id, reached, steps)
+                self.run.host.progress(self.node_id, reached, steps)
+                if reached % READ_METRICS_EVERY == 0:
+                    self.report()
+                if sample_every and reached % sample_every == 0 and reached < steps:
+                    self.sample(reached)
+                if checkpoint_every and reached % checkpoint_every == 0 and reached < steps:
+                    self.save(self.folder.folder / "checkpoints" / f"step_{reached:06d}")
+                self.run.host.check_interrupted()
+        except BaseException:
+            self.conclude(reached)
+            raise
+        self.sample(steps)
+        self.conclude(steps)
+
+    def conclude(self, reached: int) -> None:
+        """The last metrics, the curve, and the model, if there was a step at all."""
+        self.folder.update(steps_done=reached)
+        if reached:
+            self.report()
+            self.folder.plot()
+            self.save(self.folder.model_folder)
+
+    def report(self) -> None:
+        rows = self.metrics.read()
+        if rows:
+            self.run.host.metrics(self.node_id, rows)
+
+    def sample(self, update: int) -> None:
+        if self.samples is None:
+            return
+        with training_mode(), averaged(self.run, self.live.network):
+            Step(self.run, update, watched=True).value(self.samples)
+
+    def save(self, folder: Path) -> None:
+        with training_mode(), averaged(self.run, self.live.network):
+            save_model(folder, self.live, self.schedule, self.metadata)
+
+    @property
+    def live(self) -> Model:
+        return self.run.value(self.model)
+
+    def pictures(self) -> list[Path]:
+        """What to show on the node when all is done: the curve and the newest samples."""
+        newest = sorted(self.folder.folder.glob("samples/*.png"))[-1:]
+        return [path for path in [self.folder.folder / "loss.png", *newest] if path.is_file()]

@@ -1,0 +1,81 @@
+"""Looking: latents on their way through the step, and curves of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..diffusion.rollout import NoisyBatch
+from ..training.host import current_host
+from ..training.plots import plot_metrics
+from ..training.preview import picture_of_latents, picture_of_rollout
+from ..training.run_folder import read_metrics
+from ..training.stream import Step
+from .base import BATCH, RUN, Node, StepNode, shown
+
+
+class PreviewLatents(StepNode):
+    NODE_ID = "RolloutPreviewLatents"
+    DISPLAY_NAME = "Preview Latents"
+    DESCRIPTION = (
+        "Shows what passes along the wire while training, and passes it on unchanged. Put it between any two nodes "
+        "that exchange a batch."
+    )
+    SEARCH_ALIASES = ("inspect", "debug", "view latents")
+    RETURN_TYPES = (BATCH,)
+    RETURN_NAMES = ("batch",)
+    OUTPUT_TOOLTIPS = ("The same batch.",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "batch": (BATCH, {"tooltip": "What to look at."}),
+                "show": (
+                    ["x", "latents", "noise", "teacher_forced", "rollout"],
+                    {"default": "x", "tooltip": "x: what the model trains on. latents: the clean images. teacher_forced: "
+                     "perfectly noised. rollout: teacher-forced, rolled-out and difference, one below the other."},
+                ),
+            },
+            "hidden": {"unique_id": "UNIQUE_ID"},
+        }  # fmt: skip
+
+    def step(self, step: Step, batch: NoisyBatch, show: str) -> NoisyBatch:  # type: ignore[override]
+        if show == "rollout":
+            step.show("preview", lambda: picture_of_rollout(batch))
+        else:
+            step.show("preview", lambda: picture_of_latents(getattr(batch, show)))
+        return batch
+
+
+class PlotMetrics(Node):
+    NODE_ID = "RolloutPlotMetrics"
+    DISPLAY_NAME = "Plot Metrics"
+    DESCRIPTION = "Draws curves of a finished run, and keeps them as metrics.png in its folder."
+    SEARCH_ALIASES = ("loss curve", "graph", "chart")
+    RETURN_TYPES = ()
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "run": (RUN, {"tooltip": "The run, from Optimizer Step."}),
+                "metrics": ("STRING", {"default": "loss, learning_rate", "tooltip": "Which numbers, as named in "
+                            "metrics.jsonl: loss, gradient_norm, drift, rollout_probability ..."}),
+                "smoothing": ("FLOAT", {"default": 0.9, "min": 0.0, "max": 0.999, "step": 0.01, "tooltip": "0 draws the "
+                              "curve as measured; 0.99 smooths a lot."}),
+                "log_scale": ("BOOLEAN", {"default": False, "tooltip": "Logarithmic axis: shows late, small changes."}),
+            },
+        }  # fmt: skip
+
+    def build(self, run: Path, metrics: str, smoothing: float, log_scale: bool) -> dict[str, Any]:
+        rows = read_metrics(run)
+        names = [name.strip() for name in metrics.split(",") if name.strip()]
+        known = sorted({name for row in rows for name, value in row.items() if isinstance(value, (int, float))})
+        unknown = [name for name in names if name not in known]
+        if unknown or not names:
+            raise ValueError(f"metrics: {', '.join(unknown) or 'none named'}; this run has {', '.join(known)}")
+        path = run / "metrics.png"
+        plot_metrics(rows, names, log_scale=log_scale, smoothing=smoothing).save(path)
+        return {"ui": shown(current_host(), path)}

@@ -1,0 +1,115 @@
+"""Images from the model, while it trains and afterwards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..diffusion.schedules import Schedule
+from ..diffusion.solvers import SOLVERS, Solver, solver
+from ..training import seeds
+from ..training.checkpoint import whole_or_nothing
+from ..training.host import choose_device, current_host
+from ..training.loop import training_mode
+from ..training.models import Model
+from ..training.preview import picture_of_latents
+from ..training.sampling import parse_labels, sample
+from ..training.stream import Run, Step, Stream
+from .base import MODEL, SAMPLES, SCHEDULE, StepNode, shown
+
+
+class SampleImages(StepNode):
+    NODE_ID = "RolloutSampleImages"
+    DISPLAY_NAME = "Sample Images"
+    DESCRIPTION = (
+        "Makes images with the model. Wire samples into Optimizer Step to see them while it trains, always from the "
+        "same noise. A model that has weights already (from Load Model or Optimizer Step) is sampled right away."
+    )
+    SEARCH_ALIASES = ("generate", "validation", "ksampler")
+    RETURN_TYPES = (SAMPLES,)
+    RETURN_NAMES = ("samples",)
+    OUTPUT_TOOLTIPS = ("For Optimizer Step, or for another Sample Images that shall be drawn at the same time.",)
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "model": (MODEL, {"tooltip": "The model to sample from."}),
+                "schedule": (SCHEDULE, {"tooltip": "The noise schedule that it is trained with."}),
+                "steps": ("INT", {"default": 20, "min": 1, "max": 1000, "tooltip": "Solver steps from noise to image."}),
+                "sampler": (list(SOLVERS), {"default": "euler", "tooltip": "The solver that denoises."}),
+                "order": ("INT", {"default": 2, "min": 1, "max": 3, "tooltip": "Order of unipc and dpm; the others "
+                          "ignore it."}),
+                "labels": ("STRING", {"default": "", "tooltip": "Which classes: 0-9, or 1, 3, 5. Empty means all. Not "
+                           "used for a model without classes."}),
+                "count": ("INT", {"default": 4, "min": 1, "max": 256, "tooltip": "Images per class; in all, for a model "
+                          "without classes."}),
+                "seed": ("INT", {"default": 0, "min": 0, "max": 2**53 - 1, "control_after_generate": "fixed",
+                         "tooltip": "Which noise to start from."}),
+            },
+            "optional": {
+                "samples": (SAMPLES, {"tooltip": "Another Sample Images, to be drawn at the same time."}),
+            },
+            "hidden": {"unique_id": "UNIQUE_ID"},
+        }  # fmt: skip
+
+    def build(  # type: ignore[override]
+        self, unique_id: str, model: Stream, labels: str, sampler: str, order: int, **inputs: Any
+    ) -> dict[str, Any]:
+        chosen = parse_labels(labels, model.about.classes) if model.about.classes else []
+        inputs |= {"model": model, "labels": chosen, "solve": solver(sampler, order)}
+        stream = self.stream(unique_id, inputs)
+        ui = self._now(stream) if model.about.has_weights else {}
+        return {"ui": ui, "result": (stream,)}
+
+    def _now(self, stream: Stream) -> dict[str, Any]:
+        host = current_host()
+        with training_mode():
+            run = Run(stream, device=choose_device(host.device), host=host)
+            latents = Step(run, 0).value(stream)
+        path = host.output_folder / "samples" / f"{run_name(stream)}.png"
+        with whole_or_nothing(path) as unfinished:
+            self.picture(latents, stream.inputs["labels"], stream.inputs["count"]).save(unfinished, format="png")
+        return shown(host, path)
+
+    @staticmethod
+    def picture(latents: Tensor, labels: list[int], count: int) -> Any:
+        """One column a class, or as square as it can be."""
+        columns = len(labels) or max(1, round(len(latents) ** 0.5))
+        if labels:
+            latents = latents.unflatten(0, (len(labels), count)).transpose(0, 1).flatten(0, 1)
+        return picture_of_latents(latents, columns, len(latents))
+
+    def step(  # type: ignore[override]
+        self,
+        step: Step,
+        model: Model,
+        schedule: Schedule,
+        solve: Solver,
+        steps: int,
+        labels: list[int],
+        count: int,
+        seed: int,
+        samples: Tensor | None = None,
+    ) -> Tensor:
+        told = torch.tensor(labels, device=step.run.device).repeat_interleave(count)
+        latents = sample(
+            model,
+            schedule,
+            solve,
+            count=len(told) or count,
+            steps=steps,
+            conditioning={"label": told} if labels else {},
+            generator=seeds.generator(seed, "samples"),
+        )
+        step.show("samples", lambda: self.picture(latents, labels, count))
+        return latents
+
+
+def run_name(stream: Stream) -> str:
+    """A file name that tells the settings apart, so that the same settings overwrite the same picture."""
+    inputs = stream.inputs
+    return f"node_{stream.node_id.replace(':', '-')}_{inputs['steps']}_steps_seed_{inputs['seed']}"

@@ -1,0 +1,160 @@
+"""Noise schedules, and the batch they make noisy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..diffusion.rollout import NoisyBatch as NoisyLatents
+from ..diffusion.rollout import noisy_batch
+from ..diffusion.schedules import DDPM, FlowMatching, Schedule
+from ..training.data import Batch
+from ..training.preview import picture_of_latents
+from ..training.stream import Step
+from .base import BATCH, DATASET, SCHEDULE, Node, StepNode
+
+
+class FlowMatchingSchedule(Node):
+    NODE_ID = "RolloutFlowMatchingSchedule"
+    DISPLAY_NAME = "Noise Schedule (Flow Matching)"
+    DESCRIPTION = (
+        "Rectified flow: the image fades into noise along a straight line, and the network learns the velocity "
+        "(noise - image). The schedule of SD3, FLUX and most newer models."
+    )
+    SEARCH_ALIASES = ("rectified flow", "scheduler", "timestep sampling", "shift")
+    RETURN_TYPES = (SCHEDULE,)
+    RETURN_NAMES = ("schedule",)
+    OUTPUT_TOOLTIPS = ("How much noise there is at each timestep, and what the network predicts.",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        def number(default: float, low: float, high: float, tooltip: str) -> tuple[str, dict[str, Any]]:
+            limits = {"default": default, "min": low, "max": high, "step": 0.01, "advanced": True}
+            return ("FLOAT", {**limits, "tooltip": tooltip})
+
+        return {
+            "required": {
+                "shift": (
+                    "FLOAT",
+                    {
+                        "default": 1.0,
+                        "min": 0.1,
+                        "max": 20.0,
+                        "step": 0.1,
+                        "tooltip": "Above 1, training and sampling spend more time at high noise. 1 for small images, "
+                        "3 for SD3 at 1024 pixels.",
+                    },
+                ),
+                "timestep_sampling": (
+                    ["uniform", "logit_normal", "mode", "beta"],
+                    {
+                        "default": "uniform",
+                        "tooltip": "How often each noise level is trained. logit_normal and mode favour the middle, "
+                        "as SD3 does; beta is shaped by the two beta settings.",
+                    },
+                ),
+            },
+            "optional": {
+                "logit_mean": number(0.0, -5, 5, "Centre of logit_normal: above 0 favours high noise."),
+                "logit_std": number(1.0, 0.01, 5, "Width of logit_normal: small keeps to the middle levels."),
+                "mode_scale": number(1.29, -1, 1.75, "Strength of mode: 0 is uniform."),
+                "beta_alpha": number(1.0, 0.05, 20, "First parameter of beta: above the second favours high noise."),
+                "beta_beta": number(1.0, 0.05, 20, "Second parameter of beta."),
+            },
+        }
+
+    def build(self, timestep_sampling: str, **options: Any) -> tuple[Schedule]:
+        return (FlowMatching(density=timestep_sampling, **options),)  # type: ignore[arg-type]
+
+
+class DDPMSchedule(Node):
+    NODE_ID = "RolloutDDPMSchedule"
+    DISPLAY_NAME = "Noise Schedule (DDPM)"
+    DESCRIPTION = (
+        "The noise schedule of DDPM and Stable Diffusion 1.x, 2.x and XL: a table of 1,000 noise levels. The network "
+        "predicts the noise (epsilon), v, or the clean image (sample)."
+    )
+    SEARCH_ALIASES = ("scheduler", "epsilon", "v_prediction", "zero snr")
+    RETURN_TYPES = (SCHEDULE,)
+    RETURN_NAMES = ("schedule",)
+    OUTPUT_TOOLTIPS = ("How much noise there is at each timestep, and what the network predicts.",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "beta_schedule": (
+                    ["scaled_linear", "linear", "squaredcos_cap_v2"],
+                    {
+                        "default": "scaled_linear",
+                        "tooltip": "scaled_linear: Stable Diffusion. linear: the first DDPM. squaredcos_cap_v2: the "
+                        "cosine schedule.",
+                    },
+                ),
+                "prediction": (
+                    ["epsilon", "v_prediction", "sample"],
+                    {"default": "epsilon", "tooltip": "What the network puts out: the noise, v, or the clean image."},
+                ),
+                "zero_terminal_snr": (
+                    "BOOLEAN",
+                    {
+                        "default": False,
+                        "tooltip": "Make the last level pure noise, so that very dark and very bright images can be "
+                        "made. Not possible with epsilon.",
+                    },
+                ),
+            },
+            "optional": {
+                "beta_start": (
+                    "FLOAT",
+                    {"default": 0.00085, "min": 1e-6, "max": 0.1, "step": 1e-5, "tooltip": "First beta of the table.",
+                     "advanced": True},
+                ),
+                "beta_end": (
+                    "FLOAT",
+                    {"default": 0.012, "min": 1e-5, "max": 0.5, "step": 1e-3, "tooltip": "Last beta of the table.",
+                     "advanced": True},
+                ),
+            },
+        }  # fmt: skip
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, prediction: Any = None, zero_terminal_snr: Any = None) -> bool | str:
+        if prediction == "epsilon" and zero_terminal_snr is True:
+            return "zero_terminal_snr does not go with epsilon: choose v_prediction or sample"
+        return True
+
+    def build(self, **options: Any) -> tuple[Schedule]:
+        return (DDPM(**options),)
+
+
+class NoisyBatch(StepNode):
+    NODE_ID = "RolloutNoisyBatch"
+    DISPLAY_NAME = "Noisy Batch"
+    DESCRIPTION = (
+        "Draws a timestep for each image and mixes in exactly the scheduled amount of noise: ordinary teacher forcing. "
+        "Wire it straight into a loss, or through Rollout first."
+    )
+    SEARCH_ALIASES = ("add noise", "teacher forcing", "noise latents")
+    RETURN_TYPES = (BATCH,)
+    RETURN_NAMES = ("batch",)
+    OUTPUT_TOOLTIPS = ("Noisy latents with their clean originals, noise and timesteps.",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "dataset": (DATASET, {"tooltip": "Where the clean images come from."}),
+                "schedule": (SCHEDULE, {"tooltip": "How much noise there is at each timestep."}),
+            },
+            "hidden": {"unique_id": "UNIQUE_ID"},
+        }
+
+    def step(self, step: Step, dataset: Batch, schedule: Schedule) -> NoisyLatents:  # type: ignore[override]
+        latents = dataset.latents
+        timestep = schedule.sample_timesteps(len(latents), step.generator())
+        noise = torch.randn(latents.shape, generator=step.generator(latents.device), device=latents.device)
+        batch = noisy_batch(latents, noise, timestep, schedule, dataset.conditioning)
+        step.show("noisy", lambda: picture_of_latents(batch.x))
+        return batch

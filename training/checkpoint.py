@@ -1,0 +1,149 @@
+"""Model folders on disk: configuration, weights as safetensors, and the noise schedule they were trained with.
+
+Nothing is ever unpickled, and nothing half-written is left: files are written beside their place and then moved.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..diffusion.schedules import DDPM, FlowMatching, Schedule
+from .models import FAMILIES, Model
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+CONFIG = "config.json"
+SCHEDULE = "schedule.json"
+
+SCHEDULES: dict[str, type[Schedule]] = {"flow_matching": FlowMatching, "ddpm": DDPM}
+
+
+@contextmanager
+def whole_or_nothing(path: Path) -> Iterator[Path]:
+    """A temporary place beside ``path``, for a file or a folder, that takes its place once all is written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as nearby:
+        unfinished = Path(nearby) / path.name
+        yield unfinished
+        if path.is_dir():
+            path.rename(Path(nearby) / "previous")
+        os.replace(unfinished, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    with whole_or_nothing(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file; ``metadata`` may hold the ``workflow`` that a canvas reads back."""
+    from safetensors.torch import save_file
+
+    with whole_or_nothing(path) as unfinished:
+        kept = {name: value.detach().contiguous() for name, value in tensors.items()}
+        save_file(kept, unfinished, {"format": "pt", **metadata})
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; raises ValueError, naming the file, if it is damaged or cut short."""
+    from safetensors.torch import load_file
+
+    check_weights(path)
+    return load_file(path)
+
+
+def check_weights(path: Path) -> None:
+    """Look at the header only, which says how long the file must be; raises ValueError if it is not whole."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt"):
+            pass
+    except SafetensorError as error:
+        raise ValueError(f"the weights file {path} is damaged or cut short ({error}): copy it again") from error
+
+
+def schedule_to_dict(schedule: Schedule) -> dict[str, Any]:
+    name = next(name for name, kind in SCHEDULES.items() if isinstance(schedule, kind))
+    return {"type": name, **asdict(schedule)}  # type: ignore[call-overload]
+
+
+def schedule_from_dict(values: Mapping[str, Any]) -> Schedule:
+    fields = dict(values)
+    return SCHEDULES[fields.pop("type")](**fields)
+
+
+def save_model(folder: Path, model: Model, schedule: Schedule | None, metadata: Mapping[str, str]) -> Path:
+    """Write a model folder, which diffusers can load too; returns it."""
+    with whole_or_nothing(folder) as unfinished:
+        model.network.save_config(unfinished)  # type: ignore[operator]
+        save_weights(unfinished / WEIGHTS, model.network.state_dict(), metadata)
+        if schedule is not None:
+            write_text(unfinished / SCHEDULE, json.dumps(schedule_to_dict(schedule), indent=2))
+    return folder
+
+
+def check_model_folder(folder: Path) -> dict[str, Any]:
+    """The configuration of a model folder; raises ValueError, before any weights are read, if it is not one."""
+    if not folder.is_dir():
+        raise ValueError(f"the model folder {str(folder)!r} does not exist")
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise ValueError(f"{str(folder)!r} is not a model folder: it has no {name}")
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{folder / CONFIG} is not valid JSON: {error}") from error
+    if _family(config) is None:
+        known = ", ".join(family.network_class for family in FAMILIES.values())
+        raise ValueError(f"{folder / CONFIG} describes a {config.get('_class_name')}, and we can train {known}")
+    return config
+
+
+def _family(config: Mapping[str, Any]) -> type[Model] | None:
+    return next((kind for kind in FAMILIES.values() if kind.network_class == config.get("_class_name")), None)
+
+
+def load_model(folder: Path) -> Model:
+    """A model from a folder that :func:`save_model` wrote."""
+    import diffusers
+
+    config = check_model_folder(folder)
+    weights = read_weights(folder / WEIGHTS)
+    family = _family(config)
+    assert family is not None
+    network = getattr(diffusers, family.network_class).from_config(config)
+    missing, unexpected = network.load_state_dict(weights, strict=False)
+    if missing or unexpected:
+        raise ValueError(
+            f"the weights in {folder} do not fit its config.json: "
+            f"{len(missing)} tensors are missing and {len(unexpected)} unknown, e.g. {[*missing, *unexpected][0]}"
+        )
+    return family(network)
+
+
+def load_schedule(folder: Path) -> Schedule | None:
+    """The noise schedule that a model folder was trained with, if it says."""
+    path = folder / SCHEDULE
+    return schedule_from_dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+
+
+def free_folder(parent: Path, name: str) -> Path:
+    """``parent/name_00001``, or the first number that is not taken."""
+    number = 1
+    while (folder := parent / f"{name}_{number:05d}").exists():
+        number += 1
+    return folder
+
+
+def remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)

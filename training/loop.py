@@ -1,0 +1,174 @@
+"""The training loop: pull the loss, go back through it, step. Usable from plain Python, without any graph."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from . import seeds
+from .models import Model
+from .optimizers import OptimizerSettings
+from .stream import Run, Step, Stream
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+@contextmanager
+def training_mode() -> Iterator[None]:
+    """Gradients are on, even where the caller runs everything in inference mode, as ComfyUI does."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+@contextmanager
+def autocast(device: torch.device, precision: Precision) -> Iterator[None]:
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    with torch.autocast(device.type, dtype, enabled=precision != "fp32"):
+        yield
+
+
+@contextmanager
+def averaged(run: Run, network: nn.Module) -> Iterator[None]:
+    """The network has its averaged (EMA) weights inside, if the run keeps any."""
+    if run.averaged_weights is None:
+        yield
+        return
+    parameters = list(network.parameters())
+    run.averaged_weights.store(parameters)
+    run.averaged_weights.copy_to(parameters)
+    try:
+        yield
+    finally:
+        run.averaged_weights.restore(parameters)
+
+
+@dataclass
+class Trainer:
+    """Everything that one optimizer update needs; made inside the run, so that nothing live is on a wire."""
+
+    run: Run
+    loss: Stream
+    network: nn.Module
+    settings: OptimizerSettings
+    steps: int
+    accumulation: int = 1
+    clip_norm: float = 1.0
+    """Gradients are scaled down to this norm; 0 = never."""
+    ema_decay: float = 0.0
+    """0 = no averaged weights."""
+    precision: Precision = "fp32"
+    node_id: str = "train"
+
+    def __post_init__(self) -> None:
+        from diffusers.training_utils import EMAModel
+
+        self.parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        self.optimizers = self.settings.optimizers(self.network)
+        self.schedulers = [self.settings.scheduler(optimizer, self.steps) for optimizer in self.optimizers]
+        self.scaler = torch.amp.GradScaler(self.run.device.type, enabled=self.precision == "fp16")
+        if self.ema_decay:
+            self.run.averaged_weights = EMAModel(self.network.parameters(), decay=self.ema_decay)
+
+    def update(self, number: int, watched: bool = False) -> Step:
+        """One optimizer update: pull, backward, clip, step. Returns the last pull, with its metrics."""
+        total: Tensor | float = 0.0
+        for pull in range(self.accumulation):
+            last = pull == self.accumulation - 1
+            step = Step(self.run, number * self.accumulation + pull, update=number, watched=watched and last)
+            loss = self._pull(step)
+            with self.run.clock.measure(f"{self.node_id}.backward"):
+                self.scaler.scale(loss / self.accumulation).backward()
+            total = total + loss.detach() / self.accumulation
+        with self.run.clock.measure(f"{self.node_id}.optimizer"):
+            self._apply(step)
+        step.report("loss", total)
+        step.report("learning_rate", self.schedulers[0].get_last_lr()[0])
+        for scheduler in self.schedulers:
+            scheduler.step()
+        return step
+
+    def _pull(self, step: Step) -> Tensor:
+        with autocast(self.run.device, self.precision):
+            losses = step.value(self.loss)
+        return losses.mean()
+
+    def _apply(self, step: Step) -> None:
+        for optimizer in self.optimizers:
+            self.scaler.unscale_(optimizer)
+        if self.clip_norm:
+            step.report("gradient_norm", nn.utils.clip_grad_norm_(self.parameters, self.clip_norm))
+        for optimizer in self.optimizers:
+            self.scaler.step(optimizer)
+            optimizer.zero_grad(set_to_none=True)
+        self.scaler.update()
+        if self.run.averaged_weights is not None:
+            self.run.averaged_weights.step(self.network.parameters())
+
+
+def train(
+    loss: Stream,
+    model: Stream,
+    settings: OptimizerSettings,
+    *,
+    steps: int,
+    run: Run,
+    watch_every: int = 0,
+    **options: Any,
+) -> Iterator[Step]:
+    """Train ``model`` on ``loss`` (a stream of one value per sample) and yield each update's last step.
+
+    ``options`` are :class:`Trainer`'s: accumulation, clip_norm, ema_decay, precision. Every ``watch_every``-th step is
+    watched: its nodes show what passes through them.
+    """
+    with training_mode():
+        live: Model = run.value(model)
+        live.network.train().requires_grad_(True)
+        trainer = Trainer(run, loss, live.network, settings, steps, **options)
+    for number in range(steps):
+        watched = watch_every > 0 and number % watch_every == 0
+        # Dropout and the like draw from the global generator: seeded for each step, so that any step can be replayed.
+        with training_mode(), seeds.global_seed(seeds.derive(run.seed, "step", number), run.device):
+            step = trainer.update(number, watched)
+        yield step
+
+
+class Metrics:
+    """Collects the numbers of each step and reads them from the device all at once, now and then."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.pending: list[tuple[int, dict[str, Tensor | float]]] = []
+
+    def add(self, step: Step) -> None:
+        self.pending.append((step.update, step.metrics))
+
+    def read(self) -> list[dict[str, Any]]:
+        """One row a step, oldest first, with seconds per node and steps per second of the whole stretch.
+
+        Raises FloatingPointError, naming the step, if a loss is not a finite number.
+        """
+        tensors = [value for _, metrics in self.pending for value in metrics.values() if isinstance(value, Tensor)]
+        numbers = iter(torch.stack([tensor.float() for tensor in tensors]).tolist() if tensors else [])
+        rows = [
+            {"step": update}
+            | {name: next(numbers) if isinstance(value, Tensor) else value for name, value in metrics.items()}
+            for update, metrics in self.pending
+        ]
+        seconds = {name: total / max(1, len(rows)) for name, total in self.run.clock.read().items()}
+        spent = sum(seconds.values())
+        for row in rows:
+            row["steps_per_second"] = 1 / spent if spent else 0.0
+            row["seconds"] = seconds
+        self.pending.clear()
+        for row in rows:
+            if not math.isfinite(row["loss"]):
+                raise FloatingPointError(
+                    f"step {row['step']}: the loss is {row['loss']}; lower the learning rate, or clip the gradients"
+                )
+        return rows

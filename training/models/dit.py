@@ -1,0 +1,49 @@
+"""diffusers' DiTTransformer2DModel, the diffusion transformer (arXiv 2212.09748)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...diffusion.solvers import Conditioning
+from .model import Model
+
+HEAD_SIZE = 32
+
+
+class DiT(Model):
+    network_class = "DiTTransformer2DModel"
+
+    @classmethod
+    def check(cls, *, size: int, width: int, depth: int) -> None:
+        if width % HEAD_SIZE:
+            raise ValueError(f"width {width} must be a multiple of {HEAD_SIZE}, the size of an attention head")
+        if size % 2:
+            raise ValueError(f"size {size} must be even: the transformer sees patches of 2x2")
+
+    @classmethod
+    def create(cls, *, channels: int, size: int, classes: int, width: int, depth: int) -> DiT:
+        from diffusers import DiTTransformer2DModel
+
+        network = DiTTransformer2DModel(
+            sample_size=size,
+            in_channels=channels,
+            out_channels=channels,
+            patch_size=2,
+            num_attention_heads=width // HEAD_SIZE,
+            attention_head_dim=HEAD_SIZE,
+            num_layers=depth,
+            num_embeds_ada_norm=max(classes, 1),
+        )
+        return cls(network)
+
+    def __call__(self, x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+        labels = conditioning.get("label")
+        if labels is None:
+            labels = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        return self.network(x, timestep=timestep, class_labels=labels).sample
+
+    @property
+    def classes(self) -> int:
+        known = self.network.config.num_embeds_ada_norm  # type: ignore[union-attr]
+        return known if known > 1 else 0  # type: ignore[operator, return-value]

@@ -1,0 +1,62 @@
+"""A network with what is needed to call it the same way whatever its family."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ...diffusion.solvers import Conditioning
+
+
+class Model(ABC):
+    """A network of one family; one small subclass a family knows how it is made and how it is called."""
+
+    network_class: str
+    """diffusers' class name, as found in a saved config.json."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+    @classmethod
+    @abstractmethod
+    def check(cls, *, size: int, width: int, depth: int) -> None:
+        """Raises ValueError, in a trainer's words, where the numbers do not fit together."""
+
+    @classmethod
+    @abstractmethod
+    def create(cls, *, channels: int, size: int, classes: int, width: int, depth: int) -> Model:
+        """A network with random weights, from the global generator; ``classes`` = 0 for an unconditional one."""
+
+    @abstractmethod
+    def __call__(self, x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+        """The network's output (B, C, H, W) at ``x`` (B, C, H, W) and ``timestep`` (B,)."""
+
+    @property
+    @abstractmethod
+    def classes(self) -> int:
+        """How many class labels the network knows; 0 for an unconditional one."""
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the latents the network was made for."""
+        config = self.network.config  # type: ignore[union-attr]
+        return config.in_channels, config.sample_size, config.sample_size  # type: ignore[union-attr, return-value]
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Dropout and the like are off inside; each module's own mode comes back, whatever happens."""
+        modes = [(module, module.training) for module in self.network.modules()]
+        self.network.eval()
+        try:
+            yield
+        finally:
+            for module, mode in modes:
+                module.training = mode

@@ -1,0 +1,77 @@
+"""Latents as pictures that a person can look at."""
+
+from __future__ import annotations
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..diffusion.rollout import NoisyBatch
+
+MIN_CELL = 48
+"""Tiny latents are enlarged, pixel by pixel, to at least this many pixels."""
+MOST_ITEMS = 8
+GAP = 2
+MARGIN = 84
+
+
+def to_rgb(latents: Tensor) -> Tensor:
+    """Latents (B, C, H, W) in about -1..1 as colours (B, 3, H, W) in 0..1.
+
+    One channel is grey, three are red, green and blue; of other latents the first three channels are shown.
+    """
+    colours = latents.detach().float().cpu()
+    if colours.shape[1] not in (1, 3):
+        colours = F.pad(colours, (0, 0, 0, 0, 0, max(0, 3 - colours.shape[1])))[:, :3] / 3
+    if colours.shape[1] == 1:
+        colours = colours.expand(-1, 3, -1, -1)
+    return (colours / 2 + 0.5).clamp(0, 1)
+
+
+def enlarge(colours: Tensor, cell: int = MIN_CELL) -> Tensor:
+    """Enlarge (B, 3, H, W) by a whole factor until it is at least ``cell`` high."""
+    factor = max(1, -(-cell // colours.shape[-2]))
+    return colours.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
+
+
+def grid(colours: Tensor, columns: int) -> Image.Image:
+    """Pictures (B, 3, H, W) in 0..1, row by row, with a thin gap between them."""
+    colours = enlarge(colours)
+    count, _, height, width = colours.shape
+    columns = min(columns, count)
+    lines = -(-count // columns)
+    sheet = torch.full((3, lines * (height + GAP) - GAP, columns * (width + GAP) - GAP), 0.13)
+    for place, picture in enumerate(colours):
+        top, left = place // columns * (height + GAP), place % columns * (width + GAP)
+        sheet[:, top : top + height, left : left + width] = picture
+    return Image.fromarray((sheet * 255).round().byte().permute(1, 2, 0).numpy())
+
+
+def labelled(picture: Image.Image, labels: list[str]) -> Image.Image:
+    """The picture with a name at the left of each of its rows."""
+    sheet = Image.new("RGB", (picture.width + MARGIN, picture.height), "#212121")
+    sheet.paste(picture, (MARGIN, 0))
+    draw, font, row = ImageDraw.Draw(sheet), ImageFont.load_default(12), picture.height / len(labels)
+    for place, label in enumerate(labels):
+        draw.multiline_text((6, (place + 0.5) * row), label, "#dddddd", font, anchor="lm")
+    return sheet
+
+
+def picture_of_latents(latents: Tensor, columns: int = MOST_ITEMS, most: int = MOST_ITEMS) -> Image.Image:
+    """The first few of a batch of latents side by side."""
+    return grid(to_rgb(latents[:most]), columns)
+
+
+def picture_of_rollout(batch: NoisyBatch) -> Image.Image:
+    """Teacher-forced latents, rolled-out latents and their difference, for the longest rollouts of the batch.
+
+    The difference is enlarged to the full range of colours, and its label says how far.
+    """
+    order = torch.argsort(batch.lengths, descending=True, stable=True)[:MOST_ITEMS].to(batch.x.device)
+    forced, rolled = batch.teacher_forced[order], batch.x[order]
+    drift = (rolled - forced).float().cpu()
+    largest = float(drift.abs().max())
+    rows = [to_rgb(forced), to_rgb(rolled), to_rgb(drift / largest if largest else drift)]
+    gain = f"x{1 / largest:.3g}" if largest else "none"
+    return labelled(grid(torch.cat(rows), len(order)), ["teacher-\nforced", "rolled out", f"difference\n{gain}"])

@@ -1,0 +1,40 @@
+"""A host that also keeps what a run folder wants, while it passes everything on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from PIL.Image import Image
+
+from .host import Host
+from .run_folder import RunFolder
+
+
+class Recorder(Host):
+    """Reports to ``host`` and writes pictures and metrics into ``folder``."""
+
+    def __init__(self, host: Host, folder: RunFolder) -> None:
+        self.host, self.folder = host, folder
+        self.output_folder, self.device = host.output_folder, host.device
+
+    def progress(self, node_id: str, value: int, maximum: int) -> None:
+        self.host.progress(node_id, value, maximum)
+
+    def wants(self, kind: str) -> bool:
+        return self.folder.wants(kind) or self.host.wants(kind)
+
+    def show(self, node_id: str, kind: str, update: int, picture: Image) -> None:
+        if self.folder.wants(kind):
+            self.folder.add_picture(kind, node_id, update, picture)
+        if self.host.wants(kind):
+            self.host.show(node_id, kind, update, picture)
+
+    def metrics(self, node_id: str, rows: list[dict[str, Any]]) -> None:
+        self.folder.add_metrics(rows)
+        self.host.metrics(node_id, rows)
+
+    def finish(self, node_id: str) -> None:
+        self.host.finish(node_id)
+
+    def check_interrupted(self) -> None:
+        self.host.check_interrupted()

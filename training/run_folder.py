@@ -1,0 +1,111 @@
+"""What a run leaves behind: a folder that a person wants to open.
+
+::
+
+    workflow.json    the graph, ready for the canvas     prompt.json   what was executed
+    run.json         versions, device, seed, status      metrics.jsonl one line a training step
+    loss.png         the curves                          samples/      images over time
+    rollouts/        teacher-forced | rolled out | diff  model/        the weights, ready to load
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from PIL.Image import Image
+
+from .checkpoint import free_folder, remove, write_text
+
+FOLDERS = {"samples": "samples", "rollout": "rollouts"}
+"""Kinds of pictures that are kept, and where."""
+
+PACKAGES = ("torch", "diffusers", "safetensors", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """The versions of what a run's numbers depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        found[name] = metadata.version(name)
+    return found
+
+
+class RunFolder:
+    """Writes a run's folder as the run goes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rows: list[dict[str, Any]] = []
+        self.facts: dict[str, Any] = {}
+
+    @classmethod
+    def create(cls, parent: Path, name: str, facts: Mapping[str, Any]) -> RunFolder:
+        """A new, numbered folder. Raises ValueError if nothing can be written there."""
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            folder = free_folder(parent, name)
+            folder.mkdir()
+        except OSError as error:
+            reason = error.strerror or error
+            raise ValueError(f"cannot write in {str(parent)!r} ({reason}): choose another output folder") from error
+        run = cls(folder)
+        run.update(status="running", started=time.strftime("%Y-%m-%dT%H:%M:%S%z"), command=sys.argv, **facts)
+        return run
+
+    @property
+    def model_folder(self) -> Path:
+        return self.folder / "model"
+
+    def update(self, **facts: Any) -> None:
+        """Rewrite run.json with these facts added."""
+        self.facts.update(facts)
+        write_text(self.folder / "run.json", json.dumps(self.facts, indent=2))
+
+    def write_json(self, name: str, content: Any) -> None:
+        write_text(self.folder / name, json.dumps(content, indent=2))
+
+    def add_metrics(self, rows: list[dict[str, Any]]) -> None:
+        self.rows.extend(rows)
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+
+    def wants(self, kind: str) -> bool:
+        return kind in FOLDERS
+
+    def add_picture(self, kind: str, node_id: str, update: int, picture: Image) -> Path:
+        """Keep a picture as ``<kind>/<node>_step_000100.png``; returns where."""
+        folder = self.folder / FOLDERS[kind]
+        folder.mkdir(exist_ok=True)
+        path = folder / f"{node_id.replace(':', '-')}_step_{update:06d}.png"
+        picture.save(path)
+        return path
+
+    def plot(self) -> Path | None:
+        """Draw loss.png: the loss and its parts."""
+        from .plots import plot_metrics
+
+        names = [name for name in self.rows[-1] if name.startswith("loss")] if self.rows else []
+        if not names:
+            return None
+        path = self.folder / "loss.png"
+        plot_metrics(self.rows, names).save(path)
+        return path
+
+    def discard(self) -> None:
+        """Remove the folder: for a run that failed before its first step left anything worth keeping."""
+        remove(self.folder)
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl; empty where there is none."""
+    path = folder / "metrics.jsonl"
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]

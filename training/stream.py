@@ -1,0 +1,144 @@
+"""The training step as a graph of streams.
+
+ComfyUI runs a node once per prompt and keeps what it returns, so a wire must not carry a live model or a loss. It
+carries a :class:`Stream`, the frozen description of what one node contributes to *each* training step. The trainer
+pulls the loss stream once per step; whatever that needs is computed once and remembered until the step is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import seeds
+from .clock import Clock
+from .host import Host
+
+
+class StepError(RuntimeError):
+    """A node failed during a training step; the message names the node and the step."""
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """What one node contributes to each step: ``function(step, **inputs)``."""
+
+    function: Callable[..., Any]
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    """Streams, or constants (widget values, schedules)."""
+    node_id: str = ""
+    title: str = ""
+    """The node's display name, for messages."""
+    about: Any = None
+    """What is known of the value before anything runs, e.g. a dataset's image size and classes."""
+    wants: frozenset[str] = frozenset()
+    """Extras that this node would like the nodes before it to compute, e.g. ``clean_output``."""
+
+    def walk(self) -> Iterator[Stream]:
+        """This stream and all it pulls from, each once, inputs first."""
+        seen: set[Stream] = set()
+        stack: list[tuple[Stream, bool]] = [(self, False)]
+        while stack:
+            stream, inputs_done = stack.pop()
+            if inputs_done:
+                yield stream
+            elif stream not in seen:
+                seen.add(stream)
+                stack.append((stream, True))
+                stack.extend((value, False) for value in stream.inputs.values() if isinstance(value, Stream))
+
+    def constants(self, kind: type) -> Iterator[Any]:
+        """Every constant of that type wired anywhere into this stream."""
+        return (value for stream in self.walk() for value in stream.inputs.values() if isinstance(value, kind))
+
+
+class Run:
+    """What outlives a step: the live model, the wishes of the graph, the clock, and where to report."""
+
+    def __init__(
+        self, *streams: Stream, seed: int = 0, device: torch.device | str = "cpu", host: Host | None = None
+    ) -> None:
+        self.seed = seed
+        self.device = torch.device(device)
+        self.host = host or Host()
+        """Told of what happens; Host() is told and does nothing."""
+        self.clock = Clock(device)
+        self.wants = frozenset().union(*(part.wants for stream in streams for part in stream.walk()))
+        self.kept: dict[Stream, Any] = {}
+        self.averaged_weights: Any = None
+        """The exponential moving average of the weights, if the trainer keeps one (diffusers' EMAModel)."""
+
+    def value(self, stream: Stream) -> Any:
+        """A value that does not change from step to step, such as the live model."""
+        return Step(self, 0).value(stream)
+
+
+class Step:
+    """One pull of the graph: its index, what it has computed so far, and what it has to report."""
+
+    def __init__(self, run: Run, index: int, *, update: int | None = None, watched: bool = False) -> None:
+        self.run = run
+        self.index = index
+        """Counts pulls: with gradient accumulation several make one update."""
+        self.update = index if update is None else update
+        """Counts optimizer updates; ramps and start steps count these."""
+        self.watched = watched
+        """Whether nodes shall show what passes through them."""
+        self.metrics: dict[str, Tensor | float] = {}
+        self.current: Stream | None = None
+        self._memo: dict[Stream, Any] = {}
+        self._generators: dict[tuple[str, torch.device], torch.Generator] = {}
+
+    def value(self, stream: Any) -> Any:
+        """The stream's value in this step, computed at most once; anything else is a constant and comes back as is."""
+        if not isinstance(stream, Stream):
+            return stream
+        if stream not in self._memo:
+            inputs = {name: self.value(value) for name, value in stream.inputs.items()}
+            self._memo[stream] = self._call(stream, inputs)
+        return self._memo[stream]
+
+    def _call(self, stream: Stream, inputs: dict[str, Any]) -> Any:
+        outer, self.current = self.current, stream
+        try:
+            with self.run.clock.measure(stream.node_id):
+                return stream.function(self, **inputs)
+        except StepError:
+            raise
+        except Exception as error:
+            where = f"node {stream.node_id} ({stream.title}), step {self.update}"
+            raise StepError(f"{where}: {error or type(error).__name__}") from error
+        finally:
+            self.current = outer
+
+    @property
+    def node_id(self) -> str:
+        """The node whose function is running."""
+        return self.current.node_id if self.current else ""
+
+    def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
+        """The running node's own generator of this step: keyed by (seed, node, step), so nobody shifts another's."""
+        key = (self.node_id, torch.device(device))
+        if key not in self._generators:
+            self._generators[key] = seeds.generator(self.run.seed, self.node_id, self.index, device=device)
+        return self._generators[key]
+
+    def keep(self, make: Callable[[], Any]) -> Any:
+        """The running node's value that outlives the step: made in the first step of a run, then always the same."""
+        assert self.current is not None
+        if self.current not in self.run.kept:
+            self.run.kept[self.current] = make()
+        return self.run.kept[self.current]
+
+    def report(self, name: str, value: Tensor | float) -> None:
+        """A number for the metrics; a tensor is averaged and stays on the device until somebody reads it."""
+        self.metrics[name] = value.detach().float().mean() if isinstance(value, Tensor) else value
+
+    def show(self, kind: str, picture: Callable[[], Any]) -> None:
+        """Show a picture on the running node, if this step is watched; it is not even made otherwise."""
+        if self.watched and self.run.host.wants(kind):
+            self.run.host.show(self.node_id, kind, self.update, picture())
