@@ -17,18 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from . import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, __version__
-from .graph import (
-    Executor,
-    OverrideError,
-    WorkflowError,
-    apply,
-    describe,
-    is_prompt,
-    load,
-    object_info,
-    to_prompt,
-    validate,
-)
+from .graph import Executor, WorkflowError, describe, is_prompt, load, object_info, to_prompt, validate
+from .graph.overrides import OverrideError, apply
 from .training.host import EventHost, choose_device, hosted_by
 
 WRONG_INPUT = 2
@@ -171,9 +161,9 @@ def run_command(options: argparse.Namespace) -> int:
         watching=lambda: False,
     )
     pnginfo = {} if is_prompt(workflow) else {"extra_pnginfo": {"workflow": workflow}}
-    with stopping(stop), ProgressBar(prompt) as bar, hosted_by(host):
+    with stopping(stop), Terminal(prompt, options.output) as terminal, hosted_by(host):
         result = executor.run(
-            validation.prompt, outputs=validation.outputs, extra_data=pnginfo, listener=bar, interrupt=stop
+            validation.prompt, outputs=validation.outputs, extra_data=pnginfo, listener=terminal, interrupt=stop
         )
     return conclusion(result, options)
 
@@ -195,14 +185,15 @@ def stopping(stop: threading.Event) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-class ProgressBar:
-    """Draws the trainer's progress on stderr: steps done, the newest loss, steps per second, time left."""
+class Terminal:
+    """Tells a run on the terminal: a progress bar with loss, steps per second and time left, and what nodes say."""
 
-    def __init__(self, prompt: dict[str, Any]) -> None:
-        self.trainers = {node_id for node_id, node in prompt.items() if node["class_type"] == TRAINER}
+    def __init__(self, prompt: dict[str, Any], output: Path) -> None:
+        self.classes = {node_id: node["class_type"] for node_id, node in prompt.items()}
+        self.output = output
         self.bar: Any = None
 
-    def __enter__(self) -> ProgressBar:
+    def __enter__(self) -> Terminal:
         return self
 
     def __exit__(self, *reason: object) -> None:
@@ -210,10 +201,12 @@ class ProgressBar:
             self.bar.close()
 
     def __call__(self, event: str, data: dict[str, Any]) -> None:
-        if event == "progress" and data["node"] in self.trainers:
+        if event == "progress" and self.classes.get(data["node"]) == TRAINER:
             self._move(data["value"], data["max"])
         elif event == "rollout.metrics" and self.bar is not None:
             self.bar.set_postfix(loss=f"{data['rows'][-1]['loss']:.4f}", refresh=False)
+        elif event == "executed":
+            self._say(data["node"], data["output"])
 
     def _move(self, value: int, maximum: int) -> None:
         from tqdm import tqdm
@@ -222,14 +215,21 @@ class ProgressBar:
             self.bar = tqdm(total=maximum, unit="step", dynamic_ncols=True, file=sys.stderr)
         self.bar.update(value - self.bar.n)
 
+    def _say(self, node_id: str, ui: dict[str, Any]) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        name = f"node {node_id} ({display_name(self.classes.get(node_id, ''))})"
+        pictures = [str(self.output / image["subfolder"] / image["filename"]) for image in ui.get("images", [])]
+        for line in [*ui.get("text", []), *pictures]:
+            print(f"{name}: {line}", flush=True)
+
+
+def display_name(class_type: str) -> str:
+    return NODE_DISPLAY_NAME_MAPPINGS.get(class_type, class_type)
+
 
 def conclusion(result: Any, options: argparse.Namespace) -> int:
-    """Say how it ended and where to look; returns the exit code."""
-    for ui in result.outputs.values():
-        for line in ui.get("text", []):
-            print(line)
-        for image in ui.get("images", []):
-            print(options.output / image["subfolder"] / image["filename"])
+    """Say how it ended, if not well; returns the exit code."""
     if result.status == "success":
         return 0
     if result.status == "interrupted":
@@ -237,9 +237,10 @@ def conclusion(result: Any, options: argparse.Namespace) -> int:
         return STOPPED
     if options.traceback:
         print("".join(result.error["traceback"]), file=sys.stderr)
-    node = NODE_DISPLAY_NAME_MAPPINGS.get(result.error["node_type"], result.error["node_type"])
     message = result.error["exception_message"].strip()
-    print(f"error: node {result.error['node_id']} ({node}): {message}", file=sys.stderr)
+    node = f"node {result.error['node_id']} ({display_name(result.error['node_type'])})"
+    # An error in a training step names the node in which it happened itself.
+    print(f"error: {message if message.startswith('node ') else f'{node}: {message}'}", file=sys.stderr)
     return FAILED
 
 

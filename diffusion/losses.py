@@ -8,18 +8,27 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .predictions import determinant, per_sample, to_target
+from .predictions import determinant, per_item, per_sample, to_target
 from .rollout import NoisyBatch
 from .schedules import Schedule
+
+__all__ = [
+    "FrequencyNorm",
+    "LossType",
+    "TargetType",
+    "anti_drift",
+    "compensation",
+    "elementwise",
+    "frequency_weight",
+    "min_snr_weight",
+    "misdirection",
+    "per_item",
+    "target",
+]
 
 LossType = Literal["mse", "huber"]
 TargetType = Literal["original", "clean"]
 FrequencyNorm = Literal["mean", "l1"]
-
-
-def per_item(values: Tensor) -> Tensor:
-    """The mean of each sample: (B, ...) -> (B,)."""
-    return values.flatten(1).mean(1)
 
 
 def target(batch: NoisyBatch, kind: TargetType = "original") -> Tensor:
@@ -59,34 +68,42 @@ def min_snr_weight(schedule: Schedule, timestep: Tensor, gamma: float) -> Tensor
     return torch.minimum(alpha**2, gamma * sigma**2) / determinant(schedule.prediction, alpha, sigma) ** 2
 
 
+def misdirection(velocity: Tensor, away: Tensor) -> Tensor:
+    """How far two directions (B, ...) differ: ``|| v / |v| - d / |d| ||**2 = 2 - 2 cos(v, d)`` (B,), 0..4, float32."""
+    return 2 - 2 * F.cosine_similarity(velocity.float().flatten(1), away.float().flatten(1), dim=1, eps=1e-8)
+
+
 def anti_drift(output: Tensor, batch: NoisyBatch, min_sigma: float = 0.01) -> Tensor:
     """ReflexFlow's anti-drift regulariser (B,): the velocity shall point along ``x - latents``, away from the data.
 
-    ``|| v / |v| - d / |d| ||**2`` = 2 - 2 cos(v, d), in 0..4, in float32. Zero for items that were not rolled out,
-    and below ``min_sigma``, where the direction d is mostly rounding noise.
+    Zero for items that were not rolled out, and below ``min_sigma``, where that direction is mostly rounding noise.
     """
-    velocity = output.float().flatten(1)
-    away = (batch.x - batch.latents).float().flatten(1)
-    cosine = F.cosine_similarity(velocity, away, dim=1, eps=1e-8)
     _, sigma = batch.schedule.coefficients(batch.timestep)
-    counts = (batch.rolled & (sigma >= min_sigma)).to(cosine.device, cosine.dtype, non_blocking=True)
-    return counts * (2 - 2 * cosine)
+    counts = batch.rolled & (sigma >= min_sigma)
+    error = misdirection(output, batch.x - batch.latents)
+    return counts.to(error.device, error.dtype, non_blocking=True) * error
+
+
+def compensation(missing: Tensor, alpha: float = 1.0, norm: FrequencyNorm = "mean") -> Tensor:
+    """The weight ``1 + alpha * missing / norm(missing)`` (B, ...), clamped at 0, in float32 and without gradient.
+
+    ``mean``: the norm is the mean magnitude of the sample, so that alpha means the same at every size. ``l1``: the sum
+    of magnitudes, as in SimpleTuner; at real latent sizes all weights are then 1 to four digits.
+    """
+    missing = missing.detach().float()
+    size = missing.abs().flatten(1)
+    scale = (size.mean(1) if norm == "mean" else size.sum(1)).clamp(min=1e-8)
+    return (1 + alpha * missing / scale.reshape(-1, *[1] * (missing.dim() - 1))).clamp(min=0)
 
 
 def frequency_weight(output: Tensor, batch: NoisyBatch, alpha: float = 1.0, norm: FrequencyNorm = "mean") -> Tensor:
     """ReflexFlow's frequency compensation: a weight (B, ...) >= 0 on each element's loss, without gradient.
 
-    ``1 + alpha * (clean - biased) / norm(clean - biased)``, where biased is the output on the rolled-out latents and
-    clean the one on the teacher-forced latents: what rolling out took away, mostly low frequencies, counts more.
-    ``mean``: the norm is the mean magnitude, so that alpha means the same at every size. ``l1``: the sum of
-    magnitudes, as in SimpleTuner; at real latent sizes all weights are then 1 to four digits. Items that were not
-    rolled out get 1.
+    :func:`compensation` of ``clean - biased``, where biased is the output on the rolled-out latents and clean the one
+    on the teacher-forced latents: what rolling out took away, mostly low frequencies, counts more. Items that were
+    not rolled out get 1.
     """
     if batch.clean_output is None:
         return torch.ones_like(output)
-    missing = (batch.clean_output - output.detach()).float()
-    size = missing.abs().flatten(1)
-    scale = (size.mean(1) if norm == "mean" else size.sum(1)).clamp(min=1e-8)
-    counts = batch.rolled.to(scale.device, scale.dtype, non_blocking=True)
-    shape = (-1, *[1] * (missing.dim() - 1))
-    return (1 + alpha * (counts / scale).reshape(shape) * missing).clamp(min=0)
+    counts = per_sample(batch.rolled, output.float())
+    return compensation(counts * (batch.clean_output - output.detach()), alpha, norm)

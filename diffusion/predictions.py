@@ -50,6 +50,11 @@ def factors(levels: Tensor, like: Tensor) -> Tensor:
     return levels.to(like.device, like.dtype, non_blocking=True).reshape(*levels.shape, *[1] * (like.dim() - 1))
 
 
+def per_item(values: Tensor) -> Tensor:
+    """The mean of each sample: (B, ...) -> (B,)."""
+    return values.flatten(1).mean(1)
+
+
 def mix(kind: PredictionType, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
     """The weights (a, b) of ``output = a * latents + b * noise``, each of the shape of ``alpha``."""
     zero, one = torch.zeros_like(alpha), torch.ones_like(alpha)

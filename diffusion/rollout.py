@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from .predictions import per_item
 from .schedules import Schedule
 from .solvers import Conditioning, Model, Solver, integrate, rows
 
@@ -54,6 +55,14 @@ class NoisyBatch:
         """Which items were rolled out (B,), bool on the CPU."""
         return self.lengths > 0
 
+    @property
+    def drift(self) -> Tensor:
+        """How far rolling out moved each item: the mean square of ``x - teacher_forced`` (B,), on the device.
+
+        A perfect model drifts too, since one item's path is not straight: this is no measure of exposure bias.
+        """
+        return per_item((self.x - self.teacher_forced) ** 2)
+
 
 def noisy_batch(
     latents: Tensor, noise: Tensor, timestep: Tensor, schedule: Schedule, conditioning: Conditioning
@@ -75,6 +84,17 @@ class Draw(NamedTuple):
     """Where the rollout begins, float64; the item's own timestep where there is none."""
     stride: Tensor
     """Timesteps in one rollout step, float64; 0 where there is none."""
+
+
+class Cost(NamedTuple):
+    """What rollouts add to one training step."""
+
+    expected: float
+    """Batched forwards, on average."""
+    worst: int
+    """Batched forwards, at most."""
+    samples: float
+    """Forwards of single items, on average."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +119,21 @@ class RolloutPlan:
     step_size_max: float = 0.0
     """If set, each item's stride is drawn log-uniformly from ``step_size`` to this."""
 
+    def __post_init__(self) -> None:
+        if self.step_size <= 0:
+            raise ValueError(f"step_size must be above 0, not {self.step_size}")
+        if self.step_size_max and self.step_size_max < self.step_size:
+            raise ValueError(f"step_size_max ({self.step_size_max}) is below step_size ({self.step_size})")
+
     @property
     def active(self) -> bool:
         """Whether any item can ever be rolled out."""
-        chance = max(self.prob_start, self.prob_end) if self.ramp_steps else self.probability
-        return self.max_step_offset > 0 and chance > 0
+        return self.max_step_offset > 0 and self.peak_probability > 0
+
+    @property
+    def peak_probability(self) -> float:
+        """The highest chance over the whole training."""
+        return max(self.prob_start, self.prob_end) if self.ramp_steps else self.probability
 
     def probability_at(self, step: int) -> float:
         """The chance that an item is rolled out at this training step."""
@@ -141,6 +171,30 @@ class RolloutPlan:
         share = torch.rand(batch, generator=generator, dtype=torch.float64)
         return self.step_size * (self.step_size_max / self.step_size) ** share
 
+    def forwards(self, batch: int, calls: int = 1, step: int | None = None) -> Cost:
+        """What rollouts cost in the training step ``step``, or where they are most frequent.
+
+        A step needs as many batched forwards as its longest rollout has model calls, so the expected number is
+        ``E[max of the lengths] = sum_j P(some length > j)``. Clamping at the noisy end makes it a little less.
+        """
+        chance = self.peak_probability if step is None else self.probability_at(step)
+        longer = [chance * self._share_longer_than(length) for length in range(self.max_step_offset)]
+        expected = sum(1 - (1 - share) ** batch for share in longer)
+        worst = self.max_step_offset if chance > 0 else 0
+        return Cost(calls * expected, calls * worst, calls * batch * sum(longer))
+
+    def _share_longer_than(self, length: int) -> float:
+        """Which share of the drawn lengths is above this one: the strategies' distributions, exactly."""
+        if self.strategy == "uniform":
+            return 1 - (length + 1) / (self.max_step_offset + 1)
+        edge = min(1.0, (length + 0.5) / self.max_step_offset)  # longer lengths are those that round up from here
+        return 1 - math.sqrt(edge) if self.strategy == "biased_early" else math.sqrt(1 - edge)
+
+
+def longest_first(lengths: Tensor) -> Tensor:
+    """The places (n,) of the items with a rollout, in the order in which a ragged batch needs them."""
+    return torch.argsort(lengths, descending=True, stable=True)[: int((lengths > 0).sum())]
+
 
 def ragged_grid(source: Tensor, target: Tensor, lengths: Tensor) -> Tensor:
     """Timesteps (steps + 1, B): each column goes evenly from source to target in its own length, then stays."""
@@ -161,17 +215,17 @@ def roll_out(
     """Denoise the chosen items from their source to their timestep with the current weights.
 
     At most ``lengths.max()`` times the solver's calls in batched forwards. The clean output that ReflexFlow wants
-    rides along in the last forward, where few items are left, unless that would make it larger than the batch.
+    rides along in the first forward that does not grow larger than the batch by it.
     """
     lengths, source, stride = draw
-    order = torch.argsort(lengths, descending=True, stable=True)[: int((lengths > 0).sum())]
+    order = longest_first(lengths)
     if len(order) == 0:
         return batch
     there = order.to(batch.x.device, non_blocking=True)
     latents, noise, teacher_forced = batch.latents[there], batch.noise[there], batch.teacher_forced[there]
     conditioning = rows(batch.conditioning, there)
     grid = ragged_grid(source[order], batch.timestep[order], lengths[order])
-    told = batch.timestep[order].to(batch.x.device, torch.float32, non_blocking=True)
+    told = batch.timestep[order].to(batch.x.device, batch.x.dtype, non_blocking=True)
     passenger = Passenger(model, teacher_forced, told, conditioning, room=len(batch.x))
     x = integrate(
         passenger.share if want_clean_output else model,

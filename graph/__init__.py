@@ -4,14 +4,18 @@ The names below are all that the rest of the house needs.
 """
 
 from .convert import to_prompt
-from .execute import Executor, Interrupted, Result
+from .describe import describe
+from .execute import Executor, Result
+from .interrupted import Interrupted
 from .object_info import object_info
-from .validate import Validation, describe, validate
+from .overrides import OverrideError
+from .validate import Validation, validate
 from .workflow import WorkflowError, is_prompt, load
 
 __all__ = [
     "Executor",
     "Interrupted",
+    "OverrideError",
     "Result",
     "Validation",
     "WorkflowError",

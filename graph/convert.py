@@ -4,7 +4,8 @@ import random
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .dynamic_prompts import choose
+from .choices import choose
+from .lenient import as_dict
 from .resolve import Origin, Value, resolve
 from .subgraphs import MAX_NODES, Definitions, Scope, linked_inputs
 from .topology import BYPASS, NEVER, VIRTUAL, Node, read_level
@@ -15,9 +16,7 @@ Prompt = dict[str, Any]
 PACK_KEYS = ("cnr_id", "aux_id", "ver")  # where a node comes from; ComfyUI passes it on unread
 
 
-def to_prompt(
-    workflow: Mapping[str, Any], object_info: Mapping[str, Any], rng: random.Random | None = None
-) -> Prompt:
+def to_prompt(workflow: Mapping[str, Any], object_info: Mapping[str, Any], rng: random.Random | None = None) -> Prompt:
     """The prompt (API format) of a workflow, as the frontend's graphToPrompt makes it; a prompt passes unchanged.
 
     `object_info` is ComfyUI's /object_info. `rng` chooses among {a|b} in texts with dynamic prompts; by default it
@@ -32,7 +31,7 @@ def to_prompt(
     root = Scope(read_level(workflow, object_info, definitions.raw, is_root=True), definitions)
     prompt = {}
     for scope, node in _executable(root):
-        inputs = _widget_inputs(scope, node, object_info.get(node.type) or {}, rng) | _linked_inputs(scope, node)
+        inputs = _widget_inputs(node, object_info.get(node.type) or {}, rng) | _linked_inputs(scope, node)
         prompt[scope.execution_id(node)] = {
             "inputs": inputs,
             "class_type": node.type,
@@ -62,21 +61,25 @@ def _executable(root: Scope) -> Iterator[tuple[Scope, Node]]:
 
 
 def _push_primitives(scope: Scope) -> None:
-    """A PrimitiveNode writes its value into the widgets it is linked to (muted or not); its links then carry nothing."""
+    """A PrimitiveNode, muted or not, writes its value into the widgets it is linked to; its links carry nothing."""
     for node in scope.level.nodes.values():
-        if node.type == "PrimitiveNode":
-            targets = [(target, target.inputs[index]) for target, index in linked_inputs(scope.level, node)]
-            values = node.raw.get("widgets_values")
-            if not targets or not isinstance(values, list) or not values:
-                continue
-            if node.output_types[:1] != [targets[0][1].type]:
-                continue  # linked to something else since it was saved: the frontend takes the target's value
-            for target, slot in targets:
-                if slot.name in target.widgets:
-                    target.widgets[slot.name] = values[0]
+        targets = list(linked_inputs(scope.level, node)) if node.type == "PrimitiveNode" else []
+        for target, index in targets:
+            name = target.inputs[index].name
+            if name in target.widgets:
+                target.widgets[name] = _primitive_value(node, *targets[0])
 
 
-def _widget_inputs(scope: Scope, node: Node, info: Mapping[str, Any], rng: random.Random) -> dict[str, Any]:
+def _primitive_value(node: Node, target: Node, index: int) -> Any:
+    """The saved value, or the first target's own if the primitive was saved for another type or without a value."""
+    saved = node.raw.get("widgets_values")
+    slot = target.inputs[index]
+    if isinstance(saved, list) and saved and node.output_types[:1] == [slot.type]:
+        return saved[0]
+    return target.widgets.get(slot.name)
+
+
+def _widget_inputs(node: Node, info: Mapping[str, Any], rng: random.Random) -> dict[str, Any]:
     specs = declared_specs(info)
     inputs = {}
     for name, value in node.widgets.items():
@@ -105,8 +108,7 @@ def _wrapped(value: Any) -> Any:
 
 
 def _pack(node: Node) -> dict[str, str]:
-    properties = node.raw.get("properties")
-    found = properties if isinstance(properties, Mapping) else {}
+    found = as_dict(node.raw.get("properties"))
     return {key: found[key] for key in PACK_KEYS if isinstance(found.get(key), str) and found[key]}
 
 

@@ -18,7 +18,9 @@ OPTIONAL = {
 
 
 def object_info(
-    mapping: Classes, display_names: Mapping[str, str] | None = None, python_module: str = "custom_nodes.comfyui-rollout"
+    mapping: Classes,
+    display_names: Mapping[str, str] | None = None,
+    python_module: str = "custom_nodes.comfyui-rollout",
 ) -> dict[str, Any]:
     """One entry per V1 node class, as plain JSON values; a class whose entry fails is logged and left out."""
     entries = {}

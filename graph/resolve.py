@@ -52,7 +52,8 @@ def resolve(scope: Scope, node: Node, index: int) -> Origin | Value | None:
     seen = set()
     while isinstance(place, Place):
         if place.key in seen:
-            raise WorkflowError(f"node {scope.execution_id(node)}: input {node.inputs[index].name!r} is fed in a circle")
+            where = f"node {scope.execution_id(node)}: input {node.inputs[index].name!r}"
+            raise WorkflowError(f"{where} is fed by a circle of links")
         seen.add(place.key)
         place = _before_input(place) if place.is_input else _before_output(place)
     return place
@@ -60,14 +61,17 @@ def resolve(scope: Scope, node: Node, index: int) -> Origin | Value | None:
 
 def _before_input(place: Place) -> Place | Value | None:
     scope, slot = place.scope, place.node.inputs[place.slot]
-    if (place.node.id, slot.name) in scope.overrides:
-        return Value(scope.overrides[place.node.id, slot.name])
+    override = scope.override(place.node.id, slot.name)
+    if override is not None:
+        return Value(*override)
     if slot.link is None:
         return None
     if slot.link.origin == INPUT_NODE and scope.instance is not None:
         return _outside(scope, slot.link.origin_slot)
     origin = scope.level.nodes.get(slot.link.origin)
-    return origin and Place(scope, origin, slot.link.origin_slot, False, place.type or slot.type)
+    if origin is None:
+        return None
+    return Place(scope, origin, slot.link.origin_slot, False, place.type or slot.type)
 
 
 def _outside(scope: Scope, index: int) -> Place | Value | None:
@@ -78,7 +82,7 @@ def _outside(scope: Scope, index: int) -> Place | Value | None:
     if index >= len(instance.inputs):
         return None
     slot = instance.inputs[index]
-    if slot.link is not None or (instance.id, slot.name) in parent.overrides:
+    if slot.link is not None or parent.override(instance.id, slot.name) is not None:
         return Place(parent, instance, index, True)
     return Value(scope.promoted[index]) if index in scope.promoted else None
 
@@ -105,7 +109,7 @@ def _inside(inner: Scope, place: Place) -> Place | None:
         if link.origin == INPUT_NODE and link.origin_slot < len(place.node.inputs):
             return Place(place.scope, place.node, link.origin_slot, True, place.type)
         node = inner.level.nodes.get(link.origin)
-        return node and Place(inner, node, link.origin_slot, False, place.type)
+        return Place(inner, node, link.origin_slot, False, place.type) if node is not None else None
     return None
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .lenient import as_dicts, as_list
 from .widgets import input_specs, widget_values
 from .workflow import WorkflowError
 
@@ -66,7 +67,7 @@ def read_level(
         level.links[link.id] = link
         level.entering.setdefault(link.target, []).append(link)
         level.leaving.setdefault(link.origin, []).append(link)
-    for raw in graph.get("nodes") or []:
+    for raw in as_list(graph.get("nodes")):
         if not isinstance(raw, Mapping) or "id" not in raw or not isinstance(raw.get("type"), str):
             raise WorkflowError("workflow: every node must be an object with an `id` and a `type`")
         node = _node(raw, object_info, definitions)
@@ -77,7 +78,7 @@ def read_level(
 
 def _links(raw: Any) -> Iterator[Link]:
     names = ("id", "origin_id", "origin_slot", "target_id", "target_slot")
-    for item in raw if isinstance(raw, list) else []:
+    for item in as_list(raw):
         fields = [item.get(name) for name in names] if isinstance(item, Mapping) else item
         if isinstance(fields, list) and len(fields) >= 5 and _is_index(fields[2]) and _is_index(fields[4]):
             yield Link(str(fields[0]), str(fields[1]), int(fields[2]), str(fields[3]), int(fields[4]))
@@ -115,7 +116,7 @@ def _class_slots(info: Mapping[str, Any], raw: Mapping[str, Any]) -> list[Slot]:
 
 
 def _io(raw: Any) -> list[Slot]:
-    items = [item for item in raw if isinstance(item, Mapping)] if isinstance(raw, list) else []
+    items = as_dicts(raw)
     return [Slot(str(item.get("name", "")), _type(item.get("type", "*")), bool(item.get("widget"))) for item in items]
 
 
@@ -135,9 +136,7 @@ def _unknown_widgets(raw: Mapping[str, Any], kind: str, definition: Any) -> dict
 
 def _attach(node: Node, level: Level) -> None:
     """Give each input its link: the one its saved slot names, else one that only the link table knows."""
-    raw = node.raw.get("inputs")
-    items = [item for item in raw if isinstance(item, Mapping)] if isinstance(raw, list) else []
-    saved = {item.get("name"): str(item.get("link")) for item in items}
+    saved = {str(item.get("name", "")): str(item.get("link")) for item in as_dicts(node.raw.get("inputs"))}
     for slot in node.inputs:
         link = level.links.get(saved.get(slot.name, ""))
         if link is not None and link.target == node.id:

@@ -7,10 +7,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-WIDGET_TYPES = frozenset(
-    "INT FLOAT BOOLEAN STRING MARKDOWN COMBO IMAGEUPLOAD AUDIOUPLOAD COLOR COLORS BOUNDING_BOX BOUNDING_BOXES CHART "
-    "GALLERIA PAINTER COMPOSITOR TEXTAREA CURVE RANGE VIDEO_EDIT".split()
+BASIC_WIDGETS = ("INT", "FLOAT", "BOOLEAN", "STRING", "COMBO")
+UPLOAD_BUTTONS = ("IMAGEUPLOAD", "AUDIOUPLOAD")
+OTHER_WIDGETS = (
+    *("BOUNDING_BOX", "BOUNDING_BOXES", "CHART", "COLOR", "COLORS", "COMPOSITOR", "CURVE"),
+    *("GALLERIA", "MARKDOWN", "PAINTER", "RANGE", "TEXTAREA", "VIDEO_EDIT"),
 )
+WIDGET_TYPES = frozenset((*BASIC_WIDGETS, *UPLOAD_BUTTONS, *OTHER_WIDGETS))
 UPLOAD_OPTIONS = ("image_upload", "video_upload", "animated_image_upload", "audio_upload", "mesh_upload")
 
 
@@ -106,7 +109,7 @@ def widget_values(info: Mapping[str, Any], node: Mapping[str, Any]) -> dict[str,
         found = {str(name): value for name, value in named.items()}
     else:
         found = {name: value for name, value in zip(slots, values, strict=False) if name is not None}
-    return {spec.name: _filled(spec, found) for spec in specs if spec.type not in ("IMAGEUPLOAD", "AUDIOUPLOAD")}
+    return {spec.name: _filled(spec, found) for spec in specs if spec.type not in UPLOAD_BUTTONS}
 
 
 def _filled(spec: InputSpec, found: Mapping[str, Any]) -> Any:

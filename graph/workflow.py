@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .embedded import png_texts, safetensors_metadata
+from .embedded import PNG, BrokenFile, png_texts, safetensors_metadata
 
 
 class WorkflowError(ValueError):
@@ -19,20 +19,14 @@ def load(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        data = path.read_bytes() if path.suffix.lower() != ".safetensors" else b""
-        if not data:
-            texts = safetensors_metadata(path) if path.suffix.lower() == ".safetensors" else {}
-        elif data.startswith(b"\x89PNG"):
-            texts = png_texts(data)
-        else:
-            return _parse(data, path)
+        if path.suffix.lower() == ".safetensors":
+            return _parse_embedded(safetensors_metadata(path), path)
+        data = path.read_bytes()
+        return _parse_embedded(png_texts(data), path) if data.startswith(PNG) else _parse(data, path)
     except OSError as error:
         raise WorkflowError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        if isinstance(error, WorkflowError):
-            raise
+    except BrokenFile as error:
         raise WorkflowError(f"{path}: {error}") from error
-    return _parse_embedded(texts, path)
 
 
 def is_prompt(data: Any) -> bool:

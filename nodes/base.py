@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,14 @@ class Node:
 class StepNode(Node):
     """A node that takes part in each training step: its outputs are streams of :meth:`step`."""
 
-    def build(self, unique_id: str, **inputs: Any) -> tuple[Stream]:
+    step: Callable[..., Any]
+    """``step(step, **inputs)``, what the node does in each training step; every subclass has its own inputs."""
+
+    def build(self, unique_id: str, *_: Any, **inputs: Any) -> Any:
         return (self.stream(unique_id, inputs),)
 
     def stream(self, unique_id: str, inputs: dict[str, Any], **facts: Any) -> Stream:
         return Stream(self.step, inputs, str(unique_id), self.DISPLAY_NAME, **facts)
-
-    def step(self, step: Any, **inputs: Any) -> Any:
-        raise NotImplementedError
 
 
 def workflow_metadata(prompt: Any, extra_pnginfo: Any) -> dict[str, str]:

@@ -51,7 +51,7 @@ class DigitsDataset(DatasetNode):
         }
         return {"required": {"batch_size": BATCH_SIZE, "size": ("INT", size)}, "hidden": {"unique_id": "UNIQUE_ID"}}
 
-    def build(self, unique_id: str, batch_size: int, size: int) -> tuple[Stream]:  # type: ignore[override]
+    def build(self, unique_id: str, batch_size: int, size: int) -> tuple[Stream]:
         return self.batches(unique_id, Digits(size), batch_size)
 
 
@@ -93,14 +93,14 @@ class ImageFolderDataset(DatasetNode):
                     ["center", "random"],
                     {
                         "default": "center",
-                        "tooltip": "Which square of a picture that is not square: its middle, or another one each time.",
+                        "tooltip": "Which square of an oblong picture: its middle, or another one each time.",
                     },
                 ),
                 "flip": (
                     "BOOLEAN",
                     {
                         "default": False,
-                        "tooltip": "Mirror half of the images left to right. Not for text, faces of one person, or digits.",
+                        "tooltip": "Mirror half of the images left to right. Not for text, digits or a known face.",
                     },
                 ),
                 "color": (
@@ -120,15 +120,22 @@ class ImageFolderDataset(DatasetNode):
         if folder is None:
             return True
         try:
-            find_images(Path(folder).expanduser())
+            find_images(folder_of(folder))
         except ValueError as error:
             return str(error)
         return True
 
     @classmethod
     def IS_CHANGED(cls, folder: str, **other: Any) -> Any:
-        files = find_images(Path(folder).expanduser())
+        files = find_images(folder_of(folder))
         return [(str(path), path.stat().st_mtime_ns) for path in files]
 
-    def build(self, unique_id: str, folder: str, batch_size: int, **options: Any) -> tuple[Stream]:  # type: ignore[override]
-        return self.batches(unique_id, ImageFolder(Path(folder).expanduser(), **options), batch_size)
+    def build(self, unique_id: str, folder: str, batch_size: int, **options: Any) -> tuple[Stream]:
+        return self.batches(unique_id, ImageFolder(folder_of(folder), **options), batch_size)
+
+
+def folder_of(text: str) -> Path:
+    """The folder that was typed in; raises ValueError for an empty line, which Path takes for the current folder."""
+    if not text.strip():
+        raise ValueError("folder: name the folder that holds the images")
+    return Path(text).expanduser()

@@ -2,26 +2,47 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 from torch import Tensor
 
-from ..diffusion import losses
+from ..diffusion import losses, reflexflow
 from ..diffusion.predictions import per_sample
 from ..diffusion.rollout import NoisyBatch, RolloutPlan
 from ..diffusion.schedules import Schedule
+from ..diffusion.solvers import ask, solver
+from ..diffusion.trajectory import trajectory_target
+from ..training.loop import averaged
 from ..training.models import Model
 from ..training.stream import Step, Stream
 from .base import BATCH, LOSS, MODEL, StepNode
+from .inputs import UNIQUE_ID, choice, integer, number, switch, wire
 
-TARGET = (
-    ["original", "clean"],
-    {
-        "default": "original",
-        "tooltip": "What rolled-out latents are trained towards. original: the noise that was drawn. clean: straight "
-        "at the clean image from where the latents really are.",
-    },
+TARGET = choice(
+    ("original", "clean", "trajectory"),
+    "original",
+    "What rolled-out latents are trained towards. original: the noise that was drawn. clean: straight at the clean "
+    "image from where the latents really are. trajectory: back onto the model's own path, walked in finer steps; it "
+    "does not blur.",
 )
+
+REFERENCE = {
+    "reference_steps": integer(
+        4,
+        1,
+        64,
+        "trajectory: fine steps of the reference path for each rollout step. More is truer and slower.",
+        advanced=True,
+    ),
+    "reference_weights": choice(
+        ("live", "ema"),
+        "live",
+        "trajectory: whose path is the reference, that of the weights in training or of their running average (set "
+        "ema_decay in Optimizer Step).",
+        advanced=True,
+    ),
+}
 
 
 class DiffusionLoss(StepNode):
@@ -40,28 +61,22 @@ class DiffusionLoss(StepNode):
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "batch": (BATCH, {"tooltip": "What to train on: from Noisy Batch or Rollout."}),
-                "model": (MODEL, {"tooltip": "The model that is being trained."}),
-                "loss_type": (
-                    ["mse", "huber"],
-                    {"default": "mse", "tooltip": "mse: squared error. huber: large errors count less, for noisy data."},
+                "batch": wire(BATCH, "What to train on: from Noisy Batch or Rollout."),
+                "model": wire(MODEL, "The model that is being trained."),
+                "loss_type": choice(
+                    ("mse", "huber"), "mse", "mse: squared error. huber: large errors count less, for noisy data."
                 ),
-                "huber_c": (
-                    "FLOAT",
-                    {"default": 0.1, "min": 0.001, "max": 10.0, "step": 0.01, "tooltip": "huber: where it turns from "
-                     "squared to straight."},
-                ),
-                "snr_gamma": (
-                    "FLOAT",
-                    {"default": 0.0, "min": 0.0, "max": 100.0, "step": 0.5, "tooltip": "Min-SNR weighting: low-noise "
-                     "levels count less. 5 is usual; 0 turns it off."},
+                "huber_c": number(0.1, 0.001, 10.0, 0.01, "huber: where it turns from squared to straight."),
+                "snr_gamma": number(
+                    0.0, 0.0, 100.0, 0.5, "Min-SNR weighting: low-noise levels count less. 5 is usual; 0 turns it off."
                 ),
                 "target": TARGET,
             },
-            "hidden": {"unique_id": "UNIQUE_ID"},
-        }  # fmt: skip
+            "optional": REFERENCE,
+            "hidden": UNIQUE_ID,
+        }
 
-    def step(  # type: ignore[override]
+    def step(
         self,
         step: Step,
         batch: NoisyBatch,
@@ -69,29 +84,43 @@ class DiffusionLoss(StepNode):
         loss_type: losses.LossType,
         huber_c: float,
         snr_gamma: float,
-        target: losses.TargetType,
+        target: str,
+        **reference: Any,
     ) -> Tensor:
-        output = predict(step, model, batch)
-        loss = losses.per_item(losses.elementwise(output, losses.target(batch, target), loss_type, huber_c))
+        wanted = wanted_output(step, model, batch, target, **reference)
+        output = ask(model, batch.x, batch.timestep, batch.conditioning)
+        loss = losses.per_item(losses.elementwise(output, wanted, loss_type, huber_c))
         if snr_gamma:
             weight = losses.min_snr_weight(batch.schedule, batch.timestep, snr_gamma)
             loss = loss * per_sample(weight, loss)
         return loss
 
 
-def predict(step: Step, model: Model, batch: NoisyBatch) -> Tensor:
-    """The training forward: the network's output (B, ...) at the batch's latents, with gradient."""
-    timestep = batch.timestep.to(step.run.device, batch.x.dtype, non_blocking=True)
-    return model(batch.x, timestep, batch.conditioning)
+def wanted_output(
+    step: Step,
+    model: Model,
+    batch: NoisyBatch,
+    target: str,
+    reference_steps: int = 4,
+    reference_weights: str = "live",
+) -> Tensor:
+    """What the network shall put out at ``batch.x`` (B, ...), without gradient."""
+    if target != "trajectory":
+        return losses.target(batch, target)  # type: ignore[arg-type]
+    if reference_weights == "ema" and step.run.averaged_weights is None:
+        raise ValueError("reference_weights is ema: set ema_decay in Optimizer Step, or choose live")
+    reference = averaged(step.run, model.network) if reference_weights == "ema" else nullcontext()
+    with model.evaluating(), reference:
+        return trajectory_target(model, batch, reference_steps=reference_steps, solve=solver("euler"))
 
 
 class ReflexFlowLoss(StepNode):
     NODE_ID = "RolloutReflexFlowLoss"
     DISPLAY_NAME = "ReflexFlow Loss"
     DESCRIPTION = (
-        "For flow matching with rollouts: steers drifted latents back towards the clean image (anti-drift) and stresses "
-        "what rolling out took away, mostly low frequencies (frequency compensation). Items that were not rolled out "
-        "get the ordinary loss."
+        "For flow matching with rollouts: steers drifted latents back towards the clean image (anti-drift) and "
+        "stresses what rolling out took away, mostly low frequencies (frequency compensation). Items that were not "
+        "rolled out get the ordinary loss."
     )
     SEARCH_ALIASES = ("anti drift", "frequency compensation", "defar", "adr")
     RETURN_TYPES = (LOSS,)
@@ -102,75 +131,93 @@ class ReflexFlowLoss(StepNode):
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "batch": (BATCH, {"tooltip": "What to train on, from Rollout."}),
-                "model": (MODEL, {"tooltip": "The model that is being trained."}),
-                "reflexflow": (
-                    ["auto", "enable", "disable"],
-                    {"default": "auto", "tooltip": "auto: on for flow matching with rollouts, otherwise the ordinary "
-                     "loss. enable: refuse to run where it cannot work. disable: the ordinary loss."},
+                "batch": wire(BATCH, "What to train on, from Rollout."),
+                "model": wire(MODEL, "The model that is being trained."),
+                "reflexflow": choice(
+                    ("auto", "enable", "disable"),
+                    "auto",
+                    "auto: on for flow matching with rollouts, otherwise the ordinary loss. enable: refuse to run "
+                    "where it cannot work. disable: the ordinary loss.",
                 ),
-                "alpha": (
-                    "FLOAT",
-                    {"default": 1.0, "min": 0.0, "max": 100.0, "step": 0.1, "tooltip": "Strength of the frequency "
-                     "compensation: how far its weights go from 1."},
+                "alpha": number(
+                    1.0, 0.0, 100.0, 0.1, "Strength of the frequency compensation: how far its weights go from 1."
                 ),
-                "beta1": (
-                    "FLOAT",
-                    {"default": 10.0, "min": 0.0, "max": 1000.0, "step": 0.1, "tooltip": "Weight of the anti-drift term: "
-                     "the predicted velocity shall point straight away from the clean image."},
+                "beta1": number(
+                    10.0,
+                    0.0,
+                    1000.0,
+                    0.1,
+                    "Weight of the anti-drift term: the velocity shall point straight away from the clean image.",
                 ),
-                "beta2": (
-                    "FLOAT",
-                    {"default": 1.0, "min": 0.0, "max": 1000.0, "step": 0.1, "tooltip": "Weight of the "
-                     "frequency-compensated loss."},
+                "beta2": number(1.0, 0.0, 1000.0, 0.1, "Weight of the frequency-compensated loss."),
+                "objective": choice(
+                    ("spec", "defar"),
+                    "spec",
+                    "spec: on the rolled-out latents of the Rollout node, one gradient pass. defar: drifts every item "
+                    "itself by one big step and trains both ends; three forward passes.",
                 ),
                 "target": TARGET,
-                "fc_norm": (
-                    ["mean", "l1"],
-                    {"default": "mean", "tooltip": "mean: alpha means the same at every image size. l1: as SimpleTuner, "
-                     "where the compensation vanishes at real image sizes.", "advanced": True},
-                ),
-                "min_sigma": (
-                    "FLOAT",
-                    {"default": 0.01, "min": 0.0, "max": 1.0, "step": 0.01, "tooltip": "No anti-drift below this noise "
-                     "level, where its direction is mostly rounding noise.", "advanced": True},
-                ),
             },
-            "hidden": {"unique_id": "UNIQUE_ID"},
-        }  # fmt: skip
+            "optional": {
+                "fc_norm": choice(
+                    ("mean", "l1"),
+                    "mean",
+                    "mean: alpha means the same at every image size. l1: as SimpleTuner, where the compensation "
+                    "vanishes at real image sizes.",
+                    advanced=True,
+                ),
+                "min_sigma": number(
+                    0.01,
+                    0.0,
+                    1.0,
+                    0.01,
+                    "No anti-drift below this noise level, where its direction is mostly rounding noise.",
+                    advanced=True,
+                ),
+                "detach_drift": switch(
+                    False,
+                    "defar: do not send the gradient back through the drift step. Half the memory, a weaker lesson.",
+                    advanced=True,
+                ),
+                **REFERENCE,
+            },
+            "hidden": UNIQUE_ID,
+        }
 
-    def build(self, unique_id: str, batch: Stream, reflexflow: str, **inputs: Any) -> tuple[Stream]:  # type: ignore[override]
+    def build(self, unique_id: str, batch: Stream, reflexflow: str, **inputs: Any) -> tuple[Stream]:
         flow = all(schedule.is_flow_matching for schedule in batch.constants(Schedule))
         rolls = any(plan.active for plan in batch.constants(RolloutPlan))
         if reflexflow == "enable" and not flow:
             raise ValueError(
                 "reflexflow is for flow matching: wire a flow-matching schedule, or choose auto or disable"
             )
-        active = reflexflow == "enable" or (reflexflow == "auto" and flow and rolls)
-        wants = frozenset({"clean_output"} if active and inputs["alpha"] else ())
+        defar = inputs["objective"] == "defar"
+        active = reflexflow == "enable" or (reflexflow == "auto" and flow and (rolls or defar))
+        wants = frozenset({"clean_output"} if active and not defar and inputs["alpha"] else ())
         return (self.stream(unique_id, {"batch": batch, "active": active, **inputs}, wants=wants),)
 
-    def step(  # type: ignore[override]
+    def step(
         self,
         step: Step,
         batch: NoisyBatch,
         model: Model,
         active: bool,
-        alpha: float,
-        beta1: float,
-        beta2: float,
-        target: losses.TargetType,
-        fc_norm: losses.FrequencyNorm,
-        min_sigma: float,
+        objective: str,
+        target: str,
+        detach_drift: bool = False,
+        reference_steps: int = 4,
+        reference_weights: str = "live",
+        **weights: Any,
     ) -> Tensor:
-        output = predict(step, model, batch)
-        error = losses.elementwise(output, losses.target(batch, target))
-        if not active:
-            return losses.per_item(error)
-        weight = losses.frequency_weight(output, batch, alpha, fc_norm)
-        rolled = batch.rolled.to(error.device, error.dtype, non_blocking=True)
-        matching = losses.per_item(weight * error) * (1 + (beta2 - 1) * rolled)
-        drifting = beta1 * losses.anti_drift(output, batch, min_sigma)
-        step.report("loss_matching", matching)
-        step.report("loss_anti_drift", drifting)
-        return matching + drifting
+        if active and objective == "defar":
+            generator = step.generator()
+            loss, parts = reflexflow.defar(model, batch, generator=generator, detach_drift=detach_drift, **weights)
+        else:
+            wanted = wanted_output(step, model, batch, target, reference_steps, reference_weights)
+            output = ask(model, batch.x, batch.timestep, batch.conditioning)
+            if not active:
+                return losses.per_item(losses.elementwise(output, wanted))
+            loss, parts = reflexflow.spec(output, wanted, batch, **weights)
+        for name, value in parts.items():
+            step.report(f"loss_{name}" if value.dim() else name, value)
+        return loss

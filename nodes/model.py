@@ -41,19 +41,20 @@ class NewModel(StepNode):
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "dataset": (DATASET, {"tooltip": "What it will be trained on: sets image size, channels and classes."}),
+                "dataset": (DATASET, {"tooltip": "What it will be trained on: sets size, channels and classes."}),
                 "family": (
                     list(FAMILIES),
-                    {"default": "unet", "tooltip": "unet: convolutions, quick to learn. dit: a transformer on 2x2 patches."},
+                    {"default": "unet", "tooltip": "unet: convolutions, learns quickly. dit: a transformer."},
                 ),
                 "width": (
                     "INT",
-                    {"default": 32, "min": 8, "max": 2048, "step": 8, "tooltip": "Channels of the first level (unet) or "
-                     "of every layer (dit, a multiple of 32). Doubling it makes four times the weights."},
+                    {"default": 32, "min": 8, "max": 2048, "step": 8, "tooltip": "Channels of the first level (unet) "
+                     "or of every layer (dit, a multiple of 32). Doubling it makes four times the weights."},
                 ),
                 "depth": (
                     "INT",
-                    {"default": 2, "min": 1, "max": 48, "tooltip": "Levels (unet: each halves the image) or layers (dit)."},
+                    {"default": 2, "min": 1, "max": 48, "tooltip": "Levels (unet: each one halves the image) or "
+                     "layers (dit)."},
                 ),
                 "class_conditional": (
                     "BOOLEAN",
@@ -63,7 +64,7 @@ class NewModel(StepNode):
             "hidden": {"unique_id": "UNIQUE_ID"},
         }  # fmt: skip
 
-    def build(  # type: ignore[override]
+    def build(
         self, unique_id: str, dataset: Stream, family: str, width: int, depth: int, class_conditional: bool
     ) -> tuple[Stream]:
         data: DatasetInfo = dataset.about
@@ -73,14 +74,12 @@ class NewModel(StepNode):
         about = ModelInfo(data.channels, data.size, classes, has_weights=False)
         return (self.stream(unique_id, {"family": family, "settings": settings}, about=about),)
 
-    def step(self, step: Step, family: str, settings: dict[str, int]) -> Model:  # type: ignore[override]
+    def step(self, step: Step, family: str, settings: dict[str, int]) -> Model:
         return step.keep(lambda: self._create(step, family, settings))
 
     def _create(self, step: Step, family: str, settings: dict[str, int]) -> Model:
         with seeds.global_seed(seeds.derive(step.run.seed, step.node_id, "weights")):
-            model = FAMILIES[family].create(**settings)
-        model.network.to(step.run.device)
-        return model
+            return FAMILIES[family].create(**settings).to(step.run.device)
 
 
 def saved_model(folder: Path, node_id: str, title: str) -> Stream:
@@ -90,19 +89,18 @@ def saved_model(folder: Path, node_id: str, title: str) -> Stream:
     about = ModelInfo(config["in_channels"], config["sample_size"], classes if classes > 1 else 0, has_weights=True)
 
     def step(step: Step, folder: Path) -> Model:
-        return step.keep(lambda: _load(step, folder))
+        return step.keep(lambda: checkpoint.load_model(folder).to(step.run.device))
 
     return Stream(step, {"folder": folder}, node_id, title, about=about)
 
 
-def _load(step: Step, folder: Path) -> Model:
-    model = checkpoint.load_model(folder)
-    model.network.to(step.run.device)
-    return model
-
-
 def find_model_folder(path: str) -> Path:
-    """The folder as given, or below the output folder, or the ``model`` folder inside it (of a run)."""
+    """The folder as given, or below the output folder, or the ``model`` folder inside it (of a run).
+
+    Raises ValueError for an empty line, which Path takes for the current folder.
+    """
+    if not path.strip():
+        raise ValueError("folder: name the folder of a saved model, or of a run")
     given = Path(path).expanduser()
     for place in (given, current_host().output_folder / given):
         for folder in (place, place / "model"):
@@ -139,6 +137,7 @@ class LoadModel(StepNode):
             found = find_model_folder(folder)
             checkpoint.check_model_folder(found)
             checkpoint.check_weights(found / checkpoint.WEIGHTS)
+            checkpoint.load_schedule(found)
         except ValueError as error:
             return str(error)
         return True
@@ -147,7 +146,7 @@ class LoadModel(StepNode):
     def IS_CHANGED(cls, folder: str, **other: Any) -> Any:
         return (find_model_folder(folder) / checkpoint.WEIGHTS).stat().st_mtime_ns
 
-    def build(self, unique_id: str, folder: str) -> tuple[Stream, Any]:  # type: ignore[override]
+    def build(self, unique_id: str, folder: str) -> tuple[Stream, Any]:
         found = find_model_folder(folder)
         return saved_model(found, str(unique_id), self.DISPLAY_NAME), checkpoint.load_schedule(found)
 

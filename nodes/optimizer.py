@@ -19,6 +19,7 @@ from ..training.recorder import Recorder
 from ..training.run_folder import RunFolder, versions
 from ..training.stream import Run, Step, Stream
 from .base import LOSS, MODEL, OPTIMIZER, RUN, SAMPLES, Node, shown, workflow_metadata
+from .inputs import UNIQUE_ID, choice, integer, line, number, seed, wire
 from .model import ModelInfo, saved_model
 
 READ_METRICS_EVERY = 10
@@ -38,42 +39,46 @@ class Optimizer(Node):
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "optimizer": (
-                    ["adamw", "adafactor", "sgd", "muon"],
-                    {"default": "adamw", "tooltip": "adamw: the safe choice. adafactor: least memory. sgd: plain. muon: "
-                     "for matrices, with adamw for all other weights."},
+                "optimizer": choice(
+                    ("adamw", "adafactor", "sgd", "muon"),
+                    "adamw",
+                    "adamw: the safe choice. adafactor: least memory. sgd: plain. muon: for matrices, with adamw for "
+                    "all other weights.",
                 ),
-                "learning_rate": (
-                    "FLOAT",
-                    {"default": 1e-4, "min": 0.0, "max": 10.0, "step": 1e-6, "round": False, "tooltip": "The size of a "
-                     "step. 1e-3 for small models from scratch, 1e-4 for LoRA, 1e-5 for full fine-tuning."},
+                "learning_rate": number(
+                    1e-4,
+                    0.0,
+                    10.0,
+                    1e-5,
+                    "The size of a step. 1e-3 for small models from scratch, 1e-4 for LoRA, 1e-5 for full fine-tuning.",
                 ),
-                "lr_schedule": (
-                    ["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"],
-                    {"default": "constant", "tooltip": "How the learning rate goes over the training. cosine ends near "
-                     "zero, which gives the cleanest images."},
+                "lr_schedule": choice(
+                    ("constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"),
+                    "constant",
+                    "How the learning rate goes over the training. cosine ends near zero: the cleanest images.",
                 ),
-                "warmup_steps": (
-                    "INT",
-                    {"default": 0, "min": 0, "max": 1_000_000, "tooltip": "Steps in which the learning rate rises from "
-                     "zero. Not used by constant."},
+                "warmup_steps": integer(
+                    0, 0, 1_000_000, "Steps in which the learning rate rises from zero. Not used by constant."
                 ),
-                "weight_decay": (
-                    "FLOAT",
-                    {"default": 0.01, "min": 0.0, "max": 1.0, "step": 0.001, "tooltip": "Pulls weights towards zero."},
+                "weight_decay": number(0.01, 0.0, 1.0, 0.001, "Pulls weights towards zero."),
+                "beta1": number(
+                    0.9,
+                    0.0,
+                    0.9999,
+                    0.01,
+                    "Memory of past gradients: adamw's first beta, momentum for sgd and muon.",
+                    advanced=True,
                 ),
-                "beta1": (
-                    "FLOAT",
-                    {"default": 0.9, "min": 0.0, "max": 0.9999, "step": 0.01, "tooltip": "Memory of past gradients: "
-                     "adamw's first beta, momentum for sgd and muon.", "advanced": True},
-                ),
-                "beta2": (
-                    "FLOAT",
-                    {"default": 0.999, "min": 0.0, "max": 0.99999, "step": 0.001, "tooltip": "adamw's second beta: memory "
-                     "of past squared gradients.", "advanced": True},
+                "beta2": number(
+                    0.999,
+                    0.0,
+                    0.99999,
+                    0.001,
+                    "adamw's second beta: memory of past squared gradients.",
+                    advanced=True,
                 ),
             }
-        }  # fmt: skip
+        }
 
     def build(self, optimizer: str, **options: Any) -> tuple[OptimizerSettings]:
         return (OptimizerSettings(name=optimizer, **options),)  # type: ignore[arg-type]
@@ -96,35 +101,46 @@ class OptimizerStep(Node):
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "loss": (LOSS, {"tooltip": "What is made smaller."}),
-                "model": (MODEL, {"tooltip": "The model that is trained, the same that the loss uses."}),
-                "optimizer": (OPTIMIZER, {"tooltip": "How the weights are changed."}),
-                "steps": ("INT", {"default": 1000, "min": 1, "max": 10_000_000, "tooltip": "Optimizer updates in all."}),
-                "seed": ("INT", {"default": 0, "min": 0, "max": 2**53 - 1, "control_after_generate": "fixed", "tooltip":
-                         "Fixes everything random. The same seed on the same machine gives the same weights, bit for bit."}),
-                "accumulation": ("INT", {"default": 1, "min": 1, "max": 4096, "tooltip": "Batches per update: a larger "
-                                 "batch than fits into memory, at the price of time."}),
-                "clip_norm": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 1000.0, "step": 0.1, "tooltip": "Gradients "
-                              "larger than this are scaled down. 0 turns it off."}),
-                "ema_decay": ("FLOAT", {"default": 0.0, "min": 0.0, "max": 0.99999, "step": 0.001, "tooltip": "Keep "
-                              "a running average of the weights and use it for samples and the saved model: 0.999 is "
-                              "usual, 0 turns it off."}),
-                "precision": (["fp32", "bf16", "fp16"], {"default": "fp32", "tooltip": "Number format of the forward "
-                              "pass. bf16 is fastest on recent GPUs; weights and rollouts stay in fp32."}),
-                "preview_every": ("INT", {"default": 50, "min": 0, "max": 1_000_000, "tooltip": "Steps between two looks "
-                                  "at what passes through the nodes. 0 = never."}),
-                "sample_every": ("INT", {"default": 250, "min": 0, "max": 1_000_000, "tooltip": "Steps between two rounds "
-                                 "of sample images. 0 = only at the end."}),
-                "checkpoint_every": ("INT", {"default": 0, "min": 0, "max": 1_000_000, "tooltip": "Steps between two saved "
-                                     "copies of the model. 0 = only at the end."}),
-                "run_name": ("STRING", {"default": "run", "tooltip": "Name of the run's folder below rollout in the "
-                             "output folder. A number is added."}),
+                "loss": wire(LOSS, "What is made smaller."),
+                "model": wire(MODEL, "The model that is trained, the same that the loss uses."),
+                "optimizer": wire(OPTIMIZER, "How the weights are changed."),
+                "steps": integer(1000, 1, 10_000_000, "Optimizer updates in all."),
+                "seed": seed("Fixes everything random: the same seed on the same machine gives the same weights."),
+                "accumulation": integer(
+                    1, 1, 4096, "Batches per update: a larger batch than fits into memory, at the price of time."
+                ),
+                "clip_norm": number(
+                    1.0, 0.0, 1000.0, 0.1, "Gradients larger than this are scaled down. 0 turns it off."
+                ),
+                "ema_decay": number(
+                    0.0,
+                    0.0,
+                    0.99999,
+                    0.001,
+                    "Keep a running average of the weights and use it for samples and the saved model: 0.999 is usual, "
+                    "0 turns it off.",
+                ),
+                "precision": choice(
+                    ("fp32", "bf16", "fp16"),
+                    "fp32",
+                    "Number format of the forward pass. bf16 is fastest on recent GPUs; weights stay in fp32.",
+                ),
+                "preview_every": integer(
+                    50, 0, 1_000_000, "Steps between two looks at what passes through the nodes. 0 = never."
+                ),
+                "sample_every": integer(
+                    250, 0, 1_000_000, "Steps between two rounds of sample images. 0 = only at the end."
+                ),
+                "checkpoint_every": integer(
+                    0, 0, 1_000_000, "Steps between two saved copies of the model. 0 = only at the end."
+                ),
+                "run_name": line(
+                    "run", "Name of the run's folder, below rollout in the output folder. A number is added."
+                ),
             },
-            "optional": {
-                "samples": (SAMPLES, {"tooltip": "Sample Images, to see images while it trains."}),
-            },
-            "hidden": {"unique_id": "UNIQUE_ID", "prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
-        }  # fmt: skip
+            "optional": {"samples": wire(SAMPLES, "Sample Images, to see images while it trains.")},
+            "hidden": {**UNIQUE_ID, "prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
+        }
 
     @classmethod
     def VALIDATE_INPUTS(cls, run_name: str) -> bool | str:
@@ -162,7 +178,8 @@ class OptimizerStep(Node):
         for stream in loss.walk():
             host.finish(stream.node_id)
         trained = saved_model(folder.model_folder, str(unique_id), self.DISPLAY_NAME)
-        return {"ui": shown(host, *session.pictures()), "result": (trained, folder.folder)}
+        text = [f"the run's folder is {folder.folder}", session.shares_of_time()]
+        return {"ui": {"text": text, **shown(host, *session.pictures())}, "result": (trained, folder.folder)}
 
 
 def check_that_they_fit(loss: Stream, model: Stream) -> None:
@@ -249,11 +266,21 @@ class Session:
         self.sample(steps)
         self.conclude(steps)
 
+    def shares_of_time(self) -> str:
+        """Which node took how much of the step, the largest first."""
+        streams = [*self.loss.walk(), *(self.samples.walk() if self.samples else ())]
+        titles = {stream.node_id: stream.title for stream in streams}
+        total = sum(self.metrics.seconds.values()) or 1.0
+        shares = sorted(((seconds / total, name) for name, seconds in self.metrics.seconds.items()), reverse=True)
+        named = [(share, titles.get(name) or name.removeprefix(f"{self.node_id}.")) for share, name in shares]
+        return "time: " + ", ".join(f"{name} {share:.0%}" for share, name in named if share >= 0.005)
+
     def conclude(self, reached: int) -> None:
         """The last metrics, the curve, and the model, if there was a step at all."""
         self.folder.update(steps_done=reached)
         if reached:
             self.report()
+            self.folder.update(shares_of_time=self.shares_of_time())
             self.folder.plot()
             self.save(self.folder.model_folder)
 

@@ -33,14 +33,14 @@ class PreviewLatents(StepNode):
                 "batch": (BATCH, {"tooltip": "What to look at."}),
                 "show": (
                     ["x", "latents", "noise", "teacher_forced", "rollout"],
-                    {"default": "x", "tooltip": "x: what the model trains on. latents: the clean images. teacher_forced: "
-                     "perfectly noised. rollout: teacher-forced, rolled-out and difference, one below the other."},
+                    {"default": "x", "tooltip": "x: what the model trains on. latents: the clean images. "
+                     "teacher_forced: perfectly noised. rollout: teacher-forced, rolled-out, difference: three rows."},
                 ),
             },
             "hidden": {"unique_id": "UNIQUE_ID"},
         }  # fmt: skip
 
-    def step(self, step: Step, batch: NoisyBatch, show: str) -> NoisyBatch:  # type: ignore[override]
+    def step(self, step: Step, batch: NoisyBatch, show: str) -> NoisyBatch:
         if show == "rollout":
             step.show("preview", lambda: picture_of_rollout(batch))
         else:
@@ -63,8 +63,8 @@ class PlotMetrics(Node):
                 "run": (RUN, {"tooltip": "The run, from Optimizer Step."}),
                 "metrics": ("STRING", {"default": "loss, learning_rate", "tooltip": "Which numbers, as named in "
                             "metrics.jsonl: loss, gradient_norm, drift, rollout_probability ..."}),
-                "smoothing": ("FLOAT", {"default": 0.9, "min": 0.0, "max": 0.999, "step": 0.01, "tooltip": "0 draws the "
-                              "curve as measured; 0.99 smooths a lot."}),
+                "smoothing": ("FLOAT", {"default": 0.9, "min": 0.0, "max": 0.999, "step": 0.01, "tooltip": "0 draws "
+                              "the curve as measured; 0.99 smooths a lot."}),
                 "log_scale": ("BOOLEAN", {"default": False, "tooltip": "Logarithmic axis: shows late, small changes."}),
             },
         }  # fmt: skip

@@ -10,6 +10,9 @@ from ..training.models import Model
 from ..training.preview import picture_of_rollout
 from ..training.stream import Step, Stream
 from .base import BATCH, MODEL, StepNode
+from .inputs import UNIQUE_ID, choice, integer, number, wire
+
+LARGEST_STEP = 10_000_000
 
 
 class Rollout(StepNode):
@@ -27,67 +30,84 @@ class Rollout(StepNode):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        def integer(default: int, high: int, tooltip: str) -> tuple[str, dict[str, Any]]:
-            return ("INT", {"default": default, "min": 0, "max": high, "tooltip": tooltip})
-
-        def chance(default: float, tooltip: str) -> tuple[str, dict[str, Any]]:
-            return ("FLOAT", {"default": default, "min": 0.0, "max": 1.0, "step": 0.01, "tooltip": tooltip})
-
         return {
             "required": {
-                "batch": (BATCH, {"tooltip": "Noisy latents to roll out."}),
-                "model": (MODEL, {"tooltip": "The model that is being trained."}),
+                "batch": wire(BATCH, "Noisy latents to roll out."),
+                "model": wire(MODEL, "The model that is being trained."),
                 "max_step_offset": integer(
-                    0, 1000, "Longest rollout in steps; each item draws its own length from 0 to this. 0 turns rollouts off. "
+                    0,
+                    0,
+                    1000,
+                    "Longest rollout in steps; each item draws its own length from 0 to this. 0 turns rollouts off. "
                     "Start with 5 to 10.",
                 ),
-                "probability": chance(
-                    0.0, "Chance that an item is rolled out at all. 1 is every item, the heaviest. Not used while "
+                "probability": number(
+                    0.0,
+                    0.0,
+                    1.0,
+                    0.05,
+                    "Chance that an item is rolled out at all. 1 is every item, the heaviest. Not used while "
                     "ramp_steps is set.",
                 ),
-                "sampler": (
-                    list(SOLVERS),
-                    {"default": "unipc", "tooltip": "The solver that denoises. euler is the plainest; rk4 costs four forward "
-                     "passes a step."},
+                "sampler": choice(
+                    SOLVERS,
+                    "unipc",
+                    "The solver that denoises. euler is the plainest; rk4 costs four forward passes a step.",
                 ),
-                "order": (
-                    "INT",
-                    {"default": 2, "min": 1, "max": 3, "tooltip": "Order of unipc and dpm: how many past predictions "
-                     "they use. The others ignore it."},
+                "order": integer(
+                    2, 1, 3, "Order of unipc and dpm: how many past predictions they use. The others ignore it."
                 ),
-                "step_size": (
-                    "FLOAT",
-                    {"default": 1.0, "min": 0.01, "max": 1000.0, "step": 1.0, "tooltip": "Timesteps (of 1000) in one "
-                     "rollout step. 1 is tiny; 20 is the stride of a 50-step sampler, 100 that of a 10-step one."},
+                "step_size": number(
+                    1.0,
+                    0.01,
+                    1000.0,
+                    1.0,
+                    "Timesteps (of 1000) in one rollout step. 1 is tiny; 20 is the stride of a 50-step sampler, "
+                    "100 that of a 10-step one.",
                 ),
-                "strategy": (
-                    ["uniform", "biased_early", "biased_late"],
-                    {"default": "uniform", "tooltip": "How lengths are drawn: evenly, mostly short, or mostly long."},
+                "strategy": choice(
+                    ("uniform", "biased_early", "biased_late"),
+                    "uniform",
+                    "How lengths are drawn: evenly, mostly short, or mostly long.",
                 ),
-                "start_step": integer(0, 10_000_000, "No rollouts before this training step: teacher forcing first."),
+                "start_step": integer(
+                    0, 0, LARGEST_STEP, "No rollouts before this training step: teacher forcing first."
+                ),
                 "ramp_steps": integer(
-                    0, 10_000_000, "Warm-up: over this many training steps the probability goes from prob_start to "
-                    "prob_end. 0 = no ramp, use probability.",
+                    0,
+                    0,
+                    LARGEST_STEP,
+                    "Warm-up: over this many training steps the probability goes from prob_start to prob_end. "
+                    "0 = no ramp, use probability.",
                 ),
-                "prob_start": chance(0.0, "Probability at the start of the ramp."),
-                "prob_end": chance(0.5, "Probability at the end of the ramp, and from then on."),
-                "ramp_shape": (
-                    ["linear", "cosine"],
-                    {"default": "linear", "tooltip": "linear: steady. cosine: gentle at both ends of the ramp."},
+                "prob_start": number(0.0, 0.0, 1.0, 0.05, "Probability at the start of the ramp."),
+                "prob_end": number(0.5, 0.0, 1.0, 0.05, "Probability at the end of the ramp, and from then on."),
+                "ramp_shape": choice(
+                    ("linear", "cosine"), "linear", "linear: steady. cosine: gentle at both ends of the ramp."
                 ),
             },
-            "hidden": {"unique_id": "UNIQUE_ID"},
-        }  # fmt: skip
+            "optional": {
+                "step_size_max": number(
+                    0.0,
+                    0.0,
+                    1000.0,
+                    1.0,
+                    "If set, each item draws its own step size between step_size and this, small ones as often as "
+                    "large ones.",
+                    advanced=True,
+                ),
+            },
+            "hidden": UNIQUE_ID,
+        }
 
-    def build(  # type: ignore[override]
-        self, unique_id: str, batch: Stream, model: Stream, sampler: str, order: int, **plan: Any
-    ) -> tuple[Stream]:
-        inputs = {"batch": batch, "model": model, "plan": RolloutPlan(**plan), "solve": solver(sampler, order)}
-        return (self.stream(unique_id, inputs),)
+    def build(
+        self, unique_id: str, batch: Stream, model: Stream, sampler: str, order: int, **options: Any
+    ) -> dict[str, Any]:
+        plan, solve = RolloutPlan(**options), solver(sampler, order)
+        inputs = {"batch": batch, "model": model, "plan": plan, "solve": solve}
+        return {"ui": {"text": [estimate(plan, solve, batch)]}, "result": (self.stream(unique_id, inputs),)}
 
-    def step(  # type: ignore[override]
-        self, step: Step, batch: NoisyBatch, model: Model, plan: RolloutPlan, solve: Solver
-    ) -> NoisyBatch:
+    def step(self, step: Step, batch: NoisyBatch, model: Model, plan: RolloutPlan, solve: Solver) -> NoisyBatch:
         draw = plan.draw(batch.timestep, batch.schedule, step.update, step.generator())
         want_clean_output = "clean_output" in step.run.wants and batch.schedule.is_flow_matching
         with model.evaluating():
@@ -95,6 +115,18 @@ class Rollout(StepNode):
         step.report("rollout_probability", plan.probability_at(step.update))
         step.report("rollout_share", float(rolled.rolled.double().mean()))
         step.report("rollout_length", float(rolled.lengths.double().mean()))
-        step.report("drift", (rolled.x - rolled.teacher_forced).square())
+        step.report("drift", rolled.drift)
         step.show("rollout", lambda: picture_of_rollout(rolled))
         return rolled
+
+
+def estimate(plan: RolloutPlan, solve: Solver, batch: Stream) -> str:
+    """What the rollouts will cost, said before it is paid."""
+    items = next(stream.inputs["batch_size"] for stream in batch.walk() if "batch_size" in stream.inputs)
+    cost = plan.forwards(items, solve.calls)
+    if not plan.active:
+        return "no rollouts: max_step_offset or probability is 0"
+    return (
+        f"rollouts take up to {cost.worst} more forward passes per training step, {cost.expected:.1f} on average, "
+        f"for {cost.samples:.0f} items in all (the batch has {items})"
+    )

@@ -39,14 +39,14 @@ class SampleImages(StepNode):
             "required": {
                 "model": (MODEL, {"tooltip": "The model to sample from."}),
                 "schedule": (SCHEDULE, {"tooltip": "The noise schedule that it is trained with."}),
-                "steps": ("INT", {"default": 20, "min": 1, "max": 1000, "tooltip": "Solver steps from noise to image."}),
+                "steps": ("INT", {"default": 20, "min": 1, "max": 1000, "tooltip": "Solver steps, noise to image."}),
                 "sampler": (list(SOLVERS), {"default": "euler", "tooltip": "The solver that denoises."}),
                 "order": ("INT", {"default": 2, "min": 1, "max": 3, "tooltip": "Order of unipc and dpm; the others "
                           "ignore it."}),
-                "labels": ("STRING", {"default": "", "tooltip": "Which classes: 0-9, or 1, 3, 5. Empty means all. Not "
-                           "used for a model without classes."}),
-                "count": ("INT", {"default": 4, "min": 1, "max": 256, "tooltip": "Images per class; in all, for a model "
-                          "without classes."}),
+                "labels": ("STRING", {"default": "", "tooltip": "Which classes: 0-9, or 1, 3, 5. Empty means all. "
+                           "Not used for a model without classes."}),
+                "count": ("INT", {"default": 4, "min": 1, "max": 256, "tooltip": "Images per class; in all, for a "
+                          "model without classes."}),
                 "seed": ("INT", {"default": 0, "min": 0, "max": 2**53 - 1, "control_after_generate": "fixed",
                          "tooltip": "Which noise to start from."}),
             },
@@ -56,7 +56,7 @@ class SampleImages(StepNode):
             "hidden": {"unique_id": "UNIQUE_ID"},
         }  # fmt: skip
 
-    def build(  # type: ignore[override]
+    def build(
         self, unique_id: str, model: Stream, labels: str, sampler: str, order: int, **inputs: Any
     ) -> dict[str, Any]:
         chosen = parse_labels(labels, model.about.classes) if model.about.classes else []
@@ -83,7 +83,7 @@ class SampleImages(StepNode):
             latents = latents.unflatten(0, (len(labels), count)).transpose(0, 1).flatten(0, 1)
         return picture_of_latents(latents, columns, len(latents))
 
-    def step(  # type: ignore[override]
+    def step(
         self,
         step: Step,
         model: Model,

@@ -151,7 +151,7 @@ class NoisyBatch(StepNode):
             "hidden": {"unique_id": "UNIQUE_ID"},
         }
 
-    def step(self, step: Step, dataset: Batch, schedule: Schedule) -> NoisyLatents:  # type: ignore[override]
+    def step(self, step: Step, dataset: Batch, schedule: Schedule) -> NoisyLatents:
         latents = dataset.latents
         timestep = schedule.sample_timesteps(len(latents), step.generator())
         noise = torch.randn(latents.shape, generator=step.generator(latents.device), device=latents.device)

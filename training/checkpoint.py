@@ -27,10 +27,21 @@ SCHEDULE = "schedule.json"
 SCHEDULES: dict[str, type[Schedule]] = {"flow_matching": FlowMatching, "ddpm": DDPM}
 
 
+def writable(folder: Path) -> Path:
+    """The folder, made if need be; raises ValueError if nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        reason = error.strerror or error
+        raise ValueError(f"cannot write in {str(folder)!r} ({reason}): choose another output folder") from error
+
+
 @contextmanager
 def whole_or_nothing(path: Path) -> Iterator[Path]:
     """A temporary place beside ``path``, for a file or a folder, that takes its place once all is written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    writable(path.parent)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as nearby:
         unfinished = Path(nearby) / path.name
         yield unfinished
@@ -85,7 +96,7 @@ def schedule_from_dict(values: Mapping[str, Any]) -> Schedule:
 def save_model(folder: Path, model: Model, schedule: Schedule | None, metadata: Mapping[str, str]) -> Path:
     """Write a model folder, which diffusers can load too; returns it."""
     with whole_or_nothing(folder) as unfinished:
-        model.network.save_config(unfinished)  # type: ignore[operator]
+        model.network.save_config(unfinished)
         save_weights(unfinished / WEIGHTS, model.network.state_dict(), metadata)
         if schedule is not None:
             write_text(unfinished / SCHEDULE, json.dumps(schedule_to_dict(schedule), indent=2))
@@ -99,14 +110,24 @@ def check_model_folder(folder: Path) -> dict[str, Any]:
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise ValueError(f"{str(folder)!r} is not a model folder: it has no {name}")
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{folder / CONFIG} is not valid JSON: {error}") from error
+    config = _read_object(folder / CONFIG)
     if _family(config) is None:
         known = ", ".join(family.network_class for family in FAMILIES.values())
         raise ValueError(f"{folder / CONFIG} describes a {config.get('_class_name')}, and we can train {known}")
+    for name in ("in_channels", "sample_size"):
+        if not isinstance(config.get(name), int):
+            raise ValueError(f"{folder / CONFIG} does not say {name}, a whole number")
     return config
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no JSON object")
+    return content
 
 
 def _family(config: Mapping[str, Any]) -> type[Model] | None:
@@ -121,20 +142,31 @@ def load_model(folder: Path) -> Model:
     weights = read_weights(folder / WEIGHTS)
     family = _family(config)
     assert family is not None
-    network = getattr(diffusers, family.network_class).from_config(config)
-    missing, unexpected = network.load_state_dict(weights, strict=False)
-    if missing or unexpected:
+    try:
+        network = getattr(diffusers, family.network_class).from_config(config)
+    except Exception as error:  # diffusers checks its settings in many ways
+        raise ValueError(f"{folder / CONFIG} describes no working network: {' '.join(str(error).split())}") from error
+    wanted = {name: value.shape for name, value in network.state_dict().items()}
+    given = {name: value.shape for name, value in weights.items()}
+    if wrong := sorted(name for name in wanted | given if wanted.get(name) != given.get(name)):
         raise ValueError(
-            f"the weights in {folder} do not fit its config.json: "
-            f"{len(missing)} tensors are missing and {len(unexpected)} unknown, e.g. {[*missing, *unexpected][0]}"
+            f"{folder / WEIGHTS} does not fit its {CONFIG}: "
+            f"{len(wrong)} tensors are missing, unknown or of another shape, e.g. {wrong[0]}"
         )
+    network.load_state_dict(weights)
     return family(network)
 
 
 def load_schedule(folder: Path) -> Schedule | None:
     """The noise schedule that a model folder was trained with, if it says."""
     path = folder / SCHEDULE
-    return schedule_from_dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    if not path.is_file():
+        return None
+    values = _read_object(path)
+    try:
+        return schedule_from_dict(values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} describes no noise schedule that we know: {error}") from error
 
 
 def free_folder(parent: Path, name: str) -> Path:

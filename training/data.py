@@ -76,7 +76,7 @@ def items_of_batch(count: int, batch_size: int, index: int, seed: int, name: str
 
     A pure function of its arguments, so a resumed run sees the batches that it would have seen.
     """
-    items = []
+    items: list[int] = []
     for position in range(index * batch_size, (index + 1) * batch_size):
         epoch, offset = divmod(position, count)
         if offset == 0 or not items:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -144,6 +145,8 @@ class Metrics:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.pending: list[tuple[int, dict[str, Tensor | float]]] = []
+        self.seconds: dict[str, float] = defaultdict(float)
+        """Seconds per node since the start."""
 
     def add(self, step: Step) -> None:
         self.pending.append((step.update, step.metrics))
@@ -160,7 +163,10 @@ class Metrics:
             | {name: next(numbers) if isinstance(value, Tensor) else value for name, value in metrics.items()}
             for update, metrics in self.pending
         ]
-        seconds = {name: total / max(1, len(rows)) for name, total in self.run.clock.read().items()}
+        measured = self.run.clock.read()
+        for name, total in measured.items():
+            self.seconds[name] += total
+        seconds = {name: total / max(1, len(rows)) for name, total in measured.items()}
         spent = sum(seconds.values())
         for row in rows:
             row["steps_per_second"] = 1 / spent if spent else 0.0

@@ -21,7 +21,7 @@ from typing import Any
 
 from PIL.Image import Image
 
-from .checkpoint import free_folder, remove, write_text
+from .checkpoint import free_folder, remove, writable, write_text
 
 FOLDERS = {"samples": "samples", "rollout": "rollouts"}
 """Kinds of pictures that are kept, and where."""
@@ -47,14 +47,9 @@ class RunFolder:
 
     @classmethod
     def create(cls, parent: Path, name: str, facts: Mapping[str, Any]) -> RunFolder:
-        """A new, numbered folder. Raises ValueError if nothing can be written there."""
-        try:
-            parent.mkdir(parents=True, exist_ok=True)
-            folder = free_folder(parent, name)
-            folder.mkdir()
-        except OSError as error:
-            reason = error.strerror or error
-            raise ValueError(f"cannot write in {str(parent)!r} ({reason}): choose another output folder") from error
+        """A new, numbered folder; raises ValueError if nothing can be written there."""
+        folder = free_folder(writable(parent), name)
+        folder.mkdir()
         run = cls(folder)
         run.update(status="running", started=time.strftime("%Y-%m-%dT%H:%M:%S%z"), command=sys.argv, **facts)
         return run

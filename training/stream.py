@@ -111,7 +111,7 @@ class Step:
             raise
         except Exception as error:
             where = f"node {stream.node_id} ({stream.title}), step {self.update}"
-            raise StepError(f"{where}: {error or type(error).__name__}") from error
+            raise StepError(f"{where}: {str(error) or type(error).__name__}") from error
         finally:
             self.current = outer
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -49,12 +50,14 @@ class Level:
     def at(cls, schedule: Schedule, timestep: Tensor) -> Level:
         return cls(timestep, *schedule.coefficients(timestep))
 
-    @property
+    @cached_property
     def log_snr(self) -> Tensor:
         """``lambda = log(alpha / sigma)``: -inf at pure noise, +inf at the clean end."""
         return self.alpha.log() - self.sigma.log()
 
     def first(self, count: int) -> Level:
+        if count == self.timestep.shape[-1]:
+            return self
         return Level(self.timestep[..., :count], self.alpha[..., :count], self.sigma[..., :count])
 
     def row(self, step: int) -> Level:

@@ -50,7 +50,7 @@ def unipc_weights(levels: tuple[Level, ...], then: Level, variant: Variant, *, c
     phi = torch.expm1(-h)
     scale = -h if variant == "bh1" else phi
     weights = first = -then.alpha * phi * m[0]
-    for order in range(1, len(levels) + 1):
+    for order in range(1 if correct else 2, len(levels) + 1):
         # Node i is the prediction m[i]; the corrector's own, at r = 1, is the last of all.
         nodes = [((past - log_snr[0]) / h, m[i]) for i, past in enumerate(log_snr[:order]) if i > 0]
         nodes += [(torch.ones_like(h), m[-1])] if correct else []
@@ -67,11 +67,23 @@ def combination(nodes: list[Tensor], h: Tensor, scale: Tensor) -> list[Tensor]:
     """
     if len(nodes) <= 1:
         return [torch.full_like(h, 0.5) for _ in nodes]
-    phi, wanted = torch.expm1(-h) / -h - 1, []
+    phi, moments = torch.expm1(-h) / -h - 1, []
     for k in range(1, len(nodes) + 1):
-        wanted.append(phi * math.factorial(k) / scale)
+        moments.append(phi * math.factorial(k) / scale)
         phi = phi / -h - 1 / math.factorial(k + 1)
-    powers = torch.stack([torch.stack([r**k for r in nodes], -1) for k in range(len(nodes))], -2)  # (B, n, n)
-    # solve_ex does not raise on the infinite nodes, whose weights are not used.
-    rho = torch.linalg.solve_ex(powers, torch.stack(wanted, -1)[..., None]).result
-    return list(rho[..., 0].unbind(-1))
+    return [lagrange(node, [r for r in nodes if r is not node], moments) for node in nodes]
+
+
+def lagrange(node: Tensor, others: list[Tensor], moments: list[Tensor]) -> Tensor:
+    """A node's weight (B,) in the rule that gives ``r^k`` its moment k: Lagrange's polynomial, power by power.
+
+    The same as solving the Vandermonde system, without a call to LAPACK in each step.
+    """
+    polynomial: list[Tensor | float] = [1.0]  # prod_j (r - r_j), the lowest power first
+    size = torch.ones_like(node)  # and its value at the node
+    for other in others:
+        raised, kept = [0.0, *polynomial], [*polynomial, 0.0]
+        polynomial = [up - other * same for up, same in zip(raised, kept, strict=True)]
+        size = size * (node - other)
+    total = sum((c * moment for c, moment in zip(polynomial, moments, strict=True)), torch.zeros_like(node))
+    return total / size

@@ -23,7 +23,7 @@ class DiT(Model):
 
     @classmethod
     def create(cls, *, channels: int, size: int, classes: int, width: int, depth: int) -> DiT:
-        from diffusers import DiTTransformer2DModel
+        from diffusers.models import DiTTransformer2DModel
 
         network = DiTTransformer2DModel(
             sample_size=size,
@@ -45,5 +45,5 @@ class DiT(Model):
 
     @property
     def classes(self) -> int:
-        known = self.network.config.num_embeds_ada_norm  # type: ignore[union-attr]
-        return known if known > 1 else 0  # type: ignore[operator, return-value]
+        known = self.network.config.num_embeds_ada_norm
+        return known if known > 1 else 0

@@ -5,11 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...diffusion.solvers import Conditioning
+
+if TYPE_CHECKING:
+    from diffusers.models.modeling_utils import ModelMixin  # slow to import, and only a word here
 
 
 class Model(ABC):
@@ -18,7 +22,7 @@ class Model(ABC):
     network_class: str
     """diffusers' class name, as found in a saved config.json."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: ModelMixin) -> None:
         self.network = network
 
     @classmethod
@@ -43,12 +47,17 @@ class Model(ABC):
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the latents the network was made for."""
-        config = self.network.config  # type: ignore[union-attr]
-        return config.in_channels, config.sample_size, config.sample_size  # type: ignore[union-attr, return-value]
+        config = self.network.config
+        return config.in_channels, config.sample_size, config.sample_size
 
     @property
     def device(self) -> torch.device:
         return next(self.network.parameters()).device
+
+    def to(self, device: torch.device) -> Model:
+        """Move the network there; returns itself."""
+        self.network.to(device)  # type: ignore[arg-type]  # diffusers' wrapper confuses mypy
+        return self
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

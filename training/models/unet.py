@@ -20,13 +20,13 @@ class UNet(Model):
 
     @classmethod
     def create(cls, *, channels: int, size: int, classes: int, width: int, depth: int) -> UNet:
-        from diffusers import UNet2DModel
+        from diffusers.models import UNet2DModel
 
         network = UNet2DModel(
             sample_size=size,
             in_channels=channels,
             out_channels=channels,
-            layers_per_block=2,
+            layers_per_block=1,
             block_out_channels=tuple(width * min(2**level, 4) for level in range(depth)),
             # Attention where images are small enough for it to be cheap: everywhere but at full size.
             down_block_types=("DownBlock2D", *["AttnDownBlock2D"] * (depth - 1)),
@@ -43,4 +43,4 @@ class UNet(Model):
 
     @property
     def classes(self) -> int:
-        return self.network.config.num_class_embeds or 0  # type: ignore[union-attr, return-value]
+        return self.network.config.num_class_embeds or 0

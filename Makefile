@@ -1,0 +1,42 @@
+# `make` lists the commands.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help demo test check format bench clean
+
+help: ## list the commands
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+demo: .venv/demo ## train the quickstart on real digits, about two minutes, and say where the pictures are
+	$(BIN)/comfyui-rollout run workflows/quickstart_digits.json
+
+test: .venv/dev ## run all tests
+	$(BIN)/python -m pytest
+
+check: .venv/dev ## formatting, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy .
+
+format: .venv/dev ## format the code and mend what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/dev ## run the benchmarks that need no accelerator
+	@status=0; for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || status=1; done; exit $$status
+
+clean: ## remove the virtual environment and caches
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+
+.venv/python: # the virtual environment itself
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/demo: .venv/python pyproject.toml requirements.txt constraints.txt
+	$(PIP) --editable ".[demo]"
+	@touch $@
+
+.venv/dev: .venv/python pyproject.toml requirements.txt constraints.txt
+	$(PIP) --editable ".[dev]"
+	@touch $@

@@ -1,0 +1,46 @@
+"""How our nodes declare their inputs: ComfyUI's ``(type, options)`` pairs, each with a tooltip in a trainer's words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Input = tuple[Any, dict[str, Any]]
+
+UNIQUE_ID = {"unique_id": "UNIQUE_ID"}
+"""The hidden input by which a node learns its id."""
+
+LARGEST_SEED = 2**53 - 1
+"""Numbers above lose digits in a browser."""
+
+
+def wire(kind: str, tooltip: str) -> Input:
+    """A socket for a wire of this type."""
+    return (kind, {"tooltip": tooltip})
+
+
+def integer(default: int, low: int, high: int, tooltip: str, **options: Any) -> Input:
+    return ("INT", {"default": default, "min": low, "max": high, "tooltip": tooltip, **options})
+
+
+def number(default: float, low: float, high: float, step: float, tooltip: str, **options: Any) -> Input:
+    """``step`` is what one click on the widget's arrow changes."""
+    limits = {"default": default, "min": low, "max": high, "step": step, "round": False}
+    return ("FLOAT", {**limits, "tooltip": tooltip, **options})
+
+
+def choice(values: list[str] | tuple[str, ...], default: str, tooltip: str, **options: Any) -> Input:
+    return (list(values), {"default": default, "tooltip": tooltip, **options})
+
+
+def switch(default: bool, tooltip: str, **options: Any) -> Input:
+    return ("BOOLEAN", {"default": default, "tooltip": tooltip, **options})
+
+
+def line(default: str, tooltip: str, **options: Any) -> Input:
+    """One line of text."""
+    return ("STRING", {"default": default, "tooltip": tooltip, **options})
+
+
+def seed(tooltip: str) -> Input:
+    """A seed that stays as it is from run to run unless the user asks for another behaviour."""
+    return integer(0, 0, LARGEST_SEED, tooltip, control_after_generate="fixed")

@@ -1,0 +1,141 @@
+"""Losses against their papers' formulas and diffusers' own."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from comfyui_rollout.diffusion import losses
+from comfyui_rollout.diffusion.predictions import to_denoised
+from comfyui_rollout.diffusion.rollout import noisy_batch
+from comfyui_rollout.diffusion.schedules import DDPM, FlowMatching
+from diffusers import DDPMScheduler
+from diffusers.training_utils import compute_snr
+
+
+@pytest.fixture
+def rolled(schedule, generator):
+    """Four items, float64; the second and fourth were rolled out and have drifted."""
+    latents, noise, drift = torch.randn(3, 4, 1, 2, 2, generator=generator, dtype=torch.float64)
+    timestep = torch.tensor([100.0, 300.0, 600.0, 900.0], dtype=torch.float64)
+    batch = noisy_batch(latents, noise, timestep, schedule, {})
+    lengths = torch.tensor([0, 1, 0, 3])
+    x = batch.x + 0.1 * (lengths > 0)[:, None, None, None] * drift
+    return replace(batch, x=x, lengths=lengths)
+
+
+def test_the_original_target_ignores_the_drift(rolled):
+    """The drawn noise stays the target: the same as for the teacher-forced batch."""
+    assert torch.equal(losses.target(rolled), losses.target(replace(rolled, x=rolled.teacher_forced)))
+
+
+def test_the_clean_target_leads_to_the_latents(rolled):
+    """Denoising the rolled-out latents in one step with this target gives exactly the clean latents."""
+    alpha, sigma = rolled.schedule.coefficients(rolled.timestep)
+    wanted = losses.target(rolled, "clean")
+    denoised = to_denoised(rolled.schedule.prediction, wanted, rolled.x, alpha, sigma)
+    torch.testing.assert_close(denoised, rolled.latents, rtol=0, atol=1e-10)
+
+
+def test_targets_agree_where_nothing_was_rolled_out(rolled):
+    """Both targets of a teacher-forced item are the same number, bit for bit."""
+    still = ~rolled.rolled
+    assert torch.equal(losses.target(rolled, "clean")[still], losses.target(rolled)[still])
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("gamma", [1.0, 5.0])
+def test_min_snr_is_the_papers(prediction, gamma):
+    """min(snr, gamma) / snr for epsilon, / (snr + 1) for v, * 1 for sample, with diffusers' own signal-to-noise."""
+    schedule, timestep = DDPM("scaled_linear", prediction), torch.tensor([1, 50, 300, 999])
+    snr = compute_snr(
+        DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012), timestep
+    ).double()
+    expected = snr.clamp(max=gamma) / {"epsilon": snr, "v_prediction": snr + 1, "sample": 1}[prediction]
+    got = losses.min_snr_weight(schedule, timestep.double(), gamma)
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=0)
+
+
+def test_min_snr_for_flow_matching():
+    """The velocity's error is the latents' error over sigma: min(snr, gamma) * sigma**2, finite at both ends."""
+    got = losses.min_snr_weight(FlowMatching(), torch.tensor([0.0, 500.0, 1000.0]).double(), 5.0)
+    torch.testing.assert_close(got, torch.tensor([0.0, 0.25, 0.0]).double())
+
+
+def test_min_snr_at_zero_terminal_snr():
+    """At pure noise v's weight is 0, not a NaN."""
+    schedule = DDPM("scaled_linear", "v_prediction", zero_terminal_snr=True)
+    assert losses.min_snr_weight(schedule, torch.tensor([999.0]).double(), 5.0).tolist() == [0]
+
+
+def test_elementwise():
+    """Squared error, and pseudo-Huber: quadratic for small errors, linear with slope 2c for large ones."""
+    error = torch.tensor([1e-3, 100.0, 101.0])
+    zero = torch.zeros(3)
+    torch.testing.assert_close(losses.elementwise(error, zero), error**2)
+    huber = losses.elementwise(error, zero, "huber", huber_c=0.1)
+    assert huber[0] == pytest.approx(1e-6, rel=1e-3)
+    assert huber[2] - huber[1] == pytest.approx(0.2, rel=1e-3)
+    assert losses.elementwise(error.bfloat16(), zero.bfloat16()).dtype == torch.float32
+
+
+@pytest.fixture
+def drifted(generator):
+    """A flow-matching batch in which all but the first item were rolled out."""
+    latents, noise, x = torch.randn(3, 4, 2, 8, 8, generator=generator)
+    timestep = torch.tensor([500.0, 500.0, 300.0, 800.0]).double()
+    batch = noisy_batch(latents, noise, timestep, FlowMatching(), {})
+    lengths = torch.tensor([0, 1, 2, 3])
+    return replace(batch, x=torch.where((lengths > 0)[:, None, None, None], x, batch.x), lengths=lengths)
+
+
+def test_anti_drift_measures_the_direction(drifted):
+    """0 along x - latents, 2 across, 4 against it, at any length; and 0 for the item that was not rolled out."""
+    away = drifted.x - drifted.latents
+    across = away.flatten(1).roll(1, 1) * torch.tensor([1.0, -1.0]).repeat(64)
+    across = across - away.flatten(1) * (across * away.flatten(1)).sum(1, True) / (away.flatten(1) ** 2).sum(1, True)
+    for output, expected in [(3 * away, 0), (across.reshape(away.shape), 2), (-0.1 * away, 4)]:
+        assert losses.anti_drift(output, drifted).tolist() == pytest.approx([0] + 3 * [expected], abs=1e-4)
+
+
+def test_anti_drift_stops_near_the_data(drifted):
+    """Below the floor the direction is rounding noise, and does not count."""
+    low = replace(drifted, timestep=torch.tensor([5.0, 5.0, 10.0, 20.0]).double())
+    counts = losses.anti_drift(-(low.x - low.latents), low, min_sigma=0.01)
+    assert counts.tolist() == pytest.approx([0, 0, 4, 4], abs=1e-4)
+
+
+def test_frequency_weight_is_its_formula(drifted, generator):
+    """1 + alpha * (clean - biased) / mean|clean - biased|, clamped at 0; 1 for the item that was not rolled out."""
+    clean, biased = torch.randn(2, 4, 2, 8, 8, generator=generator)
+    weight = losses.frequency_weight(biased, replace(drifted, clean_output=clean), alpha=0.7)
+    missing = (clean - biased)[2]
+    torch.testing.assert_close(weight[2], (1 + 0.7 * missing / missing.abs().mean()).clamp(min=0))
+    assert weight.min() == 0
+    assert (weight[0] == 1).all()
+    assert (losses.frequency_weight(biased, drifted) == 1).all()  # no clean output was asked for
+
+
+def test_frequency_weight_is_scale_free(drifted, generator):
+    """With ``mean`` neither a louder output nor a larger image changes alpha's meaning; ``l1`` vanishes with size."""
+    clean, biased = torch.randn(2, 4, 2, 8, 8, generator=generator)
+    small = replace(drifted, clean_output=clean)
+    louder = losses.frequency_weight(100 * biased, replace(small, clean_output=100 * clean))
+    torch.testing.assert_close(louder, losses.frequency_weight(biased, small))
+    large = {name: value.repeat(1, 1, 4, 4) for name, value in (("clean", clean), ("biased", biased), ("x", small.x))}
+    larger = replace(small, x=large["x"], clean_output=large["clean"])
+    spread = {
+        norm: [
+            (losses.frequency_weight(b, batch, norm=norm)[1:] - 1).abs().mean().item()
+            for b, batch in ((biased, small), (large["biased"], larger))
+        ]
+        for norm in ("mean", "l1")
+    }
+    assert spread["mean"][1] == pytest.approx(spread["mean"][0], rel=1e-4)
+    assert spread["l1"][1] == pytest.approx(spread["l1"][0] / 16, rel=1e-2)
+
+
+def test_weights_carry_no_gradient(drifted):
+    """The weight is a constant of the step: the gradient flows through the error alone."""
+    output = torch.zeros_like(drifted.x, requires_grad=True)
+    batch = replace(drifted, clean_output=torch.ones_like(drifted.x))
+    assert not losses.frequency_weight(output, batch).requires_grad

@@ -1,0 +1,255 @@
+import json
+
+import pytest
+from comfyui_rollout.graph import describe, validate
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+
+def kinds(validation):
+    found = validation.node_errors.items()
+    return {node_id: [error["type"] for error in entry["errors"]] for node_id, entry in found}
+
+
+def test_values_are_converted_in_a_copy(mapping, prompt):
+    """Numbers written as text become numbers, boxed lists are unboxed, and the argument stays as it was."""
+    prompt["1"]["inputs"] |= {"x": "2.5", "n": 3.7, "flag": 1, "text": 5, "mode": {"__value__": "slow"}}
+    before = json.dumps(prompt)
+    validation = validate(prompt, mapping)
+    assert validation.error is None
+    assert validation.outputs == ["2"]
+    converted = validation.prompt["1"]["inputs"]
+    assert converted == {"x": 2.5, "n": 3, "seed": 1, "mode": "slow", "flag": True, "text": "5"}
+    assert json.dumps(prompt) == before
+
+
+@pytest.mark.parametrize("prompt", [None, [], "x", 3])
+def test_no_prompt(prompt):
+    """What is not an object at all has a reply too."""
+    assert validate(prompt, {}).error["type"] == "no_prompt"
+
+
+def test_empty_prompt(mapping):
+    """Nothing to run is said so, also for targets that are no outputs."""
+    assert validate({}, mapping).error["type"] == "prompt_no_outputs"
+
+
+def test_targets(mapping, prompt):
+    """A client may ask for some outputs only; errors of the others do not count."""
+    prompt["3"] = {"class_type": "DummyFail", "inputs": {}}
+    assert validate(prompt, mapping, targets=["2"]).node_errors == {}
+    assert kinds(validate(prompt, mapping, targets=["3"])) == {"3": ["required_input_missing"] * 2}
+    assert validate(prompt, mapping, targets=["1"]).error["type"] == "prompt_no_outputs"
+
+
+@pytest.mark.parametrize("count", [20, 21])
+def test_long_lists_of_options_are_not_repeated(make_class, count):
+    """Thousands of file names do not belong in an error."""
+    options = [f"o{i}" for i in range(count)]
+    mapping = {"K": make_class(lambda a: (), {"required": {"a": (options, {})}}, (), OUTPUT_NODE=True)}
+    error = validate({"1": {"class_type": "K", "inputs": {"a": "x"}}}, mapping).node_errors["1"]["errors"][0]
+    assert ("list of length" in error["details"]) == (count > 20)
+    assert (error["extra_info"]["input_config"] is None) == (count > 20)
+
+
+def test_multiselect(make_class):
+    """Each chosen option is checked, and a list is told from a link by its box."""
+    spec = ("COMBO", {"options": ["p", "q"], "multiselect": True})
+    mapping = {"K": make_class(lambda a: (), {"required": {"a": spec}}, (), OUTPUT_NODE=True)}
+    good = {"1": {"class_type": "K", "inputs": {"a": {"__value__": ["p", "q"]}}}}
+    bad = {"1": {"class_type": "K", "inputs": {"a": {"__value__": ["p", "x"]}}}}
+    assert validate(good, mapping).error is None
+    assert validate(bad, mapping).node_errors["1"]["errors"][0]["details"] == "a: 'x' not in ['p', 'q']"
+
+
+@pytest.mark.parametrize(
+    ("made", "wanted", "fits"),
+    [
+        ("A", "A", True),
+        ("A", "B", False),
+        ("*", "B", True),
+        ("A", "*", True),
+        ("A,B", "B, C", True),
+        ("A,B", "C", False),
+        (["x"], "COMBO", True),
+        (["x"], ["x"], True),
+        (["x"], ["y"], False),
+    ],
+)
+def test_link_types(make_class, made, wanted, fits):
+    """Equal, wildcard, or overlapping unions."""
+    source = make_class(lambda: (1,), {}, (made,))
+    sink = make_class(lambda a: (), {"required": {"a": (wanted, {})}}, (), OUTPUT_NODE=True)
+    prompt = {"1": {"class_type": "S", "inputs": {}}, "2": {"class_type": "T", "inputs": {"a": ["1", 0]}}}
+    found = kinds(validate(prompt, {"S": source, "T": sink}))
+    assert found == ({} if fits else {"2": ["return_type_mismatch"]})
+
+
+def test_validate_inputs(make_class):
+    """It gets the inputs it names (linked ones as None), switches off their checks, and may return a reason."""
+    seen = {}
+
+    def check(cls, a, b, input_types):
+        seen.update(a=a, b=b, types=input_types)
+        return "no good"
+
+    types = {"required": {"a": ("INT", {"max": 3}), "b": ("A", {}), "c": ("INT", {"max": 3})}}
+    sink = make_class(lambda a, b, c: (), types, (), OUTPUT_NODE=True, VALIDATE_INPUTS=classmethod(check))
+    source = make_class(lambda: (1,), {}, ("B",))
+    prompt = {"1": {"class_type": "S", "inputs": {}}}
+    prompt["2"] = {"class_type": "T", "inputs": {"a": 9, "b": ["1", 0], "c": 9}}
+    errors = validate(prompt, {"S": source, "T": sink}).node_errors["2"]["errors"]
+    assert seen == {"a": 9, "b": None, "types": {"b": "B"}}
+    assert errors[0]["type"] == "value_bigger_than_max"
+    assert errors[0]["details"] == "c"
+    assert [error["details"] for error in errors[1:]] == ["a - no good", "b - no good", "input_types - no good"]
+
+
+def test_validate_inputs_with_all_inputs(make_class):
+    """**kwargs takes over every input; a coroutine is awaited; True passes."""
+
+    async def check(cls, **inputs):
+        return inputs == {"a": 9}
+
+    types = {"required": {"a": ("INT", {"max": 3})}}
+    kind = make_class(lambda a: (), types, (), OUTPUT_NODE=True, VALIDATE_INPUTS=classmethod(check))
+    assert validate({"1": {"class_type": "K", "inputs": {"a": 9}}}, {"K": kind}).error is None
+    found = validate({"1": {"class_type": "K", "inputs": {"a": 8}}}, {"K": kind})
+    assert found.node_errors["1"]["errors"][0]["details"] == "a"
+
+
+def test_check_that_raises_upstream(make_class, mapping, prompt):
+    """An exception is blamed on the node whose check raised, with the link it was reached by."""
+
+    def check(cls, a):
+        raise RuntimeError("oops")
+
+    types = {"required": {"a": ("INT", {})}}
+    mapping["Bad"] = make_class(lambda a: (1,), types, ("DUMMY_VALUE",), VALIDATE_INPUTS=classmethod(check))
+    prompt["1"] = {"class_type": "Bad", "inputs": {"a": 1}}
+    del prompt["2"]["inputs"]["number"]
+    validation = validate(prompt, mapping)
+    error = validation.node_errors["1"]["errors"][0]
+    assert error["type"] == "exception_during_inner_validation"
+    assert error["message"] == "Exception when validating inner node"
+    expected = ("input_name", "input_config", "exception_message", "exception_type", "traceback", "linked_node")
+    assert tuple(error["extra_info"]) == expected
+    assert (error["details"], error["extra_info"]["linked_node"]) == ("oops", ["1", 0])
+    assert validation.node_errors["1"]["dependent_outputs"] == ["2"]
+
+
+def test_link_to_an_output_that_is_not_there(mapping, prompt):
+    """A slot number too high says how many there are."""
+    prompt["2"]["inputs"]["value"] = ["1", 7]
+    error = validate(prompt, mapping).node_errors["2"]["errors"][0]
+    assert error["details"] == "node 2 input value is linked to output 7 of node 1, which has 2 outputs"
+    assert error["extra_info"]["exception_type"] == "IndexError"
+
+
+def chain(count, first):
+    nodes = {"0": {"class_type": "First", "inputs": first}}
+    nodes |= {str(i): {"class_type": "Step", "inputs": {"a": [str(i - 1), 0]}} for i in range(1, count)}
+    return nodes | {"sink": {"class_type": "Sink", "inputs": {"a": [str(count - 1), 0]}}}
+
+
+@pytest.fixture
+def steps(make_class):
+    sink = make_class(lambda a: (), ["a"], (), OUTPUT_NODE=True)
+    return {"First": make_class(lambda a: (a,), ["a"]), "Step": make_class(lambda a: (a,), ["a"]), "Sink": sink}
+
+
+def test_long_chain_and_long_cycle(steps):
+    """5,000 nodes in a row need no recursion, and the reply for a cycle of them stays small."""
+    assert validate(chain(5000, {"a": 1}), steps).outputs == ["sink"]
+    validation = validate(chain(5000, {"a": ["4999", 0]}), steps)
+    assert validation.error["type"] == "prompt_outputs_failed_validation"
+    assert set(kinds(validation)) == {str(i) for i in range(5000)}
+    assert len(json.dumps(validation.node_errors)) < 20_000_000
+    assert kinds(validate(chain(5000, {}), steps)) == {"0": ["required_input_missing"]}
+
+
+def test_cycle_of_two(steps):
+    """Both members are told, with the path."""
+    validation = validate(chain(2, {"a": ["1", 0]}), steps)
+    details = {node_id: entry["errors"][0]["details"] for node_id, entry in validation.node_errors.items()}
+    assert details == dict.fromkeys(("0", "1"), "1 (Step) -> 0 (First) -> 1 (Step)")
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(["1", "2", "DummySink"]),
+    lambda items: st.lists(items, max_size=3) | st.dictionaries(st.text(max_size=5), items, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(data=st.data())
+def test_junk_never_crashes(data):
+    """Whatever a client sends, it gets a reply."""
+    inputs = st.dictionaries(st.sampled_from(["value", "number", "x", "n", "mode"]), json_values, max_size=4)
+    node = st.fixed_dictionaries({"class_type": st.sampled_from(["A", "B"]), "inputs": inputs | json_values})
+    prompt = data.draw(st.dictionaries(st.sampled_from(["1", "2", "3"]), node | json_values, max_size=3))
+    validation = validate(prompt, JUNK_MAPPING)
+    assert all("\n" not in line for line in describe(validation, prompt))
+    assert (validation.error is None) == bool(validation.outputs)
+
+
+class Junk:
+    """An output node with every kind of widget."""
+
+    RETURN_TYPES = ("FLOAT",)
+    FUNCTION = "run"
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        required = {"x": ("FLOAT", {"min": 0}), "n": ("INT", {"max": 3}), "mode": (["a"], {})}
+        return {"required": required, "optional": {"value": ("*", {}), "number": ("STRING", {})}}
+
+
+JUNK_MAPPING = {"A": Junk, "B": Junk}
+
+
+@pytest.mark.parametrize(
+    ("node_id", "inputs", "line"),
+    [
+        ("1", {"n": 0}, "node 1 'DV' (DummyValue): input 'n': value 0 smaller than min of 1; raise the value"),
+        ("1", {"n": "abc"}, "node 1 'DV' (DummyValue): input 'n': 'abc' is no INT; give it a value of the type"),
+        ("1", {"mode": "zzz"}, "input mode: 'zzz' not in ['fast', 'slow']; choose one of the options"),
+        (
+            "2",
+            {"value": ["1", 1]},
+            "node 2 (DummySink): input 'value' takes DUMMY_VALUE, but is linked to FLOAT; link an",
+        ),
+        (
+            "2",
+            {"value": ["99", 0]},
+            "node 2 (DummySink): node 2 input value is linked to node 99, which does not exist;",
+        ),
+        ("2", {"value": ["1", 1, 2]}, "input 'value' is a list that is no link"),
+        (
+            "1",
+            {"opt": ["1", 0]},
+            "it depends on itself: 1 (DummyValue) -> 1 (DummyValue); remove one link of the cycle",
+        ),
+    ],
+)
+def test_describe(mapping, prompt, node_id, inputs, line):
+    """A terminal gets one plain line per error: the node, the input, the remedy."""
+    prompt[node_id]["inputs"] |= inputs
+    lines = describe(validate(prompt, mapping), prompt)
+    assert len(lines) == 1
+    assert line in lines[0]
+
+
+def test_describe_what_concerns_the_whole(mapping, prompt):
+    """Missing classes and outputs are said, and a good prompt has nothing to say."""
+    assert describe(validate(prompt, mapping), prompt) == []
+    assert "no output node" in describe(validate({}, mapping), {})[0]
+    prompt["2"] |= {"class_type": "Gone", "_meta": {"title": "My sink"}}
+    assert describe(validate(prompt, mapping), prompt)[0].startswith("node 2 'My sink' (Gone): no installed pack has")

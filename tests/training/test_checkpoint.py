@@ -1,0 +1,283 @@
+import json
+import os
+
+import pytest
+import safetensors.torch
+import torch
+from safetensors import safe_open
+
+from comfyui_rollout.diffusion.schedules import DDPM, FlowMatching
+from comfyui_rollout.training import checkpoint
+from comfyui_rollout.training.checkpoint import (
+    CONFIG,
+    SCHEDULE,
+    WEIGHTS,
+    check_model_folder,
+    free_folder,
+    load_model,
+    load_schedule,
+    read_weights,
+    save_model,
+    save_weights,
+    whole_or_nothing,
+    writable,
+    write_text,
+)
+from comfyui_rollout.training.models import DiT
+from comfyui_rollout.training.seeds import global_seed
+
+WEIRD_SCHEDULES = [
+    FlowMatching(shift=3.0, density="logit_normal", logit_mean=-0.5),
+    DDPM("squaredcos_cap_v2", "v_prediction", zero_terminal_snr=True),
+]
+
+
+@pytest.fixture
+def model(small_unet):
+    return small_unet()
+
+
+@pytest.fixture
+def folder(model, tmp_path):
+    """A model folder as a run leaves it."""
+    return save_model(tmp_path / "model", model, FlowMatching(), {"workflow": "{}"})
+
+
+def one_line(caught):
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+# Whole or nothing
+
+
+def test_a_file_appears_only_when_it_is_whole(tmp_path):
+    """A reader never sees half a file, and nothing else is left beside it."""
+    with whole_or_nothing(tmp_path / "new" / "a.txt") as unfinished:
+        unfinished.write_text("half")
+        assert not (tmp_path / "new" / "a.txt").exists()
+    assert names(tmp_path / "new") == ["a.txt"]
+
+
+@pytest.mark.parametrize("stop", [OSError("disk full"), KeyboardInterrupt()])
+def test_a_broken_write_leaves_what_was_there(tmp_path, stop):
+    """Full disk or ctrl-C: the old file stays, the new one does not appear."""
+    write_text(tmp_path / "a.txt", "old")
+    with pytest.raises(type(stop)), whole_or_nothing(tmp_path / "a.txt") as unfinished:  # noqa: PT012
+        unfinished.write_text("half")
+        raise stop
+    assert (tmp_path / "a.txt").read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path):
+    """A newer model does not mix with files of the older one."""
+    for content in ("old", "new"):
+        with whole_or_nothing(tmp_path / "model") as unfinished:
+            unfinished.mkdir()
+            (unfinished / f"{content}.txt").write_text(content)
+    assert names(tmp_path) == ["model"]
+    assert names(tmp_path / "model") == ["new.txt"]
+
+
+def test_text_is_utf8(tmp_path):
+    """Captions and prompts in any language survive on every system."""
+    write_text(tmp_path / "a.txt", "café 猫")
+    assert (tmp_path / "a.txt").read_bytes().decode("utf-8") == "café 猫"
+
+
+@pytest.mark.parametrize("inside", ["", "deeper"])
+def test_a_place_that_cannot_be_written_is_one_clear_line(tmp_path, inside):
+    """Whatever is written there: model, run or samples."""
+    (tmp_path / "taken").write_text("a file, not a folder")
+    with pytest.raises(ValueError, match=r"^cannot write in '.*taken.*' \(.+\): choose another output folder$"):
+        writable(tmp_path / "taken" / inside)
+    assert names(tmp_path) == ["taken"]
+
+
+# Weights
+
+
+def test_weights_carry_the_workflow_in_their_header(tmp_path):
+    """The file can be dropped on the canvas: metadata are words, readable without the tensors."""
+    weights = {"a": torch.arange(6.0).reshape(2, 3).T, "b": torch.ones(1, requires_grad=True)}
+    save_weights(tmp_path / "a.safetensors", weights, {"workflow": '{"nodes": []}'})
+    with safe_open(tmp_path / "a.safetensors", framework="pt") as file:
+        assert file.metadata() == {"format": "pt", "workflow": '{"nodes": []}'}
+    back = read_weights(tmp_path / "a.safetensors")
+    assert all(torch.equal(back[name], weights[name]) for name in weights)
+
+
+@pytest.mark.parametrize("stop", [OSError("disk full"), KeyboardInterrupt()])
+def test_a_save_that_is_killed_leaves_nothing_half_written(model, tmp_path, monkeypatch, stop):
+    """Killed in the middle of the weights: no folder where there was none."""
+
+    def half(tensors, path, metadata):
+        path.write_bytes(b"half")
+        raise stop
+
+    monkeypatch.setattr(safetensors.torch, "save_file", half)
+    with pytest.raises(type(stop)):
+        save_model(tmp_path / "model", model, None, {})
+    assert names(tmp_path) == []
+
+
+def test_a_save_that_is_killed_keeps_the_model_before_it(folder, model, monkeypatch):
+    """The checkpoint of an hour ago must survive the failing one."""
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setattr(safetensors.torch, "save_file", lambda *data: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        save_model(folder, model, DDPM(), {})
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert names(folder.parent) == ["model"]
+
+
+# Models
+
+
+def test_a_model_folder_holds_what_it_says(folder):
+    """Configuration, weights and the schedule they were trained with."""
+    assert names(folder) == [CONFIG, WEIGHTS, SCHEDULE]
+    assert json.loads((folder / CONFIG).read_text())["_class_name"] == "UNet2DModel"
+    assert json.loads((folder / SCHEDULE).read_text())["type"] == "flow_matching"
+
+
+def test_other_users_may_read_a_model_folder(folder):
+    """The temporary folder's private mode must not stick to what is kept."""
+    mask = os.umask(0)
+    os.umask(mask)
+    assert folder.stat().st_mode & 0o777 == 0o777 & ~mask
+
+
+def test_a_saved_model_comes_back_to_the_bit(folder, model):
+    """Training can go on where it stopped."""
+    back = load_model(folder)
+    assert type(back) is type(model)
+    assert back.classes == model.classes
+    state, expected = back.network.state_dict(), model.network.state_dict()
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+
+
+def test_a_dit_comes_back_to_the_bit(tmp_path):
+    """The other family, and without classes."""
+    with global_seed(0):
+        model = DiT.create(channels=1, size=8, classes=0, width=32, depth=1)
+    back = load_model(save_model(tmp_path / "model", model, None, {}))
+    state, expected = back.network.state_dict(), model.network.state_dict()
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+    assert load_schedule(tmp_path / "model") is None
+
+
+def test_diffusers_itself_loads_the_folder(folder, model):
+    """What we save is no format of our own."""
+    from diffusers import UNet2DModel
+
+    state = UNet2DModel.from_pretrained(folder).state_dict()
+    expected = model.network.state_dict()
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("schedule", WEIRD_SCHEDULES, ids=["flow", "ddpm"])
+def test_the_schedule_comes_back(model, tmp_path, schedule):
+    """Sampling later uses the very schedule of the training."""
+    assert load_schedule(save_model(tmp_path / "model", model, schedule, {})) == schedule
+
+
+# Bad input
+
+
+def test_a_missing_model_folder_is_named(tmp_path):
+    """Before anything is loaded."""
+    with pytest.raises(ValueError, match=r"^the model folder '.*nowhere' does not exist$"):
+        load_model(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", [CONFIG, WEIGHTS])
+def test_an_incomplete_model_folder_is_named(folder, name):
+    """It says which file is missing."""
+    (folder / name).unlink()
+    with pytest.raises(ValueError, match=rf"model' is not a model folder: it has no {name}$"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+def test_weights_cut_short_are_named(folder, share):
+    """An unfinished copy, wherever it was cut, is found by a look at the header."""
+    whole = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(whole[: int(len(whole) * share)])
+    for look in (lambda: checkpoint.check_weights(folder / WEIGHTS), lambda: load_model(folder)):
+        with pytest.raises(ValueError, match=rf"{WEIGHTS} is damaged or cut short .*: copy it again$") as caught:
+            look()
+        one_line(caught)
+
+
+CONFIGS = {
+    "not json": ("{", "is not valid JSON"),
+    "not text": (b"\xff\xfe\x00", "is not valid JSON"),
+    "a list": ("[]", "holds no JSON object"),
+    "another class": ('{"_class_name": "FluxTransformer2DModel"}', "describes a FluxTransformer2DModel, and we can"),
+    "no class": ("{}", "describes a None, and we can train UNet2DModel, DiT"),
+    "no size": ('{"_class_name": "UNet2DModel", "in_channels": 1}', "does not say sample_size"),
+}
+
+
+@pytest.mark.parametrize(("text", "words"), CONFIGS.values(), ids=CONFIGS.keys())
+def test_a_bad_config_is_named(folder, text, words):
+    """Whatever is wrong with it, the line names the file."""
+    (folder / CONFIG).write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=words) as caught:
+        check_model_folder(folder)
+    assert str(folder / CONFIG) in one_line(caught)
+
+
+def change_config(folder, **changes):
+    config = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps(config | changes))
+
+
+def test_a_config_that_diffusers_refuses_is_named(folder):
+    """diffusers' own complaints have many lines and no file name."""
+    change_config(folder, block_out_channels=[8, 16, 32])
+    with pytest.raises(ValueError, match=r"describes no working network: \w+") as caught:
+        load_model(folder)
+    assert str(folder / CONFIG) in one_line(caught)
+
+
+@pytest.mark.parametrize(
+    "change", [{"layers_per_block": 3}, {"block_out_channels": [16]}, {"num_class_embeds": None}],
+    ids=["tensors are missing", "other shapes", "tensors too many"],
+)  # fmt: skip
+def test_weights_of_another_network_are_refused_in_one_line(folder, change):
+    """torch's own message lists every tensor; ours names the file, how many, and one of them."""
+    change_config(folder, **change)
+    with pytest.raises(ValueError, match=r"does not fit its config.json: \d+ tensors .*, e\.g\. \w+") as caught:
+        load_model(folder)
+    assert str(folder / WEIGHTS) in one_line(caught)
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "{}", '{"type": "cosine"}', '{"type": "ddpm", "speed": 1}', '{"type": "ddpm", "prediction": "velocity"}']
+)  # fmt: skip
+def test_a_bad_schedule_is_named(folder, text):
+    """schedule.json may have been edited by hand."""
+    (folder / SCHEDULE).write_text(text)
+    with pytest.raises(ValueError, match=r"schedule\.json") as caught:
+        load_schedule(folder)
+    assert str(folder / SCHEDULE) in one_line(caught)
+
+
+def test_the_next_free_number_is_taken(tmp_path):
+    """Nothing is ever overwritten."""
+    assert free_folder(tmp_path, "run").name == "run_00001"
+    for _ in range(2):
+        free_folder(tmp_path, "run").mkdir()
+    (tmp_path / "run_00003").touch()
+    assert free_folder(tmp_path, "run").name == "run_00004"
+    assert free_folder(tmp_path, "other").name == "other_00001"

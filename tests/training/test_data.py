@@ -1,0 +1,145 @@
+import threading
+
+import pytest
+import torch
+
+from comfyui_rollout.training.data import Digits, Loader, items_of_batch, next_batch
+from comfyui_rollout.training.stream import Run, Step, Stream
+
+
+def batches(count, batch_size, number, seed=0, name="data"):
+    return [items_of_batch(count, batch_size, index, seed, name) for index in range(number)]
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(12, 4), (10, 4), (3, 8), (1, 2), (7, 1)])
+def test_each_epoch_holds_every_item_once(count, batch_size):
+    """No image is trained more often than another, also where batches cross the end of an epoch."""
+    epochs = 4
+    flat = sum(batches(count, batch_size, -(-count * epochs // batch_size)), [])
+    for epoch in range(epochs):
+        assert sorted(flat[epoch * count : (epoch + 1) * count]) == list(range(count))
+
+
+def test_batches_are_full():
+    """The batch size is what the widget says, always."""
+    assert {len(batch) for batch in batches(10, 4, 9)} == {4}
+
+
+def test_each_epoch_has_an_order_of_its_own():
+    """Images are shuffled anew: the same order again would tie neighbours together."""
+    first, second = batches(50, 50, 2)
+    assert first != second
+    assert first != batches(50, 50, 1, seed=1)[0]
+    assert first != batches(50, 50, 1, name="other")[0]
+
+
+def test_a_batch_depends_on_its_number_only():
+    """A resumed run goes on with the batches that it would have seen."""
+    once = batches(10, 4, 8)
+    again = [items_of_batch(10, 4, index, 0, "data") for index in reversed(range(8))]
+    assert once == again[::-1]
+
+
+def test_two_halves_are_the_whole_batch():
+    """Accumulating 2 x 4 goes through the data as 1 x 8 does."""
+    assert batches(10, 8, 5) == [a + b for a, b in zip(*[iter(batches(10, 4, 10))] * 2, strict=True)]
+
+
+@pytest.mark.parametrize("order", [range(6), [3, 4, 5, 0, 1, 2], [2, 2, 5]])
+def test_reading_ahead_changes_nothing(numbered, order):
+    """The thread that reads ahead hands out exactly what reading directly would."""
+    loader, direct = (Loader(numbered(10), 4, 7, "data") for _ in range(2))
+    for index in order:
+        ahead, now = loader.batch(index), direct._read(index)
+        assert torch.equal(ahead.latents, now.latents)
+        assert torch.equal(ahead.conditioning["draw"], now.conditioning["draw"])
+
+
+def test_the_next_batch_is_read_while_the_step_runs(numbered):
+    """Disk and processor work at the same time: batch 1 is there before anybody asks for it."""
+    dataset, read = numbered(10), threading.Event()
+    plain = dataset.batch
+
+    def batch(items, generator):
+        found = plain(items, generator)
+        if len(dataset.asked) == 2:
+            read.set()
+        return found
+
+    dataset.batch = batch
+    Loader(dataset, 4, 0, "data").batch(0)
+    assert read.wait(10)
+
+
+def test_an_image_that_cannot_be_read_fails_its_own_step(numbered):
+    """An error on the reading thread comes out in the step that needs the batch, not a step early, not never."""
+    dataset = numbered(4)
+    plain = dataset.batch
+
+    def batch(items, generator):
+        if dataset.asked:
+            raise ValueError("cannot read cat.png")
+        return plain(items, generator)
+
+    dataset.batch = batch
+    loader = Loader(dataset, 4, 0, "data")
+    loader.batch(0)
+    with pytest.raises(ValueError, match=r"cat\.png"):
+        loader.batch(1)
+
+
+def test_batches_follow_the_pulls(numbered):
+    """With gradient accumulation every pull of an update gets new images."""
+    dataset = numbered(100)
+    stream = Stream(lambda step: next_batch(step, dataset, 3), node_id="2")
+    run = Run(stream, seed=5)
+    for index in range(4):
+        batch = Step(run, index, update=0).value(stream)
+        assert batch.latents.flatten().tolist() == items_of_batch(100, 3, index, 5, "2")
+
+
+def test_batches_made_on_the_thread_can_be_trained_on(numbered):
+    """ComfyUI's inference mode must not leak into the latents: autograd refuses inference tensors."""
+    with torch.inference_mode():
+        batch = Loader(numbered(4), 2, 0, "data").batch(0)
+    assert not batch.latents.is_inference()
+
+
+def test_digits_are_the_real_ones():
+    """1,797 handwritten digits in -1..1, ten classes, nearly evenly."""
+    digits = Digits()
+    info = digits.info
+    assert (info.count, info.channels, info.size, info.classes) == (1797, 1, 8, tuple("0123456789"))
+    assert digits.latents.shape == (1797, 1, 8, 8)
+    assert float(digits.latents.min()) == -1
+    assert float(digits.latents.max()) == 1
+    counts = torch.bincount(digits.labels, minlength=10)
+    assert counts.min() > 170
+    batch = digits.batch([0, 1, 2], torch.Generator())
+    assert batch.conditioning["label"].tolist() == [0, 1, 2]
+
+
+def test_larger_digits_are_the_same_digits():
+    """Enlarged, they stay in range and keep what they show."""
+    small, large = Digits(8), Digits(16)
+    assert large.latents.shape == (1797, 1, 16, 16)
+    assert float(large.latents.abs().max()) <= 1
+    back = torch.nn.functional.avg_pool2d(large.latents, 2)
+    assert float((back - small.latents).abs().mean()) < 0.1
+
+
+def test_digits_from_inference_mode_can_be_trained_on():
+    """The node makes the data set inside ComfyUI's inference mode; its batches must be plain tensors."""
+    with torch.inference_mode():
+        digits = Digits()
+    batch = digits.batch([0, 1], torch.Generator())
+    assert not batch.latents.is_inference()
+
+
+def test_without_scikit_learn_the_message_says_what_to_install(monkeypatch):
+    """One line with the cure."""
+    import sys
+
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(ImportError, match=r"pip install"):
+        Digits()

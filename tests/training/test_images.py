@@ -1,0 +1,304 @@
+import logging
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from comfyui_rollout.training.images import (
+    ImageFolder,
+    caption_of,
+    find_images,
+    fit,
+    read_image,
+    to_latents,
+)
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def paint(tmp_path):
+    """``paint("a/cat.png", "red", size=(4, 4))`` saves a picture of one colour below the test's folder."""
+
+    def save(name, colour="red", size=(4, 4), mode="RGB", **options):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new(mode, size, colour).save(path, **options)
+        return path
+
+    return save
+
+
+@pytest.fixture
+def noise_picture():
+    """A picture of noise (64 x 64), which no file format can make small."""
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def cut_short(path, share=0.5):
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    return path
+
+
+def pixel(picture, place=(0, 0)):
+    return picture.getpixel(place)
+
+
+# Finding
+
+
+def test_images_are_found_in_sub_folders_in_order_whatever_their_case(paint, tmp_path):
+    """The order of files decides what a seed means: it must not depend on the file system."""
+    names = ["b.png", "a/z.JPG", "a/deep/x.webp", "c.gif"]
+    for name in names:
+        paint(name)
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "folder.png").mkdir()
+    assert [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)] == sorted(names)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    """One line that says which folder."""
+    with pytest.raises(ValueError, match=r"the folder '.*nowhere' does not exist$"):
+        find_images(tmp_path / "nowhere")
+
+
+def test_a_space_too_many_is_pointed_out(paint, tmp_path):
+    """Pasted paths often end in a space, which nobody sees."""
+    paint("images/a.png")
+    with pytest.raises(ValueError, match=r"images ' does not exist \(without the spaces around it, '.*images' does\)"):
+        find_images(tmp_path / "images ")
+
+
+def test_a_folder_whose_name_ends_in_a_space_works(paint, tmp_path):
+    """Such folders are rare, but real."""
+    paint("images /a.png")
+    assert len(find_images(tmp_path / "images ")) == 1
+
+
+def test_a_folder_without_images_is_an_error(tmp_path):
+    """It names the folder and what counts as an image."""
+    (tmp_path / "readme.txt").write_text("hello")
+    with pytest.raises(ValueError, match=r"holds no images \(\.bmp, \.gif, \.jpeg, \.jpg, \.png"):
+        find_images(tmp_path)
+
+
+# Captions
+
+
+def test_captions_lie_beside_the_image(paint, tmp_path):
+    """.txt first, .caption else, nothing where there is neither; surrounding space and bad bytes do no harm."""
+    (tmp_path / "a.txt").write_text("  a red cat\n")
+    (tmp_path / "a.caption").write_text("not this")
+    (tmp_path / "b.caption").write_text("a blue dog")
+    (tmp_path / "c.txt").write_bytes(b"caf\xe9")
+    captions = [caption_of(paint(f"{name}.png")) for name in "abcd"]
+    assert captions == ["a red cat", "a blue dog", "caf\ufffd", ""]
+
+
+def test_a_batch_brings_its_captions(paint, tmp_path, generator):
+    """Captions stay with their images, whatever the order."""
+    for name in ("a", "b"):
+        paint(f"{name}.png")
+        (tmp_path / f"{name}.txt").write_text(f"caption {name}")
+    assert ImageFolder(tmp_path, size=4).batch([1, 0, 1], generator).captions == ("caption b", "caption a", "caption b")
+
+
+# Reading
+
+
+def test_pictures_are_turned_upright(tmp_path):
+    """A phone's portrait (EXIF orientation 6) is trained as people see it: turned right by a quarter."""
+    lying = Image.new("RGB", (16, 8), "white")
+    lying.paste("black", (0, 0, 8, 8))  # dark at the left, which is the top when held upright
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    lying.save(tmp_path / "phone.jpg", exif=exif, quality=100, subsampling=0)
+    upright = read_image(tmp_path / "phone.jpg", "L")
+    assert upright.size == (8, 16)
+    assert pixel(upright, (4, 2)) < 30
+    assert pixel(upright, (4, 13)) > 225
+
+
+@pytest.mark.parametrize(("background", "expected"), [("white", (255, 127, 127)), ("black", (128, 0, 0))])
+def test_the_background_shows_through_transparency(paint, background, expected):
+    """Half-transparent red becomes pink on white and dark on black, not an arbitrary colour."""
+    path = paint("a.png", (255, 0, 0, 128), mode="RGBA")
+    assert pixel(read_image(path, background=background)) == pytest.approx(expected, abs=1)
+
+
+def test_a_transparent_palette_shows_the_background(tmp_path):
+    """Palette pictures with a transparent entry (GIF, small PNG) are no exception."""
+    picture = Image.new("P", (2, 1))
+    picture.putpalette([255, 0, 0, 0, 0, 255])
+    picture.putpixel((1, 0), 1)
+    picture.save(tmp_path / "a.png", transparency=0)
+    read = read_image(tmp_path / "a.png")
+    assert [pixel(read, (0, 0)), pixel(read, (1, 0))] == [(255, 255, 255), (0, 0, 255)]
+
+
+def test_sixteen_bits_are_scaled_not_cut_off(tmp_path):
+    """Scans and renders have 0..65535; Pillow alone would turn all but the darkest of it white."""
+    pixels = np.array([[0, 32896, 65535]], dtype=np.uint16)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    read = read_image(tmp_path / "a.png")
+    assert [pixel(read, (x, 0)) for x in range(3)] == [(0,) * 3, (128,) * 3, (255,) * 3]
+    assert [pixel(read_image(tmp_path / "a.png", "L"), (x, 0)) for x in range(3)] == [0, 128, 255]
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "LA", "CMYK", "P"])
+def test_every_kind_of_picture_becomes_three_channels(tmp_path, mode):
+    """Grey, black-and-white, print colours and palettes can lie side by side in one folder."""
+    name = "a.tif" if mode == "CMYK" else "a.png"
+    Image.new("RGB", (4, 4), "white").convert("L" if mode == "LA" else mode).convert(mode).save(tmp_path / name)
+    read = read_image(tmp_path / name)
+    assert (read.mode, pixel(read)) == ("RGB", (255, 255, 255))
+
+
+def test_grey_on_request(paint):
+    """color L gives one channel."""
+    assert to_latents(read_image(paint("a.png", "white"), "L")).shape == (1, 4, 4)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "webp", "bmp", "tif"])
+def test_a_file_cut_short_is_named(tmp_path, noise_picture, suffix):
+    """An unfinished download is found whatever its format, by the quick look as well as by the full one."""
+    path = tmp_path / f"cat.{suffix}"
+    noise_picture.save(path)
+    cut_short(path)
+    for quickly in (True, False):
+        with pytest.raises(ValueError, match=rf"cannot read .*cat\.{suffix}: \w+"):
+            read_image(path, quickly=quickly)
+
+
+# From picture to latents
+
+
+def test_latents_span_minus_one_to_one(paint):
+    """Black is -1, white 1, channels first."""
+    assert to_latents(read_image(paint("a.png", (0, 255, 255)))).flatten(1).mean(1).tolist() == [-1, 1, 1]
+
+
+@pytest.mark.parametrize(("width", "height"), [(12, 4), (4, 12), (4, 4), (3, 2)])
+def test_every_picture_becomes_a_square(paint, generator, width, height):
+    """Oblong and small pictures are resized by their shorter side and cut, not squeezed."""
+    assert fit(read_image(paint("a.png", size=(width, height))), 8, "center", generator).size == (8, 8)
+
+
+def strip(colours=("red", "green", "blue")):
+    picture = Image.new("RGB", (len(colours) * 8, 8))
+    for place, colour in enumerate(colours):
+        picture.paste(colour, (place * 8, 0, place * 8 + 8, 8))
+    return picture
+
+
+def test_the_centre_crop_is_the_middle(generator):
+    """Of a strip of three colours the middle one is left, and nothing is drawn for it."""
+    before = generator.get_state()
+    assert pixel(fit(strip(), 8, "center", generator), (4, 4)) == (0, 128, 0)
+    assert torch.equal(generator.get_state(), before)
+
+
+def test_random_crops_move_and_repeat_with_their_generator():
+    """Every look at an image may differ, and the same seed gives the same looks."""
+
+    def looks(seed):
+        generator = torch.Generator().manual_seed(seed)
+        return [fit(strip(), 8, "random", generator).tobytes() for _ in range(4)]
+
+    assert len(set(looks(0))) > 1
+    assert looks(0) == looks(0) != looks(1)
+
+
+def test_half_of_the_images_are_mirrored(tmp_path, generator):
+    """flip gives both halves of the strip their turn on the left; off, it never does."""
+    strip(("black", "white")).resize((8, 8)).save(tmp_path / "a.png")
+
+    def left_is_dark(flip):
+        batch = ImageFolder(tmp_path, size=8, flip=flip).batch([0] * 40, generator)
+        return (batch.latents[:, 0, 4, 0] < 0).float().mean().item()
+
+    assert left_is_dark(flip=False) == 1
+    assert 0.2 < left_is_dark(flip=True) < 0.8
+
+
+# The data set
+
+
+def test_sub_folders_are_classes(paint, tmp_path, generator):
+    """Labels go by the alphabet of the folders, and deeper folders belong to their first one."""
+    for name in ("dog/1.png", "cat/1.png", "cat/old/2.png"):
+        paint(name)
+    dataset = ImageFolder(tmp_path, size=4)
+    assert dataset.info.classes == ("cat", "dog")
+    labels = dataset.batch([0, 1, 2], generator).conditioning["label"]
+    assert labels.tolist() == [0, 0, 1]
+
+
+def test_without_sub_folders_there_are_no_classes(paint, tmp_path, generator):
+    """An unconditional data set tells the network nothing."""
+    paint("a.png")
+    dataset = ImageFolder(tmp_path, size=4)
+    assert dataset.info.classes == ()
+    assert dataset.batch([0], generator).conditioning == {}
+
+
+def test_repeats_lengthen_the_epoch(paint, tmp_path, generator):
+    """A handful of images can be repeated; each comes equally often."""
+    for name in "ab":
+        paint(f"{name}.png", "white" if name == "a" else "black")
+    dataset = ImageFolder(tmp_path, size=4, repeats=3, color="L")
+    assert dataset.info.count == 6
+    assert dataset.batch(list(range(6)), generator).latents.mean((1, 2, 3)).tolist() == [1, -1] * 3
+
+
+def test_info_says_what_a_model_must_fit(paint, tmp_path):
+    """New Model takes its channels and size from here before any image is read for training."""
+    paint("a.png")
+    info = ImageFolder(tmp_path, size=16, color="L").info
+    assert (info.name, info.channels, info.size) == (tmp_path.name, 1, 16)
+
+
+def test_damaged_images_are_named_and_left_out(paint, tmp_path, noise_picture, caplog, generator):
+    """Also those that Pillow's own check overlooks: a step an hour later must not fail on them."""
+    paint("good.png")
+    noise_picture.save(tmp_path / "short.jpg")
+    cut_short(tmp_path / "short.jpg")
+    (tmp_path / "text.png").write_text("no image at all")
+    (tmp_path / "empty.png").touch()
+    with caplog.at_level(logging.WARNING):
+        dataset = ImageFolder(tmp_path, size=4)
+    assert dataset.info.count == 1
+    assert "left out 3 of 4 images" in caplog.text
+    assert all(name in caplog.text for name in ("short.jpg", "text.png", "empty.png"))
+    assert dataset.batch([0], generator).latents.shape == (1, 3, 4, 4)
+
+
+def test_nothing_is_said_where_nothing_is_wrong(paint, tmp_path, caplog):
+    """No warning for a clean folder."""
+    paint("good.png")
+    ImageFolder(tmp_path, size=4)
+    assert caplog.text == ""
+
+
+def test_only_damaged_images_are_an_error(tmp_path):
+    """A run without any image must not start; the message shows one file and what is wrong with it."""
+    for name in ("a.png", "b.jpg"):
+        (tmp_path / name).write_text("no image")
+    with pytest.raises(ValueError, match=r"none of the 2 images in .* can be read; cannot read .*a\.png"):
+        ImageFolder(tmp_path)
+
+
+def test_a_file_that_vanishes_while_training_is_named(paint, tmp_path, generator):
+    """What could not be foreseen still gets a clear line."""
+    paint("a.png")
+    dataset = ImageFolder(tmp_path, size=4)
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(ValueError, match=r"cannot read .*a\.png"):
+        dataset.batch([0], generator)

@@ -1,0 +1,101 @@
+import json
+
+import pytest
+from PIL import Image
+
+from comfyui_rollout.training.run_folder import RunFolder, read_metrics, versions
+
+
+@pytest.fixture
+def run(tmp_path):
+    return RunFolder.create(tmp_path / "output" / "rollout", "run", {"seed": 3})
+
+
+def facts(run):
+    return json.loads((run.folder / "run.json").read_text())
+
+
+def test_a_new_run_says_that_it_is_running(run):
+    """A folder found after a power cut tells that its run did not finish, and how it was started."""
+    found = facts(run)
+    assert (found["status"], found["seed"]) == ("running", 3)
+    assert found["started"][:2] == "20"
+    assert isinstance(found["command"], list)
+
+
+def test_facts_are_added(run):
+    """Later facts join the earlier ones."""
+    run.update(status="finished", seconds=1.5)
+    found = facts(run)
+    assert (found["status"], found["seconds"], found["seed"]) == ("finished", 1.5, 3)
+
+
+def test_runs_are_numbered(tmp_path):
+    """The same workflow run twice leaves two folders."""
+    names = [RunFolder.create(tmp_path, "run", {}).folder.name for _ in range(2)]
+    assert names == ["run_00001", "run_00002"]
+
+
+def test_an_unwritable_output_folder_is_one_clear_line(tmp_path):
+    """A file in the folder's place, as a full or read-only disk would: said before anything is loaded."""
+    (tmp_path / "output").write_text("a file")
+    with pytest.raises(ValueError, match=r"^cannot write in '.*output/rollout' \(.+\): choose another output folder$"):
+        RunFolder.create(tmp_path / "output" / "rollout", "run", {})
+    assert [path.name for path in tmp_path.iterdir()] == ["output"]
+
+
+def test_versions_are_those_of_what_the_numbers_depend_on():
+    """Another torch gives other bits: the run says which one it was."""
+    import torch
+
+    found = versions()
+    assert found["torch"] == torch.__version__.split("+")[0] or found["torch"] == torch.__version__
+    assert {"python", "diffusers", "safetensors", "numpy"} <= found.keys()
+
+
+def test_metrics_grow_line_by_line(run):
+    """Each line is JSON of its own, so a run that is still going can be read."""
+    run.add_metrics([{"step": 0, "loss": 1.0}])
+    run.add_metrics([{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25}])
+    assert [row["loss"] for row in read_metrics(run.folder)] == [1.0, 0.5, 0.25]
+    assert len((run.folder / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+def test_no_metrics_are_no_error(tmp_path):
+    """A run that was stopped before its first step has none."""
+    assert read_metrics(tmp_path) == []
+
+
+def test_pictures_are_kept_by_kind_node_and_step(run):
+    """Names sort by time, and the ids of nodes in subgraphs (7:3) make no trouble on any system."""
+    picture = Image.new("RGB", (2, 2), "red")
+    sample = run.add_picture("samples", "7:3", 250, picture)
+    rollout = run.add_picture("rollout", "4", 50, picture)
+    assert sample.relative_to(run.folder).as_posix() == "samples/7-3_step_000250.png"
+    assert rollout.relative_to(run.folder).as_posix() == "rollouts/4_step_000050.png"
+    with Image.open(sample) as kept:
+        assert kept.getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_only_samples_and_rollouts_are_kept(run):
+    """Previews are for the eyes; the folder holds what is worth opening later."""
+    assert run.wants("samples")
+    assert run.wants("rollout")
+    assert not run.wants("noisy")
+
+
+def test_the_curve_shows_the_loss_and_its_parts(run):
+    """loss.png grows by a panel for each part."""
+    assert run.plot() is None
+    run.add_metrics([{"step": 0, "loss": 1.0, "learning_rate": 0.1}])
+    with Image.open(run.plot()) as one:
+        height = one.height
+    run.add_metrics([{"step": 1, "loss": 1.0, "loss_anti_drift": 0.1}])
+    with Image.open(run.plot()) as two:
+        assert two.height > height
+
+
+def test_json_can_be_read_back(run):
+    """The workflow is kept as it was."""
+    run.write_json("workflow.json", {"nodes": ["é"]})
+    assert json.loads((run.folder / "workflow.json").read_text(encoding="utf-8")) == {"nodes": ["é"]}
