@@ -5,6 +5,7 @@ from .loss import DiffusionLoss, ReflexFlowLoss
 from .model import LoadModel, NewModel, SaveModel
 from .optimizer import Optimizer, OptimizerStep
 from .preview import PlotMetrics, PreviewLatents
+from .probe import ExposureBiasProbe
 from .rollout import Rollout
 from .sample import SampleImages
 from .schedule import DDPMSchedule, FlowMatchingSchedule, NoisyBatch
@@ -26,6 +27,7 @@ NODES = (
     SaveModel,
     PreviewLatents,
     PlotMetrics,
+    ExposureBiasProbe,
 )
 
 NODE_CLASS_MAPPINGS = {node.NODE_ID: node for node in NODES}

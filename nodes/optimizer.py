@@ -175,8 +175,8 @@ class OptimizerStep(Node):
         session = Session(run, folder, str(unique_id), loss, model, samples, workflow_metadata(prompt, extra_pnginfo))
         with folder_status(folder):
             session.train(optimizer, **options)
-        for stream in loss.walk():
-            host.finish(stream.node_id)
+        for part in (part for stream in streams for part in stream.walk()):
+            host.finish(part.node_id)
         trained = saved_model(folder.model_folder, str(unique_id), self.DISPLAY_NAME)
         text = [f"the run's folder is {folder.folder}", session.shares_of_time()]
         return {"ui": {"text": text, **shown(host, *session.pictures())}, "result": (trained, folder.folder)}
@@ -206,7 +206,8 @@ def folder_status(folder: RunFolder) -> Iterator[None]:
         folder.update(status="failed", message=str(error), seconds=round(time.perf_counter() - begun, 2))
         raise
     except BaseException as stop:  # ComfyUI's interrupt and ours are both of this kind
-        folder.update(status="interrupted", message=str(stop), seconds=round(time.perf_counter() - begun, 2))
+        message = str(stop) or "stopped by the user"
+        folder.update(status="interrupted", message=message, seconds=round(time.perf_counter() - begun, 2))
         raise
     folder.update(status="finished", seconds=round(time.perf_counter() - begun, 2))
 
@@ -260,10 +261,10 @@ class Session:
                 if checkpoint_every and reached % checkpoint_every == 0 and reached < steps:
                     self.save(self.folder.folder / "checkpoints" / f"step_{reached:06d}")
                 self.run.host.check_interrupted()
+            self.sample(steps)
         except BaseException:
             self.conclude(reached)
             raise
-        self.sample(steps)
         self.conclude(steps)
 
     def shares_of_time(self) -> str:

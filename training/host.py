@@ -111,7 +111,8 @@ class ComfyHost(Host):
     def metrics(self, node_id: str, rows: list[dict[str, Any]]) -> None:
         from server import PromptServer
 
-        PromptServer.instance.send_sync("rollout.metrics", {"node": node_id, "rows": rows})
+        server = PromptServer.instance  # whose client_id is the browser that queued what runs now
+        server.send_sync("rollout.metrics", {"node": node_id, "rows": rows}, server.client_id)
 
     def finish(self, node_id: str) -> None:
         from comfy_execution.progress import get_progress_state

@@ -68,14 +68,19 @@ def test_defar_is_its_formula(batch):
     drifted = batch.teacher_forced + (t1 - t0) * v0
     biased = model(drifted, 1000 * t1.flatten(), {})
     clean = model((1 - t1) * batch.latents + t1 * batch.noise, 1000 * t1.flatten(), {})
-    missing = clean - biased
+    missing = (clean - biased).detach()
     weight = (1 + 0.5 * missing / missing.abs().mean((1, 2, 3), keepdim=True)).clamp(min=0)
     flow = per_item(weight * (v0 - (batch.noise - batch.latents)) ** 2)
     unit = [v / v.flatten(1).norm(dim=1)[:, None, None, None] for v in (biased, drifted - batch.latents)]
     direction = ((unit[0] - unit[1]) ** 2).sum((1, 2, 3))
     torch.testing.assert_close(parts["flow"], flow.detach())
     torch.testing.assert_close(parts["anti_drift"], direction.detach())
-    torch.testing.assert_close(loss, 2 * flow + 3 * direction)
+    expected = 2 * flow + 3 * direction
+    torch.testing.assert_close(loss, expected)
+    weights = (model.a, model.b)  # the gradient goes through the drift, by default, and through no weight
+    torch.testing.assert_close(
+        torch.autograd.grad(loss.sum(), weights), torch.autograd.grad(expected.sum(), weights), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_defar_trains_through_the_drift_unless_detached(batch):

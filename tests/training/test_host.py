@@ -4,10 +4,9 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
-from PIL import Image
-
 from comfyui_rollout.training import host as module
 from comfyui_rollout.training.host import EventHost, Host, Interrupted, choose_device, current_host, hosted_by
+from PIL import Image
 
 
 def test_nobody_is_listening_by_default():
@@ -118,7 +117,7 @@ def comfy(monkeypatch):
         "folder_paths": {"get_output_directory": lambda: "/their/output"},
         "server": {
             "PromptServer": SimpleNamespace(
-                instance=SimpleNamespace(send_sync=lambda *message: told.append(("send", *message)))
+                instance=SimpleNamespace(client_id="us", send_sync=lambda *message: told.append(("send", *message)))
             )
         },
     }
@@ -153,14 +152,12 @@ def test_comfyui_sees_progress_previews_metrics_and_ends_per_node(comfy):
     assert (kind, shown.mode, size) == ("JPEG", "RGB", None)
     assert comfy[2:] == [
         ("update", "5", 1, 10, None),
-        ("send", "rollout.metrics", {"node": "6", "rows": [{"step": 0}]}),
+        ("send", "rollout.metrics", {"node": "6", "rows": [{"step": 0}]}, "us"),
         ("finish", "4"),
     ]
 
 
-@pytest.mark.parametrize(
-    ("cuda", "mps", "chosen"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]
-)
+@pytest.mark.parametrize(("cuda", "mps", "chosen"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
 def test_auto_takes_the_fastest_device(monkeypatch, cuda, mps, chosen):
     """``auto`` must never end on the processor beside an idle accelerator."""
     import torch

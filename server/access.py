@@ -1,0 +1,147 @@
+"""Who may talk to the server: the right host name, the same site, and the token if there is one."""
+
+import ipaddress
+import secrets
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+COOKIE = "rollout_token"
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True)
+class Access:
+    """The rules for one server."""
+
+    hosts: frozenset[str] = frozenset(LOOPBACK)
+    """Names by which it may be called. A page that makes its own name point here (DNS rebinding) is not among them."""
+    any_address: bool = False
+    """Whether every IP address will do as a name: they cannot be rebound, and a server on all interfaces has many."""
+    token: str | None = None
+    """What a client has to know; None lets everybody in."""
+
+    @classmethod
+    def on(cls, address: str, token: str | None = None) -> "Access":
+        """The rules for a server that listens on this address."""
+        names: Iterable[str] = (*LOOPBACK, address.lower())
+        if is_loopback(address):
+            return cls(frozenset(names), token=token)
+        own = (socket.gethostname().lower(), socket.getfqdn().lower(), f"{socket.gethostname().lower()}.local")
+        return cls(frozenset((*names, *own)), is_wildcard(address), token)
+
+    def knows_host(self, name: str | None) -> bool:
+        return name is not None and (name in self.hosts or (self.any_address and _is_address(name)))
+
+    def knows_token(self, given: str | None) -> bool:
+        return self.token is None or (given is not None and secrets.compare_digest(given.encode(), self.token.encode()))
+
+    def middleware(self):  # type: ignore[no-untyped-def]
+        """An aiohttp middleware that refuses with 403 or 401 whoever breaks a rule."""
+
+        @web.middleware
+        async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+            reason = self._refusal(request)
+            if reason:
+                return web.json_response({"error": reason}, status=403)
+            query = request.query.get("token")
+            if self.token is not None and query is not None and self.knows_token(query):
+                return self._remembered(request)
+            if not self.knows_token(_given(request)):
+                return _unknown(request)
+            return await handler(request)
+
+        return guard
+
+    def _refusal(self, request: web.Request) -> str | None:
+        name, port = split_host(request.headers.get("Host", ""))
+        if not self.knows_host(name):
+            return f"this server is not called {name or 'nothing'!r}; open it by the address that it printed"
+        if request.headers.get("Sec-Fetch-Site") == "cross-site":
+            return "requests from other sites are refused"
+        origin = request.headers.get("Origin")
+        if origin is not None and not _is_same(origin, name, port):
+            return "requests from other origins are refused"
+        return None
+
+    def _remembered(self, request: web.Request) -> web.StreamResponse:
+        """Put the token into a cookie. A page is sent on to its address without it, so that it is not passed on."""
+        if request.method == "GET" and "Upgrade" not in request.headers:
+            kept = {name: value for name, value in request.query.items() if name != "token"}
+            reply: web.Response = web.Response(status=303, headers={"Location": str(request.rel_url.with_query(kept))})
+        else:
+            return _unknown(request)
+        reply.set_cookie(COOKIE, self.token or "", httponly=True, samesite="Strict", max_age=30 * 24 * 3600)
+        return reply
+
+
+def new_token() -> str:
+    return secrets.token_urlsafe(24)
+
+
+def is_loopback(address: str) -> bool:
+    if address.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def is_wildcard(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_unspecified
+    except ValueError:
+        return address == ""
+
+
+def split_host(text: str) -> tuple[str | None, int | None]:
+    """A Host header as (name in lower case, port or None); (None, None) if it is no such thing."""
+    try:
+        parts = urlsplit(f"//{text}")
+        name, port = parts.hostname, parts.port
+    except ValueError:
+        return None, None
+    if not text or parts.path or parts.query or parts.fragment or "@" in text or "?" in text or "#" in text:
+        return None, None
+    return name, port
+
+
+def _is_same(origin: str, name: str | None, port: int | None) -> bool:
+    """Whether the page's origin is this very server. As in ComfyUI, ports count only where both sides have one."""
+    try:
+        parts = urlsplit(origin)
+        theirs = parts.port
+    except ValueError:
+        return False
+    if parts.scheme not in PORTS or parts.hostname != name:
+        return False
+    return theirs is None or port is None or theirs == port
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _given(request: web.Request) -> str | None:
+    header = request.headers.get("Authorization", "")
+    if header.startswith("Bearer "):
+        return header.removeprefix("Bearer ").strip()
+    return request.cookies.get(COOKIE)
+
+
+def _unknown(request: web.Request) -> web.Response:
+    how = "open the address with ?token=... that the server printed, or send the header Authorization: Bearer TOKEN"
+    if "text/html" in request.headers.get("Accept", ""):
+        page = f"<!doctype html><title>Token needed</title><p>This server wants a token: {how}.</p>"
+        return web.Response(status=401, text=page, content_type="text/html")
+    return web.json_response({"error": f"token missing or wrong: {how}"}, status=401)

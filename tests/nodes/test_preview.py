@@ -1,0 +1,63 @@
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from comfyui_rollout.nodes import PlotMetrics, PreviewLatents
+
+EVERY = {"max_step_offset": 2, "probability": 1.0, "step_size": 50.0}
+
+
+def test_a_preview_changes_no_bit(graph, train, same_bits, host):
+    """Looking must not change what is seen: the weights are those of the graph without it."""
+    host.wanted.add("preview")
+    looked = train(graph(rollout=EVERY, preview={"show": "rollout"}), preview_every=1)
+    assert [event for event in host.told if event[0] == "show"]
+    assert same_bits(looked.weights, train(graph(rollout=EVERY), preview_every=0).weights)
+
+
+@pytest.mark.parametrize("show", PreviewLatents.INPUT_TYPES()["required"]["show"][0])
+def test_everything_on_the_wire_can_be_shown(graph, pull, host, show):
+    """Each choice draws a picture, of batches with and without rollouts, and passes the batch on."""
+    host.wanted.add("preview")
+    for rollout in (None, EVERY):
+        stream = graph(rollout=rollout, preview={"show": show}).batch
+        batch, step = pull(stream, host=host)
+        assert batch is step.value(stream.inputs["batch"])
+    assert [event[:3] for event in host.told] == [("show", "RolloutPreviewLatents", "preview")] * 2
+
+
+@pytest.fixture
+def run(output):
+    folder = output / "rollout" / "run_00001"
+    folder.mkdir(parents=True)
+    rows = [{"step": step, "loss": 1 / (step + 1), "drift": 0.1, "seconds": {"4": 1.0}} for step in range(5)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_curves_are_drawn_and_kept(build, run):
+    """metrics.png in the run's folder, one panel a metric, shown on the node."""
+    told = build(PlotMetrics, run=run, metrics="loss, drift")
+    assert told["ui"]["images"] == [{"filename": "metrics.png", "subfolder": "rollout/run_00001", "type": "output"}]
+    with Image.open(run / "metrics.png") as two:
+        height = two.height
+    build(PlotMetrics, run=run, metrics="loss", log_scale=True, smoothing=0.0)
+    with Image.open(run / "metrics.png") as one:
+        assert one.height < height
+
+
+@pytest.mark.parametrize(("names", "words"), [("loss, lost", "lost"), ("", "none named"), ("seconds", "seconds")])
+def test_unknown_metrics_are_named_with_those_there_are(build, run, names, words):
+    """The message lists what can be plotted."""
+    with pytest.raises(ValueError, match=rf"^metrics: {words}; this run has drift, loss, step$"):
+        build(PlotMetrics, run=run, metrics=names)
+
+
+def test_the_default_metrics_are_those_of_every_run(build, graph, train):
+    """Plot Metrics works as it comes out of the menu."""
+    run = train(graph())
+    build(PlotMetrics, run=run.folder)
+    assert (run.folder / "metrics.png").is_file()
+    assert torch.is_grad_enabled()

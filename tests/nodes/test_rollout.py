@@ -1,0 +1,144 @@
+import pytest
+import torch
+
+from comfyui_rollout.nodes import DiffusionLoss, ReflexFlowLoss, Rollout
+from comfyui_rollout.training.stream import Run, Step, StepError
+
+EVERY = {"max_step_offset": 3, "probability": 1.0, "step_size": 50.0, "strategy": "biased_late"}
+
+
+@pytest.mark.parametrize(
+    "rollout",
+    [{"max_step_offset": 3, "probability": 0.0}, {"max_step_offset": 0, "probability": 1.0}, {}],
+    ids=["probability 0", "offset 0", "defaults"],
+)
+def test_a_rollout_that_is_off_changes_no_bit(graph, train, same_bits, rollout):
+    """Wired but off, the node must not move anybody's random numbers: the weights are those of the graph without it."""
+    assert same_bits(train(graph(rollout=rollout)).weights, train(graph()).weights)
+
+
+@pytest.mark.parametrize(
+    "rollout",
+    [{"start_step": 3}, {"ramp_steps": 1, "prob_end": 1.0, "start_step": 2}],
+    ids=["start_step", "ramp from start_step"],
+)
+def test_until_rollouts_begin_nothing_differs(graph, train, same_bits, rollout):
+    """The first three updates are teacher forcing to the bit; the next ones are not."""
+    wired = graph(rollout={**EVERY, **rollout})
+    assert same_bits(train(wired, steps=3).weights, train(graph(), steps=3).weights)
+    assert not same_bits(train(wired, steps=6).weights, train(graph(), steps=6).weights)
+
+
+def test_rollouts_change_the_training(graph, train, same_bits):
+    """The comparisons above would hold for a node that does nothing at all."""
+    assert not same_bits(train(graph(rollout=EVERY)).weights, train(graph()).weights)
+
+
+@pytest.mark.parametrize("sampler", ["unipc", "euler", "dpm", "rk4"])
+def test_every_sampler_rolls_out(graph, pull, sampler):
+    """Items that drew a length move, the others stay where they were; no gradient hangs on them."""
+    batch, _ = pull(graph(rollout={**EVERY, "sampler": sampler}).batch)
+    assert batch.rolled.any()
+    moved = (batch.x != batch.teacher_forced).flatten(1).any(1)
+    assert torch.equal(moved, batch.rolled)
+    assert batch.x.isfinite().all()
+    assert not batch.x.requires_grad
+
+
+def test_rollouts_are_random_by_seed_node_and_step(graph, pull):
+    """The same pull gives the same lengths and latents, another one others."""
+    stream = graph(rollout={**EVERY, "strategy": "uniform", "max_step_offset": 100, "step_size": 1.0}).batch
+    first, _ = pull(stream)
+    again, _ = pull(stream)
+    assert torch.equal(first.lengths, again.lengths)
+    assert torch.equal(first.x, again.x)
+    assert not torch.equal(pull(stream, 1)[0].lengths, first.lengths)
+
+
+def live(graph, stream):
+    run = Run(stream)
+    return run, run.value(graph.model).network
+
+
+def test_dropout_is_off_in_a_rollout_and_on_in_training(graph):
+    """The rollout denoises as the sampler will; the forward that is trained keeps its dropout."""
+    wired = graph(rollout=EVERY, model={"family": "dit", "width": 32})
+    run, network = live(wired, wired.loss)
+    network.train()
+    modes = []
+    network.register_forward_pre_hook(lambda module, inputs: modes.append(module.training))
+    _, *others = Step(run, 0).value(wired.batch).lengths
+    assert len(others) == 3
+    assert set(modes) == {False}
+    Step(run, 1).value(wired.loss)
+    assert modes[-1] is True
+    assert set(modes[:-1]) == {False}
+
+
+def test_the_modes_come_back_when_a_rollout_fails(graph):
+    """Each module's own mode, also that of a part which was frozen in evaluation mode."""
+    wired = graph(rollout=EVERY)
+    run, network = live(wired, wired.batch)
+    network.train()
+    network.conv_in.eval()
+    before = [module.training for module in network.modules()]
+
+    def fail(module, inputs):
+        raise ValueError("boom")
+
+    network.conv_out.register_forward_pre_hook(fail)
+    with pytest.raises(StepError, match=r"^node Rollout \(Rollout\), step 4: boom$"):
+        Step(run, 4).value(wired.batch)
+    assert [module.training for module in network.modules()] == before
+    assert False in before
+
+
+def test_the_metrics_say_what_was_rolled_out(graph, pull):
+    """Probability, share and mean length of this step, and how far the latents drifted."""
+    batch, step = pull(graph(rollout=EVERY).batch)
+    assert step.metrics["rollout_probability"] == 1.0
+    assert step.metrics["rollout_share"] == float(batch.rolled.float().mean()) > 0
+    assert step.metrics["rollout_length"] == float(batch.lengths.float().mean())
+    assert float(step.metrics["drift"]) > 0
+
+
+def test_a_ramp_counts_updates(graph, train):
+    """The probability in the metrics goes up with the training step."""
+    run = train(graph(rollout={**EVERY, "ramp_steps": 2, "prob_start": 0.2, "prob_end": 1.0}), accumulation=2, steps=4)
+    import json
+
+    rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["rollout_probability"] for row in rows] == pytest.approx([0.2, 0.6, 1.0, 1.0])
+
+
+def test_the_clean_output_is_computed_only_for_whom_it_matters(graph, pull):
+    """ReflexFlow's frequency compensation asks for it through its wire; others do not pay for it."""
+    for loss, expected in ((ReflexFlowLoss, True), (DiffusionLoss, False)):
+        wired = graph(rollout=EVERY, loss=loss)
+        run = Run(wired.loss)
+        assert (Step(run, 0).value(wired.batch).clean_output is not None) == expected
+
+
+def test_gradients_reach_all_weights_in_half_precision_too(graph):
+    """Autocast caches its copies of the weights: those of the rollout, made without gradient, must not be used."""
+    wired = graph(rollout=EVERY)
+    run, network = live(wired, wired.loss)
+    with torch.autocast("cpu", torch.bfloat16):
+        Step(run, 0).value(wired.loss).mean().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def test_the_rollout_can_be_seen(graph, host, train):
+    """On the node, and as pictures in the run's folder."""
+    run = train(graph(rollout=EVERY), steps=3, preview_every=2)
+    names = sorted(path.name for path in (run.folder / "rollouts").iterdir())
+    assert names == ["Rollout_step_000000.png", "Rollout_step_000002.png"]
+
+
+def test_the_widgets_make_the_plan(graph):
+    """Every setting arrives in the plan."""
+    settings = {"max_step_offset": 4, "ramp_steps": 9, "prob_start": 0.1, "prob_end": 0.9, "ramp_shape": "cosine"}
+    settings |= {"start_step": 2, "strategy": "biased_early", "step_size": 20.0, "probability": 0.3}
+    plan = graph(rollout=settings).batch.inputs["plan"]
+    assert {name: getattr(plan, name) for name in settings} == settings
+    assert Rollout.NODE_ID == "Rollout"

@@ -1,0 +1,62 @@
+import pytest
+import torch
+
+from comfyui_rollout.diffusion.schedules import DDPM, FlowMatching
+from comfyui_rollout.nodes import DDPMSchedule, DigitsDataset, FlowMatchingSchedule, NoisyBatch
+
+
+def test_the_widgets_make_the_schedule(wire):
+    """Every setting arrives; untouched ones are the schedule's own defaults."""
+    assert wire(FlowMatchingSchedule) == FlowMatching()
+    assert wire(DDPMSchedule) == DDPM()
+    changed = wire(FlowMatchingSchedule, shift=3.0, timestep_sampling="logit_normal", logit_mean=0.5)
+    assert changed == FlowMatching(shift=3.0, density="logit_normal", logit_mean=0.5)
+    changed = wire(DDPMSchedule, beta_schedule="squaredcos_cap_v2", prediction="v_prediction", zero_terminal_snr=True)
+    assert changed == DDPM("squaredcos_cap_v2", "v_prediction", zero_terminal_snr=True)
+
+
+@pytest.mark.parametrize("sampling", FlowMatchingSchedule.INPUT_TYPES()["required"]["timestep_sampling"][0])
+def test_every_timestep_sampling_works(wire, sampling):
+    """Each choice of the widget can be drawn from."""
+    timestep = wire(FlowMatchingSchedule, timestep_sampling=sampling).sample_timesteps(64, torch.Generator())
+    assert timestep.shape == (64,)
+    assert 0 <= float(timestep.min()) < float(timestep.max()) <= 1000
+
+
+def test_zero_terminal_snr_with_epsilon_is_refused_before_the_run(wire):
+    """It cannot work; the other predictions can, and wired values are judged when they arrive."""
+    assert "zero_terminal_snr" in DDPMSchedule.VALIDATE_INPUTS(prediction="epsilon", zero_terminal_snr=True)
+    assert DDPMSchedule.VALIDATE_INPUTS(prediction="sample", zero_terminal_snr=True) is True
+    assert DDPMSchedule.VALIDATE_INPUTS(prediction="epsilon", zero_terminal_snr=False) is True
+    assert DDPMSchedule.VALIDATE_INPUTS(prediction=None, zero_terminal_snr=True) is True
+    with pytest.raises(ValueError, match="zero_terminal_snr needs"):
+        wire(DDPMSchedule, prediction="epsilon", zero_terminal_snr=True)
+
+
+@pytest.mark.parametrize("schedule", [FlowMatching(), DDPM()], ids=["flow", "ddpm"])
+def test_a_batch_gets_exactly_the_scheduled_noise(wire, pull, schedule):
+    """Teacher forcing: x = alpha * latents + sigma * noise at a timestep of each image's own."""
+    dataset = wire(DigitsDataset, batch_size=8)
+    batch, _ = pull(wire(NoisyBatch, dataset=dataset, schedule=schedule))
+    alpha, sigma = (level.reshape(-1, 1, 1, 1) for level in schedule.coefficients(batch.timestep))
+    torch.testing.assert_close(batch.x.double(), alpha * batch.latents.double() + sigma * batch.noise.double())
+    assert len(batch.timestep.unique()) > 1
+    assert "label" in batch.conditioning
+    assert not batch.rolled.any()
+
+
+def test_noise_belongs_to_node_step_and_seed(wire, pull):
+    """Two Noisy Batch nodes on one data set draw different noise; the same one draws the same again."""
+    dataset, schedule = wire(DigitsDataset, batch_size=2), FlowMatching()
+    one, two = (wire(NoisyBatch, dataset=dataset, schedule=schedule, unique_id=name) for name in ("1", "2"))
+    first, _ = pull(one)
+    assert torch.equal(pull(one)[0].noise, first.noise)
+    for other in (pull(two), pull(one, 1), pull(one, seed=1)):
+        assert not torch.equal(other[0].noise, first.noise)
+
+
+def test_the_noisy_latents_can_be_seen(wire, pull, host):
+    """On the node itself, if anybody looks."""
+    host.wanted.add("noisy")
+    pull(wire(NoisyBatch, dataset=wire(DigitsDataset, batch_size=2), schedule=FlowMatching()), host=host)
+    assert host.told == [("show", "RolloutNoisyBatch", "noisy", 0)]

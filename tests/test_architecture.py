@@ -1,0 +1,193 @@
+"""The plan of the house: who may know whom, and what every room promises."""
+
+import ast
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+HIDDEN = {"tests", "benchmarks", "build", "dist", "docs"}
+ROOMS = sorted(path.parent.name for path in ROOT.glob("*/__init__.py") if path.parent.name not in HIDDEN)
+
+MAY_KNOW = {
+    "diffusion": set(),
+    "training": {"diffusion"},
+    "nodes": {"training", "diffusion"},
+    "graph": set(),
+    "server": {"graph"},
+}
+"""Beside itself. Only __init__ and __main__ join the two sides."""
+
+HOST_MODULES = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "execution", "folder_paths", "nodes", "server"}
+"""Modules that exist inside ComfyUI only."""
+
+
+def sources():
+    return sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py")) + sorted(ROOT.glob("*.py"))
+
+
+def name_of(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+every_source = pytest.mark.parametrize("path", sources(), ids=name_of)
+
+
+def imports(path):
+    """What a file imports: ``(dots, module)`` pairs; ``from . import a`` counts as ``(1, "a")``."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((0, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from [(node.level, node.module)] if node.module else ((node.level, a.name) for a in node.names)
+
+
+def test_the_rooms_are_those_of_the_plan():
+    """A new room gets its place among the arrows first."""
+    assert set(ROOMS) <= MAY_KNOW.keys()
+    assert {"diffusion", "training", "nodes", "graph"} <= set(ROOMS)
+
+
+@every_source
+def test_rooms_know_only_whom_they_may(path):
+    """diffusion <- training <- nodes; graph <- server."""
+    package = path.relative_to(ROOT).parts[:-1]
+    if not package:
+        return
+    for dots, module in imports(path):
+        if dots:
+            target = (*package[: len(package) - dots + 1], *module.split("."))
+            assert dots <= len(package) + 1, f"{module} lies above the house"
+            assert target[0] in MAY_KNOW[package[0]] | {package[0]}, f"{name_of(path)} imports {'.'.join(target)}"
+
+
+@every_source
+def test_imports_within_the_house_are_relative(path):
+    """ComfyUI loads the pack under a path-like module name: an absolute import would not find it, or find another."""
+    own = {"comfyui_rollout", *ROOMS}
+    for dots, module in imports(path):
+        if not dots and name_of(path) != "training/host.py":
+            assert module.split(".")[0] not in own, f"{name_of(path)} imports {module}"
+
+
+@every_source
+def test_comfyui_is_known_to_the_host_alone(path):
+    """Everything else runs without it."""
+    for dots, module in imports(path):
+        if not dots and module.split(".")[0] in HOST_MODULES:
+            assert name_of(path) == "training/host.py"
+
+
+def test_comfyui_is_imported_only_when_needed():
+    """training/host.py itself can be imported where there is no ComfyUI."""
+    tree = ast.parse((ROOT / "training" / "host.py").read_text(encoding="utf-8"))
+    top = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    names = {alias.name.split(".")[0] for node in top for alias in node.names} | {
+        node.module.split(".")[0] for node in top if isinstance(node, ast.ImportFrom) and not node.level
+    }
+    assert not names & HOST_MODULES
+
+
+def test_every_folder_of_code_is_installed():
+    """`pip install` must bring what a checkout has: setuptools installs only the packages that are listed."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    found = {path.parent.relative_to(ROOT).parts for room in ROOMS for path in (ROOT / room).rglob("__init__.py")}
+    assert sorted(listed) == sorted(".".join(("comfyui_rollout", *parts)) for parts in {(), *found})
+
+
+def test_every_folder_with_code_is_a_package():
+    """A forgotten __init__.py works in a checkout and fails when installed."""
+    assert {path.parent for path in sources() if not (path.parent / "__init__.py").is_file()} == set()
+
+
+IMPORT = """
+import importlib.util, json, os, sys, threading
+import torch
+path, sys.dont_write_bytecode = sys.argv[1], True
+state, threads, loaded = torch.get_rng_state(), threading.active_count(), set(sys.modules)
+settings = torch.get_num_threads(), torch.is_grad_enabled(), torch.get_default_dtype(), os.environ.copy()
+# As ComfyUI's load_custom_node does: the module's name is its path, with "_x_" for dots.
+name = path.replace(".", "_x_")
+spec = importlib.util.spec_from_file_location(name, os.path.join(path, "__init__.py"))
+module = importlib.util.module_from_spec(spec)
+sys.modules[name] = module
+spec.loader.exec_module(module)
+assert torch.equal(torch.get_rng_state(), state), "random numbers were drawn"
+assert threading.active_count() == threads, "a thread was started"
+after = torch.get_num_threads(), torch.is_grad_enabled(), torch.get_default_dtype(), os.environ.copy()
+assert after == settings, "global settings were changed"
+found = {"nodes": sorted(module.NODE_CLASS_MAPPINGS), "names": sorted(module.NODE_DISPLAY_NAME_MAPPINGS),
+         "web": module.WEB_DIRECTORY, "loaded": sorted({n.split(".")[0] for n in set(sys.modules) - loaded})}
+open(sys.argv[2], "w").write(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+    """The pack in a folder of custom nodes, imported as ComfyUI does in a process of its own."""
+    place = tmp_path_factory.mktemp("comfyui")
+    pack = place / "custom_nodes" / "comfyui-rollout-x.y"
+    for path in sources():
+        (pack / path.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, pack / path.relative_to(ROOT))
+    before = sorted(place.rglob("*"))
+    answer = tmp_path_factory.mktemp("answer") / "found.json"
+    command = [sys.executable, "-W", "error", "-c", IMPORT, str(pack), str(answer)]
+    process = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    return process, json.loads(answer.read_text()), before, sorted(place.rglob("*"))
+
+
+def test_importing_the_pack_does_nothing(imported):
+    """No output, no file, no thread, no random number, no changed setting: ComfyUI imports it at every start."""
+    process, _, before, after = imported
+    assert process.stdout + process.stderr == ""
+    assert before == after
+
+
+def test_comfyui_finds_the_nodes(imported):
+    """Whatever folder name the user chose, dots included."""
+    _, found, _, _ = imported
+    assert found["nodes"] == found["names"]
+    assert "RolloutOptimizerStep" in found["nodes"]
+    assert found["web"] == "./web"
+
+
+def test_importing_the_pack_is_cheap(imported):
+    """Slow libraries are loaded by the node that needs them, not at every start of ComfyUI."""
+    _, found, _, _ = imported
+    assert not {"diffusers", "transformers", "accelerate", "sklearn", "matplotlib", "aiohttp"} & set(found["loaded"])
+
+
+# Words are put together from halves, so that this file may hold them.
+UNFINISHED = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X)\b")
+MACHINE_PATH = re.compile(r"(?<![\w.])/(work|home/\w+|root|Users/\w+|mnt|tmp)" r"/|[A-Z]:\\\\Users", re.ASCII)
+TEXTS = {".py", ".md", ".toml", ".txt", ".json", ".js", ".mjs", ".css", ".html", ".yml", ".yaml", ".cfg", ""}
+
+
+def texts():
+    """All text files of the checkout that people write: what git knows, or would if it were added."""
+    if not (ROOT / ".git").exists() or shutil.which("git") is None:
+        return []
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    paths = (ROOT / name for name in listed if not name.startswith("tests/data/"))
+    return [path for path in paths if path.suffix in TEXTS and path.is_file() and path != Path(__file__)]
+
+
+@pytest.mark.parametrize("pattern", [UNFINISHED, MACHINE_PATH], ids=["unfinished", "machine path"])
+def test_no_loose_ends(pattern):
+    """What is unfinished belongs into an issue, and nobody else has our folders."""
+    found = [
+        f"{name_of(path)}: {line.strip()}"
+        for path in texts()
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if pattern.search(line)
+    ]
+    assert found == []

@@ -1,0 +1,142 @@
+import pytest
+import torch
+from torch import nn
+
+from comfyui_rollout.training.loop import train
+from comfyui_rollout.training.optimizers import OptimizerSettings
+from comfyui_rollout.training.seeds import global_seed
+from comfyui_rollout.training.stream import Run
+
+NAMES = ["adamw", "adafactor", "sgd", "muon"]
+
+
+def losses_of(loss, model, settings, steps):
+    run = Run(loss, model)
+    return [float(step.metrics["loss"]) for step in train(loss, model, settings, steps=steps, run=run)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_optimizer_learns(regression, name):
+    """Whatever is chosen, the loss goes down to what can be reached."""
+    loss, model, _ = regression()
+    losses = losses_of(loss, model, OptimizerSettings(name, learning_rate=0.1, weight_decay=0.0), 100)
+    assert losses[-1] < 0.7 * losses[0]
+    solution = regression_floor(regression)
+    assert losses[-1] < solution * 1.1
+
+
+def regression_floor(regression):
+    """The smallest loss that a linear map can reach, by a long run of plain gradient descent."""
+    loss, model, _ = regression()
+    return losses_of(loss, model, OptimizerSettings("sgd", learning_rate=0.3, weight_decay=0.0), 300)[-1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weight_decay_pulls_towards_zero(regression, name):
+    """The widget reaches every optimizer."""
+
+    def weights(decay):
+        loss, model, network = regression()
+        losses_of(loss, model, OptimizerSettings(name, learning_rate=0.05, weight_decay=decay), 5)
+        return network.weight.norm()
+
+    assert weights(0.9) < weights(0.0)
+
+
+def test_the_betas_reach_the_optimizers():
+    """beta1 is AdamW's first beta and the momentum of the others."""
+    network = nn.Linear(2, 2)
+    settings = {"beta1": 0.7, "beta2": 0.8}
+    assert OptimizerSettings("adamw", **settings).optimizers(network)[0].defaults["betas"] == (0.7, 0.8)
+    assert OptimizerSettings("sgd", **settings).optimizers(network)[0].defaults["momentum"] == 0.7
+    muon, adamw = OptimizerSettings("muon", **settings).optimizers(network)
+    assert muon.defaults["momentum"] == 0.7
+    assert adamw.defaults["betas"] == (0.7, 0.8)
+
+
+def test_muon_takes_the_matrices_and_adamw_the_rest():
+    """Each weight is trained exactly once."""
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Linear(4, 5))
+    muon, adamw = OptimizerSettings("muon").optimizers(network)
+    shapes = [sorted(tuple(p.shape) for group in o.param_groups for p in group["params"]) for o in (muon, adamw)]
+    assert shapes == [[(5, 4)], [(2,), (2, 1, 3, 3), (5,)]]
+
+
+def test_muon_alone_where_there_are_only_matrices():
+    """No empty optimizer beside it."""
+    assert len(OptimizerSettings("muon").optimizers(nn.Linear(2, 2, bias=False))) == 1
+
+
+def test_muon_without_matrices_is_refused():
+    """One line that says what to choose instead."""
+    with pytest.raises(ValueError, match="this network has none: choose adamw"):
+        OptimizerSettings("muon").optimizers(nn.Conv2d(1, 1, 3))
+
+
+def test_muon_in_an_older_torch_is_refused(monkeypatch):
+    """requirements.txt allows torch 2.5, which has no Muon."""
+    monkeypatch.delattr(torch.optim, "Muon")
+    with pytest.raises(ValueError, match=r"Muon needs torch 2\.9 or newer"):
+        OptimizerSettings("muon").optimizers(nn.Linear(2, 2))
+
+
+def test_an_unknown_optimizer_is_refused():
+    """From plain Python a name may be anything."""
+    with pytest.raises(ValueError, match="unknown optimizer 'lion': one of adamw"):
+        OptimizerSettings("lion").optimizers(nn.Linear(2, 2))
+
+
+def test_frozen_weights_are_left_out():
+    """A frozen part is not decayed either."""
+    network = nn.Linear(2, 2)
+    network.bias.requires_grad_(False)
+    (optimizer,) = OptimizerSettings("adamw").optimizers(network)
+    assert [parameter.shape for parameter in optimizer.param_groups[0]["params"]] == [(2, 2)]
+
+
+def rates(regression, schedule, steps=10, **settings):
+    loss, model, _ = regression()
+    settings = OptimizerSettings("sgd", learning_rate=0.1, lr_schedule=schedule, **settings)
+    run = Run(loss, model)
+    return [step.metrics["learning_rate"] for step in train(loss, model, settings, steps=steps, run=run)]
+
+
+def test_a_constant_rate_stays(regression):
+    """And does not care for warmup_steps."""
+    assert rates(regression, "constant", warmup_steps=5) == [0.1] * 10
+
+
+def test_warmup_rises_from_zero(regression):
+    """The rate in the metrics is the one that the update was made with."""
+    expected = [0, 0.025, 0.05, 0.075, 0.1, 0.1]
+    assert rates(regression, "constant_with_warmup", 6, warmup_steps=4) == pytest.approx(expected)
+
+
+def test_linear_falls_evenly_to_the_end(regression):
+    """The schedule knows how many updates there will be."""
+    assert rates(regression, "linear", 5) == pytest.approx([0.1, 0.08, 0.06, 0.04, 0.02])
+
+
+def test_cosine_is_half_way_at_half_time(regression):
+    """Slow, fast, slow, and near zero at the end."""
+    found = rates(regression, "cosine", 100)
+    assert found[50] == pytest.approx(0.05)
+    assert found[0] == pytest.approx(0.1)
+    assert 0 < found[-1] < 0.001
+
+
+@pytest.mark.parametrize("schedule", ["cosine_with_restarts", "polynomial"])
+def test_the_other_schedules_go_down_too(regression, schedule):
+    """All names of the widget work."""
+    found = rates(regression, schedule)
+    assert found[0] == pytest.approx(0.1)
+    assert found[-1] < 0.05
+
+
+def test_each_of_two_optimizers_follows_the_schedule():
+    """Muon and its AdamW slow down together."""
+    with global_seed(0):
+        network = nn.Linear(2, 2)
+    settings = OptimizerSettings("muon", lr_schedule="linear")
+    schedulers = [settings.scheduler(optimizer, 10) for optimizer in settings.optimizers(network)]
+    assert [scheduler.get_last_lr() for scheduler in schedulers] == [[1e-4], [1e-4]]
