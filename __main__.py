@@ -9,7 +9,6 @@ import argparse
 import json
 import signal
 import sys
-import textwrap
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from typing import Any
 from . import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, __version__
 from .graph import Executor, WorkflowError, describe, is_prompt, load, object_info, to_prompt, validate
 from .graph.overrides import OverrideError, apply
+from .graph.reference import explained, indented, reference
 from .training.host import EventHost, choose_device, hosted_by
 
 WRONG_INPUT = 2
@@ -70,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (auto)")
     run.add_argument("--traceback", action="store_true", help="show where in the code a run failed")
     nodes.add_argument("node", nargs="?", help="class or display name")
+    nodes.add_argument("--markdown", action="store_true", help="all nodes with all inputs, as docs/nodes.md")
     return top
 
 
@@ -108,6 +109,9 @@ def convert_command(options: argparse.Namespace) -> int:
 
 def nodes_command(options: argparse.Namespace) -> int:
     definitions = object_info(NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS)
+    if options.markdown:
+        print(reference(definitions))
+        return 0
     if options.node is None:
         for name, node in definitions.items():
             print(f"{name:<30} {node['display_name']}\n{indented(node['description'])}")
@@ -117,28 +121,6 @@ def nodes_command(options: argparse.Namespace) -> int:
         raise Refused(f"there is no node {options.node!r}: `comfyui-rollout nodes` lists them")
     print(explained(found[0]))
     return 0
-
-
-def explained(node: dict[str, Any]) -> str:
-    """A node with all its inputs and outputs, for reading."""
-    lines = [f"{node['name']}: {node['display_name']}", indented(node["description"]), "", "inputs"]
-    for group in ("required", "optional"):
-        for name, (kind, *rest) in node["input"].get(group, {}).items():
-            facts = rest[0] if rest else {}
-            known = [f"{word} {facts[word]}" for word in ("default", "min", "max") if word in facts]
-            shown = " | ".join(kind) if isinstance(kind, list) else kind
-            lines.append(f"  {name} ({', '.join([shown, *known])}{', optional' if group == 'optional' else ''})")
-            lines.append(indented(facts.get("tooltip", ""), 6))
-    lines += [
-        "",
-        "outputs",
-        *(f"  {name} ({kind})" for name, kind in zip(node["output_name"], node["output"], strict=True)),
-    ]
-    return "\n".join(lines)
-
-
-def indented(text: str, spaces: int = 4) -> str:
-    return textwrap.fill(text, 100, initial_indent=" " * spaces, subsequent_indent=" " * spaces)
 
 
 def run_command(options: argparse.Namespace) -> int:

@@ -40,6 +40,7 @@ class Job:
     """The events that ComfyUI keeps in its history: start, cached, and how it ended."""
     interrupt: threading.Event = field(default_factory=threading.Event)
     done: threading.Event = field(default_factory=threading.Event)
+    """Set when it is in the history and its clients have been told."""
 
     def __post_init__(self) -> None:
         self.extra_data = {name: value for name, value in self.extra_data.items() if name not in SECRETS}
@@ -67,4 +68,3 @@ class Job:
         """Keep how it ended; what was raised is let go, as its frames hold on to tensors."""
         result.exception = None
         self.ended, self.result = now(), result
-        self.done.set()

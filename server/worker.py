@@ -25,9 +25,9 @@ class Worker:
     """Takes jobs from the queue and runs them, one after another, on a thread of its own."""
 
     def __init__(
-        self, jobs: JobQueue, make_executor: Callable[[], Executor], hosted: Hosted, report: Callable[[Job], Listener]
+        self, jobs: JobQueue, make_executor: Callable[[], Executor], hosted: Hosted, reporter: Callable[[], Listener]
     ) -> None:
-        self._jobs, self._make_executor, self._hosted, self._report = jobs, make_executor, hosted, report
+        self._jobs, self._make_executor, self._hosted, self._reporter = jobs, make_executor, hosted, reporter
         self._executor = make_executor()
         self._forgets = threading.Event()
         self._thread = threading.Thread(target=self._work, name="training", daemon=True)
@@ -50,15 +50,15 @@ class Worker:
             if self._forgets.is_set():
                 self._forgets.clear()
                 self._executor = self._make_executor()
-            result, begun = self._run(job), time.perf_counter()
-            job.end(result)
+            begun, report = time.perf_counter(), self._reporter()
+            job.end(self._run(job, report))
             self._jobs.finish(job)
+            report("executing", {"node": None, "prompt_id": job.id})
+            job.done.set()
             log.info("job %s: %s after %.1f s", job.id, job.status, time.perf_counter() - begun)
-            self._report(job)("executing", {"node": None, "prompt_id": job.id})
-            del job, result
+            del job, report  # nothing of it is held while the thread waits
 
-    def _run(self, job: Job) -> Result:
-        report = self._report(job)
+    def _run(self, job: Job, report: Listener) -> Result:
 
         def listen(kind: str, data: Any) -> None:
             if kind in LASTING:

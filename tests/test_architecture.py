@@ -6,10 +6,10 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
+import tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
 HIDDEN = {"tests", "benchmarks", "build", "dist", "docs"}
@@ -107,7 +107,7 @@ def test_every_folder_with_code_is_a_package():
 
 
 IMPORT = """
-import importlib.util, json, os, sys, threading
+import importlib.util, json, os, pathlib, sys, threading
 import torch
 path, sys.dont_write_bytecode = sys.argv[1], True
 state, threads, loaded = torch.get_rng_state(), threading.active_count(), set(sys.modules)
@@ -124,7 +124,7 @@ after = torch.get_num_threads(), torch.is_grad_enabled(), torch.get_default_dtyp
 assert after == settings, "global settings were changed"
 found = {"nodes": sorted(module.NODE_CLASS_MAPPINGS), "names": sorted(module.NODE_DISPLAY_NAME_MAPPINGS),
          "web": module.WEB_DIRECTORY, "loaded": sorted({n.split(".")[0] for n in set(sys.modules) - loaded})}
-open(sys.argv[2], "w").write(json.dumps(found))
+pathlib.Path(sys.argv[2]).write_text(json.dumps(found))
 """
 
 

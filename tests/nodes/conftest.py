@@ -5,11 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors.torch import load_file
-
 from comfyui_rollout import nodes
 from comfyui_rollout.training.host import Host, Interrupted, hosted_by
 from comfyui_rollout.training.stream import Run, Step
+from safetensors.torch import load_file
 
 torch.set_num_threads(1)  # tiny tensors: more threads only get in each other's way
 

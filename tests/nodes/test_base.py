@@ -1,8 +1,9 @@
+"""What every node promises: names, tooltips, defaults, sockets."""
+
 import json
 from pathlib import Path
 
 import pytest
-
 from comfyui_rollout.nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, NODES
 from comfyui_rollout.nodes.base import StepNode, shown, workflow_metadata
 from comfyui_rollout.training.host import Host
@@ -81,8 +82,7 @@ def test_build_takes_what_is_declared(node):
     import inspect
 
     function = inspect.signature(getattr(node, node.FUNCTION))
-    inputs = {name: None for name in declared(node)} | dict.fromkeys(node.INPUT_TYPES().get("hidden", {}))
-    function.bind(None, **inputs)
+    function.bind(None, **dict.fromkeys([*declared(node), *node.INPUT_TYPES().get("hidden", {})]))
 
 
 CONTRACT = {
@@ -150,7 +150,10 @@ def test_a_step_node_becomes_a_stream():
 
 def test_workflow_metadata_are_texts():
     """What a weights file carries: prompt and workflow as JSON, and nothing where there is nothing."""
-    assert workflow_metadata({"1": {}}, {"workflow": {"nodes": []}}) == {"prompt": '{"1": {}}', "workflow": '{"nodes": []}'}
+    assert workflow_metadata({"1": {}}, {"workflow": {"nodes": []}}) == {
+        "prompt": '{"1": {}}',
+        "workflow": '{"nodes": []}',
+    }
     assert workflow_metadata(None, None) == {}
     assert workflow_metadata({}, {"workflow": None}) == {"prompt": "{}"}
 

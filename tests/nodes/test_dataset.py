@@ -1,8 +1,9 @@
+"""The data-set nodes."""
+
 import pytest
 import torch
-from PIL import Image
-
 from comfyui_rollout.nodes import DigitsDataset, ImageFolderDataset
+from PIL import Image
 
 
 @pytest.fixture

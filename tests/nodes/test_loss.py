@@ -1,6 +1,7 @@
+"""The loss nodes."""
+
 import pytest
 import torch
-
 from comfyui_rollout.diffusion.schedules import DDPM
 from comfyui_rollout.nodes import DiffusionLoss, ReflexFlowLoss
 from comfyui_rollout.training.stream import Run, Step

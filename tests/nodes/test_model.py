@@ -1,12 +1,13 @@
+"""New Model, Load Model, Save Model."""
+
 import json
 
 import pytest
 import torch
-from PIL import Image
-
 from comfyui_rollout.diffusion.schedules import FlowMatching
 from comfyui_rollout.nodes import DigitsDataset, ImageFolderDataset, LoadModel, NewModel, SaveModel
 from comfyui_rollout.training.stream import Run
+from PIL import Image
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -26,9 +27,10 @@ def state(stream, seed=0):
 
 def test_a_new_model_fits_its_data_set(new_model):
     """Size, channels and classes come over the wire; without class_conditional there are no classes."""
-    model = Run(stream := new_model()).value(stream)
+    told, untold = new_model(), new_model(class_conditional=False)
+    model = Run(told).value(told)
     assert (model.latent_shape, model.classes) == ((1, 8, 8), 10)
-    assert Run(stream := new_model(class_conditional=False)).value(stream).classes == 0
+    assert Run(untold).value(untold).classes == 0
 
 
 def test_a_new_model_is_made_once_a_run(new_model):

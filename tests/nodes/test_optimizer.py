@@ -1,18 +1,19 @@
+"""Optimizer Step: whole runs, their bits, their folders, and their ends."""
+
 import json
 from types import SimpleNamespace
 
 import pytest
 import torch
-from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-
 from comfyui_rollout import nodes
 from comfyui_rollout.diffusion.schedules import FlowMatching
 from comfyui_rollout.training import checkpoint
 from comfyui_rollout.training.host import Interrupted
 from comfyui_rollout.training.optimizers import OptimizerSettings
 from comfyui_rollout.training.stream import Run, StepError, Stream
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 EVERY = {"max_step_offset": 2, "probability": 1.0, "step_size": 50.0}
@@ -292,7 +293,9 @@ def test_a_model_of_another_size_is_refused(graph, train, wire):
     larger = wire(nodes.DigitsDataset, batch_size=2, size=16)
     batch = wire(nodes.NoisyBatch, dataset=larger, schedule=wired.schedule)
     loss = wire(nodes.DiffusionLoss, batch=batch, model=wired.model)
-    with pytest.raises(ValueError, match=r"made for 1 x 8 x 8 images, and node .* \(Digits Dataset\) gives 1 x 16 x 16"):
+    with pytest.raises(
+        ValueError, match=r"made for 1 x 8 x 8 images, and node .* \(Digits Dataset\) gives 1 x 16 x 16"
+    ):
         train(SimpleNamespace(loss=loss, model=wired.model))
 
 

@@ -1,10 +1,11 @@
+"""Preview Latents and Plot Metrics."""
+
 import json
 
 import pytest
 import torch
-from PIL import Image
-
 from comfyui_rollout.nodes import PlotMetrics, PreviewLatents
+from PIL import Image
 
 EVERY = {"max_step_offset": 2, "probability": 1.0, "step_size": 50.0}
 

@@ -1,6 +1,7 @@
+"""The Rollout node: off to the bit, in evaluation mode, seen and counted."""
+
 import pytest
 import torch
-
 from comfyui_rollout.nodes import DiffusionLoss, ReflexFlowLoss, Rollout
 from comfyui_rollout.training.stream import Run, Step, StepError
 

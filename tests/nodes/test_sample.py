@@ -1,9 +1,10 @@
+"""Sample Images."""
+
 import pytest
 import torch
-from PIL import Image
-
 from comfyui_rollout.diffusion.schedules import FlowMatching
 from comfyui_rollout.nodes import SampleImages
+from PIL import Image
 
 FEW = {"steps": 2, "count": 1, "labels": "0-2"}
 

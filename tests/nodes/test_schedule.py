@@ -1,6 +1,7 @@
+"""The noise-schedule nodes, and Noisy Batch."""
+
 import pytest
 import torch
-
 from comfyui_rollout.diffusion.schedules import DDPM, FlowMatching
 from comfyui_rollout.nodes import DDPMSchedule, DigitsDataset, FlowMatchingSchedule, NoisyBatch
 

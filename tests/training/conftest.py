@@ -4,13 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
-
 from comfyui_rollout.training.data import Batch, DatasetInfo
 from comfyui_rollout.training.host import Host
 from comfyui_rollout.training.models import UNet
 from comfyui_rollout.training.seeds import global_seed
 from comfyui_rollout.training.stream import Stream
+from torch import nn
 
 torch.set_num_threads(1)  # tiny tensors: more threads only get in each other's way
 

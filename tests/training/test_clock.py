@@ -1,5 +1,6 @@
-import torch
+"""Seconds per node."""
 
+import torch
 from comfyui_rollout.training import clock as module
 from comfyui_rollout.training.clock import Clock
 from comfyui_rollout.training.stream import Run, Step, Stream
@@ -24,7 +25,7 @@ def test_times_of_one_name_add_up_and_reading_starts_anew(monkeypatch):
 
 
 def test_a_node_is_not_charged_for_what_it_pulls(monkeypatch):
-    """"Rollout takes 62% of the step" must not contain the data loading that came before it."""
+    """ "Rollout takes 62% of the step" must not contain the data loading that came before it."""
     watch = Watch(monkeypatch)
 
     def wait(step, seconds, **inputs):

@@ -1,8 +1,9 @@
+"""Which items make up a batch, and reading them ahead."""
+
 import threading
 
 import pytest
 import torch
-
 from comfyui_rollout.training.data import Digits, Loader, items_of_batch, next_batch
 from comfyui_rollout.training.stream import Run, Step, Stream
 
@@ -15,7 +16,7 @@ def batches(count, batch_size, number, seed=0, name="data"):
 def test_each_epoch_holds_every_item_once(count, batch_size):
     """No image is trained more often than another, also where batches cross the end of an epoch."""
     epochs = 4
-    flat = sum(batches(count, batch_size, -(-count * epochs // batch_size)), [])
+    flat = [item for batch in batches(count, batch_size, -(-count * epochs // batch_size)) for item in batch]
     for epoch in range(epochs):
         assert sorted(flat[epoch * count : (epoch + 1) * count]) == list(range(count))
 

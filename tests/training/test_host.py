@@ -1,3 +1,5 @@
+"""Where a run reports to: nobody, our runner, or ComfyUI."""
+
 import sys
 import threading
 from pathlib import Path

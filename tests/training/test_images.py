@@ -1,10 +1,10 @@
+"""Folders of images, as people really have them."""
+
 import logging
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-
 from comfyui_rollout.training.images import (
     ImageFolder,
     caption_of,
@@ -13,6 +13,7 @@ from comfyui_rollout.training.images import (
     read_image,
     to_latents,
 )
+from PIL import Image
 
 
 @pytest.fixture

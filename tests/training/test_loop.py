@@ -1,15 +1,16 @@
+"""The training loop from plain Python: to the bit, and when it ends early."""
+
 from types import SimpleNamespace
 
 import pytest
 import torch
-from diffusers.training_utils import EMAModel
-from torch import nn
-
 from comfyui_rollout.training.host import Interrupted
 from comfyui_rollout.training.loop import Metrics, averaged, train
 from comfyui_rollout.training.optimizers import OptimizerSettings
 from comfyui_rollout.training.seeds import global_seed
 from comfyui_rollout.training.stream import Run, Step, StepError, Stream
+from diffusers.training_utils import EMAModel
+from torch import nn
 
 PLAIN = OptimizerSettings("sgd", learning_rate=0.1, weight_decay=0.0, beta1=0.0)
 

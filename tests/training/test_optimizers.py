@@ -1,11 +1,12 @@
+"""Optimizers and learning-rate schedules."""
+
 import pytest
 import torch
-from torch import nn
-
 from comfyui_rollout.training.loop import train
 from comfyui_rollout.training.optimizers import OptimizerSettings
 from comfyui_rollout.training.seeds import global_seed
 from comfyui_rollout.training.stream import Run
+from torch import nn
 
 NAMES = ["adamw", "adafactor", "sgd", "muon"]
 

@@ -1,6 +1,7 @@
+"""Curves."""
+
 import numpy as np
 import pytest
-
 from comfyui_rollout.training.plots import plot_metrics, smoothed
 
 

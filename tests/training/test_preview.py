@@ -1,9 +1,10 @@
+"""Latents as pictures."""
+
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-
 from comfyui_rollout.diffusion.rollout import noisy_batch
 from comfyui_rollout.diffusion.schedules import FlowMatching
 from comfyui_rollout.training.preview import (

@@ -1,7 +1,8 @@
-from PIL import Image
+"""A host that also keeps what the folder wants."""
 
 from comfyui_rollout.training.recorder import Recorder
 from comfyui_rollout.training.run_folder import RunFolder, read_metrics
+from PIL import Image
 
 
 def recorder(host, tmp_path):

@@ -1,9 +1,10 @@
+"""What a run leaves behind."""
+
 import json
 
 import pytest
-from PIL import Image
-
 from comfyui_rollout.training.run_folder import RunFolder, read_metrics, versions
+from PIL import Image
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
+"""Images from a model, and the labels that people write."""
+
 import pytest
 import torch
-
 from comfyui_rollout.diffusion.schedules import DDPM, FlowMatching
 from comfyui_rollout.diffusion.solvers import SOLVERS, solver
 from comfyui_rollout.training.sampling import parse_labels, sample
-
 
 MEAN, STD = 0.5, 0.3
 

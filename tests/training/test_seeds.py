@@ -1,5 +1,6 @@
-import torch
+"""Random numbers that depend on their name only."""
 
+import torch
 from comfyui_rollout.training import seeds
 
 

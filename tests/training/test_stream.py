@@ -1,8 +1,9 @@
+"""Streams: diamonds, generators, errors, what is kept and what is shown."""
+
 import dataclasses
 
 import pytest
 import torch
-
 from comfyui_rollout.training.host import Interrupted
 from comfyui_rollout.training.stream import Run, Step, StepError, Stream
 

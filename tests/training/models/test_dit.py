@@ -1,6 +1,7 @@
+"""The small diffusion transformer."""
+
 import pytest
 import torch
-
 from comfyui_rollout.training.models import DiT
 from comfyui_rollout.training.seeds import global_seed
 
@@ -25,9 +26,7 @@ def test_timestep_and_label_matter():
     model, x = create(), torch.randn(2, 1, 8, 8)
     told = [(10.0, 1), (900.0, 1), (10.0, 2)]
     with model.evaluating():
-        outputs = [
-            model(x, torch.full((2,), level), {"label": torch.full((2,), label)}) for level, label in told
-        ]
+        outputs = [model(x, torch.full((2,), level), {"label": torch.full((2,), label)}) for level, label in told]
     assert not torch.equal(outputs[0], outputs[1])
     assert not torch.equal(outputs[0], outputs[2])
 

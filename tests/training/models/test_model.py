@@ -1,7 +1,8 @@
-import pytest
-from torch import nn
+"""What every family of networks shares."""
 
+import pytest
 from comfyui_rollout.training.models.model import Model
+from torch import nn
 
 
 class Plain(Model):

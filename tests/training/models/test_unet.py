@@ -1,6 +1,7 @@
+"""The small U-Net."""
+
 import pytest
 import torch
-
 from comfyui_rollout.training.models import UNet
 
 

@@ -1,0 +1,109 @@
+"""The folders that training runs leave behind."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from .files import walk
+from .inside import Outside, inside
+
+FACTS = "run.json"
+QUIET = 60.0
+"""Seconds after which a run that says it is running, in a program that we do not know, is taken for dead."""
+MOST_RUNS = 1000
+
+
+def list_runs(runs: Path, live_since: float | None) -> list[dict[str, Any]]:
+    """The runs below a folder, newest first. ``live_since``: when our running job began (seconds), if there is one."""
+    if not runs.is_dir():
+        return []
+    folders = [path for path in runs.iterdir() if (path / FACTS).is_file() and not path.is_symlink()]
+    folders.sort(key=lambda path: (path / FACTS).stat().st_ctime, reverse=True)
+    listed = [describe_run(path, live_since) for path in folders[:MOST_RUNS]]
+    return sorted(listed, key=lambda run: str(run.get("started", "")), reverse=True)
+
+
+def describe_run(folder: Path, live_since: float | None = None) -> dict[str, Any]:
+    """The facts of run.json, and what there is to see; ``status`` is "stopped" for a run that died unnoticed."""
+    facts = read_facts(folder)
+    if facts.get("status") == "running" and not is_live(folder, live_since):
+        facts["status"] = "stopped"
+    return facts | {
+        "name": folder.name,
+        "has_workflow": (folder / "workflow.json").is_file(),
+        "has_model": (folder / "model").is_dir(),
+        "modified": int(_last_sign(folder) * 1000),
+    }
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def is_live(folder: Path, live_since: float | None) -> bool:
+    """Whether a run that says so really runs: our own job wrote it, or some program wrote to it a moment ago."""
+    if read_facts(folder).get("status") != "running":
+        return False
+    last = _last_sign(folder)
+    return (live_since is not None and last >= live_since) or time.time() - last < QUIET
+
+
+def _last_sign(folder: Path) -> float:
+    return max((path.stat().st_mtime for path in folder.glob("*.json*")), default=0.0)
+
+
+def run_folder(runs: Path, name: str) -> Path:
+    """The folder of a run. Raises Outside for a name that is none, FileNotFoundError if there is no such run."""
+    folder = inside(runs, name)
+    if folder.parent != runs.resolve() or (runs / name).is_symlink():
+        raise Outside(f"{name!r} is not the name of a run")
+    if not (folder / FACTS).is_file():
+        raise FileNotFoundError(folder)
+    return folder
+
+
+def read_rows(folder: Path, after: int, most: int) -> tuple[list[dict[str, Any]], bool]:
+    """Rows of metrics with ``step`` > ``after``, oldest first, at most so many; and whether there are more."""
+    rows: list[dict[str, Any]] = []
+    path = folder / "metrics.jsonl"
+    if not path.is_file():
+        return rows, False
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            try:
+                row = json.loads(line)
+            except ValueError:  # a line that is being written
+                continue
+            if isinstance(row, dict) and row.get("step", -1) > after:
+                if len(rows) == most:
+                    return rows, True
+                rows.append(row)
+    return rows, False
+
+
+def list_files(folder: Path, output: Path) -> list[dict[str, Any]]:
+    """Every file of a run; ``view`` is the query that shows it through /view."""
+    base = output.resolve()
+    files = []
+    for path in walk(folder):
+        facts = path.stat()
+        place = path.parent.relative_to(base).as_posix()
+        files.append(
+            {
+                "path": path.relative_to(folder).as_posix(),
+                "size": facts.st_size,
+                "modified": int(facts.st_mtime * 1000),
+                "view": {"filename": path.name, "subfolder": place, "type": "output"},
+            }
+        )
+    return files
+
+
+def delete_run(folder: Path) -> None:
+    shutil.rmtree(folder)

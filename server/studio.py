@@ -1,0 +1,96 @@
+"""What one server works with; every handler finds it in its application."""
+
+import asyncio
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from aiohttp import web
+
+from ..graph import Executor
+from ..graph.node_class import Classes
+from .audience import Audience
+from .folders import Folders
+from .job import Job
+from .job_queue import JobQueue
+from .logs import Logs
+from .messages import Message
+from .reporter import INTERVAL, Reporter
+from .worker import Hosted, Worker
+
+STUDIO: web.AppKey["Studio"] = web.AppKey("studio")
+
+
+class Studio:
+    """The queue, its training thread and its audience."""
+
+    def __init__(
+        self,
+        mapping: Classes,
+        display_names: Mapping[str, str],
+        folders: Folders,
+        hosted: Hosted,
+        device: str = "cpu",
+        versions: Mapping[str, str] | None = None,
+        interval: float = INTERVAL,
+    ) -> None:
+        self.mapping, self.display_names, self.folders = mapping, display_names, folders
+        self.device, self.versions = device, dict(versions or {})
+        self.audience = Audience()
+        self.jobs = JobQueue(self.announce)
+        self.logs = Logs()
+        self._interval = interval
+        self._worker = Worker(self.jobs, lambda: Executor(mapping), hosted, self._reporter)
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def start(self) -> None:
+        """Begin to work; called on the event loop that will serve the clients."""
+        self._loop = asyncio.get_running_loop()
+        self._worker.start()
+
+    async def stop(self) -> None:
+        """Interrupt the running job and wait until it has saved what it learnt, then say goodbye to everybody."""
+        self.jobs.close()
+        self.jobs.interrupt()
+        await asyncio.to_thread(self._worker.join)
+        await asyncio.sleep(0)  # its last messages are on their way
+        await asyncio.gather(*(client.close() for client in self.audience))
+
+    def free(self) -> None:
+        self._worker.forget()
+
+    def submit(
+        self,
+        prompt: dict[str, Any],
+        outputs: list[str],
+        extra_data: dict[str, Any] | None = None,
+        *,
+        job_id: str | None = None,
+        number: float | None = None,
+        front: bool = False,
+        size: int = 0,
+        observer: Callable[[str, Any], None] | None = None,
+    ) -> Job:
+        """Queue a validated prompt, from any thread. Raises QueueFull."""
+        number = self.jobs.next_number(front) if number is None else number
+        job = Job(number, job_id or str(uuid.uuid4()), prompt, outputs, extra_data or {}, size, observer)
+        self.jobs.put(job)
+        return job
+
+    @property
+    def status(self) -> dict[str, Any]:
+        return {"exec_info": {"queue_remaining": self.jobs.remaining}}
+
+    def announce(self) -> None:
+        """Tell everybody how long the queue is; the frontend then reads the list of jobs anew."""
+        message = Message("status", {"status": self.status})
+        self.on_loop(lambda: self.audience.send(message))
+
+    def on_loop(self, action: Callable[[], None]) -> None:
+        """Do something on the event loop, soon; nothing where there is no loop (any more)."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(action)
+
+    def _reporter(self) -> Reporter:
+        assert self._loop is not None
+        return Reporter(self._loop, self.audience.send, self._interval)
