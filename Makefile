@@ -1,6 +1,7 @@
 # `make` lists the commands.
 PYTHON ?= python3
 BIN := .venv/bin
+BENCHMARKS := graph_overhead quickstart_quality rollout
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: help demo test check format bench clean
@@ -17,14 +18,14 @@ test: .venv/dev ## run all tests
 check: .venv/dev ## formatting, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy .
+	$(BIN)/mypy
 
 format: .venv/dev ## format the code and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 bench: .venv/dev ## run the benchmarks that need no accelerator
-	@status=0; for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || status=1; done; exit $$status
+	@status=0; for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || status=1; done; exit $$status
 
 clean: ## remove the virtual environment and caches
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

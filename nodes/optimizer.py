@@ -17,7 +17,7 @@ from ..training.models import Model
 from ..training.optimizers import OptimizerSettings
 from ..training.recorder import Recorder
 from ..training.run_folder import RunFolder, versions
-from ..training.stream import Run, Step, Stream
+from ..training.stream import Run, Step, StepError, Stream
 from .base import LOSS, MODEL, OPTIMIZER, RUN, SAMPLES, Node, shown, workflow_metadata
 from .inputs import UNIQUE_ID, choice, integer, line, number, seed, wire
 from .model import ModelInfo, saved_model
@@ -256,11 +256,14 @@ class Session:
                 self.run.host.progress(self.node_id, reached, steps)
                 if reached % READ_METRICS_EVERY == 0:
                     self.report()
+                    self.check_loss()
                 if sample_every and reached % sample_every == 0 and reached < steps:
                     self.sample(reached)
                 if checkpoint_every and reached % checkpoint_every == 0 and reached < steps:
                     self.save(self.folder.folder / "checkpoints" / f"step_{reached:06d}")
                 self.run.host.check_interrupted()
+            self.report()
+            self.check_loss()
             self.sample(steps)
         except BaseException:
             self.conclude(reached)
@@ -289,6 +292,15 @@ class Session:
         rows = self.metrics.read()
         if rows:
             self.run.host.metrics(self.node_id, rows)
+
+    def check_loss(self) -> None:
+        """Raises StepError, naming the first step whose loss was not a finite number."""
+        for row in self.folder.rows[-READ_METRICS_EVERY:]:
+            if row["loss"] is None:
+                raise StepError(
+                    f"node {self.node_id} ({OptimizerStep.DISPLAY_NAME}), step {row['step']}: the loss is not a finite "
+                    "number; lower the learning rate, or clip the gradients"
+                )
 
     def sample(self, update: int) -> None:
         if self.samples is None:

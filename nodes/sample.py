@@ -104,6 +104,7 @@ class SampleImages(StepNode):
             steps=steps,
             conditioning={"label": told} if labels else {},
             generator=seeds.generator(seed, "samples"),
+            observe=lambda number, x: step.run.host.check_interrupted(),
         )
         step.show("samples", lambda: self.picture(latents, labels, count))
         return latents

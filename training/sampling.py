@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Generator, Tensor
 
@@ -20,14 +22,18 @@ def sample(
     steps: int,
     conditioning: Conditioning,
     generator: Generator,
+    observe: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
-    """``count`` latents (count, C, H, W) after ``steps`` solver steps; ``conditioning`` is on the model's device."""
+    """``count`` latents (count, C, H, W) after ``steps`` solver steps; ``conditioning`` is on the model's device.
+
+    ``observe(step, x)`` is called before the first step and after each; what it raises ends the sampling.
+    """
     noise = torch.randn(count, *model.latent_shape, generator=generator).to(model.device)
     timestep = schedule.sampling_timesteps(steps)
     grid = timestep[:, None].expand(-1, count)
     x = noise * float(schedule.coefficients(timestep[:1])[1])
     with model.evaluating():
-        return integrate(model, schedule, x, grid, torch.full((count,), steps), conditioning, solve)
+        return integrate(model, schedule, x, grid, torch.full((count,), steps), conditioning, solve, observe)
 
 
 def parse_labels(text: str, classes: int) -> list[int]:

@@ -10,6 +10,7 @@ from comfyui_rollout.diffusion.schedules import FlowMatching
 from comfyui_rollout.training import checkpoint
 from comfyui_rollout.training.host import Interrupted
 from comfyui_rollout.training.optimizers import OptimizerSettings
+from comfyui_rollout.training.run_folder import read_metrics
 from comfyui_rollout.training.stream import Run, StepError, Stream
 from PIL import Image
 from safetensors import safe_open
@@ -244,9 +245,10 @@ def test_a_loss_that_is_no_number_ends_the_run(graph, train, only_run):
     def spoil(step, value):
         return value * float("nan") if step.update == 4 else value
 
-    with pytest.raises(FloatingPointError, match=r"step 4: the loss is nan"):
+    with pytest.raises(StepError, match=r"^node .* \(Optimizer Step\), step 4: the loss is not a finite number"):
         train(with_loss(graph(), spoil), steps=100)
     run = only_run()
+    assert [row["loss"] is None for row in read_metrics(run.folder)[:6]] == [False] * 4 + [True] * 2
     assert run.facts["status"] == "failed"
     assert "step 4" in run.facts["message"]
 

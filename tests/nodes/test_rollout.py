@@ -1,5 +1,7 @@
 """The Rollout node: off to the bit, in evaluation mode, seen and counted."""
 
+import json
+
 import pytest
 import torch
 from comfyui_rollout.nodes import DiffusionLoss, ReflexFlowLoss, Rollout
@@ -106,10 +108,15 @@ def test_the_metrics_say_what_was_rolled_out(graph, pull):
 def test_a_ramp_counts_updates(graph, train):
     """The probability in the metrics goes up with the training step."""
     run = train(graph(rollout={**EVERY, "ramp_steps": 2, "prob_start": 0.2, "prob_end": 1.0}), accumulation=2, steps=4)
-    import json
-
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["rollout_probability"] for row in rows] == pytest.approx([0.2, 0.6, 1.0, 1.0])
+
+
+def test_start_step_counts_updates(graph, train):
+    """With accumulation too: the first rollout comes in update 2, not in pull 2."""
+    run = train(graph(rollout={**EVERY, "start_step": 2}), accumulation=2, steps=4)
+    rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["rollout_share"] > 0 for row in rows] == [False, False, True, True]
 
 
 def test_the_clean_output_is_computed_only_for_whom_it_matters(graph, pull):

@@ -1,0 +1,64 @@
+"""The documentation is complete and true."""
+
+import re
+from pathlib import Path
+
+import pytest
+from comfyui_rollout import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
+from comfyui_rollout.graph import load, object_info, to_prompt, validate
+from comfyui_rollout.graph.reference import inputs_of, reference
+
+ROOT = Path(__file__).parents[1]
+DEFINITIONS = object_info(NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+
+
+def test_every_node_and_option_is_documented():
+    """docs/nodes.md is what the nodes say of themselves: run `comfyui-rollout nodes --markdown` after a change."""
+    page = (ROOT / "docs" / "nodes.md").read_text()
+    assert page == reference(DEFINITIONS) + "\n"
+    for node in DEFINITIONS.values():
+        assert f"`{node['name']}`" in page
+        for name, _, facts, _ in inputs_of(node):
+            assert f"| `{name}` |" in page
+            assert facts["tooltip"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    """Pictures and pages that a page points at are in the repository, and no placeholder is left."""
+    text = page.read_text()
+    assert "{{" not in text
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.name)
+def test_shipped_workflows_are_valid(workflow):
+    """They convert and validate with today's nodes, are named in the README, and say what to change first."""
+    content = load(workflow)
+    validation = validate(to_prompt(content, DEFINITIONS), NODE_CLASS_MAPPINGS)
+    assert validation.error is None
+    assert not validation.node_errors
+    assert f"`{workflow.name}`" in (ROOT / "README.md").read_text()
+    assert any(
+        "Change first" in str(node["widgets_values"]) for node in content["nodes"] if node["type"] == "MarkdownNote"
+    )
+
+
+def test_the_python_of_the_readme_runs(capsys):
+    """The loop from plain Python, as printed, for a few steps; the loss goes down."""
+    (snippet,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    exec(snippet.replace("steps=100", "steps=8").replace("batch_size=64", "batch_size=16").replace("(64,", "(16,"), {})
+    printed = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [int(step) for step, _ in printed] == list(range(8))
+    assert float(printed[-1][1]) < float(printed[0][1])
+
+
+def test_the_makefile_lists_its_commands():
+    """`make` names every command that the README and CI use."""
+    makefile = (ROOT / "Makefile").read_text()
+    for command in ("demo", "test", "check", "bench"):
+        assert re.search(rf"^{command}:.*## ", makefile, re.MULTILINE), command

@@ -1,0 +1,239 @@
+"""The command line, as a user types it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from comfyui_rollout.__main__ import main
+from safetensors import safe_open
+
+ROOT = Path(__file__).parents[1]
+QUICKSTART = ROOT / "workflows" / "quickstart_digits.json"
+SHORT = ["--set", "OptimizerStep.steps=3", "--set", "NewModel.width=8", "--set", "DigitsDataset.batch_size=8"]
+SHORT += ["--set", "SampleImages.steps=2", "--set", "SampleImages.count=1", "--set", "OptimizerStep.preview_every=2"]
+SHORT += ["--set", "Rollout.ramp_steps=0", "--set", "Rollout.probability=1", "--set", "Rollout.max_step_offset=2"]
+
+
+def run_quickstart(output, *more):
+    return main(["run", str(QUICKSTART), "--output", str(output), "--device", "cpu", *SHORT, *more])
+
+
+def the_run(output):
+    (folder,) = (output / "rollout").iterdir()
+    return folder
+
+
+def facts(output):
+    return json.loads((the_run(output) / "run.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    output = tmp_path_factory.mktemp("finished")
+    assert run_quickstart(output, "--seed", "7") == 0
+    return output
+
+
+def test_a_run_leaves_what_the_readme_says(finished):
+    """Every file of the table in README.md is there and holds what it should."""
+    run = the_run(finished)
+    for name in (
+        "workflow.json",
+        "prompt.json",
+        "metrics.jsonl",
+        "loss.png",
+        "run.json",
+        "samples",
+        "rollouts",
+        "model",
+    ):
+        assert (run / name).exists(), name
+    assert any((run / "samples").iterdir())
+    assert any((run / "rollouts").iterdir())
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [0, 1, 2]
+    wanted = {"loss", "loss_flow", "loss_anti_drift", "learning_rate", "rollout_length", "rollout_probability"}
+    assert wanted | {"steps_per_second", "seconds", "drift", "gradient_norm"} <= set(rows[0])
+    assert {"status", "versions", "device", "seed", "command"} <= set(facts(finished))
+    assert facts(finished)["status"] == "finished"
+    assert facts(finished)["seed"] == 7
+
+
+def test_the_weights_bring_the_workflow_back(finished):
+    """The weights file of a run can be dropped on the canvas, and run again from the command line."""
+    weights = the_run(finished) / "model" / "diffusion_pytorch_model.safetensors"
+    with safe_open(weights, "pt") as file:
+        metadata = file.metadata()
+    assert json.loads(metadata["workflow"]) == json.loads(QUICKSTART.read_text())
+    assert main(["validate", str(weights)]) == 0
+
+
+def test_the_same_seed_gives_the_same_weights(finished, tmp_path):
+    """Bit for bit, and another seed gives others."""
+    weights = Path("model", "diffusion_pytorch_model.safetensors")
+
+    def tensors(output):
+        with safe_open(the_run(output) / weights, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+    again, other = tmp_path / "again", tmp_path / "other"
+    assert run_quickstart(again, "--seed", "7") == run_quickstart(other, "--seed", "8") == 0
+    first, second, third = tensors(finished), tensors(again), tensors(other)
+    assert all(first[name].equal(second[name]) for name in first)
+    assert not all(first[name].equal(third[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("OptimizerStep.stps=3", ["stps", "steps"]),
+        ("Rolout.probability=1", ["Rolout", "Rollout"]),
+        ("OptimizerStep.steps=many", ["steps", "many"]),
+        ("Rollout.probability=1.5", ["probability", "1.5"]),
+        ("Rollout.sampler=heun", ["sampler", "heun", "euler"]),
+        ("nonsense", ["nonsense"]),
+    ],
+)
+def test_a_wrong_override_is_one_line(override, words, tmp_path, capsys):
+    """Unknown node, unknown input, wrong type, out of range: exit code 2, and nothing is written."""
+    assert main(["run", str(QUICKSTART), "--output", str(tmp_path / "out"), "--set", override]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert all(word in line for word in words), line
+    assert not (tmp_path / "out").exists()
+
+
+def damaged(tmp_path, change):
+    workflow = json.loads(QUICKSTART.read_text())
+    change(workflow)
+    path = tmp_path / "damaged.json"
+    path.write_text(json.dumps(workflow))
+    return path
+
+
+def node(workflow, kind):
+    return next(node for node in workflow["nodes"] if node["type"] == kind)
+
+
+def cycle(workflow):
+    """Feed the loss' batch from a Preview Latents that is fed by itself."""
+    rollout = node(workflow, "Rollout")
+    link = next(link for link in workflow["links"] if link[3] == rollout["id"] and link[4] == 0)
+    link[1] = rollout["id"]
+
+
+def missing_type(workflow):
+    node(workflow, "Rollout")["type"] = "RolloutOfAnotherPack"
+
+
+def wrong_type(workflow):
+    link = next(link for link in workflow["links"] if link[3] == node(workflow, "Rollout")["id"] and link[4] == 0)
+    link[1] = node(workflow, "RolloutFlowMatchingSchedule")["id"]
+
+
+def out_of_range(workflow):
+    node(workflow, "RolloutOptimizerStep")["widgets_values"][0] = 0
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (cycle, ["cycle", "Rollout"]),
+        (missing_type, ["RolloutOfAnotherPack"]),
+        (wrong_type, ["batch", "ROLLOUT_SCHEDULE"]),
+        (out_of_range, ["steps", "0"]),
+    ],
+)
+def test_a_damaged_workflow_is_refused(change, words, tmp_path, capsys):
+    """A cycle, a missing type, a wrong link, a value out of range: named before anything is loaded."""
+    assert main(["run", str(damaged(tmp_path, change)), "--output", str(tmp_path / "out")]) == 2
+    errors = capsys.readouterr().err
+    assert all(word in errors for word in words), errors
+    assert "Traceback" not in errors
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", ["{", "[1, 2]", '"text"', "", "\x00\xff"])
+def test_a_file_that_is_no_workflow(content, tmp_path, capsys):
+    """One line that names the file."""
+    path = tmp_path / "broken.json"
+    path.write_text(content)
+    assert main(["validate", str(path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "broken.json" in line
+
+
+def test_an_output_folder_that_cannot_be_written(tmp_path, capsys):
+    """The node is named and the remedy said."""
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    assert run_quickstart(blocked) == 1
+    errors = capsys.readouterr().err
+    assert "Optimizer Step" in errors
+    assert "choose another output folder" in errors
+
+
+def test_a_failed_run_names_node_and_step(tmp_path, capsys):
+    """A loss that is not a number ends the run with exit code 1, and run.json says why."""
+    assert run_quickstart(tmp_path, "--set", "Optimizer.learning_rate=10", "--set", "OptimizerStep.clip_norm=0",
+                          "--set", "Optimizer.lr_schedule=constant", "--set", "OptimizerStep.steps=40",
+                          "--set", "ReflexFlowLoss.beta2=1000") == 1  # fmt: skip
+    errors = capsys.readouterr().err
+    assert "Optimizer Step" in errors
+    assert "learning rate" in errors
+    assert facts(tmp_path)["status"] == "failed"
+    assert "learning rate" in facts(tmp_path)["message"]
+
+
+def test_convert_prints_what_runs(capsys, tmp_path):
+    """The converted file is the same graph: it validates, and converts to itself."""
+    assert main(["convert", str(QUICKSTART), "--set", "OptimizerStep.steps=5"]) == 0
+    printed = capsys.readouterr().out
+    prompt = json.loads(printed)
+    assert (
+        next(each for each in prompt.values() if each["class_type"] == "RolloutOptimizerStep")["inputs"]["steps"] == 5
+    )
+    (tmp_path / "api.json").write_text(printed)
+    assert main(["convert", str(tmp_path / "api.json")]) == 0
+    assert json.loads(capsys.readouterr().out) == prompt
+
+
+def test_nodes_lists_and_explains(capsys):
+    """What exists, with inputs; an unknown node is exit code 2."""
+    assert main(["nodes"]) == 0
+    assert "RolloutOptimizerStep" in capsys.readouterr().out
+    assert main(["nodes", "Optimizer Step"]) == 0
+    assert "checkpoint_every (INT, default 0" in capsys.readouterr().out
+    assert main(["nodes", "Nope"]) == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT to a child process")
+def test_ctrl_c_saves_and_exits_with_130(tmp_path):
+    """One ctrl-C: the step is finished, weights and metrics are saved, run.json says interrupted."""
+    command = [sys.executable, "-m", "comfyui_rollout", "run", str(QUICKSTART), "--output", str(tmp_path), *SHORT]
+    child = subprocess.Popen(
+        [*command, "--set", "OptimizerStep.steps=100000"],
+        cwd=ROOT.parent,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        text=True,
+    )
+    try:
+        until = time.monotonic() + 60
+        while not list(tmp_path.glob("rollout/*/metrics.jsonl")):
+            assert child.poll() is None, child.stderr.read()
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        child.send_signal(signal.SIGINT)
+        assert child.wait(30) == 130
+    finally:
+        child.kill()
+        child.communicate()
+    assert facts(tmp_path)["status"] == "interrupted"
+    rows = (the_run(tmp_path) / "metrics.jsonl").read_text().splitlines()
+    assert len(rows) == facts(tmp_path)["steps_done"]
+    assert (the_run(tmp_path) / "model" / "diffusion_pytorch_model.safetensors").is_file()
