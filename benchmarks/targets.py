@@ -51,7 +51,8 @@ class Arm:
     target: str = "original"
     reflexflow: str = "disable"
     start: float = 0.75
-    reference_steps: int = 4
+    reference_steps: int = 2
+    reference_sampler: str = "unipc"
     reference_weights: str = "live"
 
 
@@ -70,11 +71,12 @@ ARMS = {
     "reflexflow": Arm(PLAIN, "original", "enable"),
     "trajectory": trajectory(0.25, 100.0),
     "trajectory_eighth": trajectory(0.125, 100.0),
-    "trajectory_range": trajectory(0.25, 20.0, 200.0),
-    "trajectory_ema": trajectory(0.25, 100.0, reference_weights="ema"),
-    "trajectory_50": trajectory(0.25, 50.0),
     "trajectory_late": trajectory(0.25, 100.0, start=0.9),
-    "trajectory_wide": trajectory(0.25, 50.0, 200.0),
+    "trajectory_half_late": trajectory(0.5, 100.0, start=0.9),
+    "trajectory_range": trajectory(0.25, 20.0, 200.0),
+    "trajectory_50": trajectory(0.25, 50.0),
+    "trajectory_ema": trajectory(0.25, 100.0, reference_weights="ema"),
+    "trajectory_euler_4": trajectory(0.25, 100.0, reference_steps=4, reference_sampler="euler"),
 }
 
 
@@ -86,7 +88,8 @@ def streams(arm: Arm, start_step: int) -> tuple[Stream, Stream]:
     (batch,) = NODES["RolloutNoisyBatch"]().build("noisy", dataset=data, schedule=schedule)
     options = {"max_step_offset": 0, "start_step": start_step, **arm.rollout}
     (batch,) = NODES["Rollout"]().build("rollout", batch, model, "euler", 1, **options)["result"]
-    reference = {"reference_steps": arm.reference_steps, "reference_weights": arm.reference_weights}
+    names = ("reference_steps", "reference_sampler", "reference_weights")
+    reference = {name: getattr(arm, name) for name in names}
     weights = {"alpha": 1.0, "beta1": 1.0, "beta2": 1.0, "objective": "spec", "target": arm.target, **reference}
     (loss,) = NODES["RolloutReflexFlowLoss"]().build("loss", batch, arm.reflexflow, model=model, **weights)
     return loss, model

@@ -49,12 +49,18 @@ def frequency_bands(height: int, width: int, count: int = BANDS) -> Tensor:
 
 
 def statistics(x: Tensor, output: Tensor) -> dict[str, float]:
-    """Over a batch of latents x (B, C, H, W) and the network's output there; waits for the device."""
+    """Over a batch of latents x (B, C, H, W) and the network's output there; waits for the device.
+
+    Raises ValueError where one of them is zero or not finite.
+    """
     power = torch.fft.rfft2(x.float(), norm="ortho").abs().square().mean((0, 1))
     named = {"variance": x.float().var(), "output": output.float().square().mean().sqrt()}
     for number, mask in enumerate(frequency_bands(*x.shape[-2:]).to(x.device)):
         named[f"band_{number + 1}"] = power[mask].mean()
-    return {name: float(value) for name, value in named.items()}
+    found = {name: float(value) for name, value in named.items()}
+    if not all(0 < value < math.inf for value in found.values()):
+        raise ValueError("the model's samples are not finite numbers, or all the same: there is nothing to compare")
+    return found
 
 
 @torch.no_grad()

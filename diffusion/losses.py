@@ -24,6 +24,7 @@ __all__ = [
     "misdirection",
     "per_item",
     "target",
+    "target_weight",
 ]
 
 LossType = Literal["mse", "huber"]
@@ -45,6 +46,24 @@ def target(batch: NoisyBatch, kind: TargetType = "original") -> Tensor:
         drift = (batch.x - batch.teacher_forced) / per_sample(sigma.clamp(min=1e-3), batch.x)
         noise = noise + drift
     return to_target(batch.schedule.prediction, batch.latents, noise, alpha, sigma)
+
+
+def target_weight(batch: NoisyBatch, kind: str) -> Tensor:
+    """How much each item's loss counts (B,), float64 on the CPU; 1 for ``original`` and for items not rolled out.
+
+    The two targets that correct a drift divide it by a distance to the clean end, so that a few items near that end
+    would own the whole loss. ``clean``: the loss counts as at the source level, ``(sigma / sigma_source)**2``, which is
+    all that the rolled-out latents know. ``trajectory``: the error counts where the coarse step lands,
+    ``((t - t') / stride)**2``, which is less than 1 only where that step was cut off at the clean end.
+    """
+    ones = torch.ones_like(batch.timestep)
+    if kind == "clean":
+        (_, sigma), (_, source) = (batch.schedule.coefficients(at) for at in (batch.timestep, batch.source))
+        return torch.where(batch.rolled, (sigma / source.clamp(min=1e-9)) ** 2, ones)
+    if kind == "trajectory":
+        step = torch.minimum(batch.timestep - batch.schedule.clean_timestep, batch.stride)
+        return torch.where(batch.rolled, (step / batch.stride.clamp(min=1e-9)) ** 2, ones)
+    return ones
 
 
 def elementwise(output: Tensor, wanted: Tensor, loss_type: LossType = "mse", huber_c: float = 0.1) -> Tensor:

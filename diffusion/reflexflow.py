@@ -32,16 +32,19 @@ def spec(
     min_sigma: float = 0.01,
     loss_type: LossType = "mse",
     huber_c: float = 0.1,
+    item_weight: Tensor | None = None,
 ) -> tuple[Tensor, Parts]:
     """ReflexFlow on rolled-out latents: ``beta2 * mean(w * error**2) + beta1 * anti_drift``, one forward in all.
 
     ``output`` and ``wanted`` (B, ...) are the network's output at ``batch.x`` and what it should be; w is
-    :func:`frequency_weight`. Items that were not rolled out have the plain loss ``mean(error**2)``, untouched by
-    either beta.
+    :func:`frequency_weight`; ``item_weight`` (B,) is :func:`target_weight`, for the first term. Items that
+    were not rolled out have the plain loss ``mean(error**2)``, untouched by either beta.
     """
     refuse_unless_flow(batch.schedule)
     weight = frequency_weight(output, batch, alpha, fc_norm)
     flow = per_item(weight * elementwise(output, wanted, loss_type, huber_c))
+    if item_weight is not None:
+        flow = flow * per_sample(item_weight, flow)
     drift = anti_drift(output, batch, min_sigma)
     gain = torch.where(batch.rolled, beta2, 1.0).to(flow.device, flow.dtype, non_blocking=True)
     rolled = batch.rolled.nonzero().flatten().to(flow.device, non_blocking=True)

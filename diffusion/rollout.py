@@ -151,7 +151,11 @@ class RolloutPlan:
         batch = len(timestep)
         chosen = torch.rand(batch, generator=generator) < self.probability_at(step)
         lengths = torch.where(chosen, self._lengths(batch, generator), 0)
-        stride = self._strides(batch, generator)
+        return self.place(timestep, schedule, lengths, self.strides(batch, generator))
+
+    @staticmethod
+    def place(timestep: Tensor, schedule: Schedule, lengths: Tensor, stride: Tensor) -> Draw:
+        """Rollouts of these lengths and strides (B,) that end at ``timestep``, cut short at the noisy end."""
         source = (timestep + lengths * stride).clamp(max=schedule.noisy_timestep)
         lengths = ((source - timestep) / stride - 1e-9).ceil().long().clamp(min=0)
         rolled = lengths > 0
@@ -165,7 +169,8 @@ class RolloutPlan:
             share = 1 - share
         return (share * self.max_step_offset).round().long()
 
-    def _strides(self, batch: int, generator: Generator) -> Tensor:
+    def strides(self, batch: int, generator: Generator) -> Tensor:
+        """Timesteps in one rollout step of each item (batch,), float64."""
         if not self.step_size_max:
             return torch.full((batch,), self.step_size, dtype=torch.float64)
         share = torch.rand(batch, generator=generator, dtype=torch.float64)

@@ -9,11 +9,9 @@ from ..training.data import Batch, Dataset, Digits, next_batch
 from ..training.images import ImageFolder, find_images
 from ..training.stream import Step, Stream
 from .base import DATASET, StepNode
+from .inputs import UNIQUE_ID, choice, integer, line, switch
 
-BATCH_SIZE = (
-    "INT",
-    {"default": 64, "min": 1, "max": 4096, "tooltip": "Images per training step. Larger is steadier and slower."},
-)
+BATCH_SIZE = integer(64, 1, 4096, "Images per training step. Larger is steadier and slower.")
 
 
 class DatasetNode(StepNode):
@@ -42,14 +40,10 @@ class DigitsDataset(DatasetNode):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        size = {
-            "default": 8,
-            "min": 8,
-            "max": 64,
-            "step": 8,
-            "tooltip": "Height and width in pixels. The originals are 8x8; larger ones are enlarged smoothly.",
-        }
-        return {"required": {"batch_size": BATCH_SIZE, "size": ("INT", size)}, "hidden": {"unique_id": "UNIQUE_ID"}}
+        size = integer(
+            8, 8, 64, "Height and width in pixels. The originals are 8x8; larger ones are enlarged smoothly.", step=8
+        )
+        return {"required": {"batch_size": BATCH_SIZE, "size": size}, "hidden": UNIQUE_ID}
 
     def build(self, unique_id: str, batch_size: int, size: int) -> tuple[Stream]:
         return self.batches(unique_id, Digits(size), batch_size)
@@ -59,8 +53,9 @@ class ImageFolderDataset(DatasetNode):
     NODE_ID = "RolloutImageFolderDataset"
     DISPLAY_NAME = "Image Folder Dataset"
     DESCRIPTION = (
-        "Your own images. Captions are text files of the same name (cat.png, cat.txt); sub-folders become class "
-        "labels, in alphabetical order. Damaged files are named in the log and left out."
+        "Your own images. Sub-folders become class labels, in alphabetical order. Captions, in text files of the same "
+        "name (cat.png, cat.txt), come along for models that read text; New Model does not. Damaged files are named "
+        "in the log and left out."
     )
     SEARCH_ALIASES = ("image directory", "load images", "training images")
 
@@ -68,51 +63,24 @@ class ImageFolderDataset(DatasetNode):
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "folder": ("STRING", {"default": "", "tooltip": "Folder with the images, sub-folders included."}),
+                "folder": line("", "Folder with the images, sub-folders included."),
                 "batch_size": BATCH_SIZE,
-                "size": (
-                    "INT",
-                    {
-                        "default": 64,
-                        "min": 8,
-                        "max": 4096,
-                        "step": 8,
-                        "tooltip": "Images are resized and cut to this height and width in pixels.",
-                    },
+                "size": integer(64, 8, 4096, "Images are resized and cut to this height and width in pixels.", step=8),
+                "repeats": integer(
+                    1, 1, 10000, "How often each image comes in one epoch. Raise it for a handful of images."
                 ),
-                "repeats": (
-                    "INT",
-                    {
-                        "default": 1,
-                        "min": 1,
-                        "max": 10000,
-                        "tooltip": "How often each image comes in one epoch. Raise it for a handful of images.",
-                    },
+                "crop": choice(
+                    ("center", "random"),
+                    "center",
+                    "Which square of an oblong picture: its middle, or another one each time.",
                 ),
-                "crop": (
-                    ["center", "random"],
-                    {
-                        "default": "center",
-                        "tooltip": "Which square of an oblong picture: its middle, or another one each time.",
-                    },
-                ),
-                "flip": (
-                    "BOOLEAN",
-                    {
-                        "default": False,
-                        "tooltip": "Mirror half of the images left to right. Not for text, digits or a known face.",
-                    },
-                ),
-                "color": (
-                    ["RGB", "L"],
-                    {"default": "RGB", "tooltip": "RGB: three colour channels. L: one channel, greyscale."},
-                ),
-                "background": (
-                    ["white", "black", "gray"],
-                    {"default": "white", "tooltip": "What shows through where an image is transparent."},
+                "flip": switch(False, "Mirror half of the images left to right. Not for text, digits or a known face."),
+                "color": choice(("RGB", "L"), "RGB", "RGB: three colour channels. L: one channel, greyscale."),
+                "background": choice(
+                    ("white", "black", "gray"), "white", "What shows through where an image is transparent."
                 ),
             },
-            "hidden": {"unique_id": "UNIQUE_ID"},
+            "hidden": UNIQUE_ID,
         }
 
     @classmethod

@@ -11,7 +11,7 @@ from ..diffusion import losses, reflexflow
 from ..diffusion.predictions import per_sample
 from ..diffusion.rollout import NoisyBatch, RolloutPlan
 from ..diffusion.schedules import Schedule
-from ..diffusion.solvers import ask, solver
+from ..diffusion.solvers import SOLVERS, ask, solver
 from ..diffusion.trajectory import trajectory_target
 from ..training.loop import averaged
 from ..training.models import Model
@@ -29,7 +29,7 @@ TARGET = choice(
 
 REFERENCE = {
     "reference_steps": integer(
-        4,
+        2,
         1,
         64,
         "trajectory: fine steps of the reference path for each rollout step. More is truer and slower.",
@@ -40,6 +40,12 @@ REFERENCE = {
         "live",
         "trajectory: whose path is the reference, that of the weights in training or of their running average (set "
         "ema_decay in Optimizer Step).",
+        advanced=True,
+    ),
+    "reference_sampler": choice(
+        SOLVERS,
+        "unipc",
+        "trajectory: the solver of the reference path. unipc needs half as many steps as euler for the same path.",
         advanced=True,
     ),
 }
@@ -76,6 +82,9 @@ class DiffusionLoss(StepNode):
             "hidden": UNIQUE_ID,
         }
 
+    def build(self, unique_id: str, **inputs: Any) -> dict[str, Any]:
+        return {"ui": reference_cost(inputs["batch"], inputs), "result": (self.stream(unique_id, inputs),)}
+
     def step(
         self,
         step: Step,
@@ -90,10 +99,21 @@ class DiffusionLoss(StepNode):
         wanted = wanted_output(step, model, batch, target, **reference)
         output = ask(model, batch.x, batch.timestep, batch.conditioning)
         loss = losses.per_item(losses.elementwise(output, wanted, loss_type, huber_c))
+        loss = loss * per_sample(losses.target_weight(batch, target), loss)
         if snr_gamma:
             weight = losses.min_snr_weight(batch.schedule, batch.timestep, snr_gamma)
             loss = loss * per_sample(weight, loss)
         return loss
+
+
+def reference_cost(batch: Stream, inputs: dict[str, Any]) -> dict[str, Any]:
+    """What the trajectory target's fine path will cost, said before it is paid."""
+    plan = next(batch.constants(RolloutPlan), None)
+    if inputs["target"] != "trajectory" or plan is None or not plan.active:
+        return {}
+    calls = solver(inputs.get("reference_sampler", "unipc")).calls
+    most = (plan.max_step_offset + 1) * inputs.get("reference_steps", 2) * calls
+    return {"text": [f"the trajectory's reference takes up to {most} more forward passes per training step"]}
 
 
 def wanted_output(
@@ -101,7 +121,8 @@ def wanted_output(
     model: Model,
     batch: NoisyBatch,
     target: str,
-    reference_steps: int = 4,
+    reference_steps: int = 2,
+    reference_sampler: str = "unipc",
     reference_weights: str = "live",
 ) -> Tensor:
     """What the network shall put out at ``batch.x`` (B, ...), without gradient."""
@@ -111,7 +132,7 @@ def wanted_output(
         raise ValueError("reference_weights is ema: set ema_decay in Optimizer Step, or choose live")
     reference = averaged(step.run, model.network) if reference_weights == "ema" else nullcontext()
     with model.evaluating(), reference:
-        return trajectory_target(model, batch, reference_steps=reference_steps, solve=solver("euler"))
+        return trajectory_target(model, batch, reference_steps=reference_steps, solve=solver(reference_sampler))
 
 
 class ReflexFlowLoss(StepNode):
@@ -184,7 +205,7 @@ class ReflexFlowLoss(StepNode):
             "hidden": UNIQUE_ID,
         }
 
-    def build(self, unique_id: str, batch: Stream, reflexflow: str, **inputs: Any) -> tuple[Stream]:
+    def build(self, unique_id: str, batch: Stream, reflexflow: str, **inputs: Any) -> dict[str, Any]:
         flow = all(schedule.is_flow_matching for schedule in batch.constants(Schedule))
         rolls = any(plan.active for plan in batch.constants(RolloutPlan))
         if reflexflow == "enable" and not flow:
@@ -192,9 +213,17 @@ class ReflexFlowLoss(StepNode):
                 "reflexflow is for flow matching: wire a flow-matching schedule, or choose auto or disable"
             )
         defar = inputs["objective"] == "defar"
+        if defar and rolls and reflexflow != "disable":
+            raise ValueError("objective defar makes its own drift: wire Noisy Batch straight into this loss")
         active = reflexflow == "enable" or (reflexflow == "auto" and flow and (rolls or defar))
+        if active and not defar and inputs["target"] == "trajectory" and inputs["beta1"]:
+            raise ValueError(
+                "target trajectory leads back to the model's own path and beta1 straight to the clean image: set beta1 "
+                "to 0, or choose another target"
+            )
         wants = frozenset({"clean_output"} if active and not defar and inputs["alpha"] else ())
-        return (self.stream(unique_id, {"batch": batch, "active": active, **inputs}, wants=wants),)
+        stream = self.stream(unique_id, {"batch": batch, "active": active, **inputs}, wants=wants)
+        return {"ui": reference_cost(batch, inputs), "result": (stream,)}
 
     def step(
         self,
@@ -205,7 +234,8 @@ class ReflexFlowLoss(StepNode):
         objective: str,
         target: str,
         detach_drift: bool = False,
-        reference_steps: int = 4,
+        reference_steps: int = 2,
+        reference_sampler: str = "unipc",
         reference_weights: str = "live",
         **weights: Any,
     ) -> Tensor:
@@ -213,11 +243,13 @@ class ReflexFlowLoss(StepNode):
             generator = step.generator()
             loss, parts = reflexflow.defar(model, batch, generator=generator, detach_drift=detach_drift, **weights)
         else:
-            wanted = wanted_output(step, model, batch, target, reference_steps, reference_weights)
+            wanted = wanted_output(step, model, batch, target, reference_steps, reference_sampler, reference_weights)
             output = ask(model, batch.x, batch.timestep, batch.conditioning)
+            item_weight = losses.target_weight(batch, target)
             if not active:
-                return losses.per_item(losses.elementwise(output, wanted))
-            loss, parts = reflexflow.spec(output, wanted, batch, **weights)
+                loss = losses.per_item(losses.elementwise(output, wanted))
+                return loss * per_sample(item_weight, loss)
+            loss, parts = reflexflow.spec(output, wanted, batch, item_weight=item_weight, **weights)
         for name, value in parts.items():
             step.report(f"loss_{name}" if value.dim() else name, value)
         return loss

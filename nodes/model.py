@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..diffusion.schedules import Schedule
 from ..training import checkpoint, seeds
 from ..training.data import DatasetInfo
-from ..training.host import choose_device, current_host
+from ..training.host import current_host
 from ..training.models import FAMILIES, Model
 from ..training.stream import Run, Step, Stream
 from .base import DATASET, MODEL, SCHEDULE, Node, StepNode, workflow_metadata
+from .inputs import UNIQUE_ID, choice, integer, line, switch, wire
 
 
 @dataclass(frozen=True)
@@ -41,28 +43,21 @@ class NewModel(StepNode):
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "dataset": (DATASET, {"tooltip": "What it will be trained on: sets size, channels and classes."}),
-                "family": (
-                    list(FAMILIES),
-                    {"default": "unet", "tooltip": "unet: convolutions, learns quickly. dit: a transformer."},
+                "dataset": wire(DATASET, "What it will be trained on: sets size, channels and classes."),
+                "family": choice(list(FAMILIES), "unet", "unet: convolutions, learns quickly. dit: a transformer."),
+                "width": integer(
+                    32,
+                    8,
+                    2048,
+                    "Channels of the first level (unet) or of every layer (dit, a multiple of 32). Doubling it makes "
+                    "four times the weights.",
+                    step=8,
                 ),
-                "width": (
-                    "INT",
-                    {"default": 32, "min": 8, "max": 2048, "step": 8, "tooltip": "Channels of the first level (unet) "
-                     "or of every layer (dit, a multiple of 32). Doubling it makes four times the weights."},
-                ),
-                "depth": (
-                    "INT",
-                    {"default": 2, "min": 1, "max": 48, "tooltip": "Levels (unet: each one halves the image) or "
-                     "layers (dit)."},
-                ),
-                "class_conditional": (
-                    "BOOLEAN",
-                    {"default": True, "tooltip": "Tell the network the class label, so that it can be asked for one."},
-                ),
+                "depth": integer(2, 1, 48, "Levels (unet: each one halves the image) or layers (dit)."),
+                "class_conditional": switch(True, "Tell the network the class label, so that it can be asked for one."),
             },
-            "hidden": {"unique_id": "UNIQUE_ID"},
-        }  # fmt: skip
+            "hidden": UNIQUE_ID,
+        }
 
     def build(
         self, unique_id: str, dataset: Stream, family: str, width: int, depth: int, class_conditional: bool
@@ -80,6 +75,12 @@ class NewModel(StepNode):
     def _create(self, step: Step, family: str, settings: dict[str, int]) -> Model:
         with seeds.global_seed(seeds.derive(step.run.seed, step.node_id, "weights")):
             return FAMILIES[family].create(**settings).to(step.run.device)
+
+
+def refuse_untrained(model: Stream) -> None:
+    """Raises ValueError for a model that has nothing but random weights."""
+    if not model.about.has_weights:
+        raise ValueError("model: this is a new model with random weights; wire the model that Optimizer Step gives")
 
 
 def saved_model(folder: Path, node_id: str, title: str) -> Stream:
@@ -123,11 +124,8 @@ class LoadModel(StepNode):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        folder = {
-            "default": "",
-            "tooltip": "The model's folder, or that of a run: a full path, or one below the output folder.",
-        }
-        return {"required": {"folder": ("STRING", folder)}, "hidden": {"unique_id": "UNIQUE_ID"}}
+        folder = line("", "The model's folder, or that of a run: a full path, or one below the output folder.")
+        return {"required": {"folder": folder}, "hidden": UNIQUE_ID}
 
     @classmethod
     def VALIDATE_INPUTS(cls, folder: str) -> bool | str:
@@ -137,7 +135,8 @@ class LoadModel(StepNode):
             found = find_model_folder(folder)
             checkpoint.check_model_folder(found)
             checkpoint.check_weights(found / checkpoint.WEIGHTS)
-            checkpoint.load_schedule(found)
+            if checkpoint.load_schedule(found) is None:
+                return f"{str(found)!r} has no {checkpoint.SCHEDULE}, so it is not known how it was trained"
         except ValueError as error:
             return str(error)
         return True
@@ -166,13 +165,15 @@ class SaveModel(Node):
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "model": (MODEL, {"tooltip": "The trained model, from Optimizer Step."}),
-                "name": ("STRING", {"default": "rollout_model", "tooltip": "Folder name, below models in the output "
-                         "folder. A number is added, so nothing is overwritten."}),
+                "model": wire(MODEL, "The trained model, from Optimizer Step."),
+                "schedule": wire(SCHEDULE, "Saved beside the weights, for Load Model to give back."),
+                "name": line(
+                    "rollout_model",
+                    "Folder name, below models in the output folder. A number is added, so nothing is overwritten.",
+                ),
             },
-            "optional": {"schedule": (SCHEDULE, {"tooltip": "Saved beside the weights, for Load Model to give back."})},
             "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
-        }  # fmt: skip
+        }
 
     @classmethod
     def VALIDATE_INPUTS(cls, name: str) -> bool | str:
@@ -181,10 +182,11 @@ class SaveModel(Node):
         return True
 
     def build(
-        self, model: Stream, name: str, schedule: Any = None, prompt: Any = None, extra_pnginfo: Any = None
+        self, model: Stream, schedule: Schedule, name: str, prompt: Any = None, extra_pnginfo: Any = None
     ) -> dict[str, Any]:
+        refuse_untrained(model)
         host = current_host()
-        live: Model = Run(model, device=choose_device("cpu"), host=host).value(model)
+        live: Model = Run(model, host=host).value(model)
         folder = checkpoint.free_folder(host.output_folder / "models", name)
         checkpoint.save_model(folder, live, schedule, workflow_metadata(prompt, extra_pnginfo))
         return {"ui": {"text": [str(folder)]}}

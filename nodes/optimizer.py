@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,6 +62,7 @@ class Optimizer(Node):
                     0, 0, 1_000_000, "Steps in which the learning rate rises from zero. Not used by constant."
                 ),
                 "weight_decay": number(0.01, 0.0, 1.0, 0.001, "Pulls weights towards zero."),
+                "num_cycles": integer(3, 1, 1000, "cosine_with_restarts: how often it starts again.", advanced=True),
                 "beta1": number(
                     0.9,
                     0.0,
@@ -105,7 +107,7 @@ class OptimizerStep(Node):
                 "model": wire(MODEL, "The model that is trained, the same that the loss uses."),
                 "optimizer": wire(OPTIMIZER, "How the weights are changed."),
                 "steps": integer(1000, 1, 10_000_000, "Optimizer updates in all."),
-                "seed": seed("Fixes everything random: the same seed on the same machine gives the same weights."),
+                "seed": seed("Fixes everything random: on a CPU, the same seed gives the same weights, bit for bit."),
                 "accumulation": integer(
                     1, 1, 4096, "Batches per update: a larger batch than fits into memory, at the price of time."
                 ),
@@ -189,10 +191,17 @@ def check_that_they_fit(loss: Stream, model: Stream) -> None:
     info: ModelInfo = model.about
     for stream in loss.walk():
         data = stream.about
-        if isinstance(data, DatasetInfo) and (data.channels, data.size) != (info.channels, info.size):
+        if not isinstance(data, DatasetInfo):
+            continue
+        if (data.channels, data.size) != (info.channels, info.size):
             raise ValueError(
                 f"the model is made for {info.channels} x {info.size} x {info.size} images, and node {stream.node_id} "
                 f"({stream.title}) gives {data.channels} x {data.size} x {data.size}"
+            )
+        if info.classes and not 0 < len(data.classes) <= info.classes:
+            raise ValueError(
+                f"the model knows {info.classes} classes, and node {stream.node_id} ({stream.title}) has "
+                f"{len(data.classes)}"
             )
 
 
@@ -229,6 +238,8 @@ class Session:
         self.loss, self.model, self.samples, self.metadata = loss, model, samples, metadata
         self.schedule = next(loss.constants(Schedule), None)
         self.metrics = Metrics(run)
+        self.diverged_at: int | None = None
+        """The first step whose loss was not a finite number."""
 
     def train(
         self,
@@ -266,7 +277,10 @@ class Session:
             self.check_loss()
             self.sample(steps)
         except BaseException:
-            self.conclude(reached)
+            try:
+                self.conclude(reached)
+            except Exception:  # a full disk must not hide why the run ended
+                logging.exception("the run's last state could not be saved")
             raise
         self.conclude(steps)
 
@@ -280,27 +294,29 @@ class Session:
         return "time: " + ", ".join(f"{name} {share:.0%}" for share, name in named if share >= 0.005)
 
     def conclude(self, reached: int) -> None:
-        """The last metrics, the curve, and the model, if there was a step at all."""
+        """The last metrics, the curve, and the model, if there was a step at all and it has not diverged."""
         self.folder.update(steps_done=reached)
         if reached:
             self.report()
             self.folder.update(shares_of_time=self.shares_of_time())
             self.folder.plot()
+        if reached and self.diverged_at is None:
             self.save(self.folder.model_folder)
 
     def report(self) -> None:
         rows = self.metrics.read()
         if rows:
             self.run.host.metrics(self.node_id, rows)
+        for row in rows:
+            if row["loss"] is None and self.diverged_at is None:
+                self.diverged_at = row["step"]
 
     def check_loss(self) -> None:
-        """Raises StepError, naming the first step whose loss was not a finite number."""
-        for row in self.folder.rows[-READ_METRICS_EVERY:]:
-            if row["loss"] is None:
-                raise StepError(
-                    f"node {self.node_id} ({OptimizerStep.DISPLAY_NAME}), step {row['step']}: the loss is not a finite "
-                    "number; lower the learning rate, or clip the gradients"
-                )
+        if self.diverged_at is not None:
+            raise StepError(
+                f"node {self.node_id} ({OptimizerStep.DISPLAY_NAME}), step {self.diverged_at}: the loss is not a "
+                "finite number; lower the learning rate, or clip the gradients"
+            )
 
     def sample(self, update: int) -> None:
         if self.samples is None:

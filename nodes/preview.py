@@ -12,6 +12,7 @@ from ..training.preview import picture_of_latents, picture_of_rollout
 from ..training.run_folder import read_metrics
 from ..training.stream import Step
 from .base import BATCH, RUN, Node, StepNode, shown
+from .inputs import UNIQUE_ID, choice, line, number, switch, wire
 
 
 class PreviewLatents(StepNode):
@@ -30,15 +31,16 @@ class PreviewLatents(StepNode):
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "batch": (BATCH, {"tooltip": "What to look at."}),
-                "show": (
-                    ["x", "latents", "noise", "teacher_forced", "rollout"],
-                    {"default": "x", "tooltip": "x: what the model trains on. latents: the clean images. "
-                     "teacher_forced: perfectly noised. rollout: teacher-forced, rolled-out, difference: three rows."},
+                "batch": wire(BATCH, "What to look at."),
+                "show": choice(
+                    ("x", "latents", "noise", "teacher_forced", "rollout"),
+                    "x",
+                    "x: what the model trains on. latents: the clean images. teacher_forced: perfectly noised. "
+                    "rollout: teacher-forced, rolled-out and difference, one below the other.",
                 ),
             },
-            "hidden": {"unique_id": "UNIQUE_ID"},
-        }  # fmt: skip
+            "hidden": UNIQUE_ID,
+        }
 
     def step(self, step: Step, batch: NoisyBatch, show: str) -> NoisyBatch:
         if show == "rollout":
@@ -60,22 +62,24 @@ class PlotMetrics(Node):
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "run": (RUN, {"tooltip": "The run, from Optimizer Step."}),
-                "metrics": ("STRING", {"default": "loss, learning_rate", "tooltip": "Which numbers, as named in "
-                            "metrics.jsonl: loss, gradient_norm, drift, rollout_probability ..."}),
-                "smoothing": ("FLOAT", {"default": 0.9, "min": 0.0, "max": 0.999, "step": 0.01, "tooltip": "0 draws "
-                              "the curve as measured; 0.99 smooths a lot."}),
-                "log_scale": ("BOOLEAN", {"default": False, "tooltip": "Logarithmic axis: shows late, small changes."}),
+                "run": wire(RUN, "The run, from Optimizer Step."),
+                "metrics": line(
+                    "loss, learning_rate",
+                    "Which numbers, as named in metrics.jsonl: loss, gradient_norm, drift, rollout_probability ...",
+                ),
+                "smoothing": number(0.9, 0.0, 0.999, 0.01, "0 draws the curve as measured; 0.99 smooths a lot."),
+                "log_scale": switch(False, "Logarithmic axis: shows late, small changes."),
             },
-        }  # fmt: skip
+        }
 
     def build(self, run: Path, metrics: str, smoothing: float, log_scale: bool) -> dict[str, Any]:
         rows = read_metrics(run)
         names = [name.strip() for name in metrics.split(",") if name.strip()]
         known = sorted({name for row in rows for name, value in row.items() if isinstance(value, (int, float))})
-        unknown = [name for name in names if name not in known]
-        if unknown or not names:
-            raise ValueError(f"metrics: {', '.join(unknown) or 'none named'}; this run has {', '.join(known)}")
+        drawn = [name for name in names if name in known]
+        if not drawn:
+            raise ValueError(f"metrics: this run has no {metrics!r}, but {', '.join(known)}")
         path = run / "metrics.png"
-        plot_metrics(rows, names, log_scale=log_scale, smoothing=smoothing).save(path)
-        return {"ui": shown(current_host(), path)}
+        plot_metrics(rows, drawn, log_scale=log_scale, smoothing=smoothing).save(path)
+        missing = [f"this run has no {name}" for name in names if name not in known]
+        return {"ui": {"text": missing, **shown(current_host(), path)}}

@@ -20,6 +20,7 @@ from ..training.plots import plot_levels
 from ..training.stream import Run, Step, Stream
 from .base import DATASET, MODEL, SCHEDULE, Node, shown
 from .inputs import choice, integer, seed, wire
+from .model import refuse_untrained
 
 
 class ExposureBiasProbe(Node):
@@ -62,6 +63,7 @@ class ExposureBiasProbe(Node):
         order: int,
         seed: int,
     ) -> dict[str, Any]:
+        refuse_untrained(model)
         host = current_host()
         with training_mode():
             run = Run(model, dataset, seed=seed, device=choose_device(host.device), host=host)

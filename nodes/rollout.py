@@ -6,6 +6,7 @@ from typing import Any
 
 from ..diffusion.rollout import NoisyBatch, RolloutPlan, roll_out
 from ..diffusion.solvers import SOLVERS, Solver, solver
+from ..training.inspection import inspect
 from ..training.models import Model
 from ..training.preview import picture_of_rollout
 from ..training.stream import Step, Stream
@@ -103,30 +104,36 @@ class Rollout(StepNode):
     def build(
         self, unique_id: str, batch: Stream, model: Stream, sampler: str, order: int, **options: Any
     ) -> dict[str, Any]:
+        if any(batch.constants(RolloutPlan)):
+            raise ValueError("batch: these latents were rolled out already; wire Noisy Batch into this Rollout")
         plan, solve = RolloutPlan(**options), solver(sampler, order)
-        inputs = {"batch": batch, "model": model, "plan": plan, "solve": solve}
+        inputs = {"batch": batch, "model": model, "plan": plan, "solve": solve, "sampler": sampler}
         return {"ui": {"text": [estimate(plan, solve, batch)]}, "result": (self.stream(unique_id, inputs),)}
 
-    def step(self, step: Step, batch: NoisyBatch, model: Model, plan: RolloutPlan, solve: Solver) -> NoisyBatch:
+    def step(
+        self, step: Step, batch: NoisyBatch, model: Model, plan: RolloutPlan, solve: Solver, sampler: str
+    ) -> NoisyBatch:
         draw = plan.draw(batch.timestep, batch.schedule, step.update, step.generator())
         want_clean_output = "clean_output" in step.run.wants and batch.schedule.is_flow_matching
         with model.evaluating():
             rolled = roll_out(model, batch, draw, solve, want_clean_output=want_clean_output)
+            inspect(step, batch, model, plan, solve, sampler)
         step.report("rollout_probability", plan.probability_at(step.update))
         step.report("rollout_share", float(rolled.rolled.double().mean()))
         step.report("rollout_length", float(rolled.lengths.double().mean()))
         step.report("drift", rolled.drift)
-        step.show("rollout", lambda: picture_of_rollout(rolled))
+        if plan.active:
+            step.show("rollout", lambda: picture_of_rollout(rolled))
         return rolled
 
 
 def estimate(plan: RolloutPlan, solve: Solver, batch: Stream) -> str:
     """What the rollouts will cost, said before it is paid."""
-    items = next(stream.inputs["batch_size"] for stream in batch.walk() if "batch_size" in stream.inputs)
+    items = next((stream.inputs["batch_size"] for stream in batch.walk() if "batch_size" in stream.inputs), 1)
     cost = plan.forwards(items, solve.calls)
     if not plan.active:
         return "no rollouts: max_step_offset or probability is 0"
     return (
-        f"rollouts take up to {cost.worst} more forward passes per training step, {cost.expected:.1f} on average, "
-        f"for {cost.samples:.0f} items in all (the batch has {items})"
+        f"rollouts take up to {cost.worst} more forward passes per training step, at full probability "
+        f"{cost.expected:.1f} on average with {cost.samples:.0f} items in all (the batch has {items})"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from ..training.preview import picture_of_latents
 from ..training.sampling import parse_labels, sample
 from ..training.stream import Run, Step, Stream
 from .base import MODEL, SAMPLES, SCHEDULE, StepNode, shown
+from .inputs import UNIQUE_ID, choice, integer, line, seed, wire
 
 
 class SampleImages(StepNode):
@@ -37,24 +39,20 @@ class SampleImages(StepNode):
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "model": (MODEL, {"tooltip": "The model to sample from."}),
-                "schedule": (SCHEDULE, {"tooltip": "The noise schedule that it is trained with."}),
-                "steps": ("INT", {"default": 20, "min": 1, "max": 1000, "tooltip": "Solver steps, noise to image."}),
-                "sampler": (list(SOLVERS), {"default": "euler", "tooltip": "The solver that denoises."}),
-                "order": ("INT", {"default": 2, "min": 1, "max": 3, "tooltip": "Order of unipc and dpm; the others "
-                          "ignore it."}),
-                "labels": ("STRING", {"default": "", "tooltip": "Which classes: 0-9, or 1, 3, 5. Empty means all. "
-                           "Not used for a model without classes."}),
-                "count": ("INT", {"default": 4, "min": 1, "max": 256, "tooltip": "Images per class; in all, for a "
-                          "model without classes."}),
-                "seed": ("INT", {"default": 0, "min": 0, "max": 2**53 - 1, "control_after_generate": "fixed",
-                         "tooltip": "Which noise to start from."}),
+                "model": wire(MODEL, "The model to sample from."),
+                "schedule": wire(SCHEDULE, "The noise schedule that it is trained with."),
+                "steps": integer(20, 1, 1000, "Solver steps from noise to image."),
+                "sampler": choice(SOLVERS, "euler", "The solver that denoises."),
+                "order": integer(2, 1, 3, "Order of unipc and dpm; the others ignore it."),
+                "labels": line(
+                    "", "Which classes: 0-9, or 1, 3, 5. Empty means all. Not used for a model without classes."
+                ),
+                "count": integer(4, 1, 256, "Images per class; in all, for a model without classes."),
+                "seed": seed("Which noise to start from."),
             },
-            "optional": {
-                "samples": (SAMPLES, {"tooltip": "Another Sample Images, to be drawn at the same time."}),
-            },
-            "hidden": {"unique_id": "UNIQUE_ID"},
-        }  # fmt: skip
+            "optional": {"samples": wire(SAMPLES, "Another Sample Images, to be drawn at the same time.")},
+            "hidden": UNIQUE_ID,
+        }
 
     def build(
         self, unique_id: str, model: Stream, labels: str, sampler: str, order: int, **inputs: Any
@@ -62,15 +60,18 @@ class SampleImages(StepNode):
         chosen = parse_labels(labels, model.about.classes) if model.about.classes else []
         inputs |= {"model": model, "labels": chosen, "solve": solver(sampler, order)}
         stream = self.stream(unique_id, inputs)
-        ui = self._now(stream) if model.about.has_weights else {}
+        name = f"node_{stream.node_id.replace(':', '-')}_{sampler}_{inputs['steps']}_steps_seed_{inputs['seed']}.png"
+        ui = self._now(stream, name) if model.about.has_weights else {}
         return {"ui": ui, "result": (stream,)}
 
-    def _now(self, stream: Stream) -> dict[str, Any]:
+    def _now(self, stream: Stream, name: str) -> dict[str, Any]:
         host = current_host()
+        # Another Sample Images that is wired in has made its own picture already.
+        alone = replace(stream, inputs={**stream.inputs, "samples": None})
         with training_mode():
-            run = Run(stream, device=choose_device(host.device), host=host)
-            latents = Step(run, 0).value(stream)
-        path = host.output_folder / "samples" / f"{run_name(stream)}.png"
+            run = Run(alone, device=choose_device(host.device), host=host)
+            latents = Step(run, 0).value(alone)
+        path = host.output_folder / "samples" / name
         with whole_or_nothing(path) as unfinished:
             self.picture(latents, stream.inputs["labels"], stream.inputs["count"]).save(unfinished, format="png")
         return shown(host, path)
@@ -108,9 +109,3 @@ class SampleImages(StepNode):
         )
         step.show("samples", lambda: self.picture(latents, labels, count))
         return latents
-
-
-def run_name(stream: Stream) -> str:
-    """A file name that tells the settings apart, so that the same settings overwrite the same picture."""
-    inputs = stream.inputs
-    return f"node_{stream.node_id.replace(':', '-')}_{inputs['steps']}_steps_seed_{inputs['seed']}"

@@ -13,6 +13,7 @@ from ..training.data import Batch
 from ..training.preview import picture_of_latents
 from ..training.stream import Step
 from .base import BATCH, DATASET, SCHEDULE, Node, StepNode
+from .inputs import UNIQUE_ID, choice, number, switch, wire
 
 
 class FlowMatchingSchedule(Node):
@@ -29,38 +30,35 @@ class FlowMatchingSchedule(Node):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        def number(default: float, low: float, high: float, tooltip: str) -> tuple[str, dict[str, Any]]:
-            limits = {"default": default, "min": low, "max": high, "step": 0.01, "advanced": True}
-            return ("FLOAT", {**limits, "tooltip": tooltip})
-
         return {
             "required": {
-                "shift": (
-                    "FLOAT",
-                    {
-                        "default": 1.0,
-                        "min": 0.1,
-                        "max": 20.0,
-                        "step": 0.1,
-                        "tooltip": "Above 1, training and sampling spend more time at high noise. 1 for small images, "
-                        "3 for SD3 at 1024 pixels.",
-                    },
+                "shift": number(
+                    1.0,
+                    0.1,
+                    20.0,
+                    0.1,
+                    "Above 1, training and sampling spend more time at high noise. 1 for small images, 3 for SD3 at "
+                    "1024 pixels.",
                 ),
-                "timestep_sampling": (
-                    ["uniform", "logit_normal", "mode", "beta"],
-                    {
-                        "default": "uniform",
-                        "tooltip": "How often each noise level is trained. logit_normal and mode favour the middle, "
-                        "as SD3 does; beta is shaped by the two beta settings.",
-                    },
+                "timestep_sampling": choice(
+                    ("uniform", "logit_normal", "mode", "beta"),
+                    "uniform",
+                    "How often each noise level is trained. logit_normal and mode favour the middle, as SD3 does; beta "
+                    "is shaped by the two beta settings.",
                 ),
             },
             "optional": {
-                "logit_mean": number(0.0, -5, 5, "Centre of logit_normal: above 0 favours high noise."),
-                "logit_std": number(1.0, 0.01, 5, "Width of logit_normal: small keeps to the middle levels."),
-                "mode_scale": number(1.29, -1, 1.75, "Strength of mode: 0 is uniform."),
-                "beta_alpha": number(1.0, 0.05, 20, "First parameter of beta: above the second favours high noise."),
-                "beta_beta": number(1.0, 0.05, 20, "Second parameter of beta."),
+                "logit_mean": number(
+                    0.0, -5, 5, 0.01, "Centre of logit_normal: above 0 favours high noise.", advanced=True
+                ),
+                "logit_std": number(
+                    1.0, 0.01, 5, 0.01, "Width of logit_normal: small keeps to the middle levels.", advanced=True
+                ),
+                "mode_scale": number(1.29, -1, 1.75, 0.01, "Strength of mode: 0 is uniform.", advanced=True),
+                "beta_alpha": number(
+                    1.0, 0.05, 20, 0.01, "First parameter of beta: above the second favours high noise.", advanced=True
+                ),
+                "beta_beta": number(1.0, 0.05, 20, 0.01, "Second parameter of beta.", advanced=True),
             },
         }
 
@@ -84,46 +82,28 @@ class DDPMSchedule(Node):
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "beta_schedule": (
-                    ["scaled_linear", "linear", "squaredcos_cap_v2"],
-                    {
-                        "default": "scaled_linear",
-                        "tooltip": "scaled_linear: Stable Diffusion. linear: the first DDPM. squaredcos_cap_v2: the "
-                        "cosine schedule.",
-                    },
+                "beta_schedule": choice(
+                    ("scaled_linear", "linear", "squaredcos_cap_v2"),
+                    "scaled_linear",
+                    "scaled_linear: Stable Diffusion. linear: the first DDPM, with betas from 0.0001 to 0.02. "
+                    "squaredcos_cap_v2: the cosine schedule, which has no betas to set.",
                 ),
-                "prediction": (
-                    ["epsilon", "v_prediction", "sample"],
-                    {"default": "epsilon", "tooltip": "What the network puts out: the noise, v, or the clean image."},
+                "prediction": choice(
+                    ("epsilon", "v_prediction", "sample"),
+                    "epsilon",
+                    "What the network puts out: the noise, v, or the clean image.",
                 ),
-                "zero_terminal_snr": (
-                    "BOOLEAN",
-                    {
-                        "default": False,
-                        "tooltip": "Make the last level pure noise, so that very dark and very bright images can be "
-                        "made. Not possible with epsilon.",
-                    },
+                "zero_terminal_snr": switch(
+                    False,
+                    "Make the last level pure noise, so that very dark and very bright images can be made. Not "
+                    "possible with epsilon.",
                 ),
             },
             "optional": {
-                "beta_start": (
-                    "FLOAT",
-                    {"default": 0.00085, "min": 1e-6, "max": 0.1, "step": 1e-5, "tooltip": "First beta of the table.",
-                     "advanced": True},
-                ),
-                "beta_end": (
-                    "FLOAT",
-                    {"default": 0.012, "min": 1e-5, "max": 0.5, "step": 1e-3, "tooltip": "Last beta of the table.",
-                     "advanced": True},
-                ),
+                "beta_start": number(0.00085, 1e-6, 0.02, 1e-5, "First beta of the table.", advanced=True),
+                "beta_end": number(0.012, 1e-5, 0.03, 1e-3, "Last beta of the table.", advanced=True),
             },
-        }  # fmt: skip
-
-    @classmethod
-    def VALIDATE_INPUTS(cls, prediction: Any = None, zero_terminal_snr: Any = None) -> bool | str:
-        if prediction == "epsilon" and zero_terminal_snr is True:
-            return "zero_terminal_snr does not go with epsilon: choose v_prediction or sample"
-        return True
+        }
 
     def build(self, **options: Any) -> tuple[Schedule]:
         return (DDPM(**options),)
@@ -145,10 +125,10 @@ class NoisyBatch(StepNode):
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "dataset": (DATASET, {"tooltip": "Where the clean images come from."}),
-                "schedule": (SCHEDULE, {"tooltip": "How much noise there is at each timestep."}),
+                "dataset": wire(DATASET, "Where the clean images come from."),
+                "schedule": wire(SCHEDULE, "How much noise there is at each timestep."),
             },
-            "hidden": {"unique_id": "UNIQUE_ID"},
+            "hidden": UNIQUE_ID,
         }
 
     def step(self, step: Step, dataset: Batch, schedule: Schedule) -> NoisyLatents:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 
 COOKIE = "rollout_token"
+COOKIE_DAYS = 30
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 PORTS = {"http": 80, "https": 443}
 
@@ -41,8 +42,8 @@ class Access:
     def knows_token(self, given: str | None) -> bool:
         return self.token is None or (given is not None and secrets.compare_digest(given.encode(), self.token.encode()))
 
-    def middleware(self):  # type: ignore[no-untyped-def]
-        """An aiohttp middleware that refuses with 403 or 401 whoever breaks a rule."""
+    def middleware(self) -> Middleware:
+        """Refuses with 403 or 401 whoever breaks a rule."""
 
         @web.middleware
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -50,7 +51,7 @@ class Access:
             if reason:
                 return web.json_response({"error": reason}, status=403)
             query = request.query.get("token")
-            if self.token is not None and query is not None and self.knows_token(query):
+            if self.token is not None and query is not None and self.knows_token(query) and request.method == "GET":
                 return self._remembered(request)
             if not self.knows_token(_given(request)):
                 return _unknown(request)
@@ -69,14 +70,11 @@ class Access:
             return "requests from other origins are refused"
         return None
 
-    def _remembered(self, request: web.Request) -> web.StreamResponse:
-        """Put the token into a cookie. A page is sent on to its address without it, so that it is not passed on."""
-        if request.method == "GET" and "Upgrade" not in request.headers:
-            kept = {name: value for name, value in request.query.items() if name != "token"}
-            reply: web.Response = web.Response(status=303, headers={"Location": str(request.rel_url.with_query(kept))})
-        else:
-            return _unknown(request)
-        reply.set_cookie(COOKIE, self.token or "", httponly=True, samesite="Strict", max_age=30 * 24 * 3600)
+    def _remembered(self, request: web.Request) -> web.Response:
+        """Put the token into a cookie, and send the browser on to its address without it, so that it stays secret."""
+        kept = {name: value for name, value in request.query.items() if name != "token"}
+        reply = web.Response(status=303, headers={"Location": str(request.rel_url.with_query(kept))})
+        reply.set_cookie(COOKIE, self.token or "", httponly=True, samesite="Strict", max_age=COOKIE_DAYS * 24 * 3600)
         return reply
 
 

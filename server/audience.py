@@ -1,5 +1,6 @@
 """All connected browsers."""
 
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from .client import Client
@@ -24,7 +25,7 @@ class Audience:
     def __len__(self) -> int:
         return len(self._clients)
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[Client]:
         return iter(list(self._clients.values()))
 
     @property
@@ -54,3 +55,12 @@ class Audience:
         self.snapshot.note(message)
         for client in self:
             client.send(message)
+
+    def knows(self, sid: str) -> bool:
+        return sid in self._clients
+
+    def send_to(self, sids: Collection[str], message: Message) -> None:
+        """Send a message that is no part of a job to some clients only."""
+        for sid in sids:
+            if sid in self._clients:
+                self._clients[sid].send(message)

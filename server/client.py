@@ -22,7 +22,8 @@ class Client:
         """Whether it announced that it can read previews that say where they belong."""
         self._socket, self._transport = socket, transport
         self._outbox = Outbox()
-        self._has_spoken = False
+        self.has_spoken = False
+        """Whether it has sent its first message."""
 
     def send(self, message: Message) -> None:
         if not self._outbox.put(message):
@@ -40,7 +41,7 @@ class Client:
 
     def hears_flags(self, message: WSMessage) -> bool:
         """Whether this is the announcement of features, which only a client's first message can be."""
-        is_first, self._has_spoken = not self._has_spoken, True
+        is_first, self.has_spoken = not self.has_spoken, True
         if not is_first or message.type is not WSMsgType.TEXT:
             return False
         with contextlib.suppress(ValueError, RecursionError, AttributeError, TypeError):

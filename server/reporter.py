@@ -8,7 +8,7 @@ from typing import Any
 from .messages import Message, Preview
 
 INTERVAL = 0.1
-"""Seconds between two deliveries of progress, previews and metrics: at most ten a second, however fast the steps are."""
+"""Seconds between two deliveries of progress, previews and metrics: ten a second, however fast the steps are."""
 
 METRICS = "rollout.metrics"
 """The message {"node", "rows"} of a curve that grows; rows of one delivery are sent together."""

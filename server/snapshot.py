@@ -5,6 +5,9 @@ from collections.abc import Iterator
 from .messages import Message, Preview
 from .reporter import METRICS
 
+OURS = "rollout."
+"""Messages of our own nodes begin so; of each kind and node the newest is told to late comers."""
+
 MOST_ROWS = 2000
 """Rows of metrics kept a node; beyond it every second one of the older half is dropped, again and again."""
 
@@ -19,6 +22,7 @@ class Snapshot:
         self._kept: dict[str, Message] = {}
         self._previews: dict[str, Preview] = {}
         self._rows: dict[str, list[object]] = {}
+        self._ours: dict[tuple[str, str], Message] = {}
 
     def note(self, message: Message) -> None:
         kind, data = message.kind, message.data
@@ -28,6 +32,8 @@ class Snapshot:
             self._previews[data["node_id"]] = message
         elif kind == METRICS:
             self._add_rows(data["node"], data["rows"])
+        elif kind.startswith(OURS) and isinstance(data, dict) and isinstance(data.get("node"), str):
+            self._ours[kind, data["node"]] = message
         elif kind in ("execution_start", "execution_cached", "progress_state", "executing"):
             self._kept[kind] = message
         if kind == "executing" and data["node"] is None:
@@ -40,10 +46,6 @@ class Snapshot:
             middle = len(known) // 2
             known[:middle] = known[:middle:2]
 
-    @property
-    def executing(self) -> Message | None:
-        return self._kept.get("executing")
-
     def story(self) -> Iterator[Message]:
         """The state of the job and the curves so far, in the order in which a client that was here heard of them."""
         for kind in ("execution_start", "execution_cached", "progress_state", "executing"):
@@ -51,6 +53,7 @@ class Snapshot:
                 yield Message(kind, self._kept[kind].data)
         for node, rows in self._rows.items():
             yield Message(METRICS, {"node": node, "rows": list(rows)})
+        yield from self._ours.values()
 
     def previews(self) -> list[Preview]:
         return list(self._previews.values())

@@ -1,6 +1,7 @@
 """What one server works with; every handler finds it in its application."""
 
 import asyncio
+import threading
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -40,7 +41,7 @@ class Studio:
         self.jobs = JobQueue(self.announce)
         self.logs = Logs()
         self._interval = interval
-        self._worker = Worker(self.jobs, lambda: Executor(mapping), hosted, self._reporter)
+        self._worker = Worker(self.jobs, lambda: Executor(mapping), hosted, self._reporter, self.tell)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self) -> None:
@@ -70,10 +71,12 @@ class Studio:
         front: bool = False,
         size: int = 0,
         observer: Callable[[str, Any], None] | None = None,
+        interrupt: threading.Event | None = None,
     ) -> Job:
         """Queue a validated prompt, from any thread. Raises QueueFull."""
         number = self.jobs.next_number(front) if number is None else number
         job = Job(number, job_id or str(uuid.uuid4()), prompt, outputs, extra_data or {}, size, observer)
+        job.interrupt = interrupt or job.interrupt
         self.jobs.put(job)
         return job
 
@@ -83,8 +86,11 @@ class Studio:
 
     def announce(self) -> None:
         """Tell everybody how long the queue is; the frontend then reads the list of jobs anew."""
-        message = Message("status", {"status": self.status})
-        self.on_loop(lambda: self.audience.send(message))
+        self.tell("status", {"status": self.status})
+
+    def tell(self, kind: str, data: Any) -> None:
+        """Send a message to everybody, from any thread, after all that was told before."""
+        self.on_loop(lambda: self.audience.send(Message(kind, data)))
 
     def on_loop(self, action: Callable[[], None]) -> None:
         """Do something on the event loop, soon; nothing where there is no loop (any more)."""

@@ -25,9 +25,16 @@ class Worker:
     """Takes jobs from the queue and runs them, one after another, on a thread of its own."""
 
     def __init__(
-        self, jobs: JobQueue, make_executor: Callable[[], Executor], hosted: Hosted, reporter: Callable[[], Listener]
+        self,
+        jobs: JobQueue,
+        make_executor: Callable[[], Executor],
+        hosted: Hosted,
+        reporter: Callable[[], Listener],
+        tell: Callable[[str, Any], None],
     ) -> None:
-        self._jobs, self._make_executor, self._hosted, self._reporter = jobs, make_executor, hosted, reporter
+        """``reporter`` makes the listener of a job; ``tell`` sends a message that must not overtake others."""
+        self._jobs, self._make_executor, self._hosted = jobs, make_executor, hosted
+        self._reporter, self._tell = reporter, tell
         self._executor = make_executor()
         self._forgets = threading.Event()
         self._thread = threading.Thread(target=self._work, name="training", daemon=True)
@@ -50,13 +57,13 @@ class Worker:
             if self._forgets.is_set():
                 self._forgets.clear()
                 self._executor = self._make_executor()
-            begun, report = time.perf_counter(), self._reporter()
-            job.end(self._run(job, report))
+            begun = time.perf_counter()
+            job.end(self._run(job, self._reporter()))
             self._jobs.finish(job)
-            report("executing", {"node": None, "prompt_id": job.id})
+            self._tell("executing", {"node": None, "prompt_id": job.id})
             job.done.set()
             log.info("job %s: %s after %.1f s", job.id, job.status, time.perf_counter() - begun)
-            del job, report  # nothing of it is held while the thread waits
+            del job  # nothing of it is held while the thread waits
 
     def _run(self, job: Job, report: Listener) -> Result:
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -175,7 +174,3 @@ def free_folder(parent: Path, name: str) -> Path:
     while (folder := parent / f"{name}_{number:05d}").exists():
         number += 1
     return folder
-
-
-def remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)

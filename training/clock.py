@@ -14,17 +14,18 @@ class Clock:
     """Adds up time by name. On CUDA it records events and reads them when asked, after the device caught up."""
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
-        self.on_device = torch.device(device).type == "cuda"
+        self.device = torch.device(device)
         self.seconds: dict[str, float] = defaultdict(float)
         self.events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
 
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
-        if self.on_device:
+        if self.device.type == "cuda":
+            stream = torch.cuda.current_stream(self.device)
             begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            begin.record()
+            begin.record(stream)
             yield
-            end.record()
+            end.record(stream)
             self.events.append((name, begin, end))
         else:
             begin_time = time.perf_counter()

@@ -41,6 +41,11 @@ class Batch:
         conditioning = {name: value.to(device, non_blocking=True) for name, value in self.conditioning.items()}
         return replace(self, latents=self.latents.to(device, non_blocking=True), conditioning=conditioning)
 
+    def pinned(self) -> Batch:
+        """In memory from which a GPU copies while the program goes on."""
+        conditioning = {name: value.pin_memory() for name, value in self.conditioning.items()}
+        return replace(self, latents=self.latents.pin_memory(), conditioning=conditioning)
+
 
 class Dataset(Protocol):
     """Anything that can hand out items by number."""
@@ -88,8 +93,8 @@ def items_of_batch(count: int, batch_size: int, index: int, seed: int, name: str
 class Loader:
     """Hands out the batch of each step, and reads the next one on a thread while the step is computed."""
 
-    def __init__(self, dataset: Dataset, batch_size: int, seed: int, name: str) -> None:
-        self.dataset, self.batch_size, self.seed, self.name = dataset, batch_size, seed, name
+    def __init__(self, dataset: Dataset, batch_size: int, seed: int, name: str, pin: bool = False) -> None:
+        self.dataset, self.batch_size, self.seed, self.name, self.pin = dataset, batch_size, seed, name, pin
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="rollout-data")
         self.ahead: dict[int, Future[Batch]] = {}
 
@@ -100,10 +105,13 @@ class Loader:
 
     def _read(self, index: int) -> Batch:
         items = items_of_batch(self.dataset.info.count, self.batch_size, index, self.seed, self.name)
-        return self.dataset.batch(items, seeds.generator(self.seed, self.name, "items", index))
+        batch = self.dataset.batch(items, seeds.generator(self.seed, self.name, "items", index))
+        return batch.pinned() if self.pin else batch
 
 
 def next_batch(step: Step, dataset: Dataset, batch_size: int) -> Batch:
     """The step's batch on the run's device."""
-    loader: Loader = step.keep(lambda: Loader(dataset, batch_size, step.run.seed, step.node_id))
+    loader: Loader = step.keep(
+        lambda: Loader(dataset, batch_size, step.run.seed, step.node_id, pin=step.run.device.type == "cuda")
+    )
     return loader.batch(step.index).to(step.run.device)

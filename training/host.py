@@ -32,6 +32,14 @@ class Host:
     def show(self, node_id: str, kind: str, update: int, picture: Image) -> None:
         """A picture of what passes through that node."""
 
+    def frames(
+        self, node_id: str, update: int, sheet: Image, facts: dict[str, Any], files: dict[str, str] | None = None
+    ) -> None:
+        """The rollouts of a few items that are always the same, on one sheet (see inspection.py).
+
+        ``files`` says where they are kept, once they are: ``subfolder`` of the output folder, ``image`` and ``data``.
+        """
+
     def metrics(self, node_id: str, rows: list[dict[str, Any]]) -> None:
         """Finished lines of metrics, oldest first."""
 
@@ -73,6 +81,12 @@ class EventHost(Host):
     def show(self, node_id: str, kind: str, update: int, picture: Image) -> None:
         self._preview(node_id, picture)
 
+    def frames(
+        self, node_id: str, update: int, sheet: Image, facts: dict[str, Any], files: dict[str, str] | None = None
+    ) -> None:
+        if files:
+            self._send("rollout.frames", {"node": node_id, "step": update, **files})
+
     def metrics(self, node_id: str, rows: list[dict[str, Any]]) -> None:
         self._send("rollout.metrics", {"node": node_id, "rows": rows})
 
@@ -95,7 +109,9 @@ class ComfyHost(Host):
         self._new_bar = ProgressBar
 
     def _update(self, node_id: str, value: int | None, maximum: int | None, picture: Image | None) -> None:
-        bar = self._bars.setdefault(node_id, self._new_bar(1, node_id=node_id))
+        if node_id not in self._bars:
+            self._bars[node_id] = self._new_bar(1, node_id=node_id)
+        bar = self._bars[node_id]
         preview = ("JPEG", picture, None) if picture else None
         bar.update_absolute(bar.current if value is None else value, maximum, preview)
 
@@ -108,11 +124,20 @@ class ComfyHost(Host):
     def show(self, node_id: str, kind: str, update: int, picture: Image) -> None:
         self._update(node_id, None, None, picture.convert("RGB"))
 
+    def frames(
+        self, node_id: str, update: int, sheet: Image, facts: dict[str, Any], files: dict[str, str] | None = None
+    ) -> None:
+        if files:
+            self._send("rollout.frames", {"node": node_id, "step": update, **files})
+
     def metrics(self, node_id: str, rows: list[dict[str, Any]]) -> None:
+        self._send("rollout.metrics", {"node": node_id, "rows": rows})
+
+    def _send(self, event: str, data: dict[str, Any]) -> None:
         from server import PromptServer
 
         server = PromptServer.instance  # whose client_id is the browser that queued what runs now
-        server.send_sync("rollout.metrics", {"node": node_id, "rows": rows}, server.client_id)
+        server.send_sync(event, data, server.client_id)
 
     def finish(self, node_id: str) -> None:
         from comfy_execution.progress import get_progress_state
@@ -147,13 +172,20 @@ def current_host() -> Host:
 
 
 def choose_device(name: str) -> str:
-    """``auto`` becomes cuda, mps or cpu, whichever is there; anything else (``cuda:1`` too) must be there."""
+    """``auto`` becomes cuda, mps or cpu, whichever is there; another name is a device that torch knows.
+
+    Raises ValueError where torch knows no such device, or says that it is not there.
+    """
     import torch
 
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return next(device for device, there in available.items() if there)
-    if not available.get(name.split(":")[0]):
+    try:
+        kind = torch.device(name).type
+    except RuntimeError as error:
+        raise ValueError(f"device {name!r} is none that torch knows: choose auto, cpu, cuda or mps") from error
+    if not available.get(kind, True):
         there = ", ".join(device for device, yes in available.items() if yes)
         raise ValueError(f"device {name!r} is not available here: choose auto or one of {there}")
     return name

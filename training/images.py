@@ -116,6 +116,12 @@ class ImageFolder:
         self.size, self.crop, self.flip, self.color, self.background = size, crop, flip, color, background
         paths = find_images(folder)
         classes = tuple(sorted({path.relative_to(folder).parts[0] for path in paths if path.parent != folder}))
+        stray = [path for path in paths if path.parent == folder]
+        if classes and stray:
+            raise ValueError(
+                f"{stray[0]} lies beside the class folders ({', '.join(classes)}), so it has no class: "
+                f"move it and {len(stray) - 1} more into one of them, or all images into one folder"
+            )
         self.damaged: list[str] = []
         self.items = list(self._readable(folder, paths, classes))
         if not self.items:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +31,9 @@ def training_mode() -> Iterator[None]:
 @contextmanager
 def autocast(device: torch.device, precision: Precision) -> Iterator[None]:
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
-    with torch.autocast(device.type, dtype, enabled=precision != "fp32"):
+    # No cache of converted weights: one made in a rollout, without gradient, must not serve the training forward, nor
+    # live weights the averaged ones.
+    with torch.autocast(device.type, dtype, enabled=precision != "fp32", cache_enabled=False):
         yield
 
 
@@ -41,12 +44,14 @@ def averaged(run: Run, network: nn.Module) -> Iterator[None]:
         yield
         return
     parameters = list(network.parameters())
-    run.averaged_weights.store(parameters)
+    live = [parameter.detach().clone() for parameter in parameters]  # on the device: EMAModel's store would wait for it
     run.averaged_weights.copy_to(parameters)
     try:
         yield
     finally:
-        run.averaged_weights.restore(parameters)
+        with torch.no_grad():
+            for parameter, value in zip(parameters, live, strict=True):
+                parameter.copy_(value)
 
 
 @dataclass
@@ -71,24 +76,33 @@ class Trainer:
 
         self.parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self.optimizers = self.settings.optimizers(self.network)
+        if self.precision == "fp16" and len(self.optimizers) > 1:
+            raise ValueError(
+                "muon does not go with fp16, whose overflowing steps must be skipped: choose bf16 or adamw"
+            )
+        if self.settings.warmup_steps > self.steps:
+            raise ValueError(f"warmup_steps ({self.settings.warmup_steps}) is more than all {self.steps} steps")
         self.schedulers = [self.settings.scheduler(optimizer, self.steps) for optimizer in self.optimizers]
         self.scaler = torch.amp.GradScaler(self.run.device.type, enabled=self.precision == "fp16")
         if self.ema_decay:
             self.run.averaged_weights = EMAModel(self.network.parameters(), decay=self.ema_decay)
 
     def update(self, number: int, watched: bool = False) -> Step:
-        """One optimizer update: pull, backward, clip, step. Returns the last pull, with its metrics."""
-        total: Tensor | float = 0.0
+        """One optimizer update: pull, backward, clip, step. Returns the last pull, with the metrics of all of them."""
+        pulls: list[Step] = []
         for pull in range(self.accumulation):
-            last = pull == self.accumulation - 1
-            step = Step(self.run, number * self.accumulation + pull, update=number, watched=watched and last)
+            shown = watched and pull == self.accumulation - 1
+            step = Step(self.run, number * self.accumulation + pull, update=number, watched=shown)
             loss = self._pull(step)
+            step.report("loss", loss)
             with self.run.clock.measure(f"{self.node_id}.backward"):
                 self.scaler.scale(loss / self.accumulation).backward()
-            total = total + loss.detach() / self.accumulation
+            pulls.append(step)
+        step.metrics = mean_of_each([pull.metrics for pull in pulls])
+        if number == 0 and all(parameter.grad is None for parameter in self.parameters):
+            raise ValueError("the loss does not depend on the model that is trained: wire the same model into both")
         with self.run.clock.measure(f"{self.node_id}.optimizer"):
             self._apply(step)
-        step.report("loss", total)
         step.report("learning_rate", self.schedulers[0].get_last_lr()[0])
         for scheduler in self.schedulers:
             scheduler.step()
@@ -112,6 +126,11 @@ class Trainer:
             self.run.averaged_weights.step(self.network.parameters())
 
 
+def mean_of_each(metrics: list[dict[str, Tensor | float]]) -> dict[str, Tensor | float]:
+    """The mean of every number over the pulls of one update."""
+    return {name: sum(each[name] for each in metrics) / len(metrics) for name in metrics[0]}
+
+
 def train(
     loss: Stream,
     model: Stream,
@@ -131,6 +150,7 @@ def train(
         live: Model = run.value(model)
         live.network.train().requires_grad_(True)
         trainer = Trainer(run, loss, live.network, settings, steps, **options)
+    run.clock.read()  # making the model is no part of a step
     for number in range(steps):
         watched = watch_every > 0 and number % watch_every == 0
         # Dropout and the like draw from the global generator: seeded for each step, so that any step can be replayed.
@@ -145,11 +165,18 @@ class Metrics:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.pending: list[tuple[int, dict[str, Tensor | float]]] = []
+        self.timed = 0
+        self.since: float | None = None
+        """When the stretch began whose speed is measured; the very first step, which sets things up, is left out."""
         self.seconds: dict[str, float] = defaultdict(float)
         """Seconds per node since the start."""
 
     def add(self, step: Step) -> None:
         self.pending.append((step.update, step.metrics))
+        if self.since is None:
+            self.since, self.timed = time.perf_counter(), 0
+        else:
+            self.timed += 1
 
     def read(self) -> list[dict[str, Any]]:
         """One row a step, oldest first, with seconds per node and steps per second of the whole stretch.
@@ -167,12 +194,21 @@ class Metrics:
         for name, total in measured.items():
             self.seconds[name] += total
         seconds = {name: total / max(1, len(rows)) for name, total in measured.items()}
-        spent = sum(seconds.values())
+        speed = self._speed()
         for row in rows:
-            row["steps_per_second"] = 1 / spent if spent else 0.0
+            row["steps_per_second"] = speed
             row["seconds"] = seconds
         self.pending.clear()
         return rows
+
+    def _speed(self) -> float | None:
+        """Steps per second of wall time since the last reading, sampling and saving included."""
+        if not self.since or not self.timed:
+            return None
+        now = time.perf_counter()
+        speed = self.timed / (now - self.since)
+        self.since, self.timed = now, 0
+        return speed
 
 
 def finite(value: float) -> float | None:

@@ -26,6 +26,8 @@ class OptimizerSettings:
     lr_schedule: str = "constant"
     """diffusers' name: constant, constant_with_warmup, linear, cosine, cosine_with_restarts, polynomial."""
     warmup_steps: int = 0
+    num_cycles: int = 3
+    """How often cosine_with_restarts starts again."""
 
     def optimizers(self, network: nn.Module) -> list[Optimizer]:
         """One optimizer; two for Muon, which is made for matrices: AdamW takes all other parameters."""
@@ -66,4 +68,10 @@ class OptimizerSettings:
         """The learning rate over ``steps`` updates."""
         from diffusers.optimization import get_scheduler
 
-        return get_scheduler(self.lr_schedule, optimizer, num_warmup_steps=self.warmup_steps, num_training_steps=steps)
+        return get_scheduler(
+            self.lr_schedule,
+            optimizer,
+            num_warmup_steps=self.warmup_steps,
+            num_training_steps=steps,
+            num_cycles=self.num_cycles,
+        )

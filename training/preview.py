@@ -45,7 +45,12 @@ def grid(colours: Tensor, columns: int) -> Image.Image:
     for place, picture in enumerate(colours):
         top, left = place // columns * (height + GAP), place % columns * (width + GAP)
         sheet[:, top : top + height, left : left + width] = picture
-    return Image.fromarray((sheet * 255).round().byte().permute(1, 2, 0).numpy())
+    return to_image(sheet)
+
+
+def to_image(colours: Tensor) -> Image.Image:
+    """Colours (3, H, W) in 0..1 as a picture."""
+    return Image.fromarray((colours * 255).round().byte().permute(1, 2, 0).contiguous().numpy())
 
 
 def labelled(picture: Image.Image, labels: list[str]) -> Image.Image:

@@ -29,6 +29,14 @@ class Recorder(Host):
         if self.host.wants(kind):
             self.host.show(node_id, kind, update, picture)
 
+    def frames(
+        self, node_id: str, update: int, sheet: Image, facts: dict[str, Any], files: dict[str, str] | None = None
+    ) -> None:
+        image, data = self.folder.add_frames(node_id, update, sheet, facts)
+        subfolder = image.parent.relative_to(self.output_folder).as_posix()
+        kept = {"subfolder": subfolder, "image": image.name, "data": data.name}
+        self.host.frames(node_id, update, sheet, facts, kept)
+
     def metrics(self, node_id: str, rows: list[dict[str, Any]]) -> None:
         self.folder.add_metrics(rows)
         self.host.metrics(node_id, rows)

@@ -21,10 +21,10 @@ from typing import Any
 
 from PIL.Image import Image
 
-from .checkpoint import free_folder, remove, writable, write_text
+from .checkpoint import free_folder, writable, write_text
 
-FOLDERS = {"samples": "samples", "rollout": "rollouts"}
-"""Kinds of pictures that are kept, and where."""
+FOLDERS = {"samples": "samples", "rollout": "rollouts", "inspection": "rollouts"}
+"""Kinds of pictures that are kept, and where. ``inspection`` are the frames of recorded rollouts."""
 
 PACKAGES = ("torch", "diffusers", "safetensors", "numpy")
 
@@ -42,7 +42,6 @@ class RunFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.rows: list[dict[str, Any]] = []
         self.facts: dict[str, Any] = {}
 
     @classmethod
@@ -67,7 +66,6 @@ class RunFolder:
         write_text(self.folder / name, json.dumps(content, indent=2))
 
     def add_metrics(self, rows: list[dict[str, Any]]) -> None:
-        self.rows.extend(rows)
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
 
@@ -76,26 +74,34 @@ class RunFolder:
 
     def add_picture(self, kind: str, node_id: str, update: int, picture: Image) -> Path:
         """Keep a picture as ``<kind>/<node>_step_000100.png``; returns where."""
-        folder = self.folder / FOLDERS[kind]
-        folder.mkdir(exist_ok=True)
-        path = folder / f"{node_id.replace(':', '-')}_step_{update:06d}.png"
+        path = self._place(kind, node_id, update).with_suffix(".png")
         picture.save(path)
         return path
+
+    def add_frames(self, node_id: str, update: int, sheet: Image, facts: Mapping[str, Any]) -> tuple[Path, Path]:
+        """Keep the sheet of a recorded rollout and its facts side by side; returns where."""
+        place = self._place("inspection", node_id, update)
+        image, data = place.with_name(f"{place.name}_frames.png"), place.with_name(f"{place.name}_frames.json")
+        sheet.save(image)
+        write_text(data, json.dumps(facts))
+        return image, data
+
+    def _place(self, kind: str, node_id: str, update: int) -> Path:
+        folder = self.folder / FOLDERS[kind]
+        folder.mkdir(exist_ok=True)
+        return folder / f"{node_id.replace(':', '-')}_step_{update:06d}"
 
     def plot(self) -> Path | None:
         """Draw loss.png: the loss and its parts."""
         from .plots import plot_metrics
 
-        names = [name for name in self.rows[-1] if name.startswith("loss")] if self.rows else []
+        rows = read_metrics(self.folder)
+        names = [name for name in rows[-1] if name.startswith("loss")] if rows else []
         if not names:
             return None
         path = self.folder / "loss.png"
-        plot_metrics(self.rows, names).save(path)
+        plot_metrics(rows, names).save(path)
         return path
-
-    def discard(self) -> None:
-        """Remove the folder: for a run that failed before its first step left anything worth keeping."""
-        remove(self.folder)
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

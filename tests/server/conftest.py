@@ -138,19 +138,25 @@ def folders(tmp_path):
 
 
 @pytest.fixture
-def serve(host, folders):
-    """serve(test): run ``await test(client, studio)`` against a server on a free port."""
+def make_studio(host, folders):
+    """make_studio(): the queue, the thread and the audience around the tiny nodes."""
 
     @contextmanager
     def hosted(executor, stop):
         host.executor, host.stop = executor, stop
         yield
 
+    return lambda: Studio(pack(host), {"DummyValue": "A value"}, folders, hosted)
+
+
+@pytest.fixture
+def serve(make_studio):
+    """serve(test): run ``await test(client, studio)`` against a server on a free port."""
+
     def serve(test, **rules):
         async def main():
-            studio = Studio(pack(host), {"DummyValue": "A value"}, folders, hosted)
-            client = TestClient(TestServer(application(studio, Access(**rules))))
-            async with client:
+            studio = make_studio()
+            async with TestClient(TestServer(application(studio, Access(**rules)))) as client:
                 return await test(client, studio)
 
         return asyncio.run(main())

@@ -1,0 +1,71 @@
+"""Training runs, for our extension: list, curves, files, workflow, delete. Files themselves go through /view."""
+
+import asyncio
+
+from aiohttp import web
+
+from ..bodies import BadBody, parse
+from ..plain_json import to_text
+from ..runs import delete_run, describe_run, is_live, list_files, list_runs, read_rows, run_folder
+from ..studio import STUDIO
+
+MOST_ROWS = 20_000
+
+
+def _live_since(request: web.Request) -> float | None:
+    """When the running job began, in seconds."""
+    job = request.app[STUDIO].jobs.running
+    return None if job is None or job.started is None else job.started / 1000
+
+
+async def show_all(request: web.Request) -> web.Response:
+    runs = await asyncio.to_thread(list_runs, request.app[STUDIO].folders.runs, _live_since(request))
+    return web.json_response(text=to_text({"runs": runs}))
+
+
+async def show_one(request: web.Request) -> web.Response:
+    folder = run_folder(request.app[STUDIO].folders.runs, request.match_info["name"])
+    return web.json_response(text=to_text(describe_run(folder, _live_since(request))))
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """Rows after a step (by default all); `more` says that others follow, to be asked for after the last of these."""
+    folder = run_folder(request.app[STUDIO].folders.runs, request.match_info["name"])
+    try:
+        after, most = int(request.query.get("after", -1)), int(request.query.get("limit", MOST_ROWS))
+    except ValueError:
+        raise BadBody("after and limit must be whole numbers") from None
+    rows, more = await asyncio.to_thread(read_rows, folder, after, max(1, min(most, MOST_ROWS)))
+    return web.json_response(text=to_text({"rows": rows, "more": more}))
+
+
+async def files(request: web.Request) -> web.Response:
+    folders = request.app[STUDIO].folders
+    folder = run_folder(folders.runs, request.match_info["name"])
+    return web.json_response({"files": await asyncio.to_thread(list_files, folder, folders.output)})
+
+
+async def workflow(request: web.Request) -> web.Response:
+    """The workflow of a run, for the canvas."""
+    folder = run_folder(request.app[STUDIO].folders.runs, request.match_info["name"])
+    found = parse((folder / "workflow.json").read_bytes())
+    return web.json_response(text=to_text(found))
+
+
+async def delete(request: web.Request) -> web.Response:
+    """Remove a run with all it left behind; refused (409) while it is running."""
+    folder = run_folder(request.app[STUDIO].folders.runs, request.match_info["name"])
+    if is_live(folder, _live_since(request)):
+        return web.json_response({"error": "the run is still going; stop it first"}, status=409)
+    await asyncio.to_thread(delete_run, folder)
+    return web.Response(status=204)
+
+
+ROUTES = (
+    ("GET", "/rollout/runs", show_all),
+    ("GET", "/rollout/runs/{name}", show_one),
+    ("GET", "/rollout/runs/{name}/metrics", metrics),
+    ("GET", "/rollout/runs/{name}/files", files),
+    ("GET", "/rollout/runs/{name}/workflow", workflow),
+    ("DELETE", "/rollout/runs/{name}", delete),
+)

@@ -1,0 +1,41 @@
+"""Our workflows as templates."""
+
+import re
+
+from aiohttp import web
+
+from ..files import send_file
+from ..inside import inside
+from ..studio import STUDIO
+from ..templates import index, names, placeholder
+
+PACK = "comfyui-rollout"
+THUMBNAIL = re.compile(r"(.+?)(-\d)?\.jpg")
+
+
+async def listed_by_pack(request: web.Request) -> web.Response:
+    """Nothing: ours are in the index, with titles and pictures, and would be shown twice."""
+    return web.json_response({})
+
+
+async def show(request: web.Request) -> web.StreamResponse:
+    """The index in any language, a workflow, or its thumbnail."""
+    name, folder = request.match_info["name"], request.app[STUDIO].folders.workflows
+    if re.fullmatch(r"index(\.[\w-]+)?\.json", name):
+        return web.json_response(index(folder))
+    if name == "index_logo.json":
+        return web.json_response({})
+    thumbnail = THUMBNAIL.fullmatch(name)
+    if thumbnail and thumbnail[1] in names(folder):
+        path = inside(folder, f"{thumbnail[1]}.jpg")
+        if path.is_file():
+            return send_file(path)
+        return web.Response(body=placeholder(thumbnail[1]), content_type="image/jpeg")
+    return send_file(inside(folder, name))
+
+
+ROUTES = (
+    ("GET", "/workflow_templates", listed_by_pack),
+    ("GET", f"/workflow_templates/{PACK}/{{name}}", show),
+    ("GET", "/templates/{name}", show),
+)

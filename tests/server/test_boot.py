@@ -1,0 +1,146 @@
+"""What the frontend asks for when it starts, in the order in which it was seen to."""
+
+import pytest
+from comfyui_rollout.server import CannotServe, Folders, frontend_folder
+
+BOOT = [
+    "/", "/user.css", "/api/userdata/user.css", "/api/features", "/api/users", "/api/system_stats", "/api/settings",
+    "/api/userdata?dir=workflows&recurse=true&split=false&full_info=true",
+    "/api/userdata?dir=subgraphs&recurse=true&split=false&full_info=true", "/api/i18n", "/api/extensions",
+    "/api/userdata/comfy.templates.json", "/api/userdata/workflows%2F.index.json", "/api/object_info",
+    "/api/object_info/DummyValue", "/api/global_subgraphs", "/api/node_replacements",
+    "/api/jobs?status=in_progress,pending&limit=200&offset=0", "/api/jobs?status=completed,failed,cancelled&limit=64",
+    "/internal/folder_paths", "/api/experiment/models", "/api/experiment/models/checkpoints", "/api/embeddings",
+    "/api/workflow_templates", "/templates/index.json", "/templates/index.de.json", "/templates/index_logo.json",
+    "/internal/logs", "/internal/logs/raw", "/api/prompt", "/api/queue", "/api/history", "/api/v2/userdata?path=",
+    "/rollout/runs", "/internal/files/output", "/internal/files/input",
+]  # fmt: skip
+
+
+def test_every_url_of_the_start(serve):
+    """Nothing is missing: not one 404 in the browser's console."""
+
+    async def check(client, studio):
+        for path in BOOT:
+            reply = await client.get(path, headers={"Comfy-User": ""})
+            assert reply.status == 200, path
+            if path not in ("/", "/user.css", "/api/userdata/user.css"):
+                await reply.json()
+        for path in ("/users", "/settings", "/extensions", "/object_info", "/jobs", "/ws"):
+            assert (await client.get(path)).status == (await client.get(f"/api{path}")).status
+
+    serve(check)
+
+
+def test_fields_that_the_frontend_needs(serve):
+    """The four calls without which it does not start, and the statistics."""
+
+    async def check(client, studio):
+        async def get(path):
+            return await (await client.get(path)).json()
+
+        assert await get("/api/users") == {"storage": "server", "migrated": True}
+        nodes = await get("/api/object_info")
+        assert nodes["DummyValue"]["display_name"] == "A value"
+        assert set(nodes) == {"DummyValue", "DummySink", "DummyFail"}
+        system = await get("/api/system_stats")
+        assert isinstance(system["system"]["argv"], list)
+        assert {"name", "type", "index", "vram_total", "vram_free", "torch_vram_total", "torch_vram_free"} <= set(
+            system["devices"][0]
+        )
+        assert (await get("/api/jobs"))["pagination"] == {"offset": 0, "limit": 1000, "total": 0, "has_more": False}
+
+    serve(check)
+
+
+def test_settings(serve):
+    """Settings are kept between servers; the tutorial stays undone, so that a fresh browser sees our templates."""
+
+    async def change(client, studio):
+        assert (await client.get("/api/settings")).status == 200
+        for name, value in (("Comfy.TutorialCompleted", "true"), ("Comfy.ColorPalette", '"light"'), ("a.b", "[1]")):
+            reply = await client.post(f"/api/settings/{name}", data=value)
+            assert (reply.status, await reply.text()) == (200, "")
+        await client.post("/api/settings", data='{"Comfy.Locale": "de", "Comfy.TutorialCompleted": true}')
+
+    async def check(client, studio):
+        kept = await (await client.get("/api/settings")).json()
+        assert kept["Comfy.ColorPalette"] == "light"
+        assert kept["Comfy.Locale"] == "de"
+        assert "Comfy.TutorialCompleted" not in kept
+        assert kept["Comfy.Notification.ShowVersionUpdates"] is False
+        assert await (await client.get("/api/settings/a.b")).json() == [1]
+        assert await (await client.get("/api/settings/unknown")).json() is None
+
+    serve(change)
+    serve(check)
+
+
+def test_extension_and_help(serve, folders):
+    """Our modules are listed and served as modules; a help page is found in the reader's language or the one it has."""
+    (folders.web / "docs").mkdir(parents=True)
+    (folders.web / "lib").mkdir()
+    (folders.web / "extension.js").write_text("export {}")
+    (folders.web / "lib" / "chart.js").write_text("export {}")
+    (folders.web / "docs" / "Rollout.md").write_text("# Rollout")
+
+    async def check(client, studio):
+        modules = await (await client.get("/api/extensions")).json()
+        assert modules == [f"/extensions/comfyui-rollout/{name}" for name in ("extension.js", "lib/chart.js")]
+        for module in modules:
+            assert (await client.get(module)).content_type == "text/javascript"
+        for page in ("/extensions/comfyui-rollout/docs/Rollout/en.md", "/extensions/comfyui-rollout/docs/Rollout.md",
+                     "/docs/Rollout/en.md", "/docs/Rollout.md"):  # fmt: skip
+            reply = await client.get(page)
+            assert (reply.content_type, await reply.text()) == ("text/markdown", "# Rollout")
+        for page in ("docs/DummyValue/en.md", "docs/DummyValue.md"):
+            reply = await client.get(f"/extensions/comfyui-rollout/{page}")
+            assert (reply.status, await reply.text()) == (200, "")
+        for missing in ("none.js", "docs/None.md", "docs/None/en.md"):
+            assert (await client.get(f"/extensions/comfyui-rollout/{missing}")).status == 404
+
+    serve(check)
+
+
+def test_logs(serve, browse, queue, prompt):
+    """The log's lines can be read, and are sent to clients that subscribed."""
+
+    async def check(client, studio):
+        browser = await browse(client)
+        reply = await client.patch("/internal/logs/subscribe", json={"enabled": True, "clientId": "probe1"})
+        assert reply.status == 200
+        await queue(client, prompt)
+        _, data = (await browser.until("logs"))[-1]
+        assert "completed" in data["entries"][0]["m"]
+        assert (await (await client.get("/internal/logs/raw")).json())["entries"] == data["entries"]
+        assert data["entries"][0]["m"] in await (await client.get("/internal/logs")).json()
+
+    serve(check)
+
+
+def test_the_real_frontend(serve, folders):
+    """The installed frontend's page and every asset that it names are there, as types that a browser accepts."""
+    import re
+
+    try:
+        real = frontend_folder()
+    except CannotServe as error:
+        pytest.skip(str(error))
+    folders.__dict__["frontend"] = real
+    assert isinstance(folders, Folders)
+
+    async def check(client, studio):
+        reply = await client.get("/")
+        assert reply.headers["Cache-Control"] == "no-store, must-revalidate"
+        page = await reply.text()
+        named = set(re.findall(r'(?:src|href)="\.?/?((?!http)[^"]+)"', page))
+        assert len(named) >= 6
+        for name in named:
+            reply = await client.get(f"/{name}")
+            assert reply.status == 200, name
+            expected = {".js": "text/javascript", ".css": "text/css"}
+            assert reply.content_type == expected.get(name[name.rfind(".") :], reply.content_type), name
+        for name in ("scripts/app.js", "scripts/api.js"):  # what extensions import
+            assert (await client.get(f"/{name}")).content_type == "text/javascript"
+
+    serve(check)

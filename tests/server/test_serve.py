@@ -1,0 +1,54 @@
+"""Ports, addresses, and a server beside something else."""
+
+import json
+import socket
+import urllib.request
+
+import pytest
+from comfyui_rollout.server import CannotServe, address_of, application, listening_socket, serving
+from comfyui_rollout.server import serve as serve_module
+
+
+def test_a_taken_port():
+    """One line that says what to do."""
+    with listening_socket("127.0.0.1", 0) as opened:
+        port = opened.getsockname()[1]
+        with pytest.raises(CannotServe, match=f"port {port} is in use: choose another one with --port"):
+            listening_socket("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("address", ["no.such.host.invalid", "203.0.113.1"])
+def test_an_address_that_is_not_ours(address):
+    with pytest.raises(CannotServe, match=address):
+        listening_socket(address, 0)
+
+
+def test_no_frontend(monkeypatch):
+    """The missing package is named with the command that installs it."""
+    monkeypatch.setattr(serve_module, "FRONTEND", "no_such_package")
+    with pytest.raises(CannotServe, match=r'pip install "comfyui-rollout\[standalone\]"'):
+        serve_module.frontend_folder()
+
+
+def test_addresses_to_open():
+    with listening_socket("0.0.0.0", 0) as opened:
+        port = opened.getsockname()[1]
+        assert address_of(opened) == f"http://127.0.0.1:{port}/"
+        assert address_of(opened, "t") == f"http://127.0.0.1:{port}/?token=t"
+    if socket.has_ipv6:
+        with listening_socket("::1", 0) as opened:
+            assert address_of(opened).startswith("http://[::1]:")
+
+
+def test_beside_something_else(make_studio, prompt):
+    """A server on a thread of its own: a job that is submitted from here runs there, with somebody listening."""
+    studio = make_studio()
+    heard = []
+    with listening_socket("127.0.0.1", 0) as opened, serving(application(studio), opened):
+        job = studio.submit(prompt, ["2"], observer=lambda kind, data: heard.append(kind))
+        assert job.done.wait(20)
+        with urllib.request.urlopen(f"{address_of(opened)}api/jobs", timeout=10) as reply:
+            assert json.load(reply)["jobs"][0]["id"] == job.id
+    assert job.status == "completed"
+    assert heard[0] == "execution_start"
+    assert heard[-1] == "execution_success"

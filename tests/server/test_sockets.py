@@ -1,0 +1,215 @@
+"""Browsers come, go, lag and die; the training goes on."""
+
+import asyncio
+import json
+import socket as sockets
+import time
+
+from comfyui_rollout.server.messages import Message
+from comfyui_rollout.server.outbox import BEHIND, MOST_LASTING, MOST_REPLACEABLE, Outbox
+from comfyui_rollout.server.reporter import Reporter
+from comfyui_rollout.server.snapshot import MOST_ROWS, Snapshot
+
+
+def test_late_joiner(serve, host, browse, queue, prompt):
+    """Who comes late hears which job runs, its state, the curve so far and the newest pictures."""
+    host.rows = 5
+
+    async def check(client, studio):
+        first = await browse(client)
+        host.gate.clear()
+        reply = await queue(client, prompt)
+        await first.until("dummy.event")
+        late = await browse(client, "late")
+        await late.announce()  # not the first message: it changes nothing
+        told = [*late.welcome, *await late.until("BIN 4")]
+        kinds = [kind for kind, _ in told]
+        expected = ["status", "execution_start", "execution_cached", "progress_state", "executing", "rollout.metrics"]
+        assert kinds == [*expected, "feature_flags", "BIN 4"]
+        about = dict(told)
+        assert about["status"]["status"]["exec_info"]["queue_remaining"] == 1
+        assert about["progress_state"]["nodes"]["1"]["state"] == "running"
+        assert about["rollout.metrics"] == {"node": "1", "rows": [{"step": row, "loss": 1.0} for row in range(5)]}
+        assert all(data["prompt_id"] == reply["prompt_id"] for _, data in told if "prompt_id" in data)
+        host.gate.set()
+        for browser in (first, late):
+            assert "execution_success" in dict(await browser.until_done())
+        idle = await browse(client, "idle")
+        assert [kind for kind, _ in idle.welcome] == ["status", "feature_flags"]
+
+    serve(check)
+
+
+def test_everybody_watches(serve, browse, queue, prompt):
+    """Every browser hears all of a job, whoever queued it."""
+
+    async def check(client, studio):
+        browsers = [await browse(client, f"browser{number}") for number in range(5)]
+        await queue(client, prompt, client_id="browser0")
+        heard = [[kind for kind, _ in await browser.until_done()] for browser in browsers]
+        assert all(kinds == heard[0] for kinds in heard)
+        assert {"progress_state", "BIN 4", "executed", "execution_success"} <= set(heard[0])
+
+    serve(check)
+
+
+def test_reconnect(serve, host, browse, queue, prompt):
+    """The same client again replaces its old socket, and goes on where the job is."""
+
+    async def check(client, studio):
+        old = await browse(client)
+        host.gate.clear()
+        await queue(client, prompt)
+        await old.until("dummy.event")
+        new = await browse(client)
+        assert [data["node"] for kind, data in new.welcome if kind == "executing"] == ["1"]
+        assert len(studio.audience) == 1
+        assert (await old.socket.receive()).type.name in ("CLOSED", "CLOSE", "ERROR")
+        host.gate.set()
+        await new.until_done()
+
+    serve(check)
+
+
+def test_a_closed_browser_stops_nothing(serve, host, browse, queue, prompt):
+    """A run whose browser is gone ends as if it were there."""
+
+    async def check(client, studio):
+        browser = await browse(client)
+        host.gate.clear()
+        reply = await queue(client, prompt)
+        await browser.until("dummy.event")
+        await browser.socket.close()
+        host.gate.set()
+        job = studio.jobs.find(reply["prompt_id"])
+        await asyncio.to_thread(job.done.wait, 20)
+        assert job.status == "completed"
+
+    serve(check)
+
+
+def test_a_socket_that_is_not_read(serve, host, browse, queue, prompt, monkeypatch):
+    """A dead socket delays nobody, what waits for it is bounded, and it is dropped when it does not drain."""
+    monkeypatch.setattr("comfyui_rollout.server.client.PATIENCE", 1.0)
+
+    async def check(client, studio):
+        watcher = await browse(client)
+        server = client.make_url("/")
+        dead = sockets.create_connection((server.host, server.port))
+        dead.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
+        ask = (
+            f"GET /ws?clientId=dead HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nConnection: Upgrade\r\n"
+            "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        dead.sendall(ask.encode())
+        while not studio.audience.knows("dead"):
+            await asyncio.sleep(0.01)
+        (slow,) = [one for one in studio.audience if one.sid == "dead"]
+        payload = "x" * 100_000
+        for number in range(300):
+            studio.audience.send(Message("progress_state", {"n": number, "payload": payload}, ("progress_state",)))
+            await asyncio.sleep(0)
+        assert len(slow._outbox) <= BEHIND + 2
+        begun = time.perf_counter()
+        await queue(client, prompt)
+        await watcher.until_done()
+        assert time.perf_counter() - begun < 5
+        for _ in range(300):
+            if not studio.audience.knows("dead"):
+                break
+            await asyncio.sleep(0.02)
+        assert not studio.audience.knows("dead")
+        dead.close()
+
+    serve(check)
+
+
+def test_outbox():
+    """In order for who keeps up; beyond that the newest of each sort, in the older one's place; never without end."""
+
+    async def check():
+        box = Outbox()
+        for number in range(BEHIND):
+            assert box.put(Message("progress", number, ("progress",)))
+        assert [(await box.next()).data for _ in range(BEHIND)] == list(range(BEHIND))
+        assert len(box) == 0
+        for number in range(1000):
+            assert box.put(Message("progress", number, ("progress",)))
+            assert box.put(Message("preview", number, ("preview", number)))
+        assert len(box) == MOST_REPLACEABLE
+        for number in range(MOST_LASTING):
+            assert box.put(Message("executed", number))
+        assert not box.put(Message("executed", "one too many"))
+        kinds = [(await box.next()).kind for _ in range(len(box))]
+        assert kinds[-MOST_LASTING - 1 :] == ["executed"] * (MOST_LASTING + 1)
+        assert not Outbox().put(Message("executed", "x" * 17_000_000))
+
+    asyncio.run(check())
+
+
+def test_throttle():
+    """Thousands of steps a second become a few messages; the last values arrive; rows of metrics are all there."""
+
+    async def check():
+        heard = []
+        reporter = Reporter(asyncio.get_running_loop(), heard.append, interval=0.1)
+
+        def train():
+            begun = time.perf_counter()
+            for step in range(5000):
+                node = {"state": "running", "value": step}
+                reporter("progress_state", {"prompt_id": "p", "nodes": {"1": node}})
+                reporter("progress", {"node": "1", "value": step})
+                reporter("rollout.metrics", {"node": "1", "rows": [{"step": step}]})
+                if step % 500 == 0:
+                    time.sleep(0.05)
+            return time.perf_counter() - begun
+
+        seconds = await asyncio.to_thread(train)
+        await asyncio.sleep(0.25)
+        states = [message for message in heard if message.kind == "progress_state"]
+        assert 2 <= len(states) <= seconds / 0.1 + 3
+        assert states[-1].data["nodes"]["1"]["value"] == 4999
+        rows = [row["step"] for message in heard if message.kind == "rollout.metrics" for row in message.data["rows"]]
+        assert rows == list(range(5000))
+        assert (seconds - 0.5) / 15_000 < 100e-6
+
+    asyncio.run(check())
+
+
+def test_order_of_a_delivery():
+    """What may be replaced never moves across what must arrive, and a node's state stays before its picture."""
+
+    async def check():
+        heard = []
+        reporter = Reporter(asyncio.get_running_loop(), heard.append, interval=30)
+        reporter("progress_state", {"nodes": {"1": {"state": "running"}}})
+        reporter("preview", {"node_id": "1", "prompt_id": "p", "image": None})
+        reporter("progress_state", {"nodes": {"1": {"state": "running", "value": 2}}})
+        reporter("executed", {"node": "1"})
+        reporter("progress_state", {"nodes": {"1": {"state": "finished"}}})
+        await asyncio.sleep(0.05)
+        assert [message.kind for message in heard] == ["progress_state", "preview", "executed", "progress_state"]
+        assert heard[0].data["nodes"]["1"]["value"] == 2
+
+    asyncio.run(check())
+
+
+def test_numbers_that_json_lacks():
+    """A loss that is not a number is null for the browser, whose parser would fail on NaN."""
+    text = Message("rollout.metrics", {"rows": [{"loss": float("nan"), "deep": (float("inf"), {1: "x"})}]}).text
+    assert json.loads(text)["data"] == {"rows": [{"loss": None, "deep": [None, {"1": "x"}]}]}
+
+
+def test_a_long_curve_is_thinned():
+    """However long a run, a bounded number of rows is told to late comers, the newest ones all of them."""
+    snapshot = Snapshot()
+    for step in range(0, 50_000, 10):
+        rows = [{"step": number} for number in range(step, step + 10)]
+        snapshot.note(Message("rollout.metrics", {"node": "1", "rows": rows}))
+    (message,) = snapshot.story()
+    steps = [row["step"] for row in message.data["rows"]]
+    assert len(steps) <= MOST_ROWS
+    assert steps[0] == 0
+    assert steps == sorted(steps)
+    assert steps[-100:] == list(range(49_900, 50_000))

@@ -1,0 +1,101 @@
+/** What is asked of the server. ``api`` is the frontend's; it is given, so that this file can be read without one. */
+
+export class Backend {
+  constructor(api) {
+    this.api = api;
+  }
+
+  /** The address of a file in the output folder; the same in ComfyUI and in our server. */
+  view({ filename, subfolder, type = "output" }) {
+    return this.api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`);
+  }
+
+  async viewJson(place) {
+    return (await this.#view(place)).json();
+  }
+
+  async viewImage(place) {
+    return createImageBitmap(await (await this.#view(place)).blob());
+  }
+
+  /** Asks the server whether the browser's copy is still the file: a run's name may come back after it was deleted. */
+  async #view(place) {
+    const reply = await fetch(this.view(place), { cache: "no-cache" });
+    if (!reply.ok) throw new Error(`${place.filename}: ${reply.status} ${reply.statusText}`);
+    return reply;
+  }
+
+  /** The runs, newest first; null where the server keeps no list, as a plain ComfyUI does not. */
+  async runs() {
+    const found = await this.#get("/rollout/runs");
+    return found && found.runs;
+  }
+
+  /** All rows of a run's metrics; empty if there are none. */
+  async rows(run) {
+    const rows = [];
+    for (let after = -1, more = true; more; ) {
+      const part = await this.#get(`/rollout/runs/${encodeURIComponent(run)}/metrics?after=${after}`);
+      if (part === null) return this.#rowsOfFile(run);
+      rows.push(...part.rows);
+      more = part.more && part.rows.length > 0;
+      after = rows.at(-1)?.step;
+    }
+    return rows;
+  }
+
+  async #rowsOfFile(run) {
+    const reply = await fetch(this.view({ filename: "metrics.jsonl", subfolder: `rollout/${run}` }), { cache: "no-cache" });
+    if (!reply.ok) return [];
+    return parseLines(await reply.text());
+  }
+
+  /** The files of a run; null where the server cannot list them. */
+  async files(run) {
+    const found = await this.#get(`/rollout/runs/${encodeURIComponent(run)}/files`);
+    return found && found.files;
+  }
+
+  /** The workflow that a run was started with. */
+  async workflow(run) {
+    return this.viewJson({ filename: "workflow.json", subfolder: `rollout/${run}` });
+  }
+
+  async delete(run) {
+    const reply = await this.api.fetchApi(`/rollout/runs/${encodeURIComponent(run)}`, { method: "DELETE" });
+    if (!reply.ok) throw new Error(await reasonOf(reply));
+  }
+
+  /** The id of the workflow that a job was queued from; undefined if the server does not say. */
+  async workflowOfJob(promptId) {
+    return (await this.#get(`/jobs/${promptId}`))?.workflow_id;
+  }
+
+  async #get(path) {
+    const reply = await this.api.fetchApi(path);
+    if (reply.status === 404) return null;
+    if (!reply.ok) throw new Error(await reasonOf(reply));
+    return reply.json();
+  }
+}
+
+async function reasonOf(reply) {
+  const text = await reply.text();
+  try {
+    const { error } = JSON.parse(text);
+    return typeof error === "string" ? error : (error?.message ?? text);
+  } catch {
+    return text || `${reply.status} ${reply.statusText}`;
+  }
+}
+
+/** The JSON objects of a file with one a line; a line that is still being written is left out. */
+export function parseLines(text) {
+  return text.split("\n").flatMap((line) => {
+    try {
+      return line ? [JSON.parse(line)] : [];
+    } catch {
+      return [];
+    }
+  });
+}

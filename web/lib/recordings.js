@@ -1,0 +1,132 @@
+/** What the extension knows of every workflow's nodes: metrics and films, as the server's events bring them. */
+
+import { Metrics } from "./metrics.js";
+import { runOf } from "./film.js";
+
+/** One training of one node. */
+export class Recording {
+  metrics = new Metrics();
+  /** @type {import("./film.js").Frames[]} by training step */
+  films = [];
+  /** The name of the run's folder, once it is known. */
+  run = "";
+  /** Training steps in all, once the server said so. */
+  total = 0;
+  running = false;
+  /** What happened in words, if it ended early. */
+  message = "";
+
+  /** @param {import("./film.js").Frames} frames */
+  addFrames({ step, subfolder, image, data, job }) {
+    this.run = runOf(subfolder) || this.run;
+    this.films = this.films.filter((film) => film.step !== step);
+    this.films.push({ step, subfolder, image, data, job });
+    this.films.sort((a, b) => a.step - b.step);
+  }
+}
+
+/**
+ * Recordings by workflow and node. A page may hold several workflows whose nodes have equal ids, so each job belongs
+ * to a workflow: the one on the canvas when it began, until the server says better.
+ */
+export class Recordings extends EventTarget {
+  /** @type {Map<string, Map<string, Recording>>} */
+  #workflows = new Map();
+  /** @type {Map<string, Recording>} of the running job */
+  #job = new Map();
+  #jobId = null;
+  #home = "";
+
+  /** A job has begun. A server tells that again to a page that lost its connection: then nothing begins anew. */
+  begin(jobId, workflowId) {
+    if (jobId === this.#jobId) return false;
+    this.end();
+    this.#jobId = jobId;
+    this.#home = workflowId;
+    this.#job = new Map();
+    return true;
+  }
+
+  /** The running job belongs to that workflow. */
+  settle(jobId, workflowId) {
+    if (jobId !== this.#jobId || workflowId === this.#home) return;
+    for (const [node, recording] of this.#job) {
+      if (this.#workflows.get(this.#home)?.get(node) === recording) this.#workflows.get(this.#home).delete(node);
+      this.#keep(workflowId, node, recording);
+    }
+    this.#home = workflowId;
+    this.#changed();
+  }
+
+  /** The running job is over. */
+  end(message = "") {
+    for (const recording of this.#job.values()) Object.assign(recording, { running: false, message });
+    this.#changed();
+  }
+
+  addRows(node, rows, now) {
+    this.#running(node).metrics.add(rows, now);
+    this.#changed(node);
+  }
+
+  addFrames(node, frames) {
+    const recording = this.#running(node);
+    recording.addFrames({ ...frames, job: this.#jobId ?? undefined });
+    for (const other of this.#job.values()) other.run ||= recording.run;
+    this.#changed(node);
+  }
+
+  setTotal(node, total) {
+    const recording = this.#job.get(node);
+    if (recording) recording.total = total;
+  }
+
+  /** A finished node told where its pictures are. */
+  setRun(node, run) {
+    const recording = this.#job.get(node);
+    if (recording && run) recording.run = run;
+  }
+
+  /** Before any job is heard of, events belong to the workflow on the canvas: a job may have begun before this page. */
+  adopt(workflowId) {
+    if (this.#jobId === null && !this.#job.size) this.#home = workflowId;
+  }
+
+  /** What a page that was opened later found out about a node; what it heard itself meanwhile is newer. */
+  restore(workflowId, node, found) {
+    const known = this.of(workflowId, node);
+    if (!known) this.#keep(workflowId, node, found);
+    else if (!known.run || known.run === found.run) {
+      for (const film of found.films) if (!known.films.some(({ step }) => step === film.step)) known.addFrames(film);
+      known.run = found.run;
+      known.total ||= found.total;
+      if (found.metrics.lastStep >= known.metrics.lastStep) known.metrics = found.metrics;
+    }
+    this.#changed(node);
+  }
+
+  /** @returns {Recording|undefined} */
+  of(workflowId, node) {
+    return this.#workflows.get(workflowId)?.get(String(node));
+  }
+
+  #running(node) {
+    if (!this.#job.has(node)) {
+      const known = this.#jobId === null ? this.of(this.#home, node) : undefined;
+      const recording = known ?? new Recording();
+      recording.running = true;
+      this.#job.set(node, recording);
+      this.#keep(this.#home, node, recording);
+    }
+    return this.#job.get(node);
+  }
+
+  #keep(workflowId, node, recording) {
+    if (!this.#workflows.has(workflowId)) this.#workflows.set(workflowId, new Map());
+    this.#workflows.get(workflowId).set(String(node), recording);
+  }
+
+  #changed(node) {
+    this.dispatchEvent(new CustomEvent("change", { detail: { node } }));
+  }
+}

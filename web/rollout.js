@@ -1,0 +1,230 @@
+/**
+ * ComfyUI-Rollout's extension: rollouts and the loss on the nodes, both large in the bottom panel, and a list of runs
+ * in the sidebar. This file joins the frontend with what is in lib/, which knows nothing of it.
+ */
+
+import { app } from "../../scripts/app.js";
+import { api } from "../../scripts/api.js";
+import { Backend } from "./lib/backend.js";
+import { CurvesPanel } from "./lib/curves_panel.js";
+import { element, select, fillSelect } from "./lib/element.js";
+import { FilmReader } from "./lib/film_reader.js";
+import { framesAmong, runOf } from "./lib/film.js";
+import { idsOf, nodeAt, nodesOf } from "./lib/graph.js";
+import { Inspector } from "./lib/inspector.js";
+import { LossCard } from "./lib/loss_card.js";
+import { Recording, Recordings } from "./lib/recordings.js";
+import { recall, remember } from "./lib/remembered.js";
+import { RunsTab } from "./lib/runs_tab.js";
+
+const ROLLOUT = "Rollout";
+const TRAINER = "RolloutOptimizerStep";
+const ROLLOUTS_TAB = "rollout-inspector";
+const CURVES_TAB = "rollout-curves";
+
+const backend = new Backend(api);
+const reader = new FilmReader(backend);
+const recordings = new Recordings();
+const views = new Map(); // by node, those on the canvas
+const large = { rollouts: null, curves: null, runs: null };
+const chosen = { [ROLLOUT]: "", [TRAINER]: "" }; // which node the panel shows
+
+const root = () => app.rootGraph ?? app.graph;
+const workflowId = () => root()?.id ?? "";
+const recordingOf = (id) => recordings.of(workflowId(), id);
+const titleOf = (id) => nodeAt(root(), id)?.title ?? `node ${id}`;
+
+/** Opens a tab of the bottom panel, for a certain node. */
+function openPanel(tab, classId, node) {
+  const found = [...nodesOf(root())].find(([, other]) => other === node);
+  if (found) chosen[classId] = found[0];
+  const panel = app.extensionManager.bottomPanel;
+  if (panel.activeBottomPanelTabId !== tab || !panel.bottomPanelVisible) panel.toggleBottomPanelTab(tab);
+  refresh();
+}
+
+function addView(node, name, view, height) {
+  const widget = node.addDOMWidget(name, name, view.element, { serialize: false, hideOnZoom: false, getMinHeight: () => height });
+  widget.serialize = false; // nothing of it belongs into the workflow file
+  views.set(node, view);
+  const removed = node.onRemoved;
+  node.onRemoved = function (...args) {
+    view.stop?.();
+    views.delete(node);
+    return removed?.apply(this, args);
+  };
+}
+
+function addInspector(node) {
+  addView(node, "rollout_inspector", new Inspector(reader, { open: () => openPanel(ROLLOUTS_TAB, ROLLOUT, node) }), 210);
+  const offset = node.widgets.find(({ name }) => name === "max_step_offset");
+  if (!offset) return;
+  const callback = offset.callback;
+  offset.callback = function (...args) {
+    refresh();
+    return callback?.apply(this, args);
+  };
+}
+
+/** Why there are no rollouts to see, in the words of who looks at the node. */
+function hintFor(node, recording) {
+  if (node?.widgets?.find(({ name }) => name === "max_step_offset")?.value === 0) {
+    return ["Rollouts are off", "max_step_offset is 0: set it to 5 to see the model denoise."];
+  }
+  if (recording?.running) return ["Waiting for the first look", "Optimizer Step looks every preview_every steps."];
+  return ["Run the workflow to see rollouts here", "The same few items, at every look during the training."];
+}
+
+function showRollouts(inspector, id) {
+  const recording = recordingOf(id);
+  if (!recording?.films.length) inspector.setHint(...hintFor(nodeAt(root(), id), recording));
+  inspector.show(recording?.films ?? []);
+}
+
+let waiting = 0;
+/** Shows what is known now; at most once a frame, however many events come. */
+function refresh() {
+  waiting ||= requestAnimationFrame(() => {
+    waiting = 0;
+    for (const [id, node] of nodesOf(root())) {
+      const view = views.get(node);
+      if (view instanceof Inspector) showRollouts(view, id);
+      else view?.show(recordingOf(id));
+    }
+    if (large.rollouts?.element.isConnected) showRollouts(large.rollouts.view, pick(large.rollouts.choice, ROLLOUT));
+    if (large.curves?.element.isConnected) large.curves.view.show(recordingOf(pick(large.curves.choice, TRAINER)));
+  });
+}
+
+/** The node that the panel shows; where there are several, the user chooses. */
+function pick(choice, classId) {
+  const ids = idsOf(root(), classId);
+  if (!ids.includes(chosen[classId])) chosen[classId] = ids.find((id) => recordingOf(id)) ?? ids[0] ?? "";
+  fillSelect(choice, ids.map((id) => [id, `${titleOf(id)} (${id})`]), chosen[classId]);
+  choice.hidden = ids.length < 2;
+  return chosen[classId];
+}
+
+function panel(classId, view) {
+  const choice = select("Which node", [], "", (id) => ((chosen[classId] = id), refresh()));
+  return { view, choice, element: element("div.rollout-slot", {}, choice, view.element) };
+}
+
+function renderInto(place, part) {
+  place.classList.add("rollout-place");
+  if (part.element.parentElement !== place) place.replaceChildren(part.element);
+  refresh();
+}
+
+function renderRollouts(place) {
+  large.rollouts ??= panel(ROLLOUT, new Inspector(reader, { large: true }));
+  renderInto(place, large.rollouts);
+}
+
+function renderCurves(place) {
+  large.curves ??= panel(TRAINER, new CurvesPanel(backend, titleOf));
+  renderInto(place, large.curves);
+}
+
+function renderRuns(place) {
+  large.runs ??= new RunsTab(backend, {
+    load: async (run) => {
+      await app.loadGraphData(await backend.workflow(run), true, true, run);
+    },
+    stop: () => api.interrupt(),
+    confirm: (run) => app.extensionManager.dialog.confirm({
+      title: "Delete this run?", message: "Its folder is removed with everything in it: the trained model, samples, rollouts and curves.",
+      itemList: [run], type: "delete",
+    }),
+    seen: (run) => Math.max(0, ...idsOf(root(), TRAINER).map(recordingOf).filter((found) => found?.run === run).map((found) => found.metrics.lastStep + 1)),
+    tell: (severity, detail) => app.extensionManager.toast.add({ severity, summary: "Runs", detail, life: 6000 }),
+  });
+  place.classList.add("rollout-place");
+  if (large.runs.element.parentElement !== place) place.replaceChildren(large.runs.element);
+  large.runs.refresh(true);
+}
+
+/** Brings back what a reload forgot: from the run that this page saw last, or that is running now. */
+async function restore() {
+  const id = workflowId();
+  recordings.adopt(id);
+  const known = recall(sessionStorage, id);
+  const running = Object.keys(known).length ? "" : await runningRun(id);
+  for (const [node, { comfyClass }] of nodesOf(root())) {
+    if (![ROLLOUT, TRAINER].includes(comfyClass) || recordingOf(node)?.metrics.steps.length) continue;
+    const found = Object.assign(new Recording(), known[node] ?? { run: running });
+    if (!found.run) continue;
+    try {
+      if (comfyClass === TRAINER) found.metrics.add(await backend.rows(found.run));
+      else if (!found.films.length) found.films = framesAmong((await backend.files(found.run)) ?? [], node);
+    } catch {
+      continue; // the run is gone, and there is nothing to show
+    }
+    recordings.restore(id, node, found);
+  }
+}
+
+/** The run that was started from this workflow and is still going on. */
+async function runningRun(id) {
+  const run = (await backend.runs().catch(() => null))?.find(({ status }) => status === "running")?.name;
+  if (!run) return "";
+  const workflow = await backend.workflow(run).catch(() => null);
+  return workflow?.id === id ? run : "";
+}
+
+function keep(node) {
+  const recording = recordingOf(node);
+  if (recording?.run) remember(sessionStorage, workflowId(), node, recording);
+}
+
+function listen() {
+  recordings.addEventListener("change", refresh);
+  api.addEventListener("execution_start", async ({ detail }) => {
+    if (!recordings.begin(detail.prompt_id, workflowId())) return;
+    const home = await backend.workflowOfJob(detail.prompt_id).catch(() => undefined);
+    if (home) recordings.settle(detail.prompt_id, home);
+  });
+  api.addEventListener("rollout.metrics", ({ detail }) => recordings.addRows(detail.node, detail.rows, performance.now() / 1000));
+  api.addEventListener("rollout.frames", ({ detail }) => {
+    recordings.addFrames(detail.node, detail);
+    keep(detail.node);
+    idsOf(root(), TRAINER).forEach(keep);
+  });
+  api.addEventListener("progress_state", ({ detail }) => {
+    for (const [node, { max }] of Object.entries(detail.nodes)) recordings.setTotal(node, max);
+  });
+  api.addEventListener("executed", ({ detail }) => {
+    const run = runOf(detail.output?.images?.[0]?.subfolder);
+    if (!run) return;
+    recordings.setRun(detail.node, run);
+    keep(detail.node);
+  });
+  api.addEventListener("execution_success", () => recordings.end());
+  api.addEventListener("execution_interrupted", () => recordings.end("stopped"));
+  api.addEventListener("execution_error", () => recordings.end("failed"));
+  api.addEventListener("status", () => large.runs?.element.isConnected && large.runs.refresh());
+}
+
+app.registerExtension({
+  name: "ComfyUI-Rollout",
+  bottomPanelTabs: [
+    { id: ROLLOUTS_TAB, title: "Rollouts", type: "custom", render: renderRollouts, destroy: () => large.rollouts?.view.stop() },
+    { id: CURVES_TAB, title: "Training curves", type: "custom", render: renderCurves },
+  ],
+  setup() {
+    document.head.append(element("link", { rel: "stylesheet", href: new URL("./rollout.css", import.meta.url).href }));
+    listen();
+    app.extensionManager.registerSidebarTab({
+      id: "rollout-runs", icon: "pi pi-history", title: "Runs", tooltip: "Training runs", type: "custom", render: renderRuns,
+    });
+  },
+  nodeCreated(node) {
+    if (node.comfyClass === ROLLOUT) addInspector(node);
+    if (node.comfyClass === TRAINER) addView(node, "rollout_loss", new LossCard({ open: () => openPanel(CURVES_TAB, TRAINER, node) }), 120);
+    if (views.has(node)) refresh();
+  },
+  async afterConfigureGraph() {
+    refresh();
+    await restore();
+  },
+});
