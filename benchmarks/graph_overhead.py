@@ -38,7 +38,7 @@ def graph_trainer() -> Trainer:
     options = {"max_step_offset": 5, "probability": 0.5, "step_size": 20.0}
     (rolled,) = NODES["Rollout"]().build("rollout", noisy, model, "unipc", 2, **options)["result"]
     weights = {"alpha": 1.0, "beta1": 1.0, "beta2": 1.0, "objective": "spec", "target": "clean"}
-    (loss,) = NODES["RolloutReflexFlowLoss"]().build("loss", rolled, "auto", model=model, **weights)
+    (loss,) = NODES["RolloutReflexFlowLoss"]().build("loss", rolled, "auto", model=model, **weights)["result"]
     run = Run(loss, seed=SEED)
     return Trainer(run, loss, run.value(model).network, SETTINGS, STEPS)
 

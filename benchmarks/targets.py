@@ -91,7 +91,7 @@ def streams(arm: Arm, start_step: int) -> tuple[Stream, Stream]:
     names = ("reference_steps", "reference_sampler", "reference_weights")
     reference = {name: getattr(arm, name) for name in names}
     weights = {"alpha": 1.0, "beta1": 1.0, "beta2": 1.0, "objective": "spec", "target": arm.target, **reference}
-    (loss,) = NODES["RolloutReflexFlowLoss"]().build("loss", batch, arm.reflexflow, model=model, **weights)
+    (loss,) = NODES["RolloutReflexFlowLoss"]().build("loss", batch, arm.reflexflow, model=model, **weights)["result"]
     return loss, model
 
 

@@ -95,6 +95,14 @@ def saved_model(folder: Path, node_id: str, title: str) -> Stream:
     return Stream(step, {"folder": folder}, node_id, title, about=about)
 
 
+def saved_schedule(folder: Path) -> Schedule:
+    """The schedule of a model folder; raises ValueError if the folder does not say."""
+    schedule = checkpoint.load_schedule(folder)
+    if schedule is None:
+        raise ValueError(f"{str(folder)!r} has no {checkpoint.SCHEDULE}, so it is not known how it was trained")
+    return schedule
+
+
 def find_model_folder(path: str) -> Path:
     """The folder as given, or below the output folder, or the ``model`` folder inside it (of a run).
 
@@ -135,8 +143,7 @@ class LoadModel(StepNode):
             found = find_model_folder(folder)
             checkpoint.check_model_folder(found)
             checkpoint.check_weights(found / checkpoint.WEIGHTS)
-            if checkpoint.load_schedule(found) is None:
-                return f"{str(found)!r} has no {checkpoint.SCHEDULE}, so it is not known how it was trained"
+            saved_schedule(found)
         except ValueError as error:
             return str(error)
         return True
@@ -145,9 +152,9 @@ class LoadModel(StepNode):
     def IS_CHANGED(cls, folder: str, **other: Any) -> Any:
         return (find_model_folder(folder) / checkpoint.WEIGHTS).stat().st_mtime_ns
 
-    def build(self, unique_id: str, folder: str) -> tuple[Stream, Any]:
+    def build(self, unique_id: str, folder: str) -> tuple[Stream, Schedule]:
         found = find_model_folder(folder)
-        return saved_model(found, str(unique_id), self.DISPLAY_NAME), checkpoint.load_schedule(found)
+        return saved_model(found, str(unique_id), self.DISPLAY_NAME), saved_schedule(found)
 
 
 class SaveModel(Node):

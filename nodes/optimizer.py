@@ -271,6 +271,8 @@ class Session:
                 if sample_every and reached % sample_every == 0 and reached < steps:
                     self.sample(reached)
                 if checkpoint_every and reached % checkpoint_every == 0 and reached < steps:
+                    self.report()
+                    self.check_loss()
                     self.save(self.folder.folder / "checkpoints" / f"step_{reached:06d}")
                 self.run.host.check_interrupted()
             self.report()

@@ -44,8 +44,9 @@ class Audience:
 
     def show_previews(self, client: Client) -> None:
         """The newest pictures; sent once the client said which kind of frame it reads."""
-        for preview in self.snapshot.previews():
-            client.send(preview)
+        if self._clients.get(client.sid) is client:
+            for preview in self.snapshot.previews():
+                client.send(preview)
 
     def leave(self, client: Client) -> None:
         if self._clients.get(client.sid) is client:

@@ -57,6 +57,10 @@ class Client:
             self._transport.abort()
 
     async def close(self) -> None:
-        """Say goodbye; for a server that ends."""
+        """Send what is left, if the client takes it now, and say goodbye; for a server that ends."""
+        for _ in range(20):
+            if not len(self._outbox):
+                break
+            await asyncio.sleep(0.05)
         with contextlib.suppress(Exception):
             await asyncio.wait_for(self._socket.close(code=1001, message=b"server stops"), 1.0)

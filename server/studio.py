@@ -54,7 +54,7 @@ class Studio:
         self.jobs.close()
         self.jobs.interrupt()
         await asyncio.to_thread(self._worker.join)
-        await asyncio.sleep(0)  # its last messages are on their way
+        await asyncio.sleep(0)  # its last messages go into the outboxes
         await asyncio.gather(*(client.close() for client in self.audience))
 
     def free(self) -> None:

@@ -118,9 +118,10 @@ class ImageFolder:
         classes = tuple(sorted({path.relative_to(folder).parts[0] for path in paths if path.parent != folder}))
         stray = [path for path in paths if path.parent == folder]
         if classes and stray:
+            more = f" and {len(stray) - 1} more" if len(stray) > 1 else ""
             raise ValueError(
                 f"{stray[0]} lies beside the class folders ({', '.join(classes)}), so it has no class: "
-                f"move it and {len(stray) - 1} more into one of them, or all images into one folder"
+                f"move it{more} into one of them, or all images into one folder"
             )
         self.damaged: list[str] = []
         self.items = list(self._readable(folder, paths, classes))

@@ -17,10 +17,10 @@ from .preview import to_image, to_rgb
 from .stream import Step
 
 MOST_ITEMS = 8
-MOST_STATES = 33
+MOST_STATES = 17
 """Of a longer rollout some solver steps are left out, evenly; source and target are always there."""
-LARGEST_CELL = 128
-"""Larger latents are made smaller: browsers cannot draw sheets of any size."""
+LARGEST_CELL = 64
+"""Larger latents are made smaller: a sheet of noise does not compress, and a run keeps many."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from .stream import Run, Step, Stream
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
+NOT_OF_THIS_MODEL = "the loss does not depend on the model that is trained: wire the same model into both"
+
 
 @contextmanager
 def training_mode() -> Iterator[None]:
@@ -80,8 +82,6 @@ class Trainer:
             raise ValueError(
                 "muon does not go with fp16, whose overflowing steps must be skipped: choose bf16 or adamw"
             )
-        if self.settings.warmup_steps > self.steps:
-            raise ValueError(f"warmup_steps ({self.settings.warmup_steps}) is more than all {self.steps} steps")
         self.schedulers = [self.settings.scheduler(optimizer, self.steps) for optimizer in self.optimizers]
         self.scaler = torch.amp.GradScaler(self.run.device.type, enabled=self.precision == "fp16")
         if self.ema_decay:
@@ -94,13 +94,15 @@ class Trainer:
             shown = watched and pull == self.accumulation - 1
             step = Step(self.run, number * self.accumulation + pull, update=number, watched=shown)
             loss = self._pull(step)
+            if number == 0 and not loss.requires_grad:
+                raise ValueError(NOT_OF_THIS_MODEL)
             step.report("loss", loss)
             with self.run.clock.measure(f"{self.node_id}.backward"):
                 self.scaler.scale(loss / self.accumulation).backward()
             pulls.append(step)
         step.metrics = mean_of_each([pull.metrics for pull in pulls])
         if number == 0 and all(parameter.grad is None for parameter in self.parameters):
-            raise ValueError("the loss does not depend on the model that is trained: wire the same model into both")
+            raise ValueError(NOT_OF_THIS_MODEL)
         with self.run.clock.measure(f"{self.node_id}.optimizer"):
             self._apply(step)
         step.report("learning_rate", self.schedulers[0].get_last_lr()[0])
@@ -127,8 +129,14 @@ class Trainer:
 
 
 def mean_of_each(metrics: list[dict[str, Tensor | float]]) -> dict[str, Tensor | float]:
-    """The mean of every number over the pulls of one update."""
-    return {name: sum(each[name] for each in metrics) / len(metrics) for name in metrics[0]}
+    """The mean of every number over the pulls of one update that report it."""
+    if len(metrics) == 1:
+        return metrics[0]
+    found: dict[str, list[Tensor | float]] = defaultdict(list)
+    for each in metrics:
+        for name, value in each.items():
+            found[name].append(value)
+    return {name: sum(values) / len(values) for name, values in found.items()}
 
 
 def train(

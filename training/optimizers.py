@@ -71,7 +71,7 @@ class OptimizerSettings:
         return get_scheduler(
             self.lr_schedule,
             optimizer,
-            num_warmup_steps=self.warmup_steps,
+            num_warmup_steps=min(self.warmup_steps, steps),
             num_training_steps=steps,
             num_cycles=self.num_cycles,
         )

@@ -205,6 +205,8 @@ function listen() {
   api.addEventListener("status", () => large.runs?.element.isConnected && large.runs.refresh());
 }
 
+listen(); // now: a server may tell what is going on before setup is called
+
 app.registerExtension({
   name: "ComfyUI-Rollout",
   bottomPanelTabs: [
@@ -213,7 +215,6 @@ app.registerExtension({
   ],
   setup() {
     document.head.append(element("link", { rel: "stylesheet", href: new URL("./rollout.css", import.meta.url).href }));
-    listen();
     app.extensionManager.registerSidebarTab({
       id: "rollout-runs", icon: "pi pi-history", title: "Runs", tooltip: "Training runs", type: "custom", render: renderRuns,
     });

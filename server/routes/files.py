@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import re
+import shutil
 import uuid
 from pathlib import Path
 
@@ -124,7 +125,7 @@ def _target(folders: Folders, kind: str, subfolder: str, name: str) -> Path:
 def _store(unfinished: Path, path: Path, overwrite: bool) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     copy = path.with_name(f".{unfinished.name}")  # beside its place: the temp folder may be on another disk
-    copy.write_bytes(unfinished.read_bytes())
+    shutil.copyfile(unfinished, copy)
     try:
         digest = _digest(copy)
         for number in range(MOST_COPIES):

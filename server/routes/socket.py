@@ -13,6 +13,10 @@ from .system import flags
 
 LARGEST_MESSAGE = 64 * 1024  # bytes; clients have little to say
 HEARTBEAT = 30.0  # seconds between two pings; a socket that does not answer is closed
+SHOWN_AGAIN = (2.0, 8.0)
+"""Seconds after its arrival at which a client is sent the newest pictures once more: the frontend connects before it
+loads its graph, and drops pictures for nodes that it does not have yet."""
+
 CLIENT_ID = re.compile(r"[\w.:-]{1,128}")
 
 
@@ -29,14 +33,15 @@ async def connect(request: web.Request) -> web.StreamResponse:
     await socket.prepare(request)
     client = Client(wanted or uuid.uuid4().hex, socket, request.transport)
     studio.audience.join(client, studio.status)
-    writing = asyncio.create_task(client.write())
+    loop, writing = asyncio.get_running_loop(), asyncio.create_task(client.write())
     try:
         async for message in socket:
             is_first = not client.has_spoken
             if client.hears_flags(message):
                 client.send(Message("feature_flags", flags()))
             if is_first:
-                studio.audience.show_previews(client)
+                for seconds in (0.0, *SHOWN_AGAIN):
+                    loop.call_later(seconds, studio.audience.show_previews, client)
     finally:
         studio.audience.leave(client)
         studio.logs.subscribers.discard(client.sid)

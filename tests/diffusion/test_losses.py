@@ -6,8 +6,10 @@ import pytest
 import torch
 from comfyui_rollout.diffusion import losses
 from comfyui_rollout.diffusion.predictions import to_denoised
-from comfyui_rollout.diffusion.rollout import noisy_batch
+from comfyui_rollout.diffusion.rollout import RolloutPlan, noisy_batch, roll_out
 from comfyui_rollout.diffusion.schedules import DDPM, FlowMatching
+from comfyui_rollout.diffusion.solvers import ask, solver
+from comfyui_rollout.diffusion.trajectory import trajectory_target
 from diffusers import DDPMScheduler
 from diffusers.training_utils import compute_snr
 
@@ -40,6 +42,74 @@ def test_targets_agree_where_nothing_was_rolled_out(rolled):
     """Both targets of a teacher-forced item are the same number, bit for bit."""
     still = ~rolled.rolled
     assert torch.equal(losses.target(rolled, "clean")[still], losses.target(rolled)[still])
+
+
+@pytest.fixture
+def placed(generator):
+    """``placed(schedule)``: five items by hand, the first teacher-forced, the last one a step from the clean end."""
+
+    def build(schedule):
+        latents, noise = torch.randn(2, 5, 1, 2, 2, generator=generator)
+        timestep = torch.tensor([400.0, 400.0, 400.0, 50.0, 10.0]).double() + schedule.clean_timestep
+        batch = noisy_batch(latents, noise, timestep, schedule, {})
+        lengths = torch.tensor([0, 1, 4, 3, 2])
+        stride = torch.where(lengths > 0, 100.0, 0.0).double()
+        return replace(batch, lengths=lengths, stride=stride, source=timestep + lengths * stride)
+
+    return build
+
+
+def test_the_ordinary_target_counts_each_item_the_same(placed, schedule):
+    """Nothing is divided by, so nothing is made up for."""
+    assert losses.target_weight(placed(schedule), "original").tolist() == [1] * 5
+
+
+def test_the_clean_target_counts_as_at_the_source(placed, schedule):
+    """(sigma / sigma_source)**2 for rolled-out items, on every schedule; 1 for the others."""
+    batch = placed(schedule)
+    (_, sigma), (_, source) = (schedule.coefficients(at) for at in (batch.timestep, batch.source))
+    got = losses.target_weight(batch, "clean")
+    torch.testing.assert_close(got[1:], (sigma / source)[1:] ** 2)
+    assert got[0] == 1
+    assert (got[1:] < 1).all()
+
+
+def test_the_clean_weight_in_numbers(placed):
+    """Flow matching: sigma is the timestep over 1000."""
+    expected = [1, (4 / 5) ** 2, (4 / 8) ** 2, (50 / 350) ** 2, (10 / 210) ** 2]
+    assert losses.target_weight(placed(FlowMatching()), "clean").tolist() == pytest.approx(expected)
+
+
+def test_the_trajectory_counts_where_its_step_lands(placed, schedule):
+    """Less than 1 only where the coarse step is cut off at the clean end: the share of it that is left, squared."""
+    got = losses.target_weight(placed(schedule), "trajectory")
+    assert got.tolist() == pytest.approx([1, 1, 1, 0.25, 0.01])
+
+
+@pytest.mark.parametrize(
+    ("kind", "before", "after"), [("original", 0, 0.05), ("clean", 0.8, 0.05), ("trajectory", 0.2, 0.15)]
+)
+def test_no_few_items_own_the_loss(mixture, generator, kind, before, after):
+    """Of a perfect model's loss the worst 1% of the items hold little, and without the weight nearly all."""
+    items, schedule = 1000, FlowMatching()
+    which = torch.multinomial(torch.tensor([0.5, 0.3, 0.2]), items * 16, replacement=True, generator=generator)
+    means, stds = torch.tensor([-1.0, 0.4, 1.5])[which], torch.tensor([0.3, 0.5, 0.4])[which]
+    latents = (means + stds * torch.randn(items * 16, generator=generator)).reshape(items, 1, 4, 4)
+    noise = torch.randn(latents.shape, generator=generator)
+    batch = noisy_batch(latents, noise, schedule.sample_timesteps(items, generator), schedule, {})
+    plan, model = RolloutPlan(max_step_offset=5, probability=1.0, step_size=50.0), mixture(schedule)
+    batch = roll_out(model, batch, plan.draw(batch.timestep, schedule, 0, generator), solver("euler"))
+    if kind == "trajectory":
+        wanted = trajectory_target(model, batch, reference_steps=2, solve=solver("unipc"))
+    else:
+        wanted = losses.target(batch, kind)
+    loss = losses.per_item(losses.elementwise(ask(model, batch.x, batch.timestep, {}), wanted)).double()
+
+    def share_of_the_worst(loss):
+        return float(loss.topk(items // 100).values.sum() / loss.sum())
+
+    assert share_of_the_worst(loss) > before
+    assert share_of_the_worst(loss * losses.target_weight(batch, kind)) < after
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])

@@ -9,7 +9,7 @@ import torch
 from comfyui_rollout import nodes
 from comfyui_rollout.diffusion.rollout import RolloutPlan
 from comfyui_rollout.training.inspection import MOST_STATES, Inspected, record
-from comfyui_rollout.training.stream import Run, Step
+from comfyui_rollout.training.stream import Run, Step, Stream
 from PIL import Image
 
 PLAN = {"max_step_offset": 5, "step_size": 50.0, "sampler": "euler"}
@@ -86,10 +86,12 @@ def test_the_host_is_told_where_the_frames_are(graph, host, train, monkeypatch):
 
 
 def test_two_rollouts_are_told_apart(graph, train, wire):
-    """Each node has films of its own, the second one beginning from clean data too."""
+    """Each node has films of its own, also one inside of a subgraph."""
     wired = graph(rollout=PLAN)
-    wired.batch = wire(nodes.Rollout, batch=wired.batch, model=wired.model, unique_id="12:3", **PLAN)
-    wired.loss = wire(nodes.DiffusionLoss, batch=wired.batch, model=wired.model)
+    noisy = wired.batch.inputs["batch"]
+    other = wire(nodes.Rollout, batch=noisy, model=wired.model, unique_id="12:3", **PLAN)
+    losses = {"first": wired.loss, "second": wire(nodes.DiffusionLoss, batch=other, model=wired.model)}
+    wired.loss = Stream(lambda step, first, second: first + second, losses)
     names = sorted(path.name for path in (train(wired, steps=1).folder / "rollouts").glob("*_frames.png"))
     assert names == ["12-3_step_000000_frames.png", "Rollout_step_000000_frames.png"]
 

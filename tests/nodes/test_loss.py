@@ -2,9 +2,14 @@
 
 import pytest
 import torch
+from comfyui_rollout.diffusion import losses
 from comfyui_rollout.diffusion.schedules import DDPM
+from comfyui_rollout.diffusion.solvers import ask
 from comfyui_rollout.nodes import DiffusionLoss, ReflexFlowLoss
+from comfyui_rollout.nodes.loss import wanted_output
+from comfyui_rollout.training.loop import autocast, training_mode
 from comfyui_rollout.training.stream import Run, Step
+from diffusers.training_utils import EMAModel
 
 EVERY = {"max_step_offset": 3, "probability": 1.0, "step_size": 50.0, "strategy": "biased_late"}
 
@@ -51,6 +56,141 @@ def test_the_target_matters_to_rolled_out_items_only(graph):
     for rollout in (None, EVERY):
         losses = [values(graph, rollout=rollout, loss_inputs={"target": kind})[0] for kind in ("original", "clean")]
         assert torch.equal(*losses) == (rollout is None)
+
+
+# What each item counts
+
+PLAIN = [
+    (DiffusionLoss, {}),
+    (DiffusionLoss, {"loss_type": "huber", "snr_gamma": 5.0}),
+    (ReflexFlowLoss, {"reflexflow": "disable"}),
+    (ReflexFlowLoss, {"alpha": 0.0, "beta1": 0.0}),
+]
+"""Ways to get nothing but the error between output and target."""
+
+
+@pytest.mark.parametrize("target", ["original", "clean", "trajectory"])
+@pytest.mark.parametrize(("node", "inputs"), PLAIN)
+def test_drift_correcting_targets_are_weighted(graph, monkeypatch, node, inputs, target):
+    """Each node multiplies target_weight into each item's loss, and nothing into the ordinary target's."""
+    options = {"loss": node, "rollout": {**EVERY, "step_size": 200.0}, "loss_inputs": {**inputs, "target": target}}
+    wired = graph(**options)
+    weight = losses.target_weight(Step(Run(wired.loss), 0).value(wired.batch), target).float()
+    weighted, _ = values(graph, **options)
+    monkeypatch.setattr(losses, "target_weight", lambda batch, kind: torch.ones_like(batch.timestep))
+    unweighted, _ = values(graph, **options)
+    torch.testing.assert_close(weighted, unweighted * weight)
+    assert (weight < 1).any() == (target != "original")
+
+
+def test_the_drift_term_is_not_weighted(graph, monkeypatch):
+    """ReflexFlow's anti-drift has no division by a distance to undo."""
+    options = {"loss": ReflexFlowLoss, "rollout": EVERY, "loss_inputs": {"target": "clean", "beta2": 0.0}}
+    weighted, _ = values(graph, **options)
+    monkeypatch.setattr(losses, "target_weight", lambda batch, kind: (~batch.rolled).double())
+    assert torch.equal(values(graph, **options)[0], weighted)
+
+
+# The trajectory's reference
+
+TRAJECTORY = {"target": "trajectory"}
+
+
+@pytest.mark.parametrize(("node", "more"), [(DiffusionLoss, {}), (ReflexFlowLoss, {"beta1": 0.0})])
+@pytest.mark.parametrize(
+    ("reference", "passes"),
+    [
+        ({}, 8),
+        ({"reference_steps": 3}, 12),
+        ({"reference_steps": 3, "reference_sampler": "euler"}, 12),
+        ({"reference_sampler": "rk4"}, 32),
+    ],
+)
+def test_the_cost_of_the_reference_is_said_and_kept(graph, build, node, more, reference, passes):
+    """On the node, before it is paid; the rollouts of this batch reach the most that is promised."""
+    wired = graph(rollout={**EVERY, "step_size": 1.0})
+    returned = build(node, batch=wired.batch, model=wired.model, **TRAJECTORY, **more, **reference)
+    words = f"the trajectory's reference takes up to {passes} more forward passes per training step"
+    assert returned["ui"] == {"text": [words]}
+
+    def calls(target):
+        stream = build(node, batch=wired.batch, model=wired.model, target=target, **more, **reference)["result"][0]
+        run, counted = Run(stream), []
+        run.value(wired.model).network.register_forward_hook(lambda *_: counted.append(1))
+        step = Step(run, 0)
+        step.value(stream)
+        assert int(step.value(wired.batch).lengths.max()) == EVERY["max_step_offset"]
+        return len(counted)
+
+    assert calls("trajectory") - calls("original") == passes
+
+
+@pytest.mark.parametrize("node", [DiffusionLoss, ReflexFlowLoss])
+@pytest.mark.parametrize(("rollout", "target"), [(EVERY, "clean"), ({}, "trajectory"), (None, "trajectory")])
+def test_nothing_is_said_where_there_is_no_reference(graph, build, node, rollout, target):
+    """Other targets cost nothing; nor does the trajectory where nothing is rolled out."""
+    wired = graph(rollout=rollout)
+    assert build(node, batch=wired.batch, model=wired.model, target=target)["ui"] == {}
+
+
+@pytest.mark.parametrize(("node", "more"), [(DiffusionLoss, {}), (ReflexFlowLoss, {"beta1": 0.0})])
+def test_the_settings_of_the_reference_arrive(graph, node, more):
+    """Solver and number of steps change the target; unipc in two steps is what nobody touched."""
+    options = {"loss": node, "rollout": {**EVERY, "step_size": 200.0}}
+    usual, _ = values(graph, **options, loss_inputs={**TRAJECTORY, **more})
+    spelt_out = {"reference_sampler": "unipc", "reference_steps": 2}
+    assert torch.equal(values(graph, **options, loss_inputs={**TRAJECTORY, **more, **spelt_out})[0], usual)
+    for change in ({"reference_sampler": "rk4"}, {"reference_sampler": "euler"}, {"reference_steps": 5}):
+        assert not torch.equal(values(graph, **options, loss_inputs={**TRAJECTORY, **more, **change})[0], usual)
+
+
+def test_the_reference_may_be_the_averaged_model(graph):
+    """ema is the average's path also in bf16 right after the live model was asked: up to rounding that of fp32."""
+    wired = graph(rollout=EVERY)
+    run = Run(wired.loss)
+    model = run.value(wired.model)
+    run.averaged_weights = EMAModel(model.network.parameters(), decay=0.5)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in run.averaged_weights.shadow_params:
+        parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+    batch = Step(run, 0).value(wired.batch)
+
+    def reference(precision, weights):
+        step = Step(run, 0)
+        with training_mode(), autocast(torch.device("cpu"), precision):
+            ask(model, batch.x, batch.timestep, batch.conditioning)
+            return wanted_output(step, model, batch, "trajectory", reference_weights=weights).float()
+
+    whole, half = reference("fp32", "ema"), reference("bf16", "ema")
+    rounding, live = (half - whole).abs().max(), (reference("fp32", "live") - whole).abs().max()
+    assert rounding < 0.1 * live
+
+
+def test_an_average_that_nobody_keeps_is_refused(graph):
+    """reference_weights ema without ema_decay names the cure."""
+    wired = graph(rollout=EVERY, loss_inputs={**TRAJECTORY, "reference_weights": "ema"})
+    with pytest.raises(RuntimeError, match="set ema_decay in Optimizer Step, or choose live"):
+        Step(Run(wired.loss), 0).value(wired.loss)
+
+
+# ReflexFlow
+
+
+def test_defar_behind_a_rollout_is_refused(graph):
+    """It would not look at the rolled-out latents; a Rollout that is off, or ReflexFlow disabled, is fine."""
+    defar = {"objective": "defar"}
+    with pytest.raises(ValueError, match=r"^objective defar makes its own drift: wire Noisy Batch straight into"):
+        graph(loss=ReflexFlowLoss, rollout=EVERY, loss_inputs=defar)
+    for rollout, inputs in ((None, {}), ({}, {}), (EVERY, {"reflexflow": "disable"})):
+        values(graph, loss=ReflexFlowLoss, rollout=rollout, loss_inputs={**defar, **inputs})
+
+
+def test_the_trajectory_does_not_go_with_the_anti_drift(graph):
+    """One pulls to the model's own path and the other to the clean image; where only one acts, it is fine."""
+    with pytest.raises(ValueError, match="set beta1 to 0, or choose another target"):
+        graph(loss=ReflexFlowLoss, rollout=EVERY, loss_inputs=TRAJECTORY)
+    for rollout, inputs in ((EVERY, {"beta1": 0.0}), (EVERY, {"reflexflow": "disable"}), (None, {}), ({}, {})):
+        values(graph, loss=ReflexFlowLoss, rollout=rollout, loss_inputs={**TRAJECTORY, **inputs})
 
 
 def test_reflexflow_switches_itself_on_with_rollouts(graph):

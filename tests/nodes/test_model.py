@@ -6,6 +6,10 @@ import pytest
 import torch
 from comfyui_rollout.diffusion.schedules import FlowMatching
 from comfyui_rollout.nodes import DigitsDataset, ImageFolderDataset, LoadModel, NewModel, SaveModel
+from comfyui_rollout.nodes.model import saved_model
+from comfyui_rollout.training import checkpoint
+from comfyui_rollout.training.models import UNet
+from comfyui_rollout.training.seeds import global_seed
 from comfyui_rollout.training.stream import Run
 from PIL import Image
 
@@ -73,34 +77,63 @@ def test_one_sub_folder_is_no_class(wire, tmp_path, train, graph):
 # Saving and loading
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """What Optimizer Step gives: a model with weights, here without the training."""
+    with global_seed(0):
+        model = UNet.create(channels=1, size=8, classes=10, width=8, depth=1)
+    folder = tmp_path_factory.mktemp("run") / "model"
+    checkpoint.save_model(folder, model, FlowMatching(), {})
+    return saved_model(folder, "9", "Optimizer Step")
+
+
 @pytest.fixture
-def saved(build, new_model, output):
-    build(SaveModel, model=new_model(), name="mine", schedule=FlowMatching(shift=2.0))
+def save(build, trained):
+    """``save(name="mine")``: Save Model on the trained model; what it tells."""
+    return lambda **inputs: build(SaveModel, **{"model": trained, "schedule": FlowMatching(shift=2.0), **inputs})
+
+
+@pytest.fixture
+def saved(save, output):
+    save(name="mine")
     return output / "models" / "mine_00001"
 
 
-def test_a_saved_model_loads_back_to_the_bit(build, saved, new_model, same_bits):
+def test_a_saved_model_loads_back_to_the_bit(build, saved, trained, same_bits):
     """Weights and schedule; Load Model knows what it will be before it is loaded."""
     stream, schedule = build(LoadModel, folder=str(saved))
     assert schedule == FlowMatching(shift=2.0)
-    assert same_bits(state(stream), state(new_model()))
+    assert same_bits(state(stream), state(trained))
     assert (stream.about.channels, stream.about.size, stream.about.classes) == (1, 8, 10)
     assert stream.about.has_weights
 
 
-def test_nothing_is_overwritten(build, saved, new_model, output):
+def test_only_a_trained_model_can_be_saved(save, new_model, output):
+    """A new model would be saved with fresh random weights, whatever was trained beside it."""
+    with pytest.raises(ValueError, match=r"^model: this is a new model with random weights; wire the model that"):
+        save(model=new_model(), name="mine")
+    assert not output.exists()
+
+
+def test_the_schedule_must_be_saved_too():
+    """Weights whose schedule nobody knows cannot be sampled or trained further."""
+    assert "schedule" in SaveModel.INPUT_TYPES()["required"]
+    assert "optional" not in SaveModel.INPUT_TYPES()
+
+
+def test_nothing_is_overwritten(save, saved, output):
     """Saving under the same name again takes the next number, and says where."""
-    told = build(SaveModel, model=new_model(), name="mine")
+    told = save(name="mine")
     assert told == {"ui": {"text": [str(output / "models" / "mine_00002")]}}
     assert sorted(path.name for path in (output / "models").iterdir()) == ["mine_00001", "mine_00002"]
 
 
-def test_the_workflow_travels_with_the_weights(build, new_model, output):
+def test_the_workflow_travels_with_the_weights(save, output):
     """The saved file can be dropped on the canvas."""
     from safetensors import safe_open
 
     prompt, workflow = {"1": {"class_type": "X"}}, {"nodes": [1]}
-    build(SaveModel, model=new_model(), name="mine", prompt=prompt, extra_pnginfo={"workflow": workflow})
+    save(name="mine", prompt=prompt, extra_pnginfo={"workflow": workflow})
     with safe_open(output / "models" / "mine_00001" / WEIGHTS, framework="pt") as file:
         found = file.metadata()
     assert json.loads(found["workflow"]) == workflow
@@ -133,7 +166,7 @@ def test_a_loaded_model_can_be_trained_further(build, graph, train, same_bits):
     with torch.inference_mode():
         first = train(graph())
         model, _ = build(LoadModel, folder=str(first.folder))
-        (loss,) = build(DiffusionLoss, batch=graph().batch, model=model)
+        (loss,) = build(DiffusionLoss, batch=graph().batch, model=model)["result"]
         still = train(SimpleNamespace(loss=loss, model=model), steps=1, clip_norm=1e-30, seed=1)
         moved = train(SimpleNamespace(loss=loss, model=model), steps=1, seed=1)
     assert same_bits(first.weights, {name: value.clone() for name, value in state(model).items()})
@@ -157,6 +190,8 @@ def damaged(saved, kind):
         config.write_text('{"_class_name": "AutoencoderKL"}')
     if kind == "bad schedule":
         (saved / "schedule.json").write_text("{}")
+    if kind == "no schedule":
+        (saved / "schedule.json").unlink()
     return saved
 
 
@@ -170,6 +205,7 @@ def damaged(saved, kind):
         ("no json", "config.json"),
         ("another network", "config.json"),
         ("bad schedule", "schedule.json"),
+        ("no schedule", "schedule.json"),
     ],
 )
 def test_a_bad_model_folder_is_refused_before_the_run(saved, kind, named):
@@ -180,7 +216,7 @@ def test_a_bad_model_folder_is_refused_before_the_run(saved, kind, named):
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("kind", ["no folder", "no config", "another network", "bad schedule"])
+@pytest.mark.parametrize("kind", ["no folder", "no config", "another network", "bad schedule", "no schedule"])
 def test_the_node_itself_refuses_it_too(build, saved, kind, one_line):
     """A folder that came over a wire was not validated before."""
     with pytest.raises(ValueError, match=r"\w") as caught:
@@ -223,8 +259,8 @@ def test_a_name_with_slashes_is_refused(name):
     assert SaveModel.VALIDATE_INPUTS(name="a b") is True
 
 
-def test_an_unwritable_place_is_one_clear_line(build, new_model, output):
+def test_an_unwritable_place_is_one_clear_line(save, output):
     """A file where the folder should be."""
     output.write_text("a file")
     with pytest.raises(ValueError, match=r"^cannot write in '.*models' \(.*\): choose another output folder$"):
-        build(SaveModel, model=new_model(), name="mine")
+        save(name="mine")

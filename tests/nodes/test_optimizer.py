@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 EVERY = {"max_step_offset": 2, "probability": 1.0, "step_size": 50.0}
+ROLLOUT_FILES = (".png", "_frames.png", "_frames.json")
 
 
 def rows_of(folder):
@@ -116,7 +117,7 @@ def test_a_run_leaves_everything_a_person_wants_to_open(finished, output):
             *(f"model/{name}" for name in model),
             *(f"checkpoints/step_{step}/{name}" for step in ("000005", "000010") for name in model),
             *(f"samples/RolloutSampleImages_step_{step}.png" for step in ("000005", "000010", "000012")),
-            *(f"rollouts/Rollout_step_{step}.png" for step in ("000000", "000006")),
+            *(f"rollouts/Rollout_step_{step}{end}" for step in ("000000", "000006") for end in ROLLOUT_FILES),
         ]
     )
     assert json.loads((folder / "workflow.json").read_text(encoding="utf-8")) == {"nodes": ["é"]}
@@ -251,6 +252,32 @@ def test_a_loss_that_is_no_number_ends_the_run(graph, train, only_run):
     assert [row["loss"] is None for row in read_metrics(run.folder)[:6]] == [False] * 4 + [True] * 2
     assert run.facts["status"] == "failed"
     assert "step 4" in run.facts["message"]
+    assert not (run.folder / "model").exists()
+
+
+def diverging_at(update):
+    return lambda step, value: value * float("nan") if step.update == update else value
+
+
+def test_a_diverged_run_saves_no_model(graph, train, host, only_run):
+    """Weights that are no numbers are worth nothing: no model, no checkpoint, also where a stop comes first."""
+    with pytest.raises(StepError, match=r"step 2: the loss is not a finite number"):
+        train(with_loss(graph(), diverging_at(2)), steps=100, checkpoint_every=2)
+    run = only_run()
+    assert [path.name for path in (run.folder / "checkpoints").iterdir()] == ["step_000002"]
+    assert not (run.folder / "model").exists()
+    assert (run.folder / "loss.png").is_file()
+
+
+def test_a_stop_after_the_loss_diverged_saves_no_model(graph, train, host, only_run):
+    """The losses are read now and then: those that nobody had read yet count too."""
+    host.stop_after = 4
+    with pytest.raises(Interrupted):
+        train(with_loss(graph(), diverging_at(2)), steps=100)
+    run = only_run()
+    assert run.facts["status"] == "interrupted"
+    assert [row["loss"] is None for row in read_metrics(run.folder)] == [False, False, True, True]
+    assert not (run.folder / "model").exists()
 
 
 @pytest.mark.parametrize("steps", [3, 1])
@@ -301,6 +328,45 @@ def test_a_model_of_another_size_is_refused(graph, train, wire):
         train(SimpleNamespace(loss=loss, model=wired.model))
 
 
+@pytest.fixture
+def picture_folder(tmp_path):
+    """``picture_folder("cat", "dog")``: a folder with an image for each class; without names, of one image."""
+
+    def paint(*classes):
+        place = tmp_path / "_".join(("images", *classes))
+        for name in classes or (".",):
+            (place / name).mkdir(parents=True, exist_ok=True)
+            Image.new("L", (8, 8)).save(place / name / "a.png")
+        return str(place)
+
+    return paint
+
+
+@pytest.mark.parametrize("classes", [(), ("ant", "bee", "cat")])
+def test_a_data_set_with_other_classes_is_refused(graph, wire, train, picture_folder, output, classes):
+    """A label that the model has no number for, or no labels at all, is said before anything is loaded."""
+    two, other = (
+        wire(nodes.ImageFolderDataset, folder=picture_folder(*names), size=8, color="L", batch_size=2)
+        for names in (("ant", "bee"), classes)
+    )
+    model = wire(nodes.NewModel, dataset=two, width=8, depth=1)
+    batch = wire(nodes.NoisyBatch, dataset=other, schedule=FlowMatching())
+    wired = SimpleNamespace(loss=wire(nodes.DiffusionLoss, batch=batch, model=model), model=model)
+    with pytest.raises(ValueError, match=rf"knows 2 classes, and node .* \(Image Folder Dataset\) has {len(classes)}$"):
+        train(wired)
+    assert not output.exists()
+
+
+def test_a_data_set_with_fewer_classes_will_do(graph, wire, train, picture_folder):
+    """A model of ten digits may be trained further on two kinds of pictures; one without classes on anything."""
+    folder = wire(nodes.ImageFolderDataset, folder=picture_folder("ant", "bee"), size=8, color="L", batch_size=2)
+    batch = wire(nodes.NoisyBatch, dataset=folder, schedule=FlowMatching())
+    for told in (True, False):
+        model = graph(model={"class_conditional": told}).model
+        loss = wire(nodes.DiffusionLoss, batch=batch, model=model)
+        assert train(SimpleNamespace(loss=loss, model=model), steps=1).facts["status"] == "finished"
+
+
 @pytest.mark.parametrize("name", ["", "  ", "a/b", "../a"])
 def test_a_run_name_with_slashes_is_refused(name):
     """Runs stay below the output folder."""
@@ -318,8 +384,8 @@ def test_queueing_again_trains_again():
 def test_the_widgets_make_the_settings(wire):
     """Every setting of Optimizer arrives."""
     settings = {"learning_rate": 0.5, "weight_decay": 0.1, "beta1": 0.8, "beta2": 0.9, "lr_schedule": "cosine"}
-    expected = OptimizerSettings("muon", **settings, warmup_steps=7)
-    assert wire(nodes.Optimizer, optimizer="muon", **settings, warmup_steps=7) == expected
+    settings |= {"warmup_steps": 7, "num_cycles": 5}
+    assert wire(nodes.Optimizer, optimizer="muon", **settings) == OptimizerSettings("muon", **settings)
     assert wire(nodes.Optimizer) == OptimizerSettings()
 
 

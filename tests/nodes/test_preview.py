@@ -49,11 +49,22 @@ def test_curves_are_drawn_and_kept(build, run):
         assert one.height < height
 
 
-@pytest.mark.parametrize(("names", "words"), [("loss, lost", "lost"), ("", "none named"), ("seconds", "seconds")])
-def test_unknown_metrics_are_named_with_those_there_are(build, run, names, words):
+def test_curves_that_are_missing_are_named_beside_the_others(build, run):
+    """One unknown name must not cost the picture of the known ones."""
+    told = build(PlotMetrics, run=run, metrics="loss, lost, seconds")["ui"]
+    assert told["text"] == ["this run has no lost", "this run has no seconds"]
+    assert told["images"]
+    both = (run / "metrics.png").read_bytes()
+    assert build(PlotMetrics, run=run, metrics="loss")["ui"]["text"] == []
+    assert (run / "metrics.png").read_bytes() == both
+
+
+@pytest.mark.parametrize("names", ["lost", "", "seconds", "lost, seconds"])
+def test_only_unknown_metrics_are_refused_with_those_there_are(build, run, names):
     """The message lists what can be plotted."""
-    with pytest.raises(ValueError, match=rf"^metrics: {words}; this run has drift, loss, step$"):
+    with pytest.raises(ValueError, match=rf"^metrics: this run has no '{names}', but drift, loss, step$"):
         build(PlotMetrics, run=run, metrics=names)
+    assert not (run / "metrics.png").exists()
 
 
 def test_the_default_metrics_are_those_of_every_run(build, graph, train):

@@ -4,8 +4,11 @@ import json
 
 import pytest
 import torch
+from comfyui_rollout.diffusion.rollout import RolloutPlan
+from comfyui_rollout.diffusion.solvers import solver
 from comfyui_rollout.nodes import DiffusionLoss, ReflexFlowLoss, Rollout
-from comfyui_rollout.training.stream import Run, Step, StepError
+from comfyui_rollout.nodes.rollout import estimate
+from comfyui_rollout.training.stream import Run, Step, StepError, Stream
 
 EVERY = {"max_step_offset": 3, "probability": 1.0, "step_size": 50.0, "strategy": "biased_late"}
 
@@ -141,6 +144,49 @@ def test_the_rollout_can_be_seen(graph, host, train):
     run = train(graph(rollout=EVERY), steps=3, preview_every=2)
     names = sorted(path.name for path in (run.folder / "rollouts").iterdir())
     assert [name for name in names if "frames" not in name] == ["Rollout_step_000000.png", "Rollout_step_000002.png"]
+
+
+def test_a_rollout_that_is_off_shows_nothing(graph, host, pull):
+    """Two equal rows and a black one say nothing; before start_step the picture is there already."""
+    host.wanted.add("rollout")
+    for off in ({"max_step_offset": 0}, {"probability": 0.0}):
+        pull(graph(rollout={**EVERY, **off}).batch, host=host)
+    assert host.told == []
+    pull(graph(rollout={**EVERY, "start_step": 5}).batch, host=host)
+    assert host.told == [("show", "Rollout", "rollout", 0)]
+
+
+def test_a_second_rollout_in_a_chain_is_refused(graph, wire):
+    """It would throw the first one's latents away, also where the first one is off; beside each other is fine."""
+    for rollout in (EVERY, {}):
+        wired = graph(rollout=rollout)
+        with pytest.raises(ValueError, match=r"^batch: these latents were rolled out already; wire Noisy Batch"):
+            wire(Rollout, batch=wired.batch, model=wired.model, unique_id="second", **EVERY)
+        wire(Rollout, batch=wired.batch.inputs["batch"], model=wired.model, unique_id="second", **EVERY)
+
+
+def told(graph, build, **rollout):
+    wired = graph()
+    (text,) = build(Rollout, batch=wired.batch, model=wired.model, **rollout)["ui"]["text"]
+    return text
+
+
+def test_the_cost_is_said_before_it_is_paid(graph, build):
+    """At most, and on average once the ramp is over; rk4 takes four forward passes a step."""
+    plan = {"max_step_offset": 2, "ramp_steps": 9, "prob_start": 0.0, "prob_end": 1.0}
+    assert told(graph, build, **plan, sampler="euler") == (
+        "rollouts take up to 2 more forward passes per training step, at full probability 1.8 on average with 4 items "
+        "in all (the batch has 4)"
+    )
+    assert told(graph, build, **plan, sampler="rk4").startswith("rollouts take up to 8 more forward passes")
+    assert told(graph, build) == "no rollouts: max_step_offset or probability is 0"
+
+
+def test_the_cost_can_be_told_of_any_batch():
+    """Another pack's data set has no batch_size widget: the words are those of a single item."""
+    batch = Stream(lambda step, dataset: dataset, {"dataset": Stream(lambda step: None)})
+    text = estimate(RolloutPlan(max_step_offset=3, probability=1.0), solver("euler"), batch)
+    assert text.endswith("at full probability 1.5 on average with 2 items in all (the batch has 1)")
 
 
 def test_the_widgets_make_the_plan(graph):

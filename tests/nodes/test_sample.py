@@ -4,6 +4,7 @@ import pytest
 import torch
 from comfyui_rollout.diffusion.schedules import FlowMatching
 from comfyui_rollout.nodes import SampleImages
+from comfyui_rollout.training.sampling import sample
 from PIL import Image
 
 FEW = {"steps": 2, "count": 1, "labels": "0-2"}
@@ -81,6 +82,37 @@ def test_a_picture_has_a_column_for_each_class():
     columns = [[picture.getpixel((24 + 50 * x, 24 + 50 * y)) for y in range(2)] for x in range(3)]
     assert columns == [[0, 0], [128, 128], [255, 255]]
     assert SampleImages.picture(shades[:4], [], 4).size == (98, 98)
+
+
+def test_pictures_of_other_settings_are_other_files(build, graph, train, output):
+    """A comparison of samplers, steps or seeds must not overwrite itself."""
+    model = train(graph()).model
+    for change in ({}, {"sampler": "dpm"}, {"steps": 3}, {"seed": 5}, {"unique_id": "4:2"}):
+        build(SampleImages, model=model, schedule=FlowMatching(), **{**FEW, **change})
+    names = sorted(path.name for path in (output / "samples").iterdir())
+    assert names == [
+        "node_4-2_euler_2_steps_seed_0.png",
+        "node_RolloutSampleImages_dpm_2_steps_seed_0.png",
+        "node_RolloutSampleImages_euler_2_steps_seed_0.png",
+        "node_RolloutSampleImages_euler_2_steps_seed_5.png",
+        "node_RolloutSampleImages_euler_3_steps_seed_0.png",
+    ]
+
+
+def test_chained_samples_of_a_trained_model_are_drawn_once(build, graph, train, output, monkeypatch):
+    """The first one has made its picture already when the second one makes its own."""
+    model, drawn = train(graph()).model, []
+
+    def counted(*arguments, steps, **options):
+        drawn.append(steps)
+        return sample(*arguments, steps=steps, **options)
+
+    monkeypatch.setattr("comfyui_rollout.nodes.sample.sample", counted)
+    inputs = {"model": model, "schedule": FlowMatching(), "count": 1, "labels": "0"}
+    (first,) = build(SampleImages, **inputs, unique_id="a", steps=1)["result"]
+    build(SampleImages, **inputs, unique_id="b", steps=2, samples=first)
+    assert drawn == [1, 2]
+    assert len(list((output / "samples").iterdir())) == 2
 
 
 def test_samples_can_be_chained(graph, wire, train, samples):

@@ -24,14 +24,13 @@ def test_every_timestep_sampling_works(wire, sampling):
     assert 0 <= float(timestep.min()) < float(timestep.max()) <= 1000
 
 
-def test_zero_terminal_snr_with_epsilon_is_refused_before_the_run(wire):
-    """It cannot work; the other predictions can, and wired values are judged when they arrive."""
-    assert "zero_terminal_snr" in DDPMSchedule.VALIDATE_INPUTS(prediction="epsilon", zero_terminal_snr=True)
-    assert DDPMSchedule.VALIDATE_INPUTS(prediction="sample", zero_terminal_snr=True) is True
-    assert DDPMSchedule.VALIDATE_INPUTS(prediction="epsilon", zero_terminal_snr=False) is True
-    assert DDPMSchedule.VALIDATE_INPUTS(prediction=None, zero_terminal_snr=True) is True
-    with pytest.raises(ValueError, match="zero_terminal_snr needs"):
+def test_zero_terminal_snr_with_epsilon_is_refused_when_built(wire):
+    """It cannot work; the other predictions can. Only build sees wired values, so it alone judges."""
+    assert not hasattr(DDPMSchedule, "VALIDATE_INPUTS")
+    with pytest.raises(ValueError, match="zero_terminal_snr needs v_prediction or sample"):
         wire(DDPMSchedule, prediction="epsilon", zero_terminal_snr=True)
+    for prediction in ("v_prediction", "sample"):
+        assert wire(DDPMSchedule, prediction=prediction, zero_terminal_snr=True).zero_terminal_snr
 
 
 @pytest.mark.parametrize("schedule", [FlowMatching(), DDPM()], ids=["flow", "ddpm"])

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+from random import Random
 
 import pytest
 from aiohttp import FormData
@@ -97,6 +98,60 @@ def test_bad_prompts(serve, browse, queue, prompt, body):
         assert answer["node_errors"] is not None
         assert (await client.get("/api/jobs")).status == 200
         assert studio.jobs.remaining == 0
+
+    serve(check)
+
+
+WORDS = ["class_type", "inputs", "1", "2", "value", "x", "n", "seed", "mode", "_meta", "title", "__value__"]
+LEAVES = [
+    None,
+    True,
+    0,
+    -1,
+    1.5,
+    1e308,
+    2**70,
+    "",
+    "1",
+    "DummyValue",
+    "\0",
+    ["1", 0],
+    ["1", 99],
+    ["2", -5],
+    "DummySink",
+]
+
+
+def mixture(random, depth=0):
+    """Anything at all that is made of the words of a prompt."""
+    kind = random.randrange(3) if depth < 4 else 0
+    if kind == 0:
+        return random.choice(LEAVES)
+    if kind == 1:
+        return [mixture(random, depth + 1) for _ in range(random.randrange(4))]
+    return {random.choice(WORDS): mixture(random, depth + 1) for _ in range(random.randrange(5))}
+
+
+def test_any_mixture(serve, prompt):
+    """Prompts with random parts are queued or refused, and never break the server."""
+    random = Random(0)
+
+    async def check(client, studio):
+        for _ in range(300):
+            body = {"prompt": json.loads(json.dumps(prompt))}
+            node = body["prompt"][random.choice("12")]
+            for _ in range(random.randrange(1, 4)):
+                random.choice([node, node["inputs"] if isinstance(node["inputs"], dict) else node])[
+                    random.choice(WORDS)
+                ] = mixture(random)
+                node.setdefault("inputs", {})
+            field = random.choice(["client_id", "extra_data", "number", "partial_execution_targets", "prompt_id", "x"])
+            body[field] = mixture(random)
+            reply = await client.post("/api/prompt", data=json.dumps(body))
+            assert reply.status in (200, 400), json.dumps(body)
+            await client.post("/api/queue", json={"clear": True})
+            await client.post("/api/interrupt")
+        assert (await client.get("/api/jobs")).status == 200
 
     serve(check)
 

@@ -105,7 +105,10 @@ def test_partial_execution(serve, browse, queue, prompt):
 
 def test_the_server_stops_the_run(serve, host, browse, queue, prompt):
     """A server that ends interrupts the running job, waits for it, and starts no other."""
-    jobs = []
+    jobs, told = [], []
+
+    async def listen(browser):
+        told.extend(await browser.until_done())
 
     async def check(client, studio):
         browser = await browse(client)
@@ -114,11 +117,15 @@ def test_the_server_stops_the_run(serve, host, browse, queue, prompt):
             prompt["1"]["inputs"]["seed"] = seed
             jobs.append(studio.jobs.find((await queue(client, prompt))["prompt_id"]))
         await browser.until("progress")
+        listening = asyncio.create_task(listen(browser))
+        await studio.stop()
+        await listening
 
     begun = time.perf_counter()
     serve(check)
     assert time.perf_counter() - begun < 10
     assert [job.status for job in jobs] == ["cancelled", "pending"]
+    assert "execution_interrupted" in dict(told)
 
 
 def test_a_failure_outside_of_nodes(serve, host, browse, queue, prompt, monkeypatch):

@@ -30,6 +30,21 @@ def test_no_frontend(monkeypatch):
         serve_module.frontend_folder()
 
 
+def test_the_command_says_what_is_wrong(monkeypatch, tmp_path, capsys):
+    """The command line ends with one line and the code for wrong input where the server cannot start."""
+    from comfyui_rollout.__main__ import main
+
+    common = ["serve", "--output", str(tmp_path / "output"), "--device", "cpu"]
+    with listening_socket("127.0.0.1", 0) as opened:
+        assert main([*common, "--port", str(opened.getsockname()[1])]) == 2
+    assert "is in use" in capsys.readouterr().err
+    monkeypatch.setattr(serve_module, "FRONTEND", "no_such_package")
+    assert main([*common, "--port", "0"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ComfyUI's frontend is not installed")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_addresses_to_open():
     with listening_socket("0.0.0.0", 0) as opened:
         port = opened.getsockname()[1]

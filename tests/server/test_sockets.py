@@ -31,6 +31,7 @@ def test_late_joiner(serve, host, browse, queue, prompt):
         assert about["progress_state"]["nodes"]["1"]["state"] == "running"
         assert about["rollout.metrics"] == {"node": "1", "rows": [{"step": row, "loss": 1.0} for row in range(5)]}
         assert all(data["prompt_id"] == reply["prompt_id"] for _, data in told if "prompt_id" in data)
+        assert (await late.until("BIN 4"))[-1][1]["node_id"] == "1"  # once more: its graph may have loaded only now
         host.gate.set()
         for browser in (first, late):
             assert "execution_success" in dict(await browser.until_done())

@@ -1,5 +1,8 @@
 """Seconds per node."""
 
+from types import SimpleNamespace
+
+import pytest
 import torch
 from comfyui_rollout.training import clock as module
 from comfyui_rollout.training.clock import Clock
@@ -39,16 +42,17 @@ def test_a_node_is_not_charged_for_what_it_pulls(monkeypatch):
     assert run.clock.read() == {"data": 1.0, "rollout": 5.0, "loss": 2.0}
 
 
-def test_on_cuda_events_are_read_only_when_asked(monkeypatch):
-    """Measuring must not make every node wait for the device."""
-    waited = []
+@pytest.fixture
+def cuda(monkeypatch):
+    """Just enough of torch.cuda; remembers on which streams events were recorded, and for which it waited."""
+    recorded, waited = [], []
 
     class Event:
         def __init__(self, enable_timing):
             assert enable_timing
 
-        def record(self):
-            pass
+        def record(self, stream):
+            recorded.append(stream)
 
         def synchronize(self):
             waited.append(self)
@@ -57,10 +61,23 @@ def test_on_cuda_events_are_read_only_when_asked(monkeypatch):
             return 250.0
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"the stream of {device}")
+    return SimpleNamespace(recorded=recorded, waited=waited)
+
+
+def test_on_cuda_events_are_read_only_when_asked(cuda):
+    """Measuring must not make every node wait for the device."""
     clock = Clock("cuda")
     for _ in range(2):
         with clock.measure("a"):
             pass
-    assert waited == []
+    assert cuda.waited == []
     assert clock.read() == {"a": 0.5}
-    assert len(waited) == 2
+    assert len(cuda.waited) == 2
+
+
+def test_events_are_recorded_where_the_work_is_done(cuda):
+    """On the second GPU, the first one's stream would tell of nothing."""
+    with Clock("cuda:1").measure("a"):
+        pass
+    assert cuda.recorded == ["the stream of cuda:1"] * 2

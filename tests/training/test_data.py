@@ -89,6 +89,49 @@ def test_an_image_that_cannot_be_read_fails_its_own_step(numbered):
         loader.batch(1)
 
 
+@pytest.fixture
+def pinned(monkeypatch):
+    """The threads on which tensors were pinned, and how many; without a GPU torch could not do it."""
+    threads = []
+
+    def pin_memory(tensor):
+        threads.append(threading.current_thread().name)
+        return tensor.clone()
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin_memory)
+    return threads
+
+
+def test_batches_are_pinned_for_a_gpu_while_they_are_read_ahead(numbered, pinned):
+    """Latents and conditioning, on the reading thread: a pageable copy would make the program wait for the device."""
+    plain, fast = Loader(numbered(10), 4, 0, "data").batch(0), Loader(numbered(10), 4, 0, "data", pin=True)
+    assert pinned == []
+    batch = fast.batch(0)
+    assert torch.equal(batch.latents, plain.latents)
+    assert torch.equal(batch.conditioning["draw"], plain.conditioning["draw"])
+    fast.thread.shutdown()
+    assert len(pinned) == 4  # two tensors of each of two batches
+    assert all(name.startswith("rollout-data") for name in pinned)
+
+
+@pytest.mark.parametrize(("device", "pin"), [("cuda:0", True), ("cpu", False)])
+def test_only_a_gpu_needs_pinned_batches(numbered, monkeypatch, device, pin):
+    """Pinned memory is scarce, and of no use to the processor."""
+    made = []
+
+    def loader(*arguments, pin):
+        made.append(pin)
+        return Loader(*arguments)
+
+    monkeypatch.setattr("comfyui_rollout.training.data.Loader", loader)
+    monkeypatch.setattr("comfyui_rollout.training.data.Batch.to", lambda batch, device: batch)
+    stream = Stream(lambda step: next_batch(step, numbered(10), 3), node_id="2")
+    run = Run(stream)
+    run.device = torch.device(device)
+    Step(run, 0).value(stream)
+    assert made == [pin]
+
+
 def test_batches_follow_the_pulls(numbered):
     """With gradient accumulation every pull of an update gets new images."""
     dataset = numbered(100)

@@ -170,11 +170,41 @@ def test_auto_takes_the_fastest_device(monkeypatch, cuda, mps, chosen):
     assert choose_device("cpu") == "cpu"
 
 
-@pytest.mark.parametrize("name", ["cuda", "cuda:1", "tpu", ""])
+@pytest.mark.parametrize("name", ["cuda", "cuda:1", "mps", "mps:0"])
 def test_a_device_that_is_not_there_is_refused(monkeypatch, name):
-    """A typing error or a missing driver is one clear line, not a traceback from torch."""
+    """A missing driver is one clear line, not a traceback from torch."""
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match=rf"device '{name}' is not available here: choose auto or one of cpu"):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=rf"^device '{name}' is not available here: choose auto or one of cpu$"):
         choose_device(name)
+
+
+@pytest.mark.parametrize("name", ["tpu", "", "cuda:x", "CPU"])
+def test_a_name_that_torch_does_not_know_is_refused(name):
+    """A typing error is one clear line, too."""
+    with pytest.raises(ValueError, match=rf"^device '{name}' is none that torch knows: choose auto, cpu, cuda or mps$"):
+        choose_device(name)
+
+
+@pytest.mark.parametrize("name", ["cuda:1", "xpu", "npu:0", "cpu"])
+def test_any_other_device_is_taken_as_given(monkeypatch, name):
+    """torch runs on more than we can ask about, and its own plug-ins know best whether theirs is there."""
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    if name.startswith("npu"):  # a plug-in's name for torch's spare device
+        monkeypatch.setattr(torch, "device", lambda name: SimpleNamespace(type="npu"))
+    assert choose_device(name) == name
+
+
+def test_browsers_hear_of_frames_once_they_can_be_fetched(events, event_host, comfy):
+    """The event names the files; without files there is nothing to say."""
+    files = {"subfolder": "rollout/run_00001/rollouts", "image": "6.png", "data": "6.json"}
+    heard = {"node": "6", "step": 50, **files}
+    for host in (event_host, module.ComfyHost()):
+        host.frames("6", 50, Image.new("RGB", (2, 2)), {})
+        host.frames("6", 50, Image.new("RGB", (2, 2)), {}, files)
+    assert events == [("send", "rollout.frames", heard)]
+    assert comfy == [("send", "rollout.frames", heard, "us")]

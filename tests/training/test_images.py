@@ -250,6 +250,15 @@ def test_without_sub_folders_there_are_no_classes(paint, tmp_path, generator):
     assert dataset.batch([0], generator).conditioning == {}
 
 
+@pytest.mark.parametrize(("stray", "words"), [(["x.png"], "move it into"), (["x.png", "y.png"], "move it and 1 more")])
+def test_images_beside_the_class_folders_are_refused(paint, tmp_path, stray, words):
+    """They have no class: leaving them out in silence, or making them one, would both be wrong."""
+    for name in ("dog/1.png", "cat/1.png", *stray):
+        paint(name)
+    with pytest.raises(ValueError, match=rf"x\.png lies beside the class folders \(cat, dog\), .*: {words}"):
+        ImageFolder(tmp_path, size=4)
+
+
 def test_repeats_lengthen_the_epoch(paint, tmp_path, generator):
     """A handful of images can be repeated; each comes equally often."""
     for name in "ab":

@@ -5,8 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from comfyui_rollout.training import clock as clock_module
+from comfyui_rollout.training import loop as loop_module
 from comfyui_rollout.training.host import Interrupted
-from comfyui_rollout.training.loop import Metrics, averaged, train
+from comfyui_rollout.training.loop import Metrics, autocast, averaged, mean_of_each, train
 from comfyui_rollout.training.optimizers import OptimizerSettings
 from comfyui_rollout.training.seeds import global_seed
 from comfyui_rollout.training.stream import Run, Step, StepError, Stream
@@ -169,16 +171,79 @@ def test_averaged_weights_are_those_of_diffusers(regression):
     assert same(list(network.parameters()), live)
 
 
-def test_live_weights_come_back_when_sampling_fails(regression):
-    """An error or a stop among averaged weights must not make them the live ones."""
+@pytest.fixture
+def with_average(regression):
+    """A run whose averaged weights are far from the live ones, its network, and the live weights."""
     loss, model, network = regression()
     run = Run(loss, model)
-    for _ in train(loss, model, PLAIN, steps=3, run=run, ema_decay=0.9):
+    for _ in train(loss, model, PLAIN, steps=12, run=run, ema_decay=0.9):
         pass
-    live = [parameter.detach().clone() for parameter in network.parameters()]
-    with pytest.raises(KeyboardInterrupt), averaged(run, network):
-        raise KeyboardInterrupt
+    return run, network, [parameter.detach().clone() for parameter in network.parameters()]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_live_weights_come_back_when_sampling_fails(with_average, error):
+    """An error or a stop among averaged weights must not make them the live ones."""
+    run, network, live = with_average
+
+    def fail():
+        assert not same(list(network.parameters()), live)
+        raise error
+
+    with pytest.raises(error), averaged(run, network):
+        fail()
     assert same(list(network.parameters()), live)
+    assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_the_backup_of_live_weights_stays_on_the_device(with_average, monkeypatch):
+    """EMAModel's own store goes through the processor's memory, which waits for the device in every step."""
+    run, network, live = with_average
+
+    def refuse(*arguments):
+        raise AssertionError("the weights leave the device")
+
+    monkeypatch.setattr(run.averaged_weights, "store", refuse)
+    monkeypatch.setattr(torch.Tensor, "cpu", refuse)
+    with averaged(run, network):
+        pass
+    assert same(list(network.parameters()), live)
+
+
+def test_half_precision_uses_the_averaged_weights_too(with_average):
+    """Right after a forward of the live ones, whose converted copies must not be taken for the average's."""
+    run, network, _ = with_average
+    points = torch.randn(64, 4, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad(), averaged(run, network):
+        wanted = network(points)
+    with torch.no_grad(), autocast(run.device, "bf16"):
+        live = network(points).float()
+        with averaged(run, network):
+            found = network(points)
+        again = network(points).float()
+    assert found.dtype == torch.bfloat16
+    assert (found - wanted).abs().max() < 0.1 * (live - wanted).abs().max()
+    assert torch.equal(again, live)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_rollout_before_the_training_forward_changes_no_gradient(regression, precision):
+    """Its converted weights, made without gradient, must not serve the training forward."""
+
+    def rolled_first(wired):
+        loss, model, network = wired
+
+        def function(step, model):
+            with torch.no_grad():
+                model.network(torch.ones(2, 4))
+            return loss.function(step, model)
+
+        return Stream(function, {"model": model}, "loss", "Loss"), model, network
+
+    plain, _ = trained(regression(), precision=precision)
+    rolled, _ = trained(rolled_first(regression()), precision=precision)
+    assert same(plain, rolled)
+    assert not same(plain, list(regression()[2].parameters()))
 
 
 def test_without_averaging_the_live_weights_are_used(regression):
@@ -201,6 +266,58 @@ def test_half_precision_learns_and_keeps_whole_weights(regression, precision):
     assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
     last, wanted = (float(taken[-1].metrics["loss"]) for taken in (steps, expected))
     assert last == pytest.approx(wanted, rel=0.02)
+
+
+def both_kinds():
+    return nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3))
+
+
+def test_muon_in_fp16_is_refused(regression):
+    """An overflow would be skipped by one of its two optimizers and not by the other; bf16 is fine."""
+    muon = OptimizerSettings("muon")
+    with pytest.raises(ValueError, match=r"^muon does not go with fp16, .*: choose bf16 or adamw$"):
+        trained(regression(both_kinds()), muon, precision="fp16")
+    trained(regression(both_kinds()), muon, steps=1, precision="bf16")
+
+
+@pytest.mark.parametrize("other", [nn.Linear(1, 1).weight, torch.ones(1, 1)], ids=["another network", "no network"])
+def test_a_loss_of_another_model_is_refused(regression, other):
+    """Hours of steps that change nothing."""
+    _, model, network = regression()
+    loss = Stream(lambda step, model: (other**2).sum(1), {"model": model}, "loss", "Loss")
+    with pytest.raises(ValueError, match=r"^the loss does not depend on the model that is trained: wire the same"):
+        trained((loss, model, network))
+
+
+def test_a_loss_that_uses_part_of_the_model_will_do(regression):
+    """Some weights may wait for their turn, such as those of classes that were not drawn."""
+    _, model, network = regression()
+    loss = Stream(lambda step, model: model.network.bias**2, {"model": model}, "loss", "Loss")
+    trained((loss, model, network))
+
+
+def test_with_accumulation_every_metric_is_the_mean_of_the_pulls(regression):
+    """Not the last pull's alone: tensors and numbers, of the loss and of every node."""
+    loss, model, network = regression(rows_of=lambda step: slice(4 * (step.index % 4), 4 * (step.index % 4) + 4))
+
+    def note(step, value):
+        step.report("index", float(step.index))
+        step.report("drift", torch.tensor([step.index, step.index + 2]))
+        seen.append(float(value.detach().mean()))
+        return value
+
+    seen = []
+    _, steps = trained((Stream(note, {"value": loss}, "note", "Note"), model, network), steps=2, accumulation=4)
+    for number, step in enumerate(steps):
+        assert step.metrics["index"] == 4 * number + 1.5
+        assert float(step.metrics["drift"]) == 4 * number + 2.5
+        assert float(step.metrics["loss"]) == pytest.approx(sum(seen[4 * number : 4 * number + 4]) / 4)
+        assert step.metrics["learning_rate"] == 0.1
+
+
+def test_a_metric_of_some_pulls_is_the_mean_of_those():
+    """A node need not report each time."""
+    assert mean_of_each([{"a": 1.0}, {"a": 2.0, "b": 5.0}, {"b": 7.0}]) == {"a": 1.5, "b": 6.0}
 
 
 def test_watched_steps_come_at_their_interval(regression):
@@ -252,7 +369,7 @@ def step_with(run, update, **numbers):
     return step
 
 
-def test_metrics_are_rows_of_plain_numbers(regression):
+def test_metrics_are_rows_of_plain_numbers():
     """What was reported, whether tensor or number, in the order of the steps; each row is handed out once."""
     run = Run()
     run.clock.seconds["4"] = 3.0
@@ -263,8 +380,61 @@ def test_metrics_are_rows_of_plain_numbers(regression):
     assert [row["step"] for row in rows] == [5, 6]
     assert [(row["loss"], row["learning_rate"], row["drift"]) for row in rows] == [(1.5, 0.1, 4.0)] * 2
     assert rows[0]["seconds"] == {"4": 1.5}
-    assert rows[0]["steps_per_second"] == pytest.approx(1 / 1.5)
     assert metrics.read() == []
+
+
+@pytest.fixture
+def watch(monkeypatch):
+    """Time that is moved by hand: ``watch.now += 1``."""
+    hand = SimpleNamespace(now=100.0)
+    for module in (loop_module, clock_module):
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: hand.now))
+    return hand
+
+
+def test_speed_is_steps_per_second_on_the_wall(watch):
+    """Sampling and saving between the steps are part of it; the very first step, which sets things up, is not."""
+    run = Run()
+    metrics, speeds = Metrics(run), []
+    for update, seconds in enumerate((60, 2, 2, 4, 4, 1)):
+        watch.now += seconds
+        metrics.add(step_with(run, update, loss=1.0))
+        if update in (0, 2, 4):
+            speeds.append([row["steps_per_second"] for row in metrics.read()])
+            watch.now += 8  # a round of samples
+    speeds.append([row["steps_per_second"] for row in metrics.read()])
+    assert speeds == [[None], [2 / 12] * 2, [2 / 16] * 2, [1 / 9]]
+
+
+def test_the_speed_of_a_first_stretch_leaves_out_its_first_step(watch):
+    """Ten steps are nine intervals."""
+    run = Run()
+    metrics = Metrics(run)
+    for update in range(10):
+        watch.now += 60 if update == 0 else 0.5
+        metrics.add(step_with(run, update, loss=1.0))
+    assert {row["steps_per_second"] for row in metrics.read()} == {2.0}
+
+
+def test_making_the_model_is_no_part_of_the_seconds(regression, watch):
+    """A large model takes a minute to load, which says nothing about a step."""
+    _, _, network = regression()
+
+    def load():
+        watch.now += 60
+        return SimpleNamespace(network=network)
+
+    def work(step, model):
+        watch.now += 2
+        return model.network(torch.ones(2, 4)).square().mean(1)
+
+    model = Stream(lambda step: step.keep(load), node_id="model", title="Model")
+    loss = Stream(work, {"model": model}, "loss", "Loss")
+    run = Run(loss, model)
+    for _ in train(loss, model, PLAIN, steps=3, run=run):
+        pass
+    found = run.clock.read()
+    assert (found["model"], found["loss"]) == (0.0, 6.0)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

@@ -107,6 +107,13 @@ def test_a_constant_rate_stays(regression):
     assert rates(regression, "constant", warmup_steps=5) == [0.1] * 10
 
 
+def test_a_short_run_warms_up_no_longer_than_it_lasts(regression):
+    """A workflow tried with few steps must still reach its learning rate's neighbourhood."""
+    assert rates(regression, "constant_with_warmup", 4, warmup_steps=50) == rates(
+        regression, "constant_with_warmup", 4, warmup_steps=4
+    )
+
+
 def test_warmup_rises_from_zero(regression):
     """The rate in the metrics is the one that the update was made with."""
     expected = [0, 0.025, 0.05, 0.075, 0.1, 0.1]
@@ -132,6 +139,18 @@ def test_the_other_schedules_go_down_too(regression, schedule):
     found = rates(regression, schedule)
     assert found[0] == pytest.approx(0.1)
     assert found[-1] < 0.05
+
+
+def test_restarts_go_back_to_the_full_rate(regression):
+    """num_cycles says how often; plain cosine does not care."""
+    twice = rates(regression, "cosine_with_restarts", num_cycles=2)
+    assert twice[:5] == pytest.approx(twice[5:])
+    assert twice[5] == pytest.approx(0.1) == twice[0]
+    assert twice[4] < 0.02
+    assert rates(regression, "cosine_with_restarts", 12).count(0.1) == 3
+    once = rates(regression, "cosine_with_restarts", num_cycles=1)
+    assert once == pytest.approx(rates(regression, "cosine", num_cycles=7))
+    assert once != pytest.approx(twice)
 
 
 def test_each_of_two_optimizers_follows_the_schedule():

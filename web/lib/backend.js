@@ -1,6 +1,9 @@
 /** What is asked of the server. ``api`` is the frontend's; it is given, so that this file can be read without one. */
 
 export class Backend {
+  /** Whether the server has our own routes; a plain ComfyUI does not, and is asked once only. */
+  #isOurs = true;
+
   constructor(api) {
     this.api = api;
   }
@@ -27,15 +30,14 @@ export class Backend {
 
   /** The runs, newest first; null where the server keeps no list, as a plain ComfyUI does not. */
   async runs() {
-    const found = await this.#get("/rollout/runs");
-    return found && found.runs;
+    return (await this.#ours("/runs"))?.runs ?? null;
   }
 
   /** All rows of a run's metrics; empty if there are none. */
   async rows(run) {
     const rows = [];
     for (let after = -1, more = true; more; ) {
-      const part = await this.#get(`/rollout/runs/${encodeURIComponent(run)}/metrics?after=${after}`);
+      const part = await this.#ours(`/runs/${encodeURIComponent(run)}/metrics?after=${after}`);
       if (part === null) return this.#rowsOfFile(run);
       rows.push(...part.rows);
       more = part.more && part.rows.length > 0;
@@ -52,8 +54,7 @@ export class Backend {
 
   /** The files of a run; null where the server cannot list them. */
   async files(run) {
-    const found = await this.#get(`/rollout/runs/${encodeURIComponent(run)}/files`);
-    return found && found.files;
+    return (await this.#ours(`/runs/${encodeURIComponent(run)}/files`))?.files ?? null;
   }
 
   /** The workflow that a run was started with. */
@@ -69,6 +70,13 @@ export class Backend {
   /** The id of the workflow that a job was queued from; undefined if the server does not say. */
   async workflowOfJob(promptId) {
     return (await this.#get(`/jobs/${promptId}`))?.workflow_id;
+  }
+
+  async #ours(path) {
+    if (!this.#isOurs) return null;
+    const found = await this.#get(`/rollout${path}`);
+    if (found === null && path === "/runs") this.#isOurs = false;
+    return found;
   }
 
   async #get(path) {

@@ -118,9 +118,6 @@ export class CurvesPanel {
       return;
     }
     const earlier = runs.filter(({ name }) => name !== this.#recording?.run).map(({ name }) => [name, name]);
-    const key = JSON.stringify(earlier);
-    if (this.compare.dataset.runs === key) return; // an open list must not be rebuilt under the pointer
-    this.compare.dataset.runs = key;
     fillSelect(this.compare, [["", earlier.length ? "compare with …" : "no earlier runs"], ...earlier], this.#compared);
   }
 

@@ -39,7 +39,14 @@ export function select(label, options, value, onchange) {
   return made;
 }
 
+/** New options, only if they are new: an open list must not be rebuilt under the pointer. */
 export function fillSelect(made, options, value) {
+  const key = JSON.stringify(options);
+  if (made.dataset.options === key) {
+    if (made.value !== value) made.value = value;
+    return;
+  }
+  made.dataset.options = key;
   made.replaceChildren(...options.map(([key, text]) => element("option", { value: key, selected: key === value }, text)));
 }
 
