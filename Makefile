@@ -1,16 +1,19 @@
 # `make` lists the commands.
 PYTHON ?= python3
 BIN := .venv/bin
-BENCHMARKS := graph_overhead quickstart_quality rollout
+BENCHMARKS := graph_overhead quickstart_quality rollout targets server_load
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test check format bench clean
+.PHONY: help demo serve test check format bench screenshots clean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 demo: .venv/demo ## train the quickstart on real digits, about two minutes, and say where the pictures are
 	$(BIN)/comfyui-rollout run workflows/quickstart_digits.json
+
+serve: .venv/serve ## open the graph editor in a browser
+	$(BIN)/comfyui-rollout serve --open
 
 test: .venv/dev ## run all tests
 	$(BIN)/python -m pytest
@@ -27,6 +30,9 @@ format: .venv/dev ## format the code and mend what the linter can
 bench: .venv/dev ## run the benchmarks that need no accelerator
 	@status=0; for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || status=1; done; exit $$status
 
+screenshots: .venv/dev ## remake the pictures of the README with a real browser
+	$(BIN)/python docs/make_screenshots.py
+
 clean: ## remove the virtual environment and caches
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
@@ -36,6 +42,10 @@ clean: ## remove the virtual environment and caches
 
 .venv/demo: .venv/python pyproject.toml requirements.txt constraints.txt
 	$(PIP) --editable ".[demo]"
+	@touch $@
+
+.venv/serve: .venv/python pyproject.toml requirements.txt constraints.txt
+	$(PIP) --editable ".[demo,standalone]"
 	@touch $@
 
 .venv/dev: .venv/python pyproject.toml requirements.txt constraints.txt

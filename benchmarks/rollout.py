@@ -141,7 +141,7 @@ def against_the_reference(bench: Bench, count: int, rounds: int) -> dict[str, fl
 
 
 def as_work_grows(bench: Bench, rounds: int) -> tuple[list[list[float]], float]:
-    """Rows (batch, max_step_offset, sample-forwards, milliseconds), and how well a line fits beyond batch 16."""
+    """Rows (batch, max_step_offset, sample-forwards, milliseconds), and how well a line fits from batch 32 on."""
     measured = []
     for count in (1, 4, 16, 32, 64):
         batch = bench.batch(count)
@@ -150,7 +150,7 @@ def as_work_grows(bench: Bench, rounds: int) -> tuple[list[list[float]], float]:
             work = statistics.mean(sum(bench.sizes_of(batch, draw)) for draw in draws)
             seconds = statistics.median(bench.seconds(partial(bench.all_together, batch, draw)) for draw in draws)
             measured.append([count, longest, work, 1000 * seconds])
-    beyond = np.array([row[2:] for row in measured if row[0] >= 16 and row[1] > 0])
+    beyond = np.array([row[2:] for row in measured if row[0] >= 32 and row[1] > 0])
     return measured, float(np.corrcoef(beyond.T)[0, 1] ** 2)
 
 
@@ -187,7 +187,7 @@ def main() -> int:
         model.network.compile(dynamic=True)
     bench = Bench(model, device, [])
     figures = against_the_reference(bench, 16 if on_gpu else 32, options.rounds)
-    measured, straightness = as_work_grows(bench, 3)
+    measured, straightness = as_work_grows(bench, 5)
     table(["batch", "max_step_offset", "sample-forwards", "milliseconds"], measured)
     table(["figure", "value"], [[name, value] for name, value in figures.items()])
     if options.plot:

@@ -81,8 +81,9 @@ def serve_until_stopped(app: web.Application, opened: socket.socket, ready: Call
         def ask() -> None:
             if stopped.is_set():
                 os._exit(130)
-            print("\nstopping: the running job saves what it learnt; ctrl-C again to give up at once", flush=True)
             stopped.set()
+            with contextlib.suppress(OSError):  # whoever read what we print may be gone
+                print("\nstopping: the running job saves what it learnt; ctrl-C again to give up at once", flush=True)
 
         for number in (signal.SIGINT, signal.SIGTERM):
             with contextlib.suppress(NotImplementedError):  # Windows; there ctrl-C raises KeyboardInterrupt
