@@ -29,3 +29,8 @@ class RootIsNotATestPackage:
 
 def pytest_configure(config):
     config.pluginmanager.register(RootIsNotATestPackage())
+
+
+def pytest_collection_modifyitems(items):
+    """Browser tests come last: Playwright's event loop runs in the main thread until the last of them is over."""
+    items.sort(key=lambda item: "browser" in item.path.parts)
