@@ -253,6 +253,7 @@ class Session:
     ) -> None:
         """Train to the end; when stopped or failing, what was learnt so far is saved first."""
         reached = 0
+        working = [*(stream.node_id for stream in self.loss.walk()), self.node_id]
         updates = train(
             self.loss, self.model, settings, steps=steps, run=self.run, watch_every=preview_every, node_id=self.node_id,
             **options,
@@ -262,17 +263,15 @@ class Session:
             for step in updates:
                 reached = step.update + 1
                 self.metrics.add(step)
-                for stream in self.loss.walk():
-                    self.run.host.progress(stream.node_id, reached, steps)
-                self.run.host.progress(self.node_id, reached, steps)
-                if reached % READ_METRICS_EVERY == 0:
+                for node_id in working:
+                    self.run.host.progress(node_id, reached, steps)
+                checkpoint = checkpoint_every and reached % checkpoint_every == 0 and reached < steps
+                if checkpoint or reached % READ_METRICS_EVERY == 0:
                     self.report()
                     self.check_loss()
                 if sample_every and reached % sample_every == 0 and reached < steps:
                     self.sample(reached)
-                if checkpoint_every and reached % checkpoint_every == 0 and reached < steps:
-                    self.report()
-                    self.check_loss()
+                if checkpoint:
                     self.save(self.folder.folder / "checkpoints" / f"step_{reached:06d}")
                 self.run.host.check_interrupted()
             self.report()
