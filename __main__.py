@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 import tempfile
 import threading
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from . import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, __version__
+from ._arguments import parser
+from ._terminal import Terminal, stopping
 from .graph import Executor, WorkflowError, describe, is_prompt, load, object_info, to_prompt, validate
 from .graph.overrides import OverrideError, apply
 from .graph.reference import explained, indented, reference
@@ -26,8 +27,6 @@ from .training.host import EventHost, choose_device, hosted_by
 from .training.run_folder import versions
 
 WRONG_INPUT = 2
-FAILED = 1
-STOPPED = 130
 
 TRAINER = "RolloutOptimizerStep"
 
@@ -42,59 +41,20 @@ class Refused(Exception):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    options = parser().parse_args(arguments)
+    options = parser(
+        __version__,
+        run=run_command,
+        validate=validate_command,
+        convert=convert_command,
+        nodes=nodes_command,
+        serve=serve_command,
+    ).parse_args(arguments)
     try:
         return options.command(options)
     except (Refused, WorkflowError, OverrideError) as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         return WRONG_INPUT
-
-
-def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser("comfyui-rollout", description="Train diffusion models with node graphs.")
-    top.add_argument("--version", action="version", version=__version__)
-    commands = top.add_subparsers(required=True, metavar="COMMAND")
-
-    def command(name: str, function: Any, summary: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=summary, description=summary)
-        added.set_defaults(command=function)
-        return added
-
-    run = command("run", run_command, "Run a workflow file without a browser.")
-    validate = command("validate", validate_command, "Check a workflow file without running it.")
-    convert = command("convert", convert_command, "Print a workflow file in the format that ComfyUI executes.")
-    nodes = command("nodes", nodes_command, "List the nodes, or explain one of them.")
-    for taker in (run, validate, convert):
-        taker.add_argument(
-            "workflow", type=Path, help="workflow file (.json), or a picture or weights file that holds one"
-        )
-        taker.add_argument(
-            "--set", dest="overrides", action="append", default=[], metavar="NODE.INPUT=VALUE",
-            help="change an input; NODE is an id, a title or a class, e.g. OptimizerStep.steps=100",
-        )  # fmt: skip
-        taker.add_argument("--seed", type=int, help="the training seed: short for --set OptimizerStep.seed=N")
-    serve = command("serve", serve_command, "Open the graph editor in a browser.")
-    for taker in (run, serve):
-        taker.add_argument(
-            "--output", type=Path, default=Path("output"), metavar="DIR", help="where results go (output)"
-        )
-        taker.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (auto)")
-        taker.add_argument(
-            "--listen", default="127.0.0.1", metavar="ADDRESS", help="0.0.0.0 for other machines too (127.0.0.1)"
-        )
-        taker.add_argument("--port", type=int, default=8188, help="0 takes any free one (8188)")
-        taker.add_argument(
-            "--user-directory", type=Path, metavar="DIR", help="where saved workflows go (user, beside the output)"
-        )
-        taker.add_argument("--token", help="what browsers must know; made up where --listen needs one")
-        taker.add_argument("--no-auth", action="store_true", help="let in whoever reaches the address")
-    serve.add_argument("--open", action="store_true", help="open the browser, too")
-    run.add_argument("--watch", action="store_true", help="show the run in a browser while it goes")
-    run.add_argument("--traceback", action="store_true", help="show where in the code a run failed")
-    nodes.add_argument("node", nargs="?", help="class or display name")
-    nodes.add_argument("--markdown", action="store_true", help="all nodes with all inputs, as docs/nodes.md")
-    return top
 
 
 def read(options: argparse.Namespace) -> tuple[dict[str, Any] | None, dict[str, Any]]:
@@ -158,8 +118,9 @@ def run_command(options: argparse.Namespace) -> int:
     validation = checked(prompt)
     hosted = hosting(options, watching=options.watch)
     pnginfo = {"extra_pnginfo": {"workflow": workflow}} if workflow else {}
+    classes = {node_id: node["class_type"] for node_id, node in prompt.items()}
     stop = threading.Event()
-    with stopping(stop), Terminal(prompt, options.output) as terminal:
+    with stopping(stop), Terminal(classes, TRAINER, display_name, options.output) as terminal:
         if options.watch:
             result = watched_run(options, hosted, validation, pnginfo, terminal, stop)
         else:
@@ -168,7 +129,7 @@ def run_command(options: argparse.Namespace) -> int:
                 result = executor.run(
                     validation.prompt, outputs=validation.outputs, extra_data=pnginfo, listener=terminal, interrupt=stop
                 )
-    return conclusion(result, options)
+    return terminal.conclude(result, options.traceback)
 
 
 def chosen_device(options: argparse.Namespace) -> str:
@@ -239,9 +200,10 @@ def studio_on(options: argparse.Namespace, hosted: Hosted, stack: ExitStack) -> 
     from . import server
 
     output = options.output.resolve()
-    is_private = server.is_loopback(options.listen)
+    is_private = server.is_loopback(options.listen) and not options.allowed_hosts
     token = options.token or (None if is_private or options.no_auth else server.new_token())
     try:
+        access = server.Access.on(options.listen, token, options.allowed_hosts)
         folders = server.Folders(
             frontend=server.frontend_folder(),
             web=ROOT / "web",
@@ -255,89 +217,16 @@ def studio_on(options: argparse.Namespace, hosted: Hosted, stack: ExitStack) -> 
     except server.CannotServe as error:
         raise Refused(str(error)) from None
     if token is None and not is_private:
-        print(f"warning: whoever reaches {options.listen} can use this server and read its output", file=sys.stderr)
+        reached = " or ".join([options.listen, *options.allowed_hosts])
+        print(f"warning: whoever reaches {reached} can use this server and read its output", file=sys.stderr)
     nodes = (NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS)
     studio = server.Studio(*nodes, folders, hosted, device=chosen_device(options), versions=versions())
-    app = server.application(studio, server.Access.on(options.listen, token))
+    app = server.application(studio, access)
     return studio, app, opened, server.address_of(opened, token)
-
-
-@contextmanager
-def stopping(stop: threading.Event) -> Iterator[None]:
-    """The first ctrl-C (or SIGTERM) asks the run to stop after its step; the second one ends the program."""
-
-    def ask(number: int, frame: Any) -> None:
-        if stop.is_set():
-            signal.default_int_handler(number, frame)
-        stop.set()
-        print("\nstopping after this step; ctrl-C again to give up at once", file=sys.stderr)
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-class Terminal:
-    """Tells a run on the terminal: a progress bar with loss, steps per second and time left, and what nodes say."""
-
-    def __init__(self, prompt: dict[str, Any], output: Path) -> None:
-        self.classes = {node_id: node["class_type"] for node_id, node in prompt.items()}
-        self.output = output
-        self.bar: Any = None
-
-    def __enter__(self) -> Terminal:
-        return self
-
-    def __exit__(self, *reason: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-    def __call__(self, event: str, data: dict[str, Any]) -> None:
-        if event == "progress" and self.classes.get(data["node"]) == TRAINER:
-            self._move(data["value"], data["max"])
-        elif event == "rollout.metrics" and self.bar is not None:
-            loss = data["rows"][-1]["loss"]
-            self.bar.set_postfix(loss="not finite" if loss is None else f"{loss:.4f}", refresh=False)
-        elif event == "executed":
-            self._say(data["node"], data["output"])
-
-    def _move(self, value: int, maximum: int) -> None:
-        from tqdm import tqdm
-
-        if self.bar is None or value < self.bar.n:
-            self.bar = tqdm(total=maximum, unit="step", dynamic_ncols=True, file=sys.stderr)
-        self.bar.update(value - self.bar.n)
-
-    def _say(self, node_id: str, ui: dict[str, Any]) -> None:
-        if self.bar is not None:
-            self.bar.close()
-        name = f"node {node_id} ({display_name(self.classes.get(node_id, ''))})"
-        pictures = [str(self.output / image["subfolder"] / image["filename"]) for image in ui.get("images", [])]
-        for line in [*ui.get("text", []), *pictures]:
-            print(f"{name}: {line}", flush=True)
 
 
 def display_name(class_type: str) -> str:
     return NODE_DISPLAY_NAME_MAPPINGS.get(class_type, class_type)
-
-
-def conclusion(result: Any, options: argparse.Namespace) -> int:
-    """Say how it ended, if not well; returns the exit code."""
-    if result.status == "success":
-        return 0
-    if result.status == "interrupted":
-        print("stopped; what was learnt so far is saved in the run's folder", file=sys.stderr)
-        return STOPPED
-    if options.traceback:
-        print("".join(result.error["traceback"]), file=sys.stderr)
-    message = result.error["exception_message"].strip()
-    node = f"node {result.error['node_id']} ({display_name(result.error['node_type'])})"
-    # An error in a training step names the node in which it happened itself.
-    print(f"error: {message if message.startswith('node ') else f'{node}: {message}'}", file=sys.stderr)
-    return FAILED
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -18,6 +18,8 @@ from torch import Generator, Tensor
 from .predictions import PredictionType, blend
 
 NUM_TRAIN_TIMESTEPS = 1000
+SHIFT_TOKENS = (256, 4096)
+"""Image sizes, in tokens, between which a shift that grows with the image is given."""
 
 Density = Literal["uniform", "logit_normal", "mode", "beta"]
 BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
@@ -55,6 +57,10 @@ class Schedule(ABC):
     def sampling_timesteps(self, steps: int) -> Tensor:
         """The grid (steps + 1,) that a sampler walks from pure noise to the clean end, float64 on the CPU."""
 
+    def at_size(self, tokens: int) -> Schedule:
+        """The schedule for images of that many tokens (patches of 2x2 latents), where it depends on their size."""
+        return self
+
     def add_noise(self, latents: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
         """Teacher-forced latents: ``alpha * latents + sigma * noise`` (B, ...) at ``timestep`` (B,)."""
         alpha, sigma = self.coefficients(timestep)
@@ -74,6 +80,10 @@ class FlowMatching(Schedule):
     mode_scale: float = 1.29
     beta_alpha: float = 1.0
     beta_beta: float = 1.0
+    base_shift: float = 0.0
+    """With ``max_shift``: the shift grows with the image, from exp(base_shift) at 256 tokens to exp(max_shift) at 4096,
+    as FLUX.1 samples; 0 = no."""
+    max_shift: float = 0.0
 
     prediction: PredictionType = "velocity"
     clean_timestep: float = 0.0
@@ -82,6 +92,13 @@ class FlowMatching(Schedule):
     def coefficients(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
         sigma = timestep.double() / NUM_TRAIN_TIMESTEPS
         return 1 - sigma, sigma
+
+    def at_size(self, tokens: int) -> FlowMatching:
+        if not self.max_shift:
+            return self
+        largeness = (tokens - SHIFT_TOKENS[0]) / (SHIFT_TOKENS[1] - SHIFT_TOKENS[0])
+        shift = math.exp(self.base_shift + largeness * (self.max_shift - self.base_shift))
+        return replace(self, shift=shift, base_shift=0.0, max_shift=0.0)
 
     def angle(self, timestep: Tensor) -> Tensor:
         alpha, sigma = self.coefficients(timestep)

@@ -4,6 +4,7 @@ from .dataset import DigitsDataset, ImageFolderDataset
 from .loss import DiffusionLoss, ReflexFlowLoss
 from .model import LoadModel, NewModel, SaveModel
 from .optimizer import Optimizer, OptimizerStep
+from .pretrained import LoadPretrained
 from .preview import PlotMetrics, PreviewLatents
 from .probe import ExposureBiasProbe
 from .rollout import Rollout
@@ -15,6 +16,7 @@ NODES = (
     ImageFolderDataset,
     NewModel,
     LoadModel,
+    LoadPretrained,
     FlowMatchingSchedule,
     DDPMSchedule,
     NoisyBatch,

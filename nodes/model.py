@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from ..training import checkpoint, seeds
 from ..training.data import DatasetInfo
 from ..training.host import current_host
 from ..training.models import FAMILIES, Model
+from ..training.pretrained import Pretrained
 from ..training.stream import Run, Step, Stream
 from .base import DATASET, MODEL, SCHEDULE, Node, StepNode, workflow_metadata
 from .inputs import UNIQUE_ID, choice, integer, line, switch, wire
@@ -21,10 +22,13 @@ class ModelInfo:
     """What is known of a model before it is made or loaded."""
 
     channels: int
-    size: int
+    size: int | None
+    """Height and width of its latents; None where it takes any."""
     classes: int
     has_weights: bool
     """Whether it was trained: a new model has nothing to show."""
+    pretrained: Pretrained | None = None
+    """Where it came from, if it was not made from scratch."""
 
 
 class NewModel(StepNode):
@@ -93,6 +97,18 @@ def saved_model(folder: Path, node_id: str, title: str) -> Stream:
         return step.keep(lambda: checkpoint.load_model(folder).to(step.run.device))
 
     return Stream(step, {"folder": folder}, node_id, title, about=about)
+
+
+def trained_model(model: Stream, folder: Path, node_id: str, title: str) -> Stream:
+    """The model with the trained weights of a folder, loaded once in each run that asks for it."""
+    if model.about.pretrained is None:
+        return saved_model(folder, node_id, title)
+
+    def step(step: Step, model: Model, folder: Path) -> Model:
+        return step.keep(lambda: checkpoint.restore(model, folder))
+
+    about = replace(model.about, has_weights=True)
+    return Stream(step, {"model": model, "folder": folder}, node_id, title, about=about)
 
 
 def saved_schedule(folder: Path) -> Schedule:

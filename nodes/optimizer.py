@@ -21,7 +21,7 @@ from ..training.run_folder import RunFolder, versions
 from ..training.stream import Run, Step, StepError, Stream
 from .base import LOSS, MODEL, OPTIMIZER, RUN, SAMPLES, Node, shown, workflow_metadata
 from .inputs import UNIQUE_ID, choice, integer, line, number, seed, wire
-from .model import ModelInfo, saved_model
+from .model import ModelInfo, trained_model
 
 READ_METRICS_EVERY = 10
 """Steps between two readings of the losses: each makes the program wait for the device once."""
@@ -179,7 +179,7 @@ class OptimizerStep(Node):
             session.train(optimizer, **options)
         for part in (part for stream in streams for part in stream.walk()):
             host.finish(part.node_id)
-        trained = saved_model(folder.model_folder, str(unique_id), self.DISPLAY_NAME)
+        trained = trained_model(model, folder.model_folder, str(unique_id), self.DISPLAY_NAME)
         text = [f"the run's folder is {folder.folder}", session.shares_of_time()]
         return {"ui": {"text": text, **shown(host, *session.pictures())}, "result": (trained, folder.folder)}
 
@@ -193,7 +193,8 @@ def check_that_they_fit(loss: Stream, model: Stream) -> None:
         data = stream.about
         if not isinstance(data, DatasetInfo):
             continue
-        if (data.channels, data.size) != (info.channels, info.size):
+        check_family(data, info, f"node {stream.node_id} ({stream.title})")
+        if data.channels != info.channels or (info.size and data.size != info.size):
             raise ValueError(
                 f"the model is made for {info.channels} x {info.size} x {info.size} images, and node {stream.node_id} "
                 f"({stream.title}) gives {data.channels} x {data.size} x {data.size}"
@@ -203,6 +204,17 @@ def check_that_they_fit(loss: Stream, model: Stream) -> None:
                 f"the model knows {info.classes} classes, and node {stream.node_id} ({stream.title}) has "
                 f"{len(data.classes)}"
             )
+
+
+def check_family(data: DatasetInfo, info: ModelInfo, where: str) -> None:
+    """Raises ValueError where a data set was not encoded by the model that is trained on it."""
+    wanted = info.pretrained.info.family if info.pretrained else ""
+    if data.family == wanted:
+        return
+    if not wanted:
+        raise ValueError(f"{where} is encoded for a pretrained model ({data.family}), and this model is a new one")
+    made = f"encoded for another model ({data.family})" if data.family else "made of pixels"
+    raise ValueError(f"{where} is {made}: put an Encode Dataset node behind it, with the pipeline of Load Pretrained")
 
 
 @contextmanager

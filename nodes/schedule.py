@@ -133,6 +133,7 @@ class NoisyBatch(StepNode):
 
     def step(self, step: Step, dataset: Batch, schedule: Schedule) -> NoisyLatents:
         latents = dataset.latents
+        schedule = schedule.at_size(latents.shape[-2] * latents.shape[-1] // 4)
         timestep = schedule.sample_timesteps(len(latents), step.generator())
         noise = torch.randn(latents.shape, generator=step.generator(latents.device), device=latents.device)
         batch = noisy_batch(latents, noise, timestep, schedule, dataset.conditioning)

@@ -1,6 +1,7 @@
 """Who may talk to the server: the right host name, the same site, and the token if there is one."""
 
 import ipaddress
+import re
 import secrets
 import socket
 from collections.abc import Iterable
@@ -10,10 +11,13 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from .serve import CannotServe
+
 COOKIE = "rollout_token"
 COOKIE_DAYS = 30
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 PORTS = {"http": 80, "https": 443}
+HOST_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 
 
 @dataclass(frozen=True)
@@ -28,9 +32,11 @@ class Access:
     """What a client has to know; None lets everybody in."""
 
     @classmethod
-    def on(cls, address: str, token: str | None = None) -> "Access":
-        """The rules for a server that listens on this address."""
-        names: Iterable[str] = (*LOOPBACK, address.lower())
+    def on(cls, address: str, token: str | None = None, also: Iterable[str] = ()) -> "Access":
+        """The rules for a server that listens on this address and is ``also`` called by other names, as a reverse
+        proxy passes them on. Raises CannotServe where one of these is no name.
+        """
+        names = (*LOOPBACK, address.lower(), *map(host_name, also))
         if is_loopback(address):
             return cls(frozenset(names), token=token)
         own = (socket.gethostname().lower(), socket.getfqdn().lower(), f"{socket.gethostname().lower()}.local")
@@ -62,7 +68,8 @@ class Access:
     def _refusal(self, request: web.Request) -> str | None:
         name, port = split_host(request.headers.get("Host", ""))
         if not self.knows_host(name):
-            return f"this server is not called {name or 'nothing'!r}; open it by the address that it printed"
+            known = "open it by the address that it printed, or start it with --allow-host NAME"
+            return f"this server is not called {name or 'nothing'!r}; {known}"
         if request.headers.get("Sec-Fetch-Site") == "cross-site":
             return "requests from other sites are refused"
         origin = request.headers.get("Origin")
@@ -96,6 +103,14 @@ def is_wildcard(address: str) -> bool:
         return ipaddress.ip_address(address).is_unspecified
     except ValueError:
         return address == ""
+
+
+def host_name(text: str) -> str:
+    """A name that a user gave, as browsers send it. Raises CannotServe where it is more or less than a name."""
+    name = text.lower()
+    if not (HOST_NAME.fullmatch(name) or _is_address(name)):
+        raise CannotServe(f"--allow-host {text!r} is not a plain host name like studio.example: no scheme, no port")
+    return name
 
 
 def split_host(text: str) -> tuple[str | None, int | None]:

@@ -67,6 +67,18 @@ def test_rooms_know_only_whom_they_may(path):
             assert target[0] in MAY_KNOW[package[0]] | {package[0]}, f"{name_of(path)} imports {'.'.join(target)}"
 
 
+@pytest.mark.parametrize("path", sorted(ROOT.glob("_[!_]*.py")), ids=name_of)
+def test_what_the_command_line_is_made_of_knows_no_room(path):
+    """What lies beside the rooms is in nobody's arrows: it joins nothing, so that __init__ and __main__ alone do."""
+    assert [module for dots, module in imports(path) if dots] == []
+
+
+def test_nothing_else_lies_beside_the_rooms():
+    """A module that joins the two sides cannot hide under another name."""
+    assert {path.name for path in ROOT.glob("[!_]*.py")} == set()
+    assert {path.name for path in ROOT.glob("__*.py")} == {"__init__.py", "__main__.py"}
+
+
 @every_source
 def test_imports_within_the_house_are_relative(path):
     """ComfyUI loads the pack under a path-like module name: an absolute import would not find it, or find another."""

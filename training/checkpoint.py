@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..diffusion.schedules import DDPM, FlowMatching, Schedule
 from .models import FAMILIES, Model
@@ -93,10 +93,16 @@ def schedule_from_dict(values: Mapping[str, Any]) -> Schedule:
 
 
 def save_model(folder: Path, model: Model, schedule: Schedule | None, metadata: Mapping[str, str]) -> Path:
-    """Write a model folder, which diffusers can load too; returns it."""
+    """Write what was trained as a folder, which diffusers can load too: the network, or its adapters; returns it."""
+    from .adapters import save_adapters
+
     with whole_or_nothing(folder) as unfinished:
-        model.network.save_config(unfinished)
-        save_weights(unfinished / WEIGHTS, model.network.state_dict(), metadata)
+        unfinished.mkdir()
+        if model.adapters:
+            save_adapters(unfinished, model, metadata)
+        else:
+            model.network.save_config(unfinished)
+            save_weights(unfinished / WEIGHTS, model.network.state_dict(), metadata)
         if schedule is not None:
             write_text(unfinished / SCHEDULE, json.dumps(schedule_to_dict(schedule), indent=2))
     return folder
@@ -109,7 +115,7 @@ def check_model_folder(folder: Path) -> dict[str, Any]:
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise ValueError(f"{str(folder)!r} is not a model folder: it has no {name}")
-    config = _read_object(folder / CONFIG)
+    config = read_object(folder / CONFIG)
     if _family(config) is None:
         known = ", ".join(family.network_class for family in FAMILIES.values())
         raise ValueError(f"{folder / CONFIG} describes a {config.get('_class_name')}, and we can train {known}")
@@ -119,7 +125,10 @@ def check_model_folder(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; raises ValueError, naming the file, if there is none."""
+    if not path.is_file():
+        raise ValueError(f"there is no {path}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -138,13 +147,30 @@ def load_model(folder: Path) -> Model:
     import diffusers
 
     config = check_model_folder(folder)
-    weights = read_weights(folder / WEIGHTS)
     family = _family(config)
     assert family is not None
     try:
         network = getattr(diffusers, family.network_class).from_config(config)
     except Exception as error:  # diffusers checks its settings in many ways
         raise ValueError(f"{folder / CONFIG} describes no working network: {' '.join(str(error).split())}") from error
+    load_weights(network, folder)
+    return family(network)
+
+
+def restore(model: Model, folder: Path) -> Model:
+    """Give the model the trained weights that :func:`save_model` wrote; returns it."""
+    from .adapters import restore_adapters
+
+    if model.adapters:
+        restore_adapters(folder, model)
+    else:
+        load_weights(model.network, folder)
+    return model
+
+
+def load_weights(network: nn.Module, folder: Path) -> None:
+    """Load a model folder's weights; raises ValueError where they do not fit the network."""
+    weights = read_weights(folder / WEIGHTS)
     wanted = {name: value.shape for name, value in network.state_dict().items()}
     given = {name: value.shape for name, value in weights.items()}
     if wrong := sorted(name for name in wanted | given if wanted.get(name) != given.get(name)):
@@ -153,7 +179,6 @@ def load_model(folder: Path) -> Model:
             f"{len(wrong)} tensors are missing, unknown or of another shape, e.g. {wrong[0]}"
         )
     network.load_state_dict(weights)
-    return family(network)
 
 
 def load_schedule(folder: Path) -> Schedule | None:
@@ -161,7 +186,7 @@ def load_schedule(folder: Path) -> Schedule | None:
     path = folder / SCHEDULE
     if not path.is_file():
         return None
-    values = _read_object(path)
+    values = read_object(path)
     try:
         return schedule_from_dict(values)
     except (KeyError, TypeError, ValueError) as error:

@@ -27,6 +27,8 @@ class DatasetInfo:
     """Height and width of the latents."""
     classes: tuple[str, ...] = ()
     """Names of the class labels; empty where there are none."""
+    family: str = ""
+    """The family of pretrained models whose encoders made the latents; empty for pixels."""
 
 
 @dataclass(frozen=True)

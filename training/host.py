@@ -22,6 +22,10 @@ class Host:
     output_folder: Path = Path("output")
     device: str = "auto"
 
+    def model_folders(self, kind: str) -> list[Path]:
+        """Where models of that kind are kept: ``checkpoints``, ``vae``, ``loras`` ..., ComfyUI's names."""
+        return [Path("models") / kind]
+
     def progress(self, node_id: str, value: int, maximum: int) -> None:
         """``value`` of ``maximum`` steps of that node are done."""
 
@@ -107,6 +111,12 @@ class ComfyHost(Host):
         self.output_folder = Path(folder_paths.get_output_directory())
         self._bars: dict[str, Any] = {}
         self._new_bar = ProgressBar
+
+    def model_folders(self, kind: str) -> list[Path]:
+        import folder_paths
+
+        known = folder_paths.folder_names_and_paths
+        return [Path(folder) for folder in folder_paths.get_folder_paths(kind)] if kind in known else []
 
     def _update(self, node_id: str, value: int | None, maximum: int | None, picture: Image | None) -> None:
         if node_id not in self._bars:

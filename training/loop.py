@@ -39,13 +39,18 @@ def autocast(device: torch.device, precision: Precision) -> Iterator[None]:
         yield
 
 
+def trained(network: nn.Module) -> list[nn.Parameter]:
+    """The weights that are trained: all of them, or those of the adapters."""
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+
 @contextmanager
 def averaged(run: Run, network: nn.Module) -> Iterator[None]:
-    """The network has its averaged (EMA) weights inside, if the run keeps any."""
+    """The network has the averaged (EMA) values of its trained weights inside, if the run keeps any."""
     if run.averaged_weights is None:
         yield
         return
-    parameters = list(network.parameters())
+    parameters = trained(network)
     live = [parameter.detach().clone() for parameter in parameters]  # on the device: EMAModel's store would wait for it
     run.averaged_weights.copy_to(parameters)
     try:
@@ -76,7 +81,7 @@ class Trainer:
     def __post_init__(self) -> None:
         from diffusers.training_utils import EMAModel
 
-        self.parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        self.parameters = trained(self.network)
         self.optimizers = self.settings.optimizers(self.network)
         if self.precision == "fp16" and len(self.optimizers) > 1:
             raise ValueError(
@@ -85,7 +90,7 @@ class Trainer:
         self.schedulers = [self.settings.scheduler(optimizer, self.steps) for optimizer in self.optimizers]
         self.scaler = torch.amp.GradScaler(self.run.device.type, enabled=self.precision == "fp16")
         if self.ema_decay:
-            self.run.averaged_weights = EMAModel(self.network.parameters(), decay=self.ema_decay)
+            self.run.averaged_weights = EMAModel(self.parameters, decay=self.ema_decay)
 
     def update(self, number: int, watched: bool = False) -> Step:
         """One optimizer update: pull, backward, clip, step. Returns the last pull, with the metrics of all of them."""
@@ -125,7 +130,7 @@ class Trainer:
             optimizer.zero_grad(set_to_none=True)
         self.scaler.update()
         if self.run.averaged_weights is not None:
-            self.run.averaged_weights.step(self.network.parameters())
+            self.run.averaged_weights.step(self.parameters)
 
 
 def mean_of_each(metrics: list[dict[str, Tensor | float]]) -> dict[str, Tensor | float]:
@@ -156,7 +161,7 @@ def train(
     """
     with training_mode():
         live: Model = run.value(model)
-        live.network.train().requires_grad_(True)
+        live.prepare_training()
         trainer = Trainer(run, loss, live.network, settings, steps, **options)
     run.clock.read()  # making the model is no part of a step
     for number in range(steps):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from PIL.Image import Image
@@ -16,6 +17,9 @@ class Recorder(Host):
     def __init__(self, host: Host, folder: RunFolder) -> None:
         self.host, self.folder = host, folder
         self.output_folder, self.device = host.output_folder, host.device
+
+    def model_folders(self, kind: str) -> list[Path]:
+        return self.host.model_folders(kind)
 
     def progress(self, node_id: str, value: int, maximum: int) -> None:
         self.host.progress(node_id, value, maximum)

@@ -26,6 +26,9 @@ from .checkpoint import free_folder, writable, write_text
 FOLDERS = {"samples": "samples", "rollout": "rollouts", "inspection": "rollouts"}
 """Kinds of pictures that are kept, and where. ``inspection`` are the frames of recorded rollouts."""
 
+MOST_FILMS = 64
+"""Recorded rollouts that are kept a node; web/lib/film.js counts the same."""
+
 PACKAGES = ("torch", "diffusers", "safetensors", "numpy")
 
 
@@ -79,17 +82,25 @@ class RunFolder:
         return path
 
     def add_frames(self, node_id: str, update: int, sheet: Image, facts: Mapping[str, Any]) -> tuple[Path, Path]:
-        """Keep the sheet of a recorded rollout and its facts side by side; returns where."""
+        """Keep the sheet of a recorded rollout and its facts side by side; returns where.
+
+        Of a long run 64 moments a node are kept, spread over the run: always the first and the newest.
+        """
         place = self._place("inspection", node_id, update)
         image, data = place.with_name(f"{place.name}_frames.png"), place.with_name(f"{place.name}_frames.json")
         sheet.save(image)
         write_text(data, json.dumps(facts))
+        films = sorted(place.parent.glob(f"{name_of(node_id)}_step_*_frames.json"), key=step_of)
+        if len(films) > MOST_FILMS:
+            crowded = films[most_crowded([step_of(path) for path in films])]
+            crowded.unlink()
+            crowded.with_suffix(".png").unlink()
         return image, data
 
     def _place(self, kind: str, node_id: str, update: int) -> Path:
         folder = self.folder / FOLDERS[kind]
         folder.mkdir(exist_ok=True)
-        return folder / f"{node_id.replace(':', '-')}_step_{update:06d}"
+        return folder / f"{name_of(node_id)}_step_{update:06d}"
 
     def plot(self) -> Path | None:
         """Draw loss.png: the loss and its parts."""
@@ -102,6 +113,22 @@ class RunFolder:
         path = self.folder / "loss.png"
         plot_metrics(rows, names).save(path)
         return path
+
+
+def name_of(node_id: str) -> str:
+    """A node's id in a file's name; those in subgraphs (7:3) make trouble on some systems."""
+    return node_id.replace(":", "-")
+
+
+def step_of(path: Path) -> int:
+    """The training step in the name of a picture or its facts."""
+    return int(path.stem.rpartition("_step_")[2].split("_")[0])
+
+
+def most_crowded(moments: list[int]) -> int:
+    """The place of the moment whose neighbours are closest to each other, the oldest of several; never an end."""
+    gaps = [after - before for before, after in zip(moments, moments[2:], strict=False)]
+    return 1 + gaps.index(min(gaps))
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

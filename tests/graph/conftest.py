@@ -1,77 +1,10 @@
-"""A tiny node pack (the one that the recorded facts were made with), and short ways to write graphs."""
+"""The tiny node pack that the recorded facts were made with, and short ways to write graphs."""
 
 import json
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from comfyui_rollout.graph import Executor, object_info, validate
-
-DATA = Path(__file__).resolve().parents[1] / "data" / "comfyui"
-VALUE = {"x": 2.5, "n": 3, "seed": 1, "mode": "fast", "flag": True, "text": "t"}
-
-
-def pack(host):
-    """The classes of the dummy pack; a running DummyValue reports through host.executor."""
-
-    class DummyValue:
-        RETURN_TYPES = ("DUMMY_VALUE", "FLOAT")
-        FUNCTION = "run"
-
-        @classmethod
-        def INPUT_TYPES(cls):
-            return {
-                "required": {
-                    "x": ("FLOAT", {"default": 1.5, "min": 0.0, "max": 10.0, "step": 0.5, "tooltip": "an x"}),
-                    "n": ("INT", {"default": 3, "min": 1, "max": 100}),
-                    "seed": ("INT", {"default": 0, "min": 0, "max": 2**63, "control_after_generate": True}),
-                    "mode": (["fast", "slow"], {"default": "fast"}),
-                    "flag": ("BOOLEAN", {"default": True, "label_on": "yes", "label_off": "no"}),
-                    "text": ("STRING", {"multiline": True, "default": "hi"}),
-                },
-                "optional": {"opt": ("DUMMY_VALUE", {"lazy": True})},
-                "hidden": {"uid": "UNIQUE_ID", "prompt": "PROMPT", "png": "EXTRA_PNGINFO"},
-            }
-
-        def run(self, x, n, seed, mode, flag, text, uid, opt=None, prompt=None, png=None):
-            for i in range(1, n):
-                host.executor.progress(uid, i, n, "image" if i == 1 else None)
-                host.on_progress(i)
-            host.executor.send("dummy.event", {"node": uid, "x": x})
-            return ({"x": x, "seed": seed}, x)
-
-    class DummySink:
-        RETURN_TYPES = ()
-        FUNCTION = "run"
-        OUTPUT_NODE = True
-
-        @classmethod
-        def INPUT_TYPES(cls):
-            return {
-                "required": {"value": ("DUMMY_VALUE", {})},
-                "optional": {"number": ("FLOAT", {"forceInput": True})},
-            }
-
-        def run(self, value, number=None):
-            return {"ui": {"text": [str(value), str(number)]}}
-
-    class DummyFail:
-        RETURN_TYPES = ()
-        FUNCTION = "run"
-        OUTPUT_NODE = True
-
-        @classmethod
-        def INPUT_TYPES(cls):
-            return {"required": {"value": ("DUMMY_VALUE",), "msg": ("STRING", {"default": "boom"})}}
-
-        @classmethod
-        def VALIDATE_INPUTS(cls, msg):
-            return "msg is bad" if msg == "bad" else True
-
-        def run(self, value, msg):
-            raise ValueError(msg)
-
-    return {kind.__name__: kind for kind in (DummyValue, DummySink, DummyFail)}
+from recorded_session import DATA, VALUE, DummyHost, pack, queued
 
 
 def node_class(function, inputs=None, returns=("*",), **attributes):
@@ -93,7 +26,7 @@ def data():
 
 @pytest.fixture
 def host():
-    return SimpleNamespace(executor=None, on_progress=lambda i: None)
+    return DummyHost()
 
 
 @pytest.fixture
@@ -115,10 +48,7 @@ def info(data):
 @pytest.fixture
 def prompt():
     """What the recorded session queued: a value and a sink."""
-    return {
-        "1": {"class_type": "DummyValue", "inputs": dict(VALUE), "_meta": {"title": "DV"}},
-        "2": {"class_type": "DummySink", "inputs": {"value": ["1", 0], "number": ["1", 1]}},
-    }
+    return queued()
 
 
 @pytest.fixture

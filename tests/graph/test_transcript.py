@@ -6,39 +6,23 @@ import threading
 
 import pytest
 from comfyui_rollout.graph import Executor, validate
+from recorded_session import REFUSED, messages, reply, spoil, transcript
 
 SKIPPED = ("status", "feature_flags")  # the server's own messages
 
 
 @pytest.fixture
-def recorded(data):
-    lines = (data / "transcript.txt").read_text().splitlines()
-    sections, name = {"": []}, ""
-    for line in lines:
-        if line.startswith(("=== run", "=== fail")):
-            name = line
-            sections[name] = []
-        elif line.startswith(("=== bad", "INT ")):
-            name = line.split(" {")[0]
-            sections[name] = [line]
-        else:
-            sections[name].append(line)
-    return sections
+def recorded():
+    return transcript()
 
 
-def messages(lines):
+def of_the_run(lines):
+    """What a section says of the run itself; data is None of what cannot be compared."""
     found = []
-    for line in lines:
-        if line.startswith("BIN 4"):
-            found.append(("preview", None))
-        elif line.startswith("TEXT "):
-            try:
-                message = json.loads(line[5:])
-            except json.JSONDecodeError:  # the recorder cut long lines
-                message = {"type": re.search(r'"type": "(\w+)"', line)[1], "data": None}
-            is_end = message["type"] == "executing" and message["data"]["node"] is None
-            if message["type"] not in SKIPPED and not is_end:
-                found.append((message["type"], message["data"]))
+    for kind, data in messages(lines):
+        is_end = kind == "executing" and data["node"] is None
+        if kind not in SKIPPED and not is_end:
+            found.append(("preview", None) if kind == "BIN 4" else (kind, data))
     return found
 
 
@@ -66,20 +50,20 @@ def test_first_and_cached_run(recorded, host, mapping, prompt, run):
     """The first run reports progress, previews and results; the second is answered from the cache."""
     executor = host.executor = Executor(mapping)
     _, ours = run(mapping, prompt, executor, prompt_id="p1")
-    assert_same(ours, messages(recorded["=== run 1"]))
+    assert_same(ours, of_the_run(recorded["run 1"]))
     _, ours = run(mapping, prompt, executor, prompt_id="p2")
-    assert_same(ours, messages(recorded["=== run 2 (cached)"]))
+    assert_same(ours, of_the_run(recorded["run 2"]))
     assert all(data["prompt_id"] == "p2" for _, data in ours)
 
 
-def test_failing_run(recorded, data, host, mapping, prompt, run):
+def test_failing_run(recorded, host, mapping, prompt, run):
     """A node that raises ends the run with an execution_error of ComfyUI's fields."""
     executor = host.executor = Executor(mapping)
     run(mapping, prompt, executor)
     prompt["3"] = {"class_type": "DummyFail", "inputs": {"value": ["1", 0], "msg": "boom"}}
     result, ours = run(mapping, prompt, executor, outputs=["3", "2"])
-    assert_same(ours, messages(recorded["=== fail"]))
-    jobs = next(line for line in (data / "transcript.txt").read_text().splitlines() if line.startswith("JOBS"))
+    assert_same(ours, of_the_run(recorded["fail"]))
+    (jobs,) = recorded["JOBS"]
     theirs, _ = json.JSONDecoder().raw_decode(jobs, jobs.index('"execution_error": ') + len('"execution_error": '))
     assert list(result.error) == list(theirs)
     same = ("node_id", "node_type", "executed", "exception_message", "exception_type", "current_inputs")
@@ -101,44 +85,21 @@ def test_interrupted_run(recorded, host, mapping, prompt, run):
     host.on_progress = stop
     prompt["1"]["inputs"] |= {"n": 60, "seed": 99}
     result, ours = run(mapping, prompt, executor, interrupt=interrupt)
-    assert_same(ours, messages(recorded["INT 200 ''"]))
+    assert_same(ours, of_the_run(recorded["INT"]))
     assert (result.status, result.error) == ("interrupted", None)
 
 
-BAD = {
-    "min": ("1", {"n": 0}),
-    "max": ("1", {"n": 1000}),
-    "list": ("1", {"mode": "zzz"}),
-    "type": ("1", {"n": "abc"}),
-    "missing": ("1", {"n": None}),
-    "mismatch": ("2", {"value": ["1", 1]}),
-    "badlink": ("2", {"value": ["1", 1, 2]}),
-    "danglinglink": ("2", {"value": ["99", 0]}),
-    "cycle": ("1", {"opt": ["1", 0]}),
-}
-
-
-@pytest.mark.parametrize("name", [*BAD, "class", "noclass", "noout"])
+@pytest.mark.parametrize("name", REFUSED)
 def test_each_400_reply(recorded, mapping, prompt, name):
     """Every refusal is what a real server answers, field by field; a dangling link says more."""
-    if name in BAD:
-        node_id, inputs = BAD[name]
-        merged = prompt[node_id]["inputs"] | inputs
-        prompt[node_id]["inputs"] = {key: value for key, value in merged.items() if value is not None}
-    if name == "class":
-        prompt["2"]["class_type"] = "Nope"
-    if name == "noclass":
-        del prompt["2"]["class_type"]
-    if name == "noout":
-        del prompt["2"]
-    line = recorded[f"=== bad {name} 400"][0]
-    theirs = json.loads(line[line.index("{") :])
+    spoil(prompt, name)
+    theirs = reply(recorded[f"bad {name}"])
     validation = validate(prompt, mapping)
     ours = json.loads(json.dumps({"error": validation.error, "node_errors": validation.node_errors}))
     if name == "danglinglink":
-        for reply in (ours, theirs):
-            reply["error"]["details"] = "..."
-            found = reply["node_errors"]["2"]["errors"][0]
+        for answer in (ours, theirs):
+            answer["error"]["details"] = "..."
+            found = answer["node_errors"]["2"]["errors"][0]
             found["details"] = found["extra_info"]["traceback"] = "..."
         said = validation.node_errors["2"]["errors"][0]["details"]
         assert said == "node 2 input value is linked to node 99, which does not exist"
@@ -150,8 +111,7 @@ def test_each_400_reply(recorded, mapping, prompt, name):
 def test_partial_success(recorded, mapping, prompt):
     """Good outputs run beside bad ones: no error, but node_errors."""
     prompt["3"] = {"class_type": "DummyFail", "inputs": {"value": ["1", 0], "msg": "bad"}}
-    line = recorded["=== bad custom+ok 200"][0]
-    theirs = json.loads(line[line.index("{") :])
+    theirs = reply(recorded["bad custom"])
     validation = validate(prompt, mapping)
     assert validation.error is None
     assert validation.outputs == ["2"]

@@ -2,89 +2,41 @@
 
 import asyncio
 import json
-import re
 import struct
 import threading
 from contextlib import contextmanager
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+import recorded_session
 from aiohttp import WSMsgType
 from aiohttp.test_utils import TestClient, TestServer
 from comfyui_rollout.graph import Interrupted
 from comfyui_rollout.server import Access, Folders, Studio, application
 from PIL import Image
-
-TRANSCRIPT = Path(__file__).resolve().parents[1] / "data" / "comfyui" / "transcript.txt"
-VALUE = {"x": 2.5, "n": 3, "seed": 1, "mode": "fast", "flag": True, "text": "t"}
+from recorded_session import DummyHost, messages, pack, queued
 
 
-def pack(host):
-    """The classes that the session was recorded with; a running DummyValue reports through the host's executor."""
+class Trainer(DummyHost):
+    """Makes DummyValue work like a training: it takes time, can be stopped, reports metrics, and waits at a gate."""
 
-    class DummyValue:
-        RETURN_TYPES = ("DUMMY_VALUE", "FLOAT")
-        FUNCTION = "run"
+    picture = Image.new("RGB", (64, 64), "red")
 
-        @classmethod
-        def INPUT_TYPES(cls):
-            return {
-                "required": {
-                    "x": ("FLOAT", {"default": 1.5, "min": 0.0, "max": 10.0}),
-                    "n": ("INT", {"default": 3, "min": 1, "max": 100}),
-                    "seed": ("INT", {"default": 0, "min": 0, "max": 2**63}),
-                    "mode": (["fast", "slow"], {"default": "fast"}),
-                    "flag": ("BOOLEAN", {"default": True}),
-                    "text": ("STRING", {"default": "hi"}),
-                },
-                "optional": {"opt": ("DUMMY_VALUE", {"lazy": True})},
-                "hidden": {"uid": "UNIQUE_ID"},
-            }
+    def __init__(self):
+        super().__init__()
+        self.stop, self.gate = threading.Event(), threading.Event()
+        self.gate.set()
+        self.pause = 0.12  # seconds between two steps
+        self.rows = 0  # of metrics
 
-        def run(self, x, n, seed, mode, flag, text, uid, opt=None):
-            for i in range(1, n):
-                host.executor.progress(uid, i, n, Image.new("RGB", (64, 64), "red") if i == 1 else None)
-                if host.stop.wait(host.pause):
-                    raise Interrupted
-            for row in range(host.rows):
-                host.executor.send("rollout.metrics", {"node": uid, "rows": [{"step": row, "loss": 1.0}]})
-            host.executor.send("dummy.event", {"node": uid, "x": x})
-            host.gate.wait(20)
-            return ({"x": x, "seed": seed}, x)
+    def on_progress(self, i):
+        if self.stop.wait(self.pause):
+            raise Interrupted
 
-    class DummySink:
-        RETURN_TYPES = ()
-        FUNCTION = "run"
-        OUTPUT_NODE = True
-
-        @classmethod
-        def INPUT_TYPES(cls):
-            return {
-                "required": {"value": ("DUMMY_VALUE", {})},
-                "optional": {"number": ("FLOAT", {"forceInput": True})},
-            }
-
-        def run(self, value, number=None):
-            return {"ui": {"text": [str(value), str(number)]}}
-
-    class DummyFail:
-        RETURN_TYPES = ()
-        FUNCTION = "run"
-        OUTPUT_NODE = True
-
-        @classmethod
-        def INPUT_TYPES(cls):
-            return {"required": {"value": ("DUMMY_VALUE",), "msg": ("STRING", {"default": "boom"})}}
-
-        @classmethod
-        def VALIDATE_INPUTS(cls, msg):
-            return "msg is bad" if msg == "bad" else True
-
-        def run(self, value, msg):
-            raise ValueError(msg)
-
-    return {kind.__name__: kind for kind in (DummyValue, DummySink, DummyFail)}
+    def on_end(self, uid, x):
+        for row in range(self.rows):
+            self.executor.send("rollout.metrics", {"node": uid, "rows": [{"step": row, "loss": 1.0}]})
+        super().on_end(uid, x)
+        self.gate.wait(20)
 
 
 class Browser:
@@ -123,10 +75,7 @@ class Browser:
 
 @pytest.fixture
 def host():
-    """Where nodes report to, and how they behave: seconds between two steps, rows of metrics, a gate to wait at."""
-    gate = threading.Event()
-    gate.set()
-    return SimpleNamespace(executor=None, stop=threading.Event(), pause=0.12, rows=0, gate=gate)
+    return Trainer()
 
 
 @pytest.fixture
@@ -182,10 +131,7 @@ def browse():
 @pytest.fixture
 def prompt():
     """What the recorded session queued: a value and a sink."""
-    return {
-        "1": {"class_type": "DummyValue", "inputs": dict(VALUE), "_meta": {"title": "DV"}},
-        "2": {"class_type": "DummySink", "inputs": {"value": ["1", 0], "number": ["1", 1]}},
-    }
+    return queued()
 
 
 @pytest.fixture
@@ -202,35 +148,13 @@ def queue():
 
 @pytest.fixture
 def transcript():
-    """The recorded session: {section: lines}; the requests between the runs are sections of their first word."""
-    sections, name = {}, "welcome"
-    for line in TRANSCRIPT.read_text().splitlines():
-        word = re.match(r"=== (run 1|run 2|fail|bad \w+)|(HIST|JOBS|JOB|QUEUE|INT|CANC)\b|(4\d\d) ", line)
-        if word:
-            name = next(filter(None, word.groups()))
-        sections.setdefault(name, []).append(line)
-    return sections
+    return recorded_session.transcript()
 
 
 @pytest.fixture
 def recorded(transcript):
     """recorded(section): its messages as a browser of ours gives them; data is None where the recorder cut a line."""
-
-    def recorded(section):
-        found = []
-        for line in transcript[section]:
-            if line.startswith("BIN 4"):
-                ids = json.loads(re.search(r"b'(\{.*?\})'", line)[1])
-                found.append(("BIN 4", {**ids, "magic": b""}))
-            elif line.startswith("TEXT "):
-                try:
-                    message = json.loads(line[5:])
-                except json.JSONDecodeError:
-                    message = {"type": re.search(r'"type": "(\w+)"', line)[1], "data": None}
-                found.append((message["type"], message["data"]))
-        return found
-
-    return recorded
+    return lambda section: messages(transcript[section])
 
 
 def shape(value):

@@ -2,7 +2,7 @@
 
 import pytest
 from aiohttp import WSServerHandshakeError
-from comfyui_rollout.server import Access
+from comfyui_rollout.server import Access, CannotServe
 from comfyui_rollout.server.access import split_host
 
 SAME = {"Sec-Fetch-Site": "same-origin"}
@@ -112,6 +112,33 @@ def test_names_of_a_listening_address(address, names, others):
     access = Access.on(address)
     assert all(access.knows_host(name) for name in names)
     assert not any(access.knows_host(name) for name in others)
+
+
+def test_names_that_a_proxy_passes_on(serve):
+    """A name that the user gave is as good as our own, with the page's origin under https; no other one is."""
+    access = Access.on("127.0.0.1", also=["Studio.example", "10.0.0.5"])
+    assert access.knows_host("studio.example")
+    assert not access.knows_host("www.studio.example")
+
+    async def check(client, studio):
+        through = {"Host": "studio.example", "Origin": "https://studio.example", **SAME}
+        assert (await client.get("/api/prompt", headers=through)).status == 200
+        async with client.ws_connect("/ws", headers=through) as socket:
+            assert (await socket.receive_json())["type"] == "status"
+        assert (await client.get("/api/prompt", headers={"Host": "10.0.0.5:8188"})).status == 200
+        for strange in ({"Host": "other.example"}, {**through, "Origin": "https://other.example"}):
+            assert (await client.get("/api/prompt", headers=strange)).status == 403
+
+    serve(check, hosts=access.hosts)
+
+
+@pytest.mark.parametrize(
+    "text", ["https://studio.example", "studio.example:443", "studio.example/", "*.example", "", " "]
+)
+def test_what_is_no_name(text):
+    """A mistyped name would let nobody in, without a word; it is refused in one line."""
+    with pytest.raises(CannotServe, match=r"^--allow-host .* is not a plain host name like studio\.example"):
+        Access.on("127.0.0.1", also=[text])
 
 
 @pytest.mark.parametrize("text", ["a/b", "a?b", "a#b", "u@h", "h:99999", "[::1", ""])

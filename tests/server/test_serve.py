@@ -42,7 +42,25 @@ def test_the_command_says_what_is_wrong(monkeypatch, tmp_path, capsys):
     assert main([*common, "--port", "0"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ComfyUI's frontend is not installed")
+    assert main([*common, "--port", "0", "--allow-host", "https://studio.example"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: --allow-host 'https://studio.example' is not a plain host name")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_with_other_names_asks_for_a_token(tmp_path):
+    """Behind a reverse proxy others can reach it, although it listens on this machine alone."""
+    from contextlib import ExitStack
+
+    from comfyui_rollout import __main__, __version__, _arguments
+
+    typed = ["serve", "--port", "0", "--output", str(tmp_path / "output"), "--device", "cpu"]
+    for more, has_token in (([], False), (["--allow-host", "studio.example"], True)):
+        with ExitStack() as stack:
+            commands = dict.fromkeys(("run", "validate", "convert", "nodes", "serve"), lambda options: 0)
+            options = _arguments.parser(__version__, **commands).parse_args([*typed, *more])
+            *_, address = __main__.studio_on(options, __main__.hosting(options), stack)
+            assert ("?token=" in address) is has_token
 
 
 def test_addresses_to_open():

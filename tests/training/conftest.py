@@ -1,12 +1,10 @@
 """Toy networks, toy data and a host that remembers: what the tests of the training room share."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from comfyui_rollout.training.data import Batch, DatasetInfo
 from comfyui_rollout.training.host import Host
-from comfyui_rollout.training.models import UNet
+from comfyui_rollout.training.models import Model, UNet
 from comfyui_rollout.training.seeds import global_seed
 from comfyui_rollout.training.stream import Stream
 from torch import nn
@@ -56,6 +54,13 @@ def small_unet():
     return create
 
 
+class Plain(Model):
+    """Any network as a model."""
+
+    def __call__(self, x, timestep, conditioning):
+        return self.network(x)
+
+
 @pytest.fixture
 def regression():
     """``regression(network)``: a loss stream and a model stream that fit 16 fixed points, without any noise."""
@@ -66,7 +71,7 @@ def regression():
                 network = nn.Linear(4, 3)
         generator = torch.Generator().manual_seed(2)
         points, answers = torch.randn(16, 4, generator=generator), torch.randn(16, 3, generator=generator)
-        model = Stream(lambda step: SimpleNamespace(network=network), node_id="model", title="Model")
+        model = Stream(lambda step: Plain(network), node_id="model", title="Model")
 
         def loss(step, model):
             chosen = rows_of(step)

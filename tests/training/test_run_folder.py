@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from comfyui_rollout.training.run_folder import RunFolder, read_metrics, versions
+from comfyui_rollout.training.run_folder import MOST_FILMS, RunFolder, most_crowded, read_metrics, versions
 from PIL import Image
 
 
@@ -76,6 +76,50 @@ def test_pictures_are_kept_by_kind_node_and_step(run):
     assert rollout.relative_to(run.folder).as_posix() == "rollouts/4_step_000050.png"
     with Image.open(sample) as kept:
         assert kept.getpixel((0, 0)) == (255, 0, 0)
+
+
+def films(run, node_id="4"):
+    """The steps of the recorded rollouts that are kept; each is a sheet and its facts."""
+    names = {path.name for path in (run.folder / "rollouts").iterdir() if path.name.startswith(f"{node_id}_")}
+    kept = sorted(int(name.split("_")[2]) for name in names if name.endswith(".json"))
+    assert names == {f"{node_id}_step_{step:06d}_frames.{kind}" for step in kept for kind in ("json", "png")}
+    return kept
+
+
+def record(run, steps, node_id="4"):
+    for step in steps:
+        run.add_frames(node_id, step, Image.new("RGB", (2, 2)), {"step": step})
+
+
+def test_recorded_rollouts_of_a_long_run_are_thinned(run):
+    """64 of them are kept, spread over the run within a factor of two, the first and the newest among them."""
+    record(run, [7], node_id="14")
+    record(run, range(0, 64 * 50, 50))
+    assert films(run) == list(range(0, 64 * 50, 50))
+    record(run, range(64 * 50, 250 * 50, 50))
+    kept = films(run)
+    gaps = [after - before for before, after in zip(kept, kept[1:], strict=False)]
+    assert len(kept) == MOST_FILMS == 64
+    assert (kept[0], kept[-1]) == (0, 249 * 50)
+    assert max(gaps) <= 2 * min(gaps[:-1])
+    assert films(run, "14") == [7]
+
+
+def test_thinning_goes_on_in_a_folder_that_was_there_before(run):
+    """What is kept depends on the folder alone, so a resumed run thins like one that never stopped."""
+    record(run, range(100))
+    other = RunFolder.create(run.folder.parent, "run", {})
+    record(other, range(70))
+    record(RunFolder(other.folder), range(70, 100))
+    assert films(run) == films(other)
+
+
+@pytest.mark.parametrize(
+    ("moments", "place"), [([0, 1, 2, 3], 1), ([0, 2, 3, 4], 2), ([0, 2, 4, 5, 9], 2), ([0, 10, 11], 1)]
+)
+def test_the_most_crowded_moment_goes(moments, place):
+    """The one whose neighbours are closest, the oldest of several, and never the first or the last."""
+    assert most_crowded(moments) == place
 
 
 def test_only_samples_and_rollouts_are_kept(run):

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from ...diffusion.solvers import Conditioning
-from .model import Model
+from .model import NewModel
 
 HEAD_SIZE = 32
 
 
-class DiT(Model):
+class DiT(NewModel):
     network_class = "DiTTransformer2DModel"
 
     @classmethod

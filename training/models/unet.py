@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from ...diffusion.solvers import Conditioning
-from .model import Model
+from .model import NewModel
 
 
-class UNet(Model):
+class UNet(NewModel):
     network_class = "UNet2DModel"
 
     @classmethod

@@ -1,0 +1,72 @@
+"""What may be typed on the command line; the commands themselves are functions of ``__main__``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def parser(
+    version: str, *, run: Command, validate: Command, convert: Command, nodes: Command, serve: Command
+) -> argparse.ArgumentParser:
+    """The parser; what it finds has the chosen function as ``command``."""
+    top = argparse.ArgumentParser("comfyui-rollout", description="Train diffusion models with node graphs.")
+    top.add_argument("--version", action="version", version=version)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, function: Command, summary: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=summary, description=summary)
+        added.set_defaults(command=function)
+        return added
+
+    runs = command("run", run, "Run a workflow file without a browser.")
+    validates = command("validate", validate, "Check a workflow file without running it.")
+    converts = command("convert", convert, "Print a workflow file in the format that ComfyUI executes.")
+    lists = command("nodes", nodes, "List the nodes, or explain one of them.")
+    serves = command("serve", serve, "Open the graph editor in a browser.")
+    for added in (runs, validates, converts):
+        add_workflow(added)
+    for added in (runs, serves):
+        add_server(added)
+    serves.add_argument("--open", action="store_true", help="open the browser, too")
+    runs.add_argument("--watch", action="store_true", help="show the run in a browser while it goes")
+    runs.add_argument("--traceback", action="store_true", help="show where in the code a run failed")
+    lists.add_argument("node", nargs="?", help="class or display name")
+    lists.add_argument("--markdown", action="store_true", help="all nodes with all inputs, as docs/nodes.md")
+    return top
+
+
+def add_workflow(command: argparse.ArgumentParser) -> None:
+    """A workflow file, and changes to it."""
+    command.add_argument(
+        "workflow", type=Path, help="workflow file (.json), or a picture or weights file that holds one"
+    )
+    command.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="NODE.INPUT=VALUE",
+        help="change an input; NODE is an id, a title or a class, e.g. OptimizerStep.steps=100",
+    )  # fmt: skip
+    command.add_argument("--seed", type=int, help="the training seed: short for --set OptimizerStep.seed=N")
+
+
+def add_server(command: argparse.ArgumentParser) -> None:
+    """Where a run works, and where it can be watched."""
+    command.add_argument("--output", type=Path, default=Path("output"), metavar="DIR", help="where results go (output)")
+    command.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (auto)")
+    command.add_argument(
+        "--listen", default="127.0.0.1", metavar="ADDRESS", help="0.0.0.0 for other machines too (127.0.0.1)"
+    )
+    command.add_argument("--port", type=int, default=8188, help="0 takes any free one (8188)")
+    command.add_argument(
+        "--allow-host", dest="allowed_hosts", action="append", default=[], metavar="NAME",
+        help="a further name of this server, as a reverse proxy passes it on, e.g. studio.example",
+    )  # fmt: skip
+    command.add_argument(
+        "--user-directory", type=Path, metavar="DIR", help="where saved workflows go (user, beside the output)"
+    )
+    command.add_argument(
+        "--token", help="what browsers must know; made up where --listen or --allow-host let others in"
+    )
+    command.add_argument("--no-auth", action="store_true", help="let in whoever reaches the address")

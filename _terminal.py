@@ -1,0 +1,91 @@
+"""A run on the terminal: what it says, how it is stopped, and how it ended."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+FAILED = 1
+STOPPED = 130
+
+
+@contextmanager
+def stopping(stop: threading.Event) -> Iterator[None]:
+    """The first ctrl-C (or SIGTERM) asks the run to stop after its step; the second one ends the program."""
+
+    def ask(number: int, frame: Any) -> None:
+        if stop.is_set():
+            signal.default_int_handler(number, frame)
+        stop.set()
+        print("\nstopping after this step; ctrl-C again to give up at once", file=sys.stderr)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Terminal:
+    """Tells a run on the terminal: a progress bar with loss, steps per second and time left, and what nodes say.
+
+    ``classes`` are the classes of the prompt's nodes by id, ``trainer`` is the class whose steps are counted, and
+    ``named`` gives the name of a class that people read.
+    """
+
+    def __init__(self, classes: dict[str, str], trainer: str, named: Callable[[str], str], output: Path) -> None:
+        self.classes, self.trainer, self.named, self.output = classes, trainer, named, output
+        self.bar: Any = None
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def __call__(self, event: str, data: dict[str, Any]) -> None:
+        if event == "progress" and self.classes.get(data["node"]) == self.trainer:
+            self._move(data["value"], data["max"])
+        elif event == "rollout.metrics" and self.bar is not None:
+            loss = data["rows"][-1]["loss"]
+            self.bar.set_postfix(loss="not finite" if loss is None else f"{loss:.4f}", refresh=False)
+        elif event == "executed":
+            self._say(data["node"], data["output"])
+
+    def _move(self, value: int, maximum: int) -> None:
+        from tqdm import tqdm
+
+        if self.bar is None or value < self.bar.n:
+            # A resumed run begins in the middle, and those steps were not done now.
+            self.bar = tqdm(total=maximum, initial=value - 1, unit="step", dynamic_ncols=True, file=sys.stderr)
+        self.bar.update(value - self.bar.n)
+
+    def _say(self, node_id: str, ui: dict[str, Any]) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        name = f"node {node_id} ({self.named(self.classes.get(node_id, ''))})"
+        pictures = [str(self.output / image["subfolder"] / image["filename"]) for image in ui.get("images", [])]
+        for line in [*ui.get("text", []), *pictures]:
+            print(f"{name}: {line}", flush=True)
+
+    def conclude(self, result: Any, traceback: bool) -> int:
+        """Say how it ended, if not well; returns the exit code."""
+        if result.status == "success":
+            return 0
+        if result.status == "interrupted":
+            print("stopped; what was learnt so far is saved in the run's folder", file=sys.stderr)
+            return STOPPED
+        if traceback:
+            print("".join(result.error["traceback"]), file=sys.stderr)
+        message = result.error["exception_message"].strip()
+        node = f"node {result.error['node_id']} ({self.named(result.error['node_type'])})"
+        # An error in a training step names the node in which it happened itself.
+        print(f"error: {message if message.startswith('node ') else f'{node}: {message}'}", file=sys.stderr)
+        return FAILED

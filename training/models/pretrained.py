@@ -1,0 +1,89 @@
+"""What all families of pretrained text-to-image models share; the next family is one small file beside this one."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ...diffusion.schedules import Density
+from ...diffusion.solvers import Conditioning
+from .model import Model
+
+if TYPE_CHECKING:
+    from diffusers.models.modeling_utils import ModelMixin
+
+
+class PretrainedModel(Model):
+    """The network of a diffusers pipeline.
+
+    A family says which parts its pipeline has, what the network is told about an image, and how it is called: latents
+    come in and go out as (B, C, H, W), levels come in as timesteps 0..1000, and the output is what the schedule says
+    (velocity = noise - latents for flow matching). Packing, scaling of timesteps and a turned sign stay in here.
+    """
+
+    title: str
+    """What people call the family."""
+    pipeline_class: str
+    """diffusers' pipeline, as found in model_index.json."""
+    network_part: str = "transformer"
+    """The pipeline's component that is trained: ``unet`` or ``transformer``."""
+    text_parts: tuple[str, ...] = ()
+    """The components that encode captions."""
+    single_file_types: tuple[str, ...] = ()
+    """What diffusers calls single-file checkpoints of this family."""
+    density: Density = "uniform"
+    """How training timesteps are drawn unless the user says otherwise, as diffusers' training example does."""
+    patch: int = 2
+    """Side of a patch in latent pixels: image sides are multiples of this times the VAE's factor."""
+    lora_targets: dict[str, tuple[str, ...]]
+    """Presets of the layers that an adapter is put on, by name: ``attention``, ``all``; ends of module names."""
+
+    def __init__(self, network: ModelMixin, guidance: float = 1.0) -> None:
+        super().__init__(network)
+        self.guidance = guidance
+        """What a guidance-distilled network is told while it is trained; others do not ask."""
+
+    @classmethod
+    def latent_channels(cls, network: Mapping[str, Any]) -> int:
+        """Channels of the latents, from the network's settings."""
+        channels: int = network["in_channels"]
+        return channels
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the network computes in, which need not be what its adapters are kept in."""
+        dtype: torch.dtype = self.network.dtype  # type: ignore[assignment]
+        return dtype
+
+    @classmethod
+    @abstractmethod
+    def encode_captions(cls, pipeline: Any, captions: Sequence[str]) -> Conditioning:
+        """What the network is told about these captions, each tensor (len(captions), ...), without gradient."""
+
+    @classmethod
+    def describe_size(cls, original: tuple[int, int], corner: tuple[int, int], size: tuple[int, int]) -> Conditioning:
+        """What the network is told about one image's (height, width), its crop's (top, left) and its final size."""
+        return {}
+
+    @classmethod
+    def encode_images(cls, vae: Any, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Latents (B, C, H / f, W / f) of images (B, 3, H, W) in -1..1; the most likely ones without a generator."""
+        distribution = vae.encode(images).latent_dist
+        latents = distribution.mode() if generator is None else distribution.sample(generator)
+        return (latents - (vae.config.get("shift_factor") or 0.0)) * vae.config.scaling_factor
+
+    @classmethod
+    def decode_latents(cls, vae: Any, latents: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in about -1..1 of latents."""
+        latents = latents / vae.config.scaling_factor + (vae.config.get("shift_factor") or 0.0)
+        images: Tensor = vae.decode(latents).sample
+        return images
+
+    @classmethod
+    @abstractmethod
+    def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:
+        """The pipeline's keyword arguments for encoded prompts, in place of text; ``negative`` only with guidance."""
