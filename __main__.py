@@ -1,4 +1,4 @@
-"""The command line: run, validate and convert workflow files, list the nodes, and serve the editor.
+"""The command line: run, validate, convert and import workflow files, list the nodes, and serve the editor.
 
 Exit codes: 0 done, 1 the run failed, 2 the input is wrong, 130 stopped by ctrl-C.
 """
@@ -20,9 +20,12 @@ from . import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, __version__
 from ._arguments import parser
 from ._terminal import Terminal, stopping
 from .graph import Executor, WorkflowError, describe, is_prompt, load, object_info, to_prompt, validate
+from .graph.layout import Group, to_workflow
 from .graph.overrides import OverrideError, apply
 from .graph.reference import explained, indented, reference
 from .graph.write_back import write_back
+from .nodes import simpletuner
+from .training.checkpoint import write_text
 from .training.host import EventHost, choose_device, hosted_by
 from .training.run_folder import versions
 
@@ -48,6 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         convert=convert_command,
         nodes=nodes_command,
         serve=serve_command,
+        import_config=import_command,
     ).parse_args(arguments)
     try:
         return options.command(options)
@@ -62,17 +66,36 @@ def read(options: argparse.Namespace) -> tuple[dict[str, Any] | None, dict[str, 
 
     There is no workflow where the file holds none, or where a change cannot be shown on the canvas.
     """
-    workflow = load(options.workflow)
+    resumed = folder_of_run(options) if options.resume else None
+    path = options.workflow or (resumed and resumed / "workflow.json")
+    if path is None:
+        raise Refused("name a workflow file, or a run to go on with: --resume RUN")
+    workflow = load(path)
     definitions = object_info(NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS)
-    overrides = list(options.overrides)
     prompt = to_prompt(workflow, definitions)
-    if options.seed is not None:
-        trainers = [node_id for node_id, node in prompt.items() if node.get("class_type") == TRAINER]
-        if not trainers:
-            raise Refused("--seed: the workflow has no Optimizer Step, so nothing is trained")
-        overrides += [f"{node_id}.seed={options.seed}" for node_id in trainers]
+    overrides = [*options.overrides, *shorthands(options.seed, resumed, prompt)]
     changed = apply(prompt, definitions, overrides)
     return None if is_prompt(workflow) else write_back(workflow, definitions, prompt, changed), changed
+
+
+def shorthands(seed: int | None, resumed: Path | None, prompt: dict[str, Any]) -> list[str]:
+    """What --seed and --resume are short for. Raises Refused where they would change nothing, or too much."""
+    trainers = [node_id for node_id, node in prompt.items() if node.get("class_type") == TRAINER]
+    if seed is not None and not trainers:
+        raise Refused("--seed: the workflow has no Optimizer Step, so nothing is trained")
+    if resumed and len(trainers) != 1:
+        raise Refused(f"--resume: the workflow has {len(trainers)} Optimizer Steps: use --set NODE.resume=RUN")
+    seeds = [f"{node_id}.seed={seed}" for node_id in trainers if seed is not None]
+    return seeds + ([f"{trainers[0]}.resume={resumed}"] if resumed else [])
+
+
+def folder_of_run(options: argparse.Namespace) -> Path:
+    """The full path of the run that --resume names, as a folder or by its name. Raises Refused if there is none."""
+    places = (Path(options.resume), options.output / "rollout" / options.resume)
+    found = next((place for place in places if (place / "run.json").is_file()), None)
+    if found is None:
+        raise Refused(f"--resume {options.resume}: neither {places[0]} nor {places[1]} is the folder of a run")
+    return found.resolve()
 
 
 def checked(prompt: dict[str, Any]) -> Any:
@@ -110,6 +133,30 @@ def nodes_command(options: argparse.Namespace) -> int:
     if not found:
         raise Refused(f"there is no node {options.node!r}: `comfyui-rollout nodes` lists them")
     print(explained(found[0]))
+    return 0
+
+
+def import_command(options: argparse.Namespace) -> int:
+    if options.workflow.is_dir():
+        raise Refused(f"{options.workflow}: is a folder; name a file with -o")
+    if options.workflow.exists() and not options.force:
+        raise Refused(f"{options.workflow}: exists already; name another file with -o, or overwrite it with --force")
+    try:
+        imported = simpletuner.import_config(simpletuner.read_files(options.config))
+    except ValueError as error:
+        raise Refused(str(error)) from None
+    definitions = object_info(NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS)
+    groups = [Group(title, members) for title, members in imported.frames.items()]
+    workflow = to_workflow(imported.prompt, definitions, groups=groups, note=imported.note, room=simpletuner.ROOM)
+    workflow["extra"]["simpletuner"] = imported.kept
+    try:
+        write_text(options.workflow, json.dumps(workflow, indent=1, ensure_ascii=False) + "\n")
+    except (OSError, ValueError) as error:
+        raise Refused(f"{options.workflow}: {error}") from None
+    print(f"{options.workflow}: {len(imported.prompt)} nodes\n\n{imported.report.text()}")
+    problems = describe(validate(imported.prompt, NODE_CLASS_MAPPINGS), imported.prompt)
+    if problems:
+        print("\n".join(["", "As it is, it cannot run:", *(f"  - {problem}" for problem in problems)]))
     return 0
 
 

@@ -10,7 +10,14 @@ Command = Callable[[argparse.Namespace], int]
 
 
 def parser(
-    version: str, *, run: Command, validate: Command, convert: Command, nodes: Command, serve: Command
+    version: str,
+    *,
+    run: Command,
+    validate: Command,
+    convert: Command,
+    nodes: Command,
+    serve: Command,
+    import_config: Command,
 ) -> argparse.ArgumentParser:
     """The parser; what it finds has the chosen function as ``command``."""
     top = argparse.ArgumentParser("comfyui-rollout", description="Train diffusion models with node graphs.")
@@ -27,23 +34,36 @@ def parser(
     converts = command("convert", convert, "Print a workflow file in the format that ComfyUI executes.")
     lists = command("nodes", nodes, "List the nodes, or explain one of them.")
     serves = command("serve", serve, "Open the graph editor in a browser.")
+    imports = command("import-config", import_config, "Make a workflow of a SimpleTuner configuration.")
     for added in (runs, validates, converts):
-        add_workflow(added)
+        add_workflow(added, may_be_left_out=added is runs)
     for added in (runs, serves):
         add_server(added)
     serves.add_argument("--open", action="store_true", help="open the browser, too")
+    runs.add_argument(
+        "--resume", metavar="RUN", help="go on with an earlier run, exactly where it was: its name or its folder"
+    )
     runs.add_argument("--watch", action="store_true", help="show the run in a browser while it goes")
     runs.add_argument("--traceback", action="store_true", help="show where in the code a run failed")
+    imports.add_argument("config", type=Path, help="SimpleTuner's config.json")
+    imports.add_argument(
+        "-o", dest="workflow", type=Path, default=Path("workflow.json"), metavar="FILE",
+        help="the workflow to write (workflow.json)",
+    )  # fmt: skip
+    imports.add_argument("--force", action="store_true", help="overwrite a workflow that is there")
     lists.add_argument("node", nargs="?", help="class or display name")
     lists.add_argument("--markdown", action="store_true", help="all nodes with all inputs, as docs/nodes.md")
     return top
 
 
-def add_workflow(command: argparse.ArgumentParser) -> None:
+def add_workflow(command: argparse.ArgumentParser, may_be_left_out: bool) -> None:
     """A workflow file, and changes to it."""
-    command.add_argument(
-        "workflow", type=Path, help="workflow file (.json), or a picture or weights file that holds one"
-    )
+    described = "workflow file (.json), or a picture or weights file that holds one"
+    if may_be_left_out:
+        command.add_argument("workflow", type=Path, nargs="?", help=f"{described}; with --resume the run's own")
+    else:
+        command.add_argument("workflow", type=Path, help=described)
+    command.set_defaults(resume=None)
     command.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="NODE.INPUT=VALUE",
         help="change an input; NODE is an id, a title or a class, e.g. OptimizerStep.steps=100",

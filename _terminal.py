@@ -56,6 +56,8 @@ class Terminal:
         elif event == "rollout.metrics" and self.bar is not None:
             loss = data["rows"][-1]["loss"]
             self.bar.set_postfix(loss="not finite" if loss is None else f"{loss:.4f}", refresh=False)
+        elif event == "rollout.resumed":
+            self._say(data["node"], {"text": [data["text"]]})
         elif event == "executed":
             self._say(data["node"], data["output"])
 

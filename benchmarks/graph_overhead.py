@@ -17,7 +17,7 @@ from comfyui_rollout.diffusion.schedules import FlowMatching
 from comfyui_rollout.diffusion.solvers import ask, solver
 from comfyui_rollout.nodes import NODE_CLASS_MAPPINGS as NODES
 from comfyui_rollout.training import seeds
-from comfyui_rollout.training.data import Digits, items_of_batch
+from comfyui_rollout.training.data import Digits, ItemGenerators, items_of_batch
 from comfyui_rollout.training.loop import Trainer
 from comfyui_rollout.training.models import UNet
 from comfyui_rollout.training.optimizers import OptimizerSettings
@@ -56,7 +56,7 @@ class HandWritten:
 
     def update(self, step: int) -> torch.Tensor:
         items = items_of_batch(self.data.info.count, BATCH, step, SEED, "data")
-        clean = self.data.batch(items, seeds.generator(SEED, "data", "items", step))
+        clean = self.data.batch(items, ItemGenerators(SEED, "data", step * BATCH, BATCH))
         random = seeds.generator(SEED, "noisy", step)
         timestep = self.schedule.sample_timesteps(BATCH, random)
         noise = torch.randn(clean.latents.shape, generator=random)

@@ -20,11 +20,13 @@ __all__ = [
     "compensation",
     "elementwise",
     "frequency_weight",
+    "masked_mean",
     "min_snr_weight",
     "misdirection",
     "per_item",
     "target",
     "target_weight",
+    "weighted",
 ]
 
 LossType = Literal["mse", "huber"]
@@ -77,6 +79,22 @@ def elementwise(output: Tensor, wanted: Tensor, loss_type: LossType = "mse", hub
     return 2 * huber_c * ((error**2 + huber_c**2).sqrt() - huber_c)
 
 
+def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
+    """The mean of each sample (B, ...) -> (B,) over what the mask (B, 1, H, W) in 0..1 shows; None shows everything.
+
+    Divided by the mask's own mean, as ai-toolkit does and OneTrainer can, so that a small subject makes no small loss.
+    Where the mask is 0 no gradient flows, to the last bit; a sample whose mask is empty has the loss 0.
+    """
+    if mask is None:
+        return per_item(values)
+    return per_item(mask * values) / per_item(mask).clamp(min=1e-6)
+
+
+def weighted(loss: Tensor, weight: Tensor | None) -> Tensor:
+    """Each sample's loss (B,) times how much it counts (B,); None counts all alike."""
+    return loss if weight is None else loss * per_sample(weight, loss)
+
+
 def min_snr_weight(schedule: Schedule, timestep: Tensor, gamma: float) -> Tensor:
     """Min-SNR weighting (arXiv 2303.09556) as a factor (B,) on the loss in the network's own prediction type.
 
@@ -87,8 +105,14 @@ def min_snr_weight(schedule: Schedule, timestep: Tensor, gamma: float) -> Tensor
     return torch.minimum(alpha**2, gamma * sigma**2) / determinant(schedule.prediction, alpha, sigma) ** 2
 
 
-def misdirection(velocity: Tensor, away: Tensor) -> Tensor:
-    """How far two directions (B, ...) differ: ``|| v / |v| - d / |d| ||**2 = 2 - 2 cos(v, d)`` (B,), 0..4, float32."""
+def misdirection(velocity: Tensor, away: Tensor, mask: Tensor | None = None) -> Tensor:
+    """How far two directions (B, ...) differ: ``|| v / |v| - d / |d| ||**2 = 2 - 2 cos(v, d)`` (B,), 0..4, float32.
+
+    With a mask (B, 1, H, W) they are the directions of what it shows.
+    """
+    if mask is not None:
+        # Both lengths and the dot product then count each element as often as the mask says.
+        velocity, away = (mask.sqrt() * direction.float() for direction in (velocity, away))
     return 2 - 2 * F.cosine_similarity(velocity.float().flatten(1), away.float().flatten(1), dim=1, eps=1e-8)
 
 
@@ -99,19 +123,23 @@ def anti_drift(output: Tensor, batch: NoisyBatch, min_sigma: float = 0.01) -> Te
     """
     _, sigma = batch.schedule.coefficients(batch.timestep)
     counts = batch.rolled & (sigma >= min_sigma)
-    error = misdirection(output, batch.x - batch.latents)
+    error = misdirection(output, batch.x - batch.latents, batch.mask)
     return counts.to(error.device, error.dtype, non_blocking=True) * error
 
 
-def compensation(missing: Tensor, alpha: float = 1.0, norm: FrequencyNorm = "mean") -> Tensor:
+def compensation(
+    missing: Tensor, alpha: float = 1.0, norm: FrequencyNorm = "mean", mask: Tensor | None = None
+) -> Tensor:
     """The weight ``1 + alpha * missing / norm(missing)`` (B, ...), clamped at 0, in float32 and without gradient.
 
     ``mean``: the norm is the mean magnitude of the sample, so that alpha means the same at every size. ``l1``: the sum
-    of magnitudes, as in SimpleTuner; at real latent sizes all weights are then 1 to four digits.
+    of magnitudes, as in SimpleTuner; at real latent sizes all weights are then 1 to four digits. What the mask
+    (B, 1, H, W) hides is in neither.
     """
     missing = missing.detach().float()
-    size = missing.abs().flatten(1)
-    scale = (size.mean(1) if norm == "mean" else size.sum(1)).clamp(min=1e-8)
+    size = missing.abs()
+    total = size if mask is None else mask * size
+    scale = (masked_mean(size, mask) if norm == "mean" else total.flatten(1).sum(1)).clamp(min=1e-8)
     return (1 + alpha * missing / scale.reshape(-1, *[1] * (missing.dim() - 1))).clamp(min=0)
 
 
@@ -125,4 +153,4 @@ def frequency_weight(output: Tensor, batch: NoisyBatch, alpha: float = 1.0, norm
     if batch.clean_output is None:
         return torch.ones_like(output)
     counts = per_sample(batch.rolled, output.float())
-    return compensation(counts * (batch.clean_output - output.detach()), alpha, norm)
+    return compensation(counts * (batch.clean_output - output.detach()), alpha, norm, batch.mask)

@@ -3,7 +3,7 @@
 Both add to the flow-matching loss an anti-drift term (the predicted velocity shall point back at the data) and a weight
 that makes up for what exposure bias took away, mostly low frequencies. They return the loss of each sample (B,) and
 its parts by name, all on the device: ``flow`` and ``anti_drift`` (B,), before beta1 and beta2, and the least, mean and
-largest weight.
+largest weight. Where the batch has a mask, errors and directions are those of what it shows.
 """
 
 from __future__ import annotations
@@ -11,8 +11,17 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from .losses import FrequencyNorm, LossType, anti_drift, compensation, elementwise, frequency_weight, misdirection
-from .predictions import per_item, per_sample, to_target
+from .losses import (
+    FrequencyNorm,
+    LossType,
+    anti_drift,
+    compensation,
+    elementwise,
+    frequency_weight,
+    masked_mean,
+    misdirection,
+)
+from .predictions import per_sample, to_target
 from .rollout import NoisyBatch
 from .schedules import Schedule
 from .solvers import Model, ask
@@ -42,7 +51,7 @@ def spec(
     """
     refuse_unless_flow(batch.schedule)
     weight = frequency_weight(output, batch, alpha, fc_norm)
-    flow = per_item(weight * elementwise(output, wanted, loss_type, huber_c))
+    flow = masked_mean(weight * elementwise(output, wanted, loss_type, huber_c), batch.mask)
     if item_weight is not None:
         flow = flow * per_sample(item_weight, flow)
     drift = anti_drift(output, batch, min_sigma)
@@ -87,11 +96,11 @@ def defar(
     with torch.no_grad():
         clean = ask(model, schedule.add_noise(batch.latents, batch.noise, later), later, conditioning)
 
-    weight = compensation(clean - biased, alpha, fc_norm)
+    weight = compensation(clean - biased, alpha, fc_norm, batch.mask)
     wanted = to_target(schedule.prediction, batch.latents, batch.noise, alpha0, sigma0)
-    flow = per_item(weight * elementwise(start, wanted))
+    flow = masked_mean(weight * elementwise(start, wanted), batch.mask)
     counts = (sigma1 >= min_sigma).to(flow.device, flow.dtype, non_blocking=True)
-    drift = counts * misdirection(biased, drifted - batch.latents)
+    drift = counts * misdirection(biased, drifted - batch.latents, batch.mask)
     return beta2 * flow + beta1 * drift, parts(flow, drift, weight)
 
 

@@ -49,6 +49,10 @@ class NoisyBatch:
     """Timesteps in one rollout step of each item (B,), float64 on the CPU; 0 where there was no rollout."""
     clean_output: Tensor | None = None
     """The network's output on the *teacher-forced* latents of the rolled-out items (B, ...), zero elsewhere."""
+    mask: Tensor | None = None
+    """Where the loss looks (B, 1, H, W), 0..1; None = everywhere."""
+    weight: Tensor | None = None
+    """How much each item's loss counts (B,); None = 1."""
 
     @property
     def rolled(self) -> Tensor:
@@ -65,13 +69,20 @@ class NoisyBatch:
 
 
 def noisy_batch(
-    latents: Tensor, noise: Tensor, timestep: Tensor, schedule: Schedule, conditioning: Conditioning
+    latents: Tensor,
+    noise: Tensor,
+    timestep: Tensor,
+    schedule: Schedule,
+    conditioning: Conditioning,
+    mask: Tensor | None = None,
+    weight: Tensor | None = None,
 ) -> NoisyBatch:
     """Teacher forcing: clean latents with exactly the scheduled amount of noise."""
     x = schedule.add_noise(latents, noise, timestep)
     lengths = torch.zeros(len(latents), dtype=torch.int64)
+    still = torch.zeros_like(timestep)
     return NoisyBatch(
-        latents, noise, timestep, x, x, conditioning, schedule, lengths, timestep, torch.zeros_like(timestep)
+        latents, noise, timestep, x, x, conditioning, schedule, lengths, timestep, still, mask=mask, weight=weight
     )
 
 

@@ -1,6 +1,8 @@
 """The nodes: sockets and widgets on top of the mathematics and the training step. One file a family."""
 
-from .dataset import DigitsDataset, ImageFolderDataset
+from .adapter import AddLora
+from .dataset import CombineDatasets, DigitsDataset, ImageFolderDataset
+from .encode import EncodeDataset
 from .loss import DiffusionLoss, ReflexFlowLoss
 from .model import LoadModel, NewModel, SaveModel
 from .optimizer import Optimizer, OptimizerStep
@@ -9,14 +11,19 @@ from .preview import PlotMetrics, PreviewLatents
 from .probe import ExposureBiasProbe
 from .rollout import Rollout
 from .sample import SampleImages
+from .sample_prompts import SamplePrompts
+from .save_lora import SaveLora
 from .schedule import DDPMSchedule, FlowMatchingSchedule, NoisyBatch
 
 NODES = (
     DigitsDataset,
     ImageFolderDataset,
+    EncodeDataset,
+    CombineDatasets,
     NewModel,
     LoadModel,
     LoadPretrained,
+    AddLora,
     FlowMatchingSchedule,
     DDPMSchedule,
     NoisyBatch,
@@ -26,7 +33,9 @@ NODES = (
     Optimizer,
     OptimizerStep,
     SampleImages,
+    SamplePrompts,
     SaveModel,
+    SaveLora,
     PreviewLatents,
     PlotMetrics,
     ExposureBiasProbe,

@@ -54,9 +54,9 @@ def workflow_metadata(prompt: Any, extra_pnginfo: Any) -> dict[str, str]:
 
 
 def shown(host: Host, *pictures: Path) -> dict[str, Any]:
-    """Pictures below the output folder, as ComfyUI wants to hear of them to draw them on a node."""
+    """Pictures below the output folder, as ComfyUI wants to hear of them to draw them on a node; others cannot be."""
     images = []
-    for picture in pictures:
+    for picture in (picture for picture in pictures if picture.is_relative_to(host.output_folder)):
         subfolder = picture.parent.relative_to(host.output_folder).as_posix()
         images.append({"filename": picture.name, "subfolder": subfolder, "type": "output"})
     return {"images": images}

@@ -98,12 +98,12 @@ class DiffusionLoss(StepNode):
     ) -> Tensor:
         wanted = wanted_output(step, model, batch, target, **reference)
         output = ask(model, batch.x, batch.timestep, batch.conditioning)
-        loss = losses.per_item(losses.elementwise(output, wanted, loss_type, huber_c))
+        loss = losses.masked_mean(losses.elementwise(output, wanted, loss_type, huber_c), batch.mask)
         loss = loss * per_sample(losses.target_weight(batch, target), loss)
         if snr_gamma:
             weight = losses.min_snr_weight(batch.schedule, batch.timestep, snr_gamma)
             loss = loss * per_sample(weight, loss)
-        return loss
+        return losses.weighted(loss, batch.weight)
 
 
 def reference_cost(batch: Stream, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -247,9 +247,9 @@ class ReflexFlowLoss(StepNode):
             output = ask(model, batch.x, batch.timestep, batch.conditioning)
             item_weight = losses.target_weight(batch, target)
             if not active:
-                loss = losses.per_item(losses.elementwise(output, wanted))
-                return loss * per_sample(item_weight, loss)
+                loss = losses.masked_mean(losses.elementwise(output, wanted), batch.mask)
+                return losses.weighted(loss * per_sample(item_weight, loss), batch.weight)
             loss, parts = reflexflow.spec(output, wanted, batch, item_weight=item_weight, **weights)
         for name, value in parts.items():
             step.report(f"loss_{name}" if value.dim() else name, value)
-        return loss
+        return losses.weighted(loss, batch.weight)

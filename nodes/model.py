@@ -6,12 +6,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from ..diffusion.schedules import Schedule
 from ..training import checkpoint, seeds
+from ..training.adapters import merged_weights
 from ..training.data import DatasetInfo
 from ..training.host import current_host
+from ..training.lora.metadata import About, base_of, modelspec
 from ..training.models import FAMILIES, Model
-from ..training.pretrained import Pretrained
+from ..training.pipeline_folder import save_pipeline, save_single_file
+from ..training.pretrained import DTYPES, Pretrained
 from ..training.stream import Run, Step, Stream
 from .base import DATASET, MODEL, SCHEDULE, Node, StepNode, workflow_metadata
 from .inputs import UNIQUE_ID, choice, integer, line, switch, wire
@@ -29,6 +34,10 @@ class ModelInfo:
     """Whether it was trained: a new model has nothing to show."""
     pretrained: Pretrained | None = None
     """Where it came from, if it was not made from scratch."""
+    adapters: tuple[str, ...] = ()
+    """Names of the adapters on it."""
+    trained: Path | None = None
+    """The folder with the weights that were trained in this graph, if it comes out of a training."""
 
 
 class NewModel(StepNode):
@@ -68,6 +77,10 @@ class NewModel(StepNode):
     ) -> tuple[Stream]:
         data: DatasetInfo = dataset.about
         classes = len(data.classes) if class_conditional else 0
+        if data.size is None:
+            raise ValueError(
+                "dataset: a new model is made for squares of one size; turn buckets off in Image Folder Dataset"
+            )
         FAMILIES[family].check(size=data.size, width=width, depth=depth)
         settings = {"channels": data.channels, "size": data.size, "classes": classes, "width": width, "depth": depth}
         about = ModelInfo(data.channels, data.size, classes, has_weights=False)
@@ -107,7 +120,7 @@ def trained_model(model: Stream, folder: Path, node_id: str, title: str) -> Stre
     def step(step: Step, model: Model, folder: Path) -> Model:
         return step.keep(lambda: checkpoint.restore(model, folder))
 
-    about = replace(model.about, has_weights=True)
+    about = replace(model.about, has_weights=True, trained=folder)
     return Stream(step, {"model": model, "folder": folder}, node_id, title, about=about)
 
 
@@ -177,10 +190,10 @@ class SaveModel(Node):
     NODE_ID = "RolloutSaveModel"
     DISPLAY_NAME = "Save Model"
     DESCRIPTION = (
-        "Writes the model as a folder: config.json and safetensors weights that diffusers loads too. The workflow is "
-        "embedded, so the weights file can be dropped on the canvas to get the graph back."
+        "Writes the whole model as a folder that diffusers loads too: a pipeline, if it was a pretrained one. The "
+        "workflow is embedded, so the weights file can be dropped on the canvas to get the graph back."
     )
-    SEARCH_ALIASES = ("export", "checkpoint", "write model")
+    SEARCH_ALIASES = ("export", "checkpoint", "write model", "merge lora")
     RETURN_TYPES = ()
     OUTPUT_NODE = True
 
@@ -195,6 +208,19 @@ class SaveModel(Node):
                     "Folder name, below models in the output folder. A number is added, so nothing is overwritten.",
                 ),
             },
+            "optional": {
+                "format": choice(
+                    ("folder", "single_file"),
+                    "folder",
+                    "folder: for Load Model or Load Pretrained, and for diffusers. single_file: the network of a "
+                    "pretrained model alone, for ComfyUI's folder diffusion_models.",
+                ),
+                "dtype": choice(
+                    ("fp32", "bf16", "fp16"),
+                    "fp32",
+                    "Number format of a pretrained model's weights: fp32 to train it further, else half will do.",
+                ),
+            },
             "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
         }
 
@@ -205,11 +231,47 @@ class SaveModel(Node):
         return True
 
     def build(
-        self, model: Stream, schedule: Schedule, name: str, prompt: Any = None, extra_pnginfo: Any = None
+        self,
+        model: Stream,
+        schedule: Schedule,
+        name: str,
+        format: str = "folder",
+        dtype: str = "fp32",
+        prompt: Any = None,
+        extra_pnginfo: Any = None,
     ) -> dict[str, Any]:
         refuse_untrained(model)
-        host = current_host()
-        live: Model = Run(model, host=host).value(model)
+        host, metadata = current_host(), workflow_metadata(prompt, extra_pnginfo)
+        pretrained: Pretrained | None = model.about.pretrained
         folder = checkpoint.free_folder(host.output_folder / "models", name)
-        checkpoint.save_model(folder, live, schedule, workflow_metadata(prompt, extra_pnginfo))
-        return {"ui": {"text": [str(folder)]}}
+        if pretrained is None:
+            if format == "single_file":
+                raise ValueError("format: single_file is for pretrained models; choose folder")
+            live: Model = Run(model, host=host).value(model)
+            checkpoint.save_model(folder, live, schedule, metadata)
+            return {"ui": {"text": [str(folder)]}}
+        metadata |= modelspec(base_of(pretrained, schedule), About(name), is_lora=False, by_diffusers=True)
+        weights = {key: value.to(DTYPES[dtype]) for key, value in trained_weights(model).items()}  # type: ignore[index]
+        if format == "single_file":
+            path = checkpoint.free_file(host.model_folders("diffusion_models")[0], name)
+            written = save_single_file(path, pretrained, weights, metadata)
+        else:
+            written = save_pipeline(folder, pretrained, weights, schedule, metadata)
+        return {"ui": {"text": [str(written)]}}
+
+
+def trained_weights(model: Stream) -> dict[str, Tensor]:
+    """The weights of a pretrained model's network after the training; adapters are merged into them.
+
+    Raises ValueError where that cannot be done.
+    """
+    info: ModelInfo = model.about
+    assert info.pretrained is not None
+    if info.trained is None:
+        raise ValueError("model: it is not trained yet; wire the model that Optimizer Step gives")
+    if not info.adapters:
+        return checkpoint.read_weights(info.trained / checkpoint.WEIGHTS)
+    if info.pretrained.source.quantization != "none":
+        raise ValueError("model: an adapter cannot be merged into squeezed weights (quantize); use Save LoRA instead")
+    live: Model = Run(model, host=current_host()).value(model)
+    return merged_weights(live)

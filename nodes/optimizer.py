@@ -10,18 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from ..diffusion.schedules import Schedule
-from ..training.checkpoint import save_model
+from ..training.checkpoint import CHECKPOINTS, drop_oldest, save_model
 from ..training.data import DatasetInfo
 from ..training.host import choose_device, current_host
-from ..training.loop import Metrics, averaged, train, training_mode
+from ..training.loop import Metrics, Trainer, averaged, prepare, training_mode
 from ..training.models import Model
 from ..training.optimizers import OptimizerSettings
 from ..training.recorder import Recorder
 from ..training.run_folder import RunFolder, versions
+from ..training.state import save_state
 from ..training.stream import Run, Step, StepError, Stream
 from .base import LOSS, MODEL, OPTIMIZER, RUN, SAMPLES, Node, shown, workflow_metadata
 from .inputs import UNIQUE_ID, choice, integer, line, number, seed, wire
 from .model import ModelInfo, trained_model
+from .resume import begun_anew, state_of, what_was_restored
+
+LOOKS = ("preview_every", "sample_every", "checkpoint_every", "keep_checkpoints")
+"""The options about what happens once in a while, of which the training itself knows nothing."""
 
 READ_METRICS_EVERY = 10
 """Steps between two readings of the losses: each makes the program wait for the device once."""
@@ -140,7 +145,17 @@ class OptimizerStep(Node):
                     "run", "Name of the run's folder, below rollout in the output folder. A number is added."
                 ),
             },
-            "optional": {"samples": wire(SAMPLES, "Sample Images, to see images while it trains.")},
+            "optional": {
+                "samples": wire(SAMPLES, "Sample Images, to see images while it trains."),
+                "resume": line(
+                    "",
+                    "A run to go on with, exactly where it was: the name of its folder below rollout, or a full path. "
+                    "steps is the total. Empty: a new run.",
+                ),
+                "keep_checkpoints": integer(
+                    0, 0, 100_000, "Of the copies that checkpoint_every makes, keep only so many, the newest. 0 = all."
+                ),
+            },
             "hidden": {**UNIQUE_ID, "prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
         }
 
@@ -161,6 +176,7 @@ class OptimizerStep(Node):
         optimizer: OptimizerSettings,
         unique_id: str,
         samples: Stream | None = None,
+        resume: str = "",
         prompt: Any = None,
         extra_pnginfo: Any = None,
         **options: Any,
@@ -168,19 +184,33 @@ class OptimizerStep(Node):
         check_that_they_fit(loss, model)
         host = current_host()
         device = choose_device(host.device)
-        facts = {"seed": options["seed"], "steps": options["steps"], "device": device, "versions": versions()}
-        folder = RunFolder.create(host.output_folder / "rollout", options.pop("run_name"), facts)
-        folder.write_json("prompt.json", prompt)
-        folder.write_json("workflow.json", (extra_pnginfo or {}).get("workflow", prompt))
+        state = state_of(resume, host.output_folder) if resume.strip() else None
+        if state:
+            state.check(options["steps"], optimizer.name)
+            options["seed"] = state.seed
+            prompt, extra_pnginfo = begun_anew(prompt, extra_pnginfo, str(unique_id), resume)
+        facts = {name: options[name] for name in ("seed", "steps")}
+        facts |= {"node": str(unique_id), "device": device, "versions": versions()}
+        run_name, runs = options.pop("run_name"), host.output_folder / "rollout"
+        folder = RunFolder(state.folder) if state else RunFolder.create(runs, run_name, facts)
         streams = [loss, model, *([samples] if samples else [])]
         run = Run(*streams, seed=options.pop("seed"), device=device, host=Recorder(host, folder))
         session = Session(run, folder, str(unique_id), loss, model, samples, workflow_metadata(prompt, extra_pnginfo))
+        looks = {name: options.pop(name) for name in LOOKS if name in options}
+        trainer, told = None, []
+        if state:  # what does not fit is refused before anything in the run's folder changes
+            trainer = session.prepare(optimizer, state=state, **options)
+            folder.go_on(state.step, facts)
+            told = [what_was_restored(state, trainer)]
+            run.host.resumed(str(unique_id), told[0])
+        folder.write_json("prompt.json", prompt)
+        folder.write_json("workflow.json", (extra_pnginfo or {}).get("workflow", prompt))
         with folder_status(folder):
-            session.train(optimizer, **options)
+            session.train(trainer or session.prepare(optimizer, **options), **looks)
         for part in (part for stream in streams for part in stream.walk()):
             host.finish(part.node_id)
         trained = trained_model(model, folder.model_folder, str(unique_id), self.DISPLAY_NAME)
-        text = [f"the run's folder is {folder.folder}", session.shares_of_time()]
+        text = [*told, f"the run's folder is {folder.folder}", session.shares_of_time()]
         return {"ui": {"text": text, **shown(host, *session.pictures())}, "result": (trained, folder.folder)}
 
 
@@ -220,7 +250,7 @@ def check_family(data: DatasetInfo, info: ModelInfo, where: str) -> None:
 @contextmanager
 def folder_status(folder: RunFolder) -> Iterator[None]:
     """The run's folder says how it ended, whatever happens."""
-    begun = time.perf_counter()
+    begun = time.perf_counter() - folder.facts.get("seconds", 0.0)  # those before a resume count too
     try:
         yield
     except Exception as error:
@@ -253,26 +283,24 @@ class Session:
         self.diverged_at: int | None = None
         """The first step whose loss was not a finite number."""
 
+    def prepare(self, settings: OptimizerSettings, **options: Any) -> Trainer:
+        """Make the model and all that trains it; ``options`` are those of :func:`prepare`."""
+        return prepare(self.loss, self.model, settings, run=self.run, node_id=self.node_id, **options)
+
     def train(
         self,
-        settings: OptimizerSettings,
-        *,
-        steps: int,
+        trainer: Trainer,
         preview_every: int,
         sample_every: int,
         checkpoint_every: int,
-        **options: Any,
+        keep_checkpoints: int = 0,
     ) -> None:
         """Train to the end; when stopped or failing, what was learnt so far is saved first."""
-        reached = 0
+        steps, reached = trainer.steps, trainer.done
         working = [*(stream.node_id for stream in self.loss.walk()), self.node_id]
-        updates = train(
-            self.loss, self.model, settings, steps=steps, run=self.run, watch_every=preview_every, node_id=self.node_id,
-            **options,
-        )  # fmt: skip
         try:
             self.run.host.check_interrupted()
-            for step in updates:
+            for step in trainer.updates(preview_every):
                 reached = step.update + 1
                 self.metrics.add(step)
                 for node_id in working:
@@ -284,18 +312,20 @@ class Session:
                 if sample_every and reached % sample_every == 0 and reached < steps:
                     self.sample(reached)
                 if checkpoint:
-                    self.save(self.folder.folder / "checkpoints" / f"step_{reached:06d}")
+                    self.keep_state(trainer, reached)
+                    self.save(self.folder.folder / CHECKPOINTS / f"step_{reached:06d}")
+                    drop_oldest(self.folder.folder / CHECKPOINTS, keep_checkpoints)
                 self.run.host.check_interrupted()
             self.report()
             self.check_loss()
             self.sample(steps)
         except BaseException:
             try:
-                self.conclude(reached)
+                self.conclude(trainer, reached)
             except Exception:  # a full disk must not hide why the run ended
                 logging.exception("the run's last state could not be saved")
             raise
-        self.conclude(steps)
+        self.conclude(trainer, steps)
 
     def shares_of_time(self) -> str:
         """Which node took how much of the step, the largest first."""
@@ -306,14 +336,15 @@ class Session:
         named = [(share, titles.get(name) or name.removeprefix(f"{self.node_id}.")) for share, name in shares]
         return "time: " + ", ".join(f"{name} {share:.0%}" for share, name in named if share >= 0.005)
 
-    def conclude(self, reached: int) -> None:
-        """The last metrics, the curve, and the model, if there was a step at all and it has not diverged."""
+    def conclude(self, trainer: Trainer, reached: int) -> None:
+        """The last metrics, the curve, model and state, if there was a step at all and it has not diverged."""
         self.folder.update(steps_done=reached)
         if reached:
             self.report()
             self.folder.update(shares_of_time=self.shares_of_time())
             self.folder.plot()
         if reached and self.diverged_at is None:
+            self.keep_state(trainer, reached)
             self.save(self.folder.model_folder)
 
     def report(self) -> None:
@@ -340,6 +371,11 @@ class Session:
     def save(self, folder: Path) -> None:
         with training_mode(), averaged(self.run, self.live.network):
             save_model(folder, self.live, self.schedule, self.metadata)
+
+    def keep_state(self, trainer: Trainer, reached: int) -> None:
+        """Save what a resumed run goes on from: not half an update, and no weights that are not finite."""
+        if trainer.done == reached and all(bool(weight.isfinite().all()) for weight in trainer.parameters):
+            save_state(self.folder.folder, trainer)
 
     @property
     def live(self) -> Model:

@@ -5,17 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..diffusion.schedules import Schedule
 from ..training.host import current_host
-from ..training.model_files import CHECKPOINTS, find_model, list_models
+from ..training.model_files import CHECKPOINTS, changed_at, find_model, find_models, list_models
 from ..training.models import PretrainedModel
-from ..training.pretrained import Pretrained, Source, inspect, load_network
-from ..training.stream import Step, Stream
+from ..training.pretrained import Pretrained, Source, inspect, load_network, refuse_pickle
+from ..training.quantization import check_installed
+from ..training.stream import Step
 from .base import MODEL, PIPELINE, SCHEDULE, StepNode
 from .inputs import UNIQUE_ID, choice, line, number, switch
 from .model import ModelInfo
 
 BY_PATH = "as in path"
+TEXT_ENCODERS = ("text_encoders", "clip")
+"""ComfyUI's folders of text encoders: the second is its former name."""
 
 
 class LoadPretrained(StepNode):
@@ -86,41 +88,88 @@ class LoadPretrained(StepNode):
                     "FLUX.1 dev: the guidance that the network is told while it is trained.",
                     advanced=True,
                 ),
+                "text_encoders": line(
+                    "",
+                    "Other text encoders: file names from the text_encoders folder, or paths, separated by commas, in "
+                    "the pipeline's order, e.g. clip_l.safetensors, t5xxl_fp16.safetensors for FLUX.1.",
+                    advanced=True,
+                ),
             },
             "hidden": UNIQUE_ID,
         }
 
     @classmethod
-    def VALIDATE_INPUTS(cls, checkpoint: str, path: str) -> bool | str:
+    def VALIDATE_INPUTS(
+        cls, checkpoint: str, path: str, quantize: str, vae: str = "", text_encoders: str = ""
+    ) -> bool | str:
         if checkpoint is None or path is None:
             return True
         if checkpoint == BY_PATH and not path.strip():
             return "path: name a diffusers folder, a .safetensors file or a hub id, or choose a checkpoint"
         if checkpoint != BY_PATH and checkpoint not in list_models(current_host(), *CHECKPOINTS):
             return f"checkpoint: {checkpoint!r} is not in your model folders; put it there, or name a path"
+        try:
+            refuse_pickle(path.strip() if checkpoint == BY_PATH else checkpoint)
+            check_installed(quantize or "none")
+            check_parts(vae or "", text_encoders or "")
+        except ValueError as error:
+            return str(error)
         return True
 
     def build(
-        self, unique_id: str, checkpoint: str, path: str, quantize: str, base: str = "", vae: str = "", **options: Any
-    ) -> tuple[Stream, Schedule, Pretrained]:
+        self,
+        unique_id: str,
+        checkpoint: str,
+        path: str,
+        quantize: str,
+        base: str = "",
+        vae: str = "",
+        text_encoders: str = "",
+        **options: Any,
+    ) -> dict[str, Any]:
         host = current_host()
         name = path if checkpoint == BY_PATH else checkpoint
         source = Source(
             find_model(host, name, *CHECKPOINTS),
             base=find_model(host, base, "diffusers"),
             vae=find_model(host, vae, "vae"),
+            text_encoders=find_models(host, text_encoders, *TEXT_ENCODERS),
             quantization=quantize,  # type: ignore[arg-type]
             **options,
         )
         pretrained = Pretrained(source, inspect(source))
         info = pretrained.info
         about = ModelInfo(info.channels, None, info.classes, has_weights=True, pretrained=pretrained)
-        return self.stream(unique_id, {"pretrained": pretrained}, about=about), info.schedule, pretrained
+        stream = self.stream(unique_id, {"pretrained": pretrained}, about=about)
+        return {"ui": {"text": [pretrained.in_words()]}, "result": (stream, info.schedule, pretrained)}
 
     @classmethod
-    def IS_CHANGED(cls, checkpoint: str, path: str, **other: Any) -> Any:
-        found = Path(find_model(current_host(), path if checkpoint == BY_PATH else checkpoint, *CHECKPOINTS))
-        return found.stat().st_mtime_ns if found.exists() else 0
+    def IS_CHANGED(
+        cls, checkpoint: str, path: str, base: str = "", vae: str = "", text_encoders: str = "", **other: Any
+    ) -> Any:
+        host = current_host()
+        files = [
+            find_model(host, path if checkpoint == BY_PATH else checkpoint, *CHECKPOINTS),
+            find_model(host, base, "diffusers"),
+            find_model(host, vae, "vae"),
+            *find_models(host, text_encoders, *TEXT_ENCODERS),
+        ]
+        return [changed_at(file) for file in files]
 
     def step(self, step: Step, pretrained: Pretrained) -> PretrainedModel:
         return step.keep(lambda: load_network(pretrained.source, pretrained.info, step.run.device))
+
+
+def check_parts(vae: str, text_encoders: str) -> None:
+    """Raises ValueError where a VAE or a text encoder is named that is not there, or that is not read."""
+    host = current_host()
+    named = [
+        ("vae", find_model(host, vae, "vae")),
+        *(("text_encoders", file) for file in find_models(host, text_encoders, *TEXT_ENCODERS)),
+    ]
+    for name, file in named:
+        refuse_pickle(file)
+        if file and not Path(file).exists():
+            raise ValueError(
+                f"{name}: {file!r} is not in the {name} folder, and no path; put it there, or name its path"
+            )

@@ -44,9 +44,9 @@ class PreviewLatents(StepNode):
 
     def step(self, step: Step, batch: NoisyBatch, show: str) -> NoisyBatch:
         if show == "rollout":
-            step.show("preview", lambda: picture_of_rollout(batch))
+            step.show("preview", lambda: picture_of_rollout(batch, step.run.colours))
         else:
-            step.show("preview", lambda: picture_of_latents(getattr(batch, show)))
+            step.show("preview", lambda: picture_of_latents(getattr(batch, show), colours=step.run.colours))
         return batch
 
 

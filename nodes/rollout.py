@@ -123,7 +123,7 @@ class Rollout(StepNode):
         step.report("rollout_length", float(rolled.lengths.double().mean()))
         step.report("drift", rolled.drift)
         if plan.active:
-            step.show("rollout", lambda: picture_of_rollout(rolled))
+            step.show("rollout", lambda: picture_of_rollout(rolled, step.run.colours))
         return rolled
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from ..diffusion.schedules import Schedule
@@ -16,6 +19,7 @@ from ..training.host import choose_device, current_host
 from ..training.loop import training_mode
 from ..training.models import Model
 from ..training.preview import picture_of_latents
+from ..training.run_folder import name_of
 from ..training.sampling import parse_labels, sample
 from ..training.stream import Run, Step, Stream
 from .base import MODEL, SAMPLES, SCHEDULE, StepNode, shown
@@ -57,27 +61,18 @@ class SampleImages(StepNode):
     def build(
         self, unique_id: str, model: Stream, labels: str, sampler: str, order: int, **inputs: Any
     ) -> dict[str, Any]:
+        if model.about.pretrained is not None:
+            raise ValueError("model: a pretrained model reads prompts; use Sample Prompts for it")
         chosen = parse_labels(labels, model.about.classes) if model.about.classes else []
         inputs |= {"model": model, "labels": chosen, "solve": solver(sampler, order)}
         stream = self.stream(unique_id, inputs)
-        name = f"node_{stream.node_id.replace(':', '-')}_{sampler}_{inputs['steps']}_steps_seed_{inputs['seed']}.png"
-        ui = self._now(stream, name) if model.about.has_weights else {}
+        about = f"{sampler}_{inputs['steps']}_steps_seed_{inputs['seed']}"
+        picture = partial(self.picture, labels=chosen, count=inputs["count"])
+        ui = draw_now(stream, about, picture) if model.about.has_weights else {}
         return {"ui": ui, "result": (stream,)}
 
-    def _now(self, stream: Stream, name: str) -> dict[str, Any]:
-        host = current_host()
-        # Another Sample Images that is wired in has made its own picture already.
-        alone = replace(stream, inputs={**stream.inputs, "samples": None})
-        with training_mode():
-            run = Run(alone, device=choose_device(host.device), host=host)
-            latents = Step(run, 0).value(alone)
-        path = host.output_folder / "samples" / name
-        with whole_or_nothing(path) as unfinished:
-            self.picture(latents, stream.inputs["labels"], stream.inputs["count"]).save(unfinished, format="png")
-        return shown(host, path)
-
     @staticmethod
-    def picture(latents: Tensor, labels: list[int], count: int) -> Any:
+    def picture(latents: Tensor, labels: list[int], count: int) -> Image:
         """One column a class, or as square as it can be."""
         columns = len(labels) or max(1, round(len(latents) ** 0.5))
         if labels:
@@ -109,3 +104,20 @@ class SampleImages(StepNode):
         )
         step.show("samples", lambda: self.picture(latents, labels, count))
         return latents
+
+
+def draw_now(stream: Stream, about: str, picture: Callable[[Tensor], Image]) -> dict[str, Any]:
+    """Draw samples outside a training run, keep their picture, and say what the node shows.
+
+    ``about`` goes into the file's name, so that pictures of other settings are other files.
+    """
+    host = current_host()
+    # Others that are wired in have made their own pictures already.
+    alone = replace(stream, inputs={**stream.inputs, "samples": None})
+    with training_mode():
+        run = Run(alone, device=choose_device(host.device), host=host)
+        samples = Step(run, 0).value(alone)
+    path = host.output_folder / "samples" / f"node_{name_of(stream.node_id)}_{about}.png"
+    with whole_or_nothing(path) as unfinished:
+        picture(samples).save(unfinished, format="png")
+    return shown(host, path)

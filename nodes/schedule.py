@@ -136,6 +136,8 @@ class NoisyBatch(StepNode):
         schedule = schedule.at_size(latents.shape[-2] * latents.shape[-1] // 4)
         timestep = schedule.sample_timesteps(len(latents), step.generator())
         noise = torch.randn(latents.shape, generator=step.generator(latents.device), device=latents.device)
-        batch = noisy_batch(latents, noise, timestep, schedule, dataset.conditioning)
-        step.show("noisy", lambda: picture_of_latents(batch.x))
+        batch = noisy_batch(
+            latents, noise, timestep, schedule, dataset.conditioning, mask=dataset.mask, weight=dataset.weight
+        )
+        step.show("noisy", lambda: picture_of_latents(batch.x, colours=step.run.colours))
         return batch

@@ -30,10 +30,13 @@ def describe_run(folder: Path, live_since: float | None = None) -> dict[str, Any
     facts = read_facts(folder)
     if facts.get("status") == "running" and not is_live(folder, live_since):
         facts["status"] = "stopped"
+    has_workflow = (folder / "workflow.json").is_file()
+    has_state = (folder / "state" / "state.json").is_file()
     return facts | {
         "name": folder.name,
-        "has_workflow": (folder / "workflow.json").is_file(),
+        "has_workflow": has_workflow,
         "has_model": (folder / "model").is_dir(),
+        "can_resume": has_workflow and has_state and facts.get("status") != "running",
         "modified": int(_last_sign(folder) * 1000),
     }
 

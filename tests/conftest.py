@@ -11,7 +11,11 @@ PACKAGE = "comfyui_rollout"
 
 
 def load_pack(name, root=ROOT):
-    spec = importlib.util.spec_from_file_location(name, root / "__init__.py", submodule_search_locations=[str(root)])
+    return load_file(name, root / "__init__.py", submodule_search_locations=[str(root)])
+
+
+def load_file(name, path, **options):
+    spec = importlib.util.spec_from_file_location(name, path, **options)
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -34,3 +38,23 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     """Browser tests come last: Playwright's event loop runs in the main thread until the last of them is over."""
     items.sort(key=lambda item: "browser" in item.path.parts)
+
+
+@pytest.fixture(scope="session")
+def tiny_pipelines():
+    """The makers of pipelines with random weights, for a test that wants the live parts."""
+    return load_file("tiny_pipelines", ROOT / "tests" / "tiny_pipelines.py")
+
+
+@pytest.fixture(scope="session")
+def tiny_pipeline(tiny_pipelines, tmp_path_factory):
+    """``tiny_pipeline(family, **options) -> Path``: its folder, made once in a session. Do not write into it."""
+    made = {}
+
+    def folder(family, **options):
+        key = (family, repr(sorted(options.items())))
+        if key not in made:
+            made[key] = tiny_pipelines.save(family, tmp_path_factory.mktemp(family) / "pipeline", **options)
+        return made[key]
+
+    return folder

@@ -306,6 +306,32 @@ def test_interrupt_stops_within_a_step(comfy):
     assert all_of(comfy.run(quickstart("OptimizerStep.run_name=next")), "execution_success")
 
 
+def test_a_run_is_resumed(comfy):
+    """It goes on in its folder, says from where, and ends with every bit of a run that never stopped."""
+    constant = "Optimizer.lr_schedule=constant"
+    comfy.run(quickstart(constant, "OptimizerStep.run_name=whole"))
+    comfy.run(quickstart(constant, "OptimizerStep.run_name=part", "OptimizerStep.steps=5"))
+    messages = comfy.run(quickstart(constant, "OptimizerStep.resume=part_00001"))
+    assert all_of(messages, "execution_success")
+    (told,) = all_of(messages, "rollout.resumed")
+    assert told["text"].startswith(f"part_00001 goes on after step 5 of {STEPS}: weights, adamw, averaged weights")
+    whole, part = (comfy.output / "rollout" / f"{name}_00001" for name in ("whole", "part"))
+    assert read_json(part / "run.json")["status"] == "finished"
+    assert metrics(part) == metrics(whole)
+    assert weights(part).keys() == weights(whole).keys()
+    assert all(torch.equal(value, weights(whole)[name]) for name, value in weights(part).items())
+
+
+def test_a_state_that_does_not_fit_is_one_line_on_the_node(comfy):
+    """The user hears what to change, on Optimizer Step."""
+    prompt = quickstart("OptimizerStep.run_name=small", "OptimizerStep.steps=2")
+    comfy.run(prompt)
+    messages = comfy.run(quickstart("OptimizerStep.resume=small_00001", "NewModel.width=16"))
+    (error,) = all_of(messages, "execution_error")
+    assert error["node_id"] == node_id(prompt, "RolloutOptimizerStep")
+    assert error["exception_message"].startswith("resume: 'small_00001' trained another model: ")
+
+
 def test_interrupt_while_the_last_images_are_made(comfy):
     """All of the training was done: stopping there must not cost the model."""
     slow = quickstart("OptimizerStep.steps=2", "SampleImages.steps=300", "OptimizerStep.run_name=last")

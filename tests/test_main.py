@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -261,3 +262,54 @@ def test_a_stop_saves_and_exits_with_130(tmp_path, stop):
     rows = (the_run(tmp_path) / "metrics.jsonl").read_text().splitlines()
     assert len(rows) == facts(tmp_path)["steps_done"]
     assert (the_run(tmp_path) / "model" / "diffusion_pytorch_model.safetensors").is_file()
+
+
+def metrics_of(folder):
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name not in ("seconds", "steps_per_second")} for row in rows]
+
+
+def test_a_run_is_resumed(finished, tmp_path, capsys):
+    """By its name, with its own workflow; a longer run has the numbers of one that was long from the start."""
+    output = tmp_path / "out"
+    shutil.copytree(finished, output)
+    resume = ["run", "--resume", the_run(output).name, "--output", str(output), "--device", "cpu"]
+    assert main(resume) == 1
+    assert "has done 3 steps: set steps to more, to train it further" in capsys.readouterr().err
+    assert main([*resume, "--set", "OptimizerStep.steps=5"]) == 0
+    printed = capsys.readouterr().out
+    assert "(Optimizer Step): quickstart_digits_00001 goes on after step 3 of 5: weights, adamw" in printed
+    assert facts(output)["resumed"][0]["step"] == 3
+    assert [row["step"] for row in metrics_of(the_run(output))] == [0, 1, 2, 3, 4]
+    assert metrics_of(the_run(output))[:3] == metrics_of(the_run(finished))
+    kept = json.loads((the_run(output) / "prompt.json").read_text())
+    (trainer,) = [node["inputs"] for node in kept.values() if node["class_type"] == "RolloutOptimizerStep"]
+    assert (trainer["steps"], trainer["resume"]) == (5, "")
+    capsys.readouterr()
+    assert main(["convert", str(the_run(output) / "workflow.json")]) == 0
+    assert json.loads(capsys.readouterr().out) == kept
+
+
+def test_a_run_is_resumed_by_its_folder_with_a_workflow_of_ones_choice(finished, tmp_path, monkeypatch):
+    """As a shell completes it, from any folder."""
+    output = tmp_path / "out"
+    shutil.copytree(finished, output)
+    monkeypatch.chdir(output)
+    folder = str(the_run(output).relative_to(output))
+    assert run_quickstart(output, "--resume", folder, "--set", "OptimizerStep.steps=4") == 0
+    assert facts(output)["steps_done"] == 4
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--resume", "nothing_00001"], "--resume nothing_00001: neither"),
+        ([], "name a workflow file, or a run to go on with: --resume RUN"),
+    ],
+)
+def test_what_cannot_be_resumed_is_one_line(more, words, tmp_path, capsys):
+    """No run of that name, or nothing to run at all: exit code 2, and nothing is written."""
+    assert main(["run", *more, "--output", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
+    assert not (tmp_path / "out").exists()

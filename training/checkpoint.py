@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..diffusion.schedules import DDPM, FlowMatching, Schedule
@@ -22,6 +24,8 @@ from .models import FAMILIES, Model
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 CONFIG = "config.json"
 SCHEDULE = "schedule.json"
+CHECKPOINTS = "checkpoints"
+"""The folder of a run with copies of the model on the way: ``step_000100`` ..."""
 
 SCHEDULES: dict[str, type[Schedule]] = {"flow_matching": FlowMatching, "ddpm": DDPM}
 
@@ -63,6 +67,38 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
         save_file(kept, unfinished, {"format": "pt", **metadata})
 
 
+def save_checked(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """As :func:`save_weights`, for files that people take away: read again, to the bit, before it takes its place.
+
+    Raises ValueError if it is not what was meant to be written.
+    """
+    with whole_or_nothing(path) as unfinished:
+        save_weights(unfinished, tensors, metadata)
+        verify_weights(unfinished, tensors, metadata)
+
+
+def verify_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Raises ValueError if a file does not hold these; one tensor at a time is in memory."""
+    from safetensors import safe_open
+
+    if not (metadata.items() <= read_metadata(path).items()):
+        raise ValueError(f"{path.name} was not written as it should be: its metadata differ")
+    with safe_open(path, framework="pt") as file:
+        names = set(file.keys())
+        wrong = names ^ tensors.keys() or {
+            name for name in names if not same_bits(file.get_tensor(name), tensors[name])
+        }
+    if wrong:
+        raise ValueError(
+            f"{path.name} was not written as it should be, e.g. {min(wrong)}: is the disk full or failing?"
+        )
+
+
+def same_bits(first: Tensor, second: Tensor) -> bool:
+    second = second.detach().cpu()
+    return first.dtype == second.dtype and torch.equal(first, second)
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file; raises ValueError, naming the file, if it is damaged or cut short."""
     from safetensors.torch import load_file
@@ -82,6 +118,15 @@ def check_weights(path: Path) -> None:
         raise ValueError(f"the weights file {path} is damaged or cut short ({error}): copy it again") from error
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """The words in a safetensors file's header; raises ValueError, naming the file, if it is damaged."""
+    from safetensors import safe_open
+
+    check_weights(path)
+    with safe_open(path, framework="pt") as file:
+        return file.metadata() or {}
+
+
 def schedule_to_dict(schedule: Schedule) -> dict[str, Any]:
     name = next(name for name, kind in SCHEDULES.items() if isinstance(schedule, kind))
     return {"type": name, **asdict(schedule)}  # type: ignore[call-overload]
@@ -99,13 +144,26 @@ def save_model(folder: Path, model: Model, schedule: Schedule | None, metadata: 
     with whole_or_nothing(folder) as unfinished:
         unfinished.mkdir()
         if model.adapters:
-            save_adapters(unfinished, model, metadata)
+            save_adapters(unfinished, model, metadata, stem_of(folder))
         else:
             model.network.save_config(unfinished)
             save_weights(unfinished / WEIGHTS, model.network.state_dict(), metadata)
         if schedule is not None:
             write_text(unfinished / SCHEDULE, json.dumps(schedule_to_dict(schedule), indent=2))
     return folder
+
+
+def stem_of(folder: Path) -> str:
+    """How an adapter's file in this folder is called: diffusers' default, or a checkpoint's run and step."""
+    is_checkpoint = folder.parent.name == CHECKPOINTS
+    return f"{folder.parent.parent.name}_{folder.name}" if is_checkpoint else "pytorch_lora_weights"
+
+
+def drop_oldest(checkpoints: Path, keep: int) -> None:
+    """Of a run's checkpoints leave only so many, the newest; 0 = all."""
+    steps = sorted(folder for folder in checkpoints.glob("step_*") if folder.is_dir())
+    for folder in steps[:-keep] if keep else []:
+        shutil.rmtree(folder)
 
 
 def check_model_folder(folder: Path) -> dict[str, Any]:
@@ -169,7 +227,7 @@ def restore(model: Model, folder: Path) -> Model:
 
 
 def load_weights(network: nn.Module, folder: Path) -> None:
-    """Load a model folder's weights; raises ValueError where they do not fit the network."""
+    """Load a model folder's weights, in their number format; raises ValueError where they do not fit the network."""
     weights = read_weights(folder / WEIGHTS)
     wanted = {name: value.shape for name, value in network.state_dict().items()}
     given = {name: value.shape for name, value in weights.items()}
@@ -178,6 +236,8 @@ def load_weights(network: nn.Module, folder: Path) -> None:
             f"{folder / WEIGHTS} does not fit its {CONFIG}: "
             f"{len(wrong)} tensors are missing, unknown or of another shape, e.g. {wrong[0]}"
         )
+    for name, weight in network.named_parameters():
+        weight.data = weight.data.to(weights[name].dtype)  # a base in 16 bits was trained in 32
     network.load_state_dict(weights)
 
 
@@ -199,3 +259,11 @@ def free_folder(parent: Path, name: str) -> Path:
     while (folder := parent / f"{name}_{number:05d}").exists():
         number += 1
     return folder
+
+
+def free_file(parent: Path, name: str) -> Path:
+    """``parent/name_00001.safetensors``, or the first number that is not taken."""
+    number = 1
+    while (path := parent / f"{name}_{number:05d}.safetensors").exists():
+        number += 1
+    return path

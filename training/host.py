@@ -23,8 +23,11 @@ class Host:
     device: str = "auto"
 
     def model_folders(self, kind: str) -> list[Path]:
-        """Where models of that kind are kept: ``checkpoints``, ``vae``, ``loras`` ..., ComfyUI's names."""
-        return [Path("models") / kind]
+        """Where models of that kind are kept: ``checkpoints``, ``vae``, ``loras`` ..., ComfyUI's names.
+
+        New ones are put into the first.
+        """
+        return [self.output_folder / kind, Path("models") / kind]
 
     def progress(self, node_id: str, value: int, maximum: int) -> None:
         """``value`` of ``maximum`` steps of that node are done."""
@@ -46,6 +49,9 @@ class Host:
 
     def metrics(self, node_id: str, rows: list[dict[str, Any]]) -> None:
         """Finished lines of metrics, oldest first."""
+
+    def resumed(self, node_id: str, text: str) -> None:
+        """That node goes on with an earlier run; the text says from where, and what was restored."""
 
     def finish(self, node_id: str) -> None:
         """That node has nothing more to do in this run."""
@@ -93,6 +99,9 @@ class EventHost(Host):
 
     def metrics(self, node_id: str, rows: list[dict[str, Any]]) -> None:
         self._send("rollout.metrics", {"node": node_id, "rows": rows})
+
+    def resumed(self, node_id: str, text: str) -> None:
+        self._send("rollout.resumed", {"node": node_id, "text": text})
 
     def check_interrupted(self) -> None:
         if self._interrupted():
@@ -142,6 +151,9 @@ class ComfyHost(Host):
 
     def metrics(self, node_id: str, rows: list[dict[str, Any]]) -> None:
         self._send("rollout.metrics", {"node": node_id, "rows": rows})
+
+    def resumed(self, node_id: str, text: str) -> None:
+        self._send("rollout.resumed", {"node": node_id, "text": text})
 
     def _send(self, event: str, data: dict[str, Any]) -> None:
         from server import PromptServer

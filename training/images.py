@@ -1,24 +1,33 @@
-"""A folder of images as a data set: captions beside the files, classes from sub-folders."""
+"""A folder of images as a data set: captions beside the files, classes from sub-folders, masks from another folder."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Generator, Tensor
 
-from .data import Batch, DatasetInfo
+from .buckets import Size, bucket_for, bucket_sizes
+from .captions import caption_file, read_caption
+from .data import Batch, DatasetInfo, Group
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 
+ALPHA = "alpha"
+"""In place of a mask folder: each image's own transparency is its mask."""
+
 Crop = Literal["center", "random"]
+
+Place = tuple[float, float]
+"""Where a cut lies, across and down: 0 = at the left or top, 1 = at the right or bottom."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,12 @@ class ImageItem:
     path: Path
     caption: str
     label: int
+    size: Size
+    """Height and width as a person sees it."""
+    bucket: Size
+    """Height and width to which it is resized and cut."""
+    mask: Path | None = None
+    """The image whose brightness, or for its own path whose opacity, says where the loss looks."""
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -44,25 +59,13 @@ def _exists_stripped(folder: Path) -> bool:
     return stripped != str(folder) and Path(stripped).is_dir()
 
 
-def caption_of(image: Path) -> str:
-    """The text beside the image: same stem, ``.txt`` or else ``.caption``; empty where there is none."""
-    for suffix in (".txt", ".caption"):
-        text = image.with_suffix(suffix)
-        if text.is_file():
-            return text.read_text(encoding="utf-8", errors="replace").strip()
-    return ""
-
-
-def read_image(path: Path, mode: str = "RGB", background: str = "white", *, quickly: bool = False) -> Image.Image:
+def read_image(path: Path, mode: str = "RGB", background: str = "white") -> Image.Image:
     """The picture as a person sees it: upright (EXIF), transparency laid over ``background``, first frame only.
 
-    ``quickly`` reads all of the file but decodes a JPEG at an eighth of its size. Raises ValueError, naming the file,
-    if it is damaged or not an image.
+    Raises ValueError, naming the file, if it is damaged or not an image.
     """
     try:
         with Image.open(path) as file:
-            if quickly:
-                file.draft(None, (1, 1))
             return eight_bit(ImageOps.exif_transpose(file), background).convert(mode)
     except Exception as error:  # a damaged file makes Pillow raise almost anything
         raise ValueError(f"cannot read {path}: {str(error) or type(error).__name__}") from error
@@ -78,19 +81,59 @@ def eight_bit(picture: Image.Image, background: str) -> Image.Image:
     return picture
 
 
-def damage(path: Path) -> str:
-    """What is wrong with an image file; empty if nothing is."""
+def read_opacity(path: Path) -> Image.Image:
+    """The picture's alpha channel, upright; raises ValueError, naming the file, if it is damaged."""
     try:
-        read_image(path, quickly=True)
-    except ValueError as error:
-        return str(error)
-    return ""
+        with Image.open(path) as file:
+            return ImageOps.exif_transpose(file).convert("RGBA").getchannel("A")
+    except Exception as error:  # a damaged file makes Pillow raise almost anything
+        raise ValueError(f"cannot read {path}: {str(error) or type(error).__name__}") from error
 
 
-def fit(picture: Image.Image, size: int, crop: Crop, generator: Generator) -> Image.Image:
-    """Resize the shorter side to ``size`` and cut out a square, from the centre or anywhere."""
-    where = (0.5, 0.5) if crop == "center" else tuple(torch.rand(2, generator=generator).tolist())
-    return ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS, centering=where)
+class Look(NamedTuple):
+    """What is known of an image file before it is used."""
+
+    damage: str = ""
+    """What is wrong with it; empty if nothing is."""
+    size: Size = (0, 0)
+    """Height and width as a person sees it."""
+    is_transparent: bool = False
+
+
+def look(path: Path) -> Look:
+    """Read all of an image file, but decode a JPEG at an eighth of its size."""
+    try:
+        with Image.open(path) as file:
+            width, height = file.size
+            turned = file.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            transparent = file.has_transparency_data
+            file.draft(None, (1, 1))
+            # Read to its end: Pillow's verify() overlooks files that were cut short, a step would not.
+            eight_bit(ImageOps.exif_transpose(file), "white").convert("RGB")
+    except Exception as error:  # a damaged file makes Pillow raise almost anything
+        return Look(f"cannot read {path}: {str(error) or type(error).__name__}")
+    return Look("", (width, height) if turned else (height, width), transparent)
+
+
+def place_of(crop: Crop, generator: Generator) -> Place:
+    """Where to cut: in the middle, or anywhere."""
+    if crop == "center":
+        return 0.5, 0.5
+    across, down = torch.rand(2, generator=generator).tolist()
+    return across, down
+
+
+def fit(picture: Image.Image, size: Size, place: Place) -> Image.Image:
+    """Resize the picture until it just covers ``size``, and cut off what is over."""
+    height, width = size
+    return ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS, centering=place)
+
+
+def corner_of(original: Size, size: Size, place: Place) -> tuple[int, int]:
+    """How many pixels :func:`fit` cuts off at the top and at the left of the resized picture."""
+    scale = max(wanted / side for wanted, side in zip(size, original, strict=True))
+    over = [max(0, round(side * scale) - wanted) for wanted, side in zip(size, original, strict=True)]
+    return round(over[0] * place[1]), round(over[1] * place[0])
 
 
 def to_latents(picture: Image.Image) -> Tensor:
@@ -112,44 +155,131 @@ class ImageFolder:
         flip: bool = False,
         color: Literal["RGB", "L"] = "RGB",
         background: str = "white",
+        buckets: bool = False,
+        upscale: bool = True,
+        mask_folder: Path | Literal["alpha"] | None = None,
+        default_caption: str = "",
+        loss_weight: float = 1.0,
     ) -> None:
-        self.size, self.crop, self.flip, self.color, self.background = size, crop, flip, color, background
-        paths = find_images(folder)
-        classes = tuple(sorted({path.relative_to(folder).parts[0] for path in paths if path.parent != folder}))
-        stray = [path for path in paths if path.parent == folder]
-        if classes and stray:
-            more = f" and {len(stray) - 1} more" if len(stray) > 1 else ""
-            raise ValueError(
-                f"{stray[0]} lies beside the class folders ({', '.join(classes)}), so it has no class: "
-                f"move it{more} into one of them, or all images into one folder"
-            )
+        self.folder, self.mask_folder = folder, mask_folder
+        self.crop, self.flip, self.color, self.background = crop, flip, color, background
+        self.repeats, self.loss_weight, self.default_caption = repeats, loss_weight, default_caption.strip()
+        self.buckets = bucket_sizes(size) if buckets else [(size, size)]
+        self.upscale = upscale or not buckets
+        paths = [path for path in find_images(folder) if not self._is_mask(path)]
+        if not paths:
+            raise ValueError(f"all images in {str(folder)!r} are masks: give mask_folder a folder of its own")
+        classes = classes_of(folder, paths)
         self.damaged: list[str] = []
-        self.items = list(self._readable(folder, paths, classes))
+        self.items = list(self._readable(paths, classes))
         if not self.items:
             raise ValueError(f"none of the {len(paths)} images in {str(folder)!r} can be read; {self.damaged[0]}")
         if self.damaged:
             logging.warning("left out %d of %d images: %s", len(self.damaged), len(paths), "; ".join(self.damaged))
-        channels = len(color)
-        self.info = DatasetInfo(folder.name, len(self.items) * repeats, channels, size, classes)
+        channels, groups = len(color), groups_of(self.items, repeats)
+        height, width = self.items[0].bucket
+        only_size = height if not groups and height == width else None
+        self.info = DatasetInfo(folder.name, len(self.items) * repeats, channels, only_size, classes, groups=groups)
 
-    def _readable(self, folder: Path, paths: list[Path], classes: tuple[str, ...]) -> Iterator[ImageItem]:
-        # Each file is read to its end: Pillow's verify() overlooks those that were cut short, a step would not.
+    def _is_mask(self, path: Path) -> bool:
+        """Masks may lie in a folder among the images."""
+        return isinstance(self.mask_folder, Path) and self.mask_folder.resolve() in path.resolve().parents
+
+    def _readable(self, paths: list[Path], classes: tuple[str, ...]) -> Iterator[ImageItem]:
+        find_mask = MaskFinder(self.folder, self.mask_folder)
         with ThreadPoolExecutor() as pool:
-            damages = pool.map(damage, paths)
-        for path, found in zip(paths, damages, strict=True):
-            if found:
-                self.damaged.append(found)
-            else:
-                name = path.relative_to(folder).parts[0]
-                yield ImageItem(path, caption_of(path), classes.index(name) if name in classes else 0)
+            looks = pool.map(look, paths)
+        for path, found in zip(paths, looks, strict=True):
+            if found.damage:
+                self.damaged.append(found.damage)
+                continue
+            text, name = caption_file(path), path.relative_to(self.folder).parts[0]
+            yield ImageItem(
+                path,
+                read_caption(text) if text else self.default_caption,
+                classes.index(name) if name in classes else 0,
+                found.size,
+                bucket_for(found.size, self.buckets, self.upscale),
+                find_mask(path, found),
+            )
 
-    def batch(self, items: list[int], generator: Generator) -> Batch:
+    def batch(self, items: list[int], generators: Sequence[Generator]) -> Batch:
         chosen = [self.items[item % len(self.items)] for item in items]
-        latents = torch.stack([self._latents(item, generator) for item in chosen])
-        conditioning = {"label": torch.tensor([item.label for item in chosen])} if self.info.classes else {}
-        return Batch(latents, conditioning, tuple(item.caption for item in chosen))
+        drawn = [self._draw(item, generators[number]) for number, item in enumerate(chosen)]
+        return Batch(
+            torch.stack([latents for latents, _ in drawn]),
+            {"label": torch.tensor([item.label for item in chosen])} if self.info.classes else {},
+            tuple(item.caption for item in chosen),
+            torch.stack([mask for _, mask in drawn]) if self.mask_folder else None,
+            weight_of(self.loss_weight, len(chosen)),
+        )
 
-    def _latents(self, item: ImageItem, generator: Generator) -> Tensor:
-        latents = to_latents(fit(read_image(item.path, self.color, self.background), self.size, self.crop, generator))
+    def _draw(self, item: ImageItem, generator: Generator) -> tuple[Tensor, Tensor]:
+        place = place_of(self.crop, generator)
+        latents, mask = self.pixels(item, place), self.mask(item, place)
         flipped = self.flip and bool(torch.rand(1, generator=generator) < 0.5)
-        return latents.flip(-1) if flipped else latents
+        return (latents.flip(-1), mask.flip(-1)) if flipped else (latents, mask)
+
+    def pixels(self, item: ImageItem, place: Place) -> Tensor:
+        """The image (C, H, W) in -1..1, resized and cut to its bucket."""
+        return to_latents(fit(read_image(item.path, self.color, self.background), item.bucket, place))
+
+    def mask(self, item: ImageItem, place: Place) -> Tensor:
+        """Where the loss looks (1, H, W), 0..1, cut as the image is; everywhere for an item without a mask."""
+        if item.mask is None:
+            return torch.ones(1, *item.bucket)
+        mask = read_opacity(item.path) if item.mask == item.path else read_image(item.mask, "L", "black")
+        height, width = item.size
+        return (to_latents(fit(mask.resize((width, height)), item.bucket, place)) + 1) / 2
+
+
+def classes_of(folder: Path, paths: list[Path]) -> tuple[str, ...]:
+    """Names of the sub-folders; raises ValueError where images lie beside them, which would have no class."""
+    classes = tuple(sorted({path.relative_to(folder).parts[0] for path in paths if path.parent != folder}))
+    stray = [path for path in paths if path.parent == folder]
+    if classes and stray:
+        more = f" and {len(stray) - 1} more" if len(stray) > 1 else ""
+        raise ValueError(
+            f"{stray[0]} lies beside the class folders ({', '.join(classes)}), so it has no class: "
+            f"move it{more} into one of them, or all images into one folder"
+        )
+    return classes
+
+
+def groups_of(items: Sequence[ImageItem], repeats: int) -> tuple[Group, ...]:
+    """The items of each bucket, whose batches come as often as it has items; none where all have one size."""
+    members: dict[Size, list[int]] = defaultdict(list)
+    for number, item in enumerate(items):
+        members[item.bucket].append(number)
+    if len(members) == 1:
+        return ()
+    return tuple(
+        Group(f"{height}x{width}", tuple(numbers), len(numbers) * repeats, len(numbers))
+        for (height, width), numbers in sorted(members.items())
+    )
+
+
+def weight_of(loss_weight: float, count: int) -> Tensor | None:
+    """The weight (count,) of each item's loss; None where all count alike."""
+    return None if loss_weight == 1 else torch.full((count,), loss_weight)
+
+
+class MaskFinder:
+    """The mask of an image: of the same path below the mask folder, up to the suffix; or the image's own opacity."""
+
+    def __init__(self, folder: Path, masks: Path | Literal["alpha"] | None) -> None:
+        self.folder, self.masks = folder, masks
+        self.found: dict[Path, Path] = {}
+        if isinstance(masks, Path):
+            try:
+                self.found = {path.relative_to(masks).with_suffix(""): path for path in find_images(masks)}
+            except ValueError as error:
+                raise ValueError(f"mask_folder: {error}") from error
+            with ThreadPoolExecutor() as pool:
+                if damages := [seen.damage for seen in pool.map(look, self.found.values()) if seen.damage]:
+                    raise ValueError(f"mask_folder: {damages[0]}")
+
+    def __call__(self, image: Path, seen: Look) -> Path | None:
+        if self.masks == ALPHA:
+            return image if seen.is_transparent else None
+        return self.found.get(image.relative_to(self.folder).with_suffix(""))

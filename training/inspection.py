@@ -83,12 +83,13 @@ def record(model: Model, items: Inspected, solve: Solver) -> Film:
     return Film(steps, timestep, torch.stack(seen or forced), torch.stack(forced))
 
 
-def sheet_of(film: Film) -> tuple[Image, tuple[int, int]]:
+def sheet_of(film: Film, told: Tensor | None = None) -> tuple[Image, tuple[int, int]]:
     """All pictures of a film on one sheet, and the width and height of one of them.
 
     One column an item. First a row for each state of the teacher-forced latents, then the same of the rolled-out ones.
+    ``told`` is the data set's own map to colours, if it has one.
     """
-    colours = torch.cat([to_rgb(row) for row in (*film.teacher_forced, *film.rolled_out)])
+    colours = torch.cat([to_rgb(row, told) for row in (*film.teacher_forced, *film.rolled_out)])
     shrink = LARGEST_CELL / max(colours.shape[-2:])
     if shrink < 1:
         colours = F.interpolate(colours, scale_factor=shrink, mode="area")
@@ -116,6 +117,14 @@ def rounded(values: Tensor, digits: int) -> list[list[float]]:
     return [[round(value, digits) for value in row] for row in values.tolist()]
 
 
+def first_batch(step: Step, batch: NoisyBatch) -> NoisyBatch:
+    """The running node's batch in the very first step of the run, so that a resumed run shows the same items."""
+    if step.index == 0 or step.current is None:
+        return batch
+    first: NoisyBatch = Step(step.run, 0).value(step.current.inputs["batch"])
+    return first
+
+
 def inspect(step: Step, batch: NoisyBatch, model: Model, plan: RolloutPlan, solve: Solver, sampler: str) -> None:
     """Record the running node's items and hand the film to the host, if this step is watched and somebody wants it.
 
@@ -123,8 +132,8 @@ def inspect(step: Step, batch: NoisyBatch, model: Model, plan: RolloutPlan, solv
     """
     if not (step.watched and plan.max_step_offset and step.run.host.wants("inspection")):
         return
-    items = step.keep(lambda: Inspected.choose(step, batch, plan))
+    items = step.keep(lambda: Inspected.choose(step, first_batch(step, batch), plan))
     film = record(model, items, solve)
-    sheet, cell = sheet_of(film)
+    sheet, cell = sheet_of(film, step.run.colours)
     facts = {"step": step.update, "node": step.node_id, "sampler": sampler, "cell": list(cell)}
     step.run.host.frames(step.node_id, step.update, sheet, facts | facts_of(film, items))

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from . import seeds
 from .models import Model
 from .optimizers import OptimizerSettings
 from .stream import Run, Step, Stream
+
+if TYPE_CHECKING:
+    from .state import SavedState
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -77,20 +80,33 @@ class Trainer:
     """0 = no averaged weights."""
     precision: Precision = "fp32"
     node_id: str = "train"
+    done: int = 0
+    """Updates done so far, those before a resume included."""
 
     def __post_init__(self) -> None:
         from diffusers.training_utils import EMAModel
 
-        self.parameters = trained(self.network)
+        self.weights = {name: weight for name, weight in self.network.named_parameters() if weight.requires_grad}
+        self.parameters = list(self.weights.values())
         self.optimizers = self.settings.optimizers(self.network)
         if self.precision == "fp16" and len(self.optimizers) > 1:
             raise ValueError(
                 "muon does not go with fp16, whose overflowing steps must be skipped: choose bf16 or adamw"
             )
-        self.schedulers = [self.settings.scheduler(optimizer, self.steps) for optimizer in self.optimizers]
+        self.schedulers = [self.settings.scheduler(optimizer, self.steps, self.done) for optimizer in self.optimizers]
         self.scaler = torch.amp.GradScaler(self.run.device.type, enabled=self.precision == "fp16")
         if self.ema_decay:
             self.run.averaged_weights = EMAModel(self.parameters, decay=self.ema_decay)
+
+    def updates(self, watch_every: int = 0) -> Iterator[Step]:
+        """All updates that are still to be done, up to ``steps``; see :func:`train`."""
+        while self.done < self.steps:
+            number = self.done
+            watched = watch_every > 0 and number % watch_every == 0
+            # Dropout and the like draw from the global generator: seeded for each step, so that any can be replayed.
+            with training_mode(), seeds.global_seed(seeds.derive(self.run.seed, "step", number), self.run.device):
+                step = self.update(number, watched)
+            yield step
 
     def update(self, number: int, watched: bool = False) -> Step:
         """One optimizer update: pull, backward, clip, step. Returns the last pull, with the metrics of all of them."""
@@ -108,6 +124,7 @@ class Trainer:
         step.metrics = mean_of_each([pull.metrics for pull in pulls])
         if number == 0 and all(parameter.grad is None for parameter in self.parameters):
             raise ValueError(NOT_OF_THIS_MODEL)
+        self.done = number + 1  # from here on the weights are no longer those of the update before
         with self.run.clock.measure(f"{self.node_id}.optimizer"):
             self._apply(step)
         step.report("learning_rate", self.schedulers[0].get_last_lr()[0])
@@ -144,6 +161,30 @@ def mean_of_each(metrics: list[dict[str, Tensor | float]]) -> dict[str, Tensor |
     return {name: sum(values) / len(values) for name, values in found.items()}
 
 
+def prepare(
+    loss: Stream,
+    model: Stream,
+    settings: OptimizerSettings,
+    *,
+    steps: int,
+    run: Run,
+    state: SavedState | None = None,
+    **options: Any,
+) -> Trainer:
+    """A trainer, ready for its next update: the first one, or the one after ``state``.
+
+    Raises ValueError where the state is one of another model or optimizer.
+    """
+    with training_mode():
+        live: Model = run.value(model)
+        live.prepare_training()
+        trainer = Trainer(run, loss, live.network, settings, steps, done=state.step if state else 0, **options)
+        if state:
+            state.restore(trainer)
+    run.clock.read()  # making the model is no part of a step
+    return trainer
+
+
 def train(
     loss: Stream,
     model: Stream,
@@ -156,20 +197,10 @@ def train(
 ) -> Iterator[Step]:
     """Train ``model`` on ``loss`` (a stream of one value per sample) and yield each update's last step.
 
-    ``options`` are :class:`Trainer`'s: accumulation, clip_norm, ema_decay, precision. Every ``watch_every``-th step is
-    watched: its nodes show what passes through them.
+    ``options`` are :class:`Trainer`'s: accumulation, clip_norm, ema_decay, precision; and a ``state`` to go on from.
+    Every ``watch_every``-th step is watched: its nodes show what passes through them.
     """
-    with training_mode():
-        live: Model = run.value(model)
-        live.prepare_training()
-        trainer = Trainer(run, loss, live.network, settings, steps, **options)
-    run.clock.read()  # making the model is no part of a step
-    for number in range(steps):
-        watched = watch_every > 0 and number % watch_every == 0
-        # Dropout and the like draw from the global generator: seeded for each step, so that any step can be replayed.
-        with training_mode(), seeds.global_seed(seeds.derive(run.seed, "step", number), run.device):
-            step = trainer.update(number, watched)
-        yield step
+    yield from prepare(loss, model, settings, steps=steps, run=run, **options).updates(watch_every)
 
 
 class Metrics:

@@ -64,14 +64,17 @@ class OptimizerSettings:
         )
         return [muon, self._adamw(others)] if others else [muon]
 
-    def scheduler(self, optimizer: Optimizer, steps: int) -> LRScheduler:
-        """The learning rate over ``steps`` updates."""
+    def scheduler(self, optimizer: Optimizer, steps: int, done: int = 0) -> LRScheduler:
+        """The learning rate over ``steps`` updates, of which some are ``done``: it depends on nothing but these."""
         from diffusers.optimization import get_scheduler
 
+        for group in optimizer.param_groups:
+            group["initial_lr"] = self.learning_rate  # asked for where the first steps were done before
         return get_scheduler(
             self.lr_schedule,
             optimizer,
             num_warmup_steps=min(self.warmup_steps, steps),
             num_training_steps=steps,
             num_cycles=self.num_cycles,
+            last_epoch=done - 1,
         )

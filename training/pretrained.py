@@ -10,14 +10,18 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from ..diffusion.schedules import DDPM, NUM_TRAIN_TIMESTEPS, Density, FlowMatching, Schedule
-from .checkpoint import read_object
-from .models import PRETRAINED, PretrainedModel
-from .quantization import Quantization, quantization_config
+from .checkpoint import read_object, read_weights
+from .models import PRETRAINED, PretrainedModel, known_families
+from .quantization import Quantization, check_installed, loading_options, squeeze
+from .quiet import quiet
+from .single_file import OTHER_PURPOSES, default_base, family_of_file, header, parts_in, refuse_scaled
+from .weight_count import count_weights, in_words, network_bytes, variant_of, weight_files
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -26,6 +30,7 @@ Storage = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+PICKLES = (".ckpt", ".bin", ".pt", ".pth")
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class Source:
     """For a file: folder or hub id of the pipeline that has the parts and settings which the file lacks."""
     vae: str = ""
     """Another VAE: a ``.safetensors`` file or a folder."""
+    text_encoders: tuple[str, ...] = ()
+    """Other weights for the text encoders: ``.safetensors`` files, in the pipeline's order."""
     storage: Storage = "bf16"
     quantization: Quantization = "none"
     gradient_checkpointing: bool = False
@@ -78,20 +85,72 @@ class Pretrained:
     source: Source
     info: PretrainedInfo
 
+    def weights(self) -> dict[str, int]:
+        """How many weights each component has, as far as their files are on this machine (see weight_count.py)."""
+        return count_weights(self.source, self.info, local_folder(self.source.home))
+
+    def in_words(self) -> str:
+        """``Stable Diffusion XL, 2.57 B weights, 5.1 GB in bf16``."""
+        kind, count = self.info.kind, self.weights().get(self.info.kind.network_part)
+        if not count:
+            return f"{kind.title}, to be downloaded"
+        kept = self.source.storage if self.source.quantization == "none" else self.source.quantization
+        size = in_words(network_bytes(self.source, count), "B")
+        return f"{kind.title}, {in_words(count)} weights, {size} in {kept}"
+
 
 def inspect(source: Source) -> PretrainedInfo:
     """What model this is; raises ValueError, naming the remedy, if it is none that can be trained."""
-    if source.is_file and not Path(source.path).is_file():
-        raise ValueError(f"the file {source.path!r} does not exist")
-    home = local_folder(source.home)
-    family = family_of_file(source.path) if source.is_file else family_of_folder(home)
-    kind = PRETRAINED[family]
+    refuse_pickle(source.path)
+    for path in (source.path if source.is_file else "", *source.text_encoders):
+        if path and not Path(path).is_file():
+            raise ValueError(f"the file {path!r} does not exist")
+    check_installed(source.quantization)
+    family = family_of(source)
+    home, kind = local_folder(source.home), PRETRAINED[family]
+    check_text_encoders(source, kind)
     network = read_object(home / kind.network_part / "config.json")
     refuse_inpainting(network, kind, source.path)
+    if not source.is_file:
+        refuse_pickled_folder(home / kind.network_part)
     scheduler = read_object(home / "scheduler" / "scheduler_config.json")
-    schedule = schedule_of(scheduler, kind.density, source.prediction)
+    schedule = schedule_of(scheduler | said_by_file(source), kind.density, source.prediction)
     classes = network.get("num_embeds_ada_norm") or 0
     return PretrainedInfo(family, kind.latent_channels(network), classes if not kind.text_parts else 0, schedule)
+
+
+def family_of(source: Source) -> str:
+    """The family of a model; raises ValueError where a file and its base are of two."""
+    if not source.is_file:
+        return family_of_folder(local_folder(source.path))
+    base_family = family_of_folder(local_folder(source.base)) if source.base else ""
+    family = family_of_file(source.path, base_family)
+    if base_family and base_family != family:
+        titles = PRETRAINED[family].title, PRETRAINED[base_family].title
+        raise ValueError(f"base: {source.base!r} is {titles[1]}, and the file {source.path!r} is {titles[0]}")
+    return family
+
+
+def said_by_file(source: Source) -> dict[str, Any]:
+    """What a single file says of its noise schedule: SDXL's v-prediction models carry marks, which ComfyUI reads."""
+    marks = header(source.path) if source.is_file else {}
+    said: dict[str, Any] = {"prediction_type": "v_prediction"} if "v_pred" in marks else {}
+    return said | ({"rescale_betas_zero_snr": True} if "ztsnr" in marks else {})
+
+
+def refuse_pickle(path: str) -> None:
+    """Raises ValueError for files that may run code when they are opened."""
+    if Path(path).suffix.lower() in PICKLES:
+        raise ValueError(
+            f"{path!r} is a pickled file, which can run any code when it is opened; only .safetensors are read: look "
+            "for the model in that format"
+        )
+
+
+def refuse_pickled_folder(folder: Path) -> None:
+    """Raises ValueError where a component has pickled weights only."""
+    if (pickled := next(folder.glob("*.bin"), None)) and not weight_files(folder):
+        refuse_pickle(str(pickled))
 
 
 def refuse_inpainting(network: Mapping[str, Any], kind: type[PretrainedModel], path: str) -> None:
@@ -103,10 +162,28 @@ def refuse_inpainting(network: Mapping[str, Any], kind: type[PretrainedModel], p
         )
 
 
-def local_folder(name: str) -> Path:
-    """A pipeline's folder on this machine; a hub id's is looked up in the cache and its small files fetched.
+def check_text_encoders(source: Source, kind: type[PretrainedModel]) -> None:
+    """Raises ValueError where files for text encoders do not go with the family."""
+    encoders = encoders_of(kind)
+    if len(source.text_encoders) > len(encoders):
+        raise ValueError(f"text_encoders: {kind.title} has {len(encoders)}, and {len(source.text_encoders)} are named")
+    for path in source.text_encoders:
+        refuse_scaled(header(path), path)
 
-    Raises ValueError where there is neither.
+
+def encoders_of(kind: type[PretrainedModel]) -> list[str]:
+    """The text encoders of a family's pipeline, in its order, without the tokenizers."""
+    return [name for name in kind.text_parts if not name.startswith("tokenizer")]
+
+
+def tokenizers_of(kind: type[PretrainedModel]) -> list[str]:
+    return [name for name in kind.text_parts if name.startswith("tokenizer")]
+
+
+def local_folder(name: str, *parts: str) -> Path:
+    """A pipeline's folder on this machine; for a hub id its snapshot in the hub's cache, downloaded if need be.
+
+    With the small files only, and the weights of these ``parts``. Raises ValueError where there is neither.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -115,14 +192,22 @@ def local_folder(name: str) -> Path:
         return folder
     if not HUB_ID.fullmatch(name):
         raise ValueError(f"the model {name!r} does not exist: give a folder, a .safetensors file or a hub id")
-    return _small_files(name)
+    folder = download(name, "*.json", "*.txt", "*.model")
+    for part in parts:
+        if not variant_in(folder / part):  # whoever has it in half precision only is content with that
+            download(name, f"{part}/*.safetensors", leave_out=("*.fp16*", "*.non_ema*"))
+        if not weight_files(folder / part):
+            download(name, f"{part}/*.fp16*.safetensors")
+    return folder
 
 
-def _small_files(hub_id: str) -> Path:
+def download(hub_id: str, *patterns: str, leave_out: tuple[str, ...] = ()) -> Path:
+    """The snapshot of a hub id with the files of these patterns; offline, with those that were downloaded before."""
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=["*.json", "*.txt", "*.model"]))
+        with quiet():
+            return Path(snapshot_download(hub_id, allow_patterns=list(patterns), ignore_patterns=list(leave_out)))
     except Exception as error:  # the hub fails in many ways: offline, gated, misspelt
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
@@ -132,62 +217,15 @@ def _small_files(hub_id: str) -> Path:
 
 def family_of_folder(folder: Path) -> str:
     """The family of a pipeline's folder, from its model_index.json."""
-    name = read_object(folder / "model_index.json").get("_class_name")
+    name = str(read_object(folder / "model_index.json").get("_class_name"))
     for family, kind in PRETRAINED.items():
         if kind.pipeline_class == name:
             return family
+    purposes = OTHER_PURPOSES | {"xlimg2img": OTHER_PURPOSES["refiner"]}
+    for word, what in purposes.items():
+        if word in name.lower():
+            raise ValueError(f"{str(folder)!r} is {what}")
     raise ValueError(f"{str(folder)!r} is a {name}, and we can train {known_families()}")
-
-
-def known_families() -> str:
-    return ", ".join(kind.title for kind in PRETRAINED.values())
-
-
-@dataclass(frozen=True)
-class Header:
-    """A tensor in a file that was not read: diffusers looks at names and shapes to know a checkpoint."""
-
-    shape: tuple[int, ...]
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
-
-
-def header(path: str) -> dict[str, Header]:
-    """Names and shapes of the tensors in a safetensors file."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: Header(tuple(file.get_slice(name).get_shape())) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"the weights file {path} is damaged or cut short ({error}): copy it again") from error
-
-
-def single_file_type(path: str) -> str:
-    """What diffusers calls this kind of checkpoint."""
-    from diffusers.loaders.single_file_utils import infer_diffusers_model_type
-
-    kind: str = infer_diffusers_model_type(header(path))
-    return kind
-
-
-def family_of_file(path: str) -> str:
-    """The family of a single-file checkpoint, from its header."""
-    kind = single_file_type(path)
-    for family, model in PRETRAINED.items():
-        if kind in model.single_file_types:
-            return family
-    raise ValueError(f"{path!r} looks like {kind!r}, and we can train {known_families()}")
-
-
-def default_base(path: str) -> str:
-    """The hub id from which diffusers completes a checkpoint of this kind."""
-    from diffusers.loaders.single_file_utils import fetch_diffusers_config
-
-    base: str = fetch_diffusers_config(header(path))["pretrained_model_name_or_path"]
-    return base
 
 
 def schedule_of(scheduler: Mapping[str, Any], density: Density, prediction: str = "auto") -> Schedule:
@@ -218,21 +256,29 @@ def schedule_of(scheduler: Mapping[str, Any], density: Density, prediction: str 
     raise ValueError(f"the scheduler {name} is none that we know: wire a noise schedule node instead")
 
 
+def number_format(dtype: torch.dtype) -> dict[str, torch.dtype]:
+    """diffusers' option for a number format, which it called ``torch_dtype`` before 0.40."""
+    import diffusers
+    from packaging.version import Version
+
+    return {"dtype" if Version(diffusers.__version__) >= Version("0.40") else "torch_dtype": dtype}
+
+
 def load_network(source: Source, info: PretrainedInfo, device: torch.device | str) -> PretrainedModel:
     """The network with its pretrained weights, on the device; raises ValueError where it cannot be loaded."""
     import diffusers
 
-    kind = info.kind
-    options: dict[str, Any] = {"torch_dtype": DTYPES[source.storage]}
-    if source.quantization != "none":
-        options["quantization_config"] = quantization_config(source.quantization, DTYPES[source.storage])
-    loader = getattr(diffusers, kind.network_class)
-    with refused(source):
+    kind, dtype = info.kind, DTYPES[source.storage]
+    options: dict[str, Any] = number_format(dtype) | loading_options(source.quantization, dtype)
+    loader, part = getattr(diffusers, kind.network_class), kind.network_part
+    home = local_folder(source.home, *([] if source.is_file else [part]))
+    with refused(source), quiet():
         if source.is_file:
-            home = str(local_folder(source.home))
-            network = loader.from_single_file(source.path, config=home, subfolder=kind.network_part, **options)
+            network = loader.from_single_file(source.path, config=str(home), subfolder=part, **options)
         else:
-            network = loader.from_pretrained(source.path, subfolder=kind.network_part, use_safetensors=True, **options)
+            options |= variant_in(home / part)
+            network = loader.from_pretrained(home, subfolder=part, use_safetensors=True, **options)
+    squeeze(network, source.quantization, device)
     if source.gradient_checkpointing:
         network.enable_gradient_checkpointing()
     model = kind(network, guidance=source.guidance)
@@ -243,35 +289,50 @@ def load_network(source: Source, info: PretrainedInfo, device: torch.device | st
 def load_parts(source: Source, info: PretrainedInfo, names: Collection[str], **given: Any) -> DiffusionPipeline:
     """The pipeline with these components only, and those that are ``given``; the others are None.
 
-    ``load_parts(source, info, kind.text_parts)`` encodes captions, ``load_parts(source, info, ["vae"])`` images.
+    ``load_parts(source, info, kind.text_parts)`` encodes captions, ``load_parts(source, info, ["vae"])`` images. Where
+    the network is not among them, something with the network's ``config`` stands in for it: pipelines ask it.
     """
     import diffusers
 
     home = local_folder(source.home)
-    pipeline = getattr(diffusers, info.kind.pipeline_class)
-    parts = {name for name, value in read_object(home / "model_index.json").items() if isinstance(value, list)}
-    wanted = {*names, "scheduler"} - given.keys()
-    options: dict[str, Any] = dict.fromkeys(parts - wanted) | given
-    options["torch_dtype"] = DTYPES[source.storage]
-    if "vae" in wanted and source.vae:
-        options["vae"] = load_vae(source, home)
-    with refused(source):
-        if source.is_file and has_parts(source.path, {*names} - options.keys()):
-            return pipeline.from_single_file(source.path, config=str(home), **options)
-        return pipeline.from_pretrained(source.home, use_safetensors=True, **options)
+    pipeline_class = getattr(diffusers, info.kind.pipeline_class)
+    index = read_object(home / "model_index.json")
+    parts = {name for name, value in index.items() if isinstance(value, list)}
+    wanted = {*names, "scheduler"} & parts
+    options: dict[str, Any] = dict.fromkeys(parts) | given | replacements(source, info, wanted - given.keys(), home)
+    missing = {name for name in wanted if options[name] is None and index[name][0]}
+    in_file = missing & {*parts_in(source.path), info.kind.network_part} if source.is_file else set()
+    dtype = number_format(DTYPES[source.storage])
+    in_base = missing - in_file
+    local_folder(source.home, *(name for name in in_base if name not in ("scheduler", *tokenizers_of(info.kind))))
+    with refused(source), quiet():
+        from_base = {name: value for name, value in options.items() if name not in in_base}
+        variant = next((found for name in sorted(in_base) if (found := variant_in(home / name))), {})
+        pipeline = pipeline_class.from_pretrained(home, use_safetensors=True, **from_base, **dtype, **variant)
+        if in_file:
+            from_file = {name: value for name, value in pipeline.components.items() if name not in in_file}
+            pipeline = pipeline_class.from_single_file(source.path, config=str(home), **from_file, **dtype)
+    if getattr(pipeline, info.kind.network_part) is None:
+        config = SimpleNamespace(**read_object(home / info.kind.network_part / "config.json"))
+        setattr(pipeline, info.kind.network_part, SimpleNamespace(config=config))
+    return pipeline
 
 
-PREFIXES = {
-    "vae": ("first_stage_model.", "vae."),
-    "text_encoder": ("cond_stage_model.", "conditioner.", "text_encoders."),
-}
+def variant_in(folder: Path) -> dict[str, str]:
+    """The option for a component whose weights are there in half precision only: ``*.fp16.safetensors``."""
+    files = weight_files(folder)
+    return {"variant": variant_of(files[0])} if files and variant_of(files[0]) else {}
 
 
-def has_parts(path: str, names: Collection[str]) -> bool:
-    """Whether a single file holds these components; many hold the network only."""
-    tensors = list(header(path))
-    groups = {group for group in PREFIXES for name in names if name.startswith(group)}
-    return all(any(name.startswith(PREFIXES[group]) for name in tensors) for group in groups)
+def replacements(source: Source, info: PretrainedInfo, wanted: Collection[str], home: Path) -> dict[str, Any]:
+    """The components among those ``wanted`` that are to be taken from elsewhere."""
+    found: dict[str, Any] = {}
+    if source.vae and "vae" in wanted:
+        found["vae"] = load_vae(source, home)
+    for name, path in zip(encoders_of(info.kind), source.text_encoders, strict=False):
+        if name in wanted:
+            found[name] = load_text_encoder(source, home, name, path)
+    return found
 
 
 def load_vae(source: Source, home: Path) -> Any:
@@ -279,11 +340,30 @@ def load_vae(source: Source, home: Path) -> Any:
     import diffusers
 
     name = read_object(home / "model_index.json")["vae"][1]
-    loader, options = getattr(diffusers, name), {"torch_dtype": DTYPES[source.storage]}
-    with refused(source):
+    loader, options = getattr(diffusers, name), number_format(DTYPES[source.storage])
+    with refused(source), quiet():
         if Path(source.vae).suffix == ".safetensors":
             return loader.from_single_file(source.vae, config=str(home), subfolder="vae", **options)
         return loader.from_pretrained(source.vae, use_safetensors=True, **options)
+
+
+def load_text_encoder(source: Source, home: Path, name: str, path: str) -> Any:
+    """A text encoder with the pipeline's settings and the weights of a file, in transformers' names.
+
+    Raises ValueError, naming a tensor, where the file does not hold all that the encoder needs.
+    """
+    import transformers
+
+    kind = getattr(transformers, read_object(home / "model_index.json")[name][1])
+    with refused(source), quiet():
+        config = kind.config_class.from_pretrained(home / name)
+        encoder, report = kind.from_pretrained(
+            None, config=config, state_dict=read_weights(Path(path)), dtype=DTYPES[source.storage],
+            output_loading_info=True, ignore_mismatched_sizes=True,
+        )  # fmt: skip
+    if wrong := sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]):
+        raise ValueError(f"text_encoders: {path!r} does not fit {name}: it lacks {len(wrong)} tensors, e.g. {wrong[0]}")
+    return encoder
 
 
 @contextmanager

@@ -16,17 +16,25 @@ GAP = 2
 MARGIN = 84
 
 
-def to_rgb(latents: Tensor) -> Tensor:
+def to_rgb(latents: Tensor, colours: Tensor | None = None) -> Tensor:
     """Latents (B, C, H, W) in about -1..1 as colours (B, 3, H, W) in 0..1.
 
-    One channel is grey, three are red, green and blue; of other latents the first three channels are shown.
+    ``colours`` is the data set's own map (C + 1, 3), if it has one. Otherwise one channel is grey, three are red, green
+    and blue, and of more the first three are shown.
     """
-    colours = latents.detach().float().cpu()
-    if colours.shape[1] not in (1, 3):
-        colours = F.pad(colours, (0, 0, 0, 0, 0, max(0, 3 - colours.shape[1])))[:, :3] / 3
-    if colours.shape[1] == 1:
-        colours = colours.expand(-1, 3, -1, -1)
-    return (colours / 2 + 0.5).clamp(0, 1)
+    latents = latents.detach().float().cpu()
+    if colours is not None and len(colours) == latents.shape[1] + 1:
+        return (torch.einsum("bchw,cr->brhw", latents, colours[:-1]) + colours[-1][:, None, None]).clamp(0, 1)
+    if latents.shape[1] not in (1, 3):
+        latents = F.pad(latents, (0, 0, 0, 0, 0, max(0, 3 - latents.shape[1])))[:, :3] / 3
+    if latents.shape[1] == 1:
+        latents = latents.expand(-1, 3, -1, -1)
+    return (latents / 2 + 0.5).clamp(0, 1)
+
+
+def around_grey(colours: Tensor | None) -> Tensor | None:
+    """The map for differences of latents: no difference is grey."""
+    return None if colours is None else torch.cat([colours[:-1], torch.full((1, 3), 0.5)])
 
 
 def enlarge(colours: Tensor, cell: int = MIN_CELL) -> Tensor:
@@ -63,12 +71,14 @@ def labelled(picture: Image.Image, labels: list[str]) -> Image.Image:
     return sheet
 
 
-def picture_of_latents(latents: Tensor, columns: int = MOST_ITEMS, most: int = MOST_ITEMS) -> Image.Image:
+def picture_of_latents(
+    latents: Tensor, columns: int = MOST_ITEMS, most: int = MOST_ITEMS, colours: Tensor | None = None
+) -> Image.Image:
     """The first few of a batch of latents side by side."""
-    return grid(to_rgb(latents[:most]), columns)
+    return grid(to_rgb(latents[:most], colours), columns)
 
 
-def picture_of_rollout(batch: NoisyBatch) -> Image.Image:
+def picture_of_rollout(batch: NoisyBatch, colours: Tensor | None = None) -> Image.Image:
     """Teacher-forced latents, rolled-out latents and their difference, for the longest rollouts of the batch.
 
     The difference is enlarged to the full range of colours, and its label says how far.
@@ -77,6 +87,7 @@ def picture_of_rollout(batch: NoisyBatch) -> Image.Image:
     forced, rolled = batch.teacher_forced[order], batch.x[order]
     drift = (rolled - forced).float().cpu()
     largest = float(drift.abs().max())
-    rows = [to_rgb(forced), to_rgb(rolled), to_rgb(drift / largest if largest else drift)]
+    difference = to_rgb(drift / largest if largest else drift, around_grey(colours))
+    rows = [to_rgb(forced, colours), to_rgb(rolled, colours), difference]
     gain = f"x{1 / largest:.3g}" if largest else "none"
     return labelled(grid(torch.cat(rows), len(order)), ["teacher-\nforced", "rolled out", f"difference\n{gain}"])

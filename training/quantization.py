@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from diffusers.models.modeling_utils import ModelMixin
 
 Quantization = Literal["none", "int8", "int4", "fp8", "nf4"]
 
@@ -13,22 +17,44 @@ LIBRARIES = {"int8": "torchao", "int4": "torchao", "fp8": "torchao", "nf4": "bit
 TORCHAO = {"int8": "Int8WeightOnlyConfig", "int4": "Int4WeightOnlyConfig", "fp8": "Float8WeightOnlyConfig"}
 
 
-def quantization_config(kind: Quantization, compute: torch.dtype) -> Any:
-    """diffusers' settings for weights of this kind, computed with in ``compute``.
+def check_installed(kind: str) -> None:
+    """Raises ValueError, naming the remedy, where the library for weights of this kind is not installed."""
+    library = LIBRARIES.get(kind)
+    if library and find_spec(library) is None:
+        raise ValueError(
+            f"quantize: {kind} needs {library}, which is not installed: pip install {library}, or choose none"
+        )
 
-    Raises ValueError, naming the remedy, where the library that does it is not installed.
-    """
+
+def loading_options(kind: Quantization, compute: torch.dtype) -> dict[str, Any]:
+    """diffusers' options for weights that are squeezed while they are read: bitsandbytes', computed in ``compute``."""
     import diffusers
 
-    library = LIBRARIES[kind]
-    if find_spec(library) is None:
-        raise ValueError(
-            f"quantize {kind} needs {library}, which is not installed: pip install {library}, or choose none"
-        )
-    if kind == "nf4":
-        return diffusers.BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute
-        )
-    import torchao.quantization
+    check_installed(kind)
+    if kind != "nf4":
+        return {}
+    config = diffusers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute)
+    return {"quantization_config": config}
 
-    return diffusers.TorchAoConfig(getattr(torchao.quantization, TORCHAO[kind])())
+
+def squeeze(network: ModelMixin, kind: Quantization, device: torch.device | str) -> None:
+    """Squeeze the linear layers of a network that was read, one after the other on the device: torchao's.
+
+    Not while it is read, as diffusers can: from a single file on the CPU, it would silently squeeze nothing.
+    """
+    if kind not in TORCHAO:
+        return
+    check_installed(kind)
+    import torchao.quantization
+    from diffusers import TorchAoConfig
+    from diffusers.quantizers import DiffusersAutoQuantizer
+
+    config = getattr(torchao.quantization, TORCHAO[kind])()
+    torchao.quantization.quantize_(network, config, device=str(device))
+    # Where diffusers would have put it: peft asks it how an adapter is merged.
+    network.hf_quantizer = DiffusersAutoQuantizer.from_config(TorchAoConfig(config))
+
+
+def is_squeezed(weight: Tensor) -> bool:
+    """Whether a weight is kept in 8 or 4 bit, so that it cannot be trained itself."""
+    return not weight.is_floating_point() or type(weight.data) is not Tensor

@@ -8,7 +8,10 @@ from typing import Any
 from PIL.Image import Image
 
 from .host import Host
-from .run_folder import RunFolder
+from .run_folder import RunFolder, read_metrics
+
+MOST_RETOLD = 2000
+"""Rows of metrics that a host is told of what was before a resume; of more every n-th."""
 
 
 class Recorder(Host):
@@ -37,13 +40,22 @@ class Recorder(Host):
         self, node_id: str, update: int, sheet: Image, facts: dict[str, Any], files: dict[str, str] | None = None
     ) -> None:
         image, data = self.folder.add_frames(node_id, update, sheet, facts)
-        subfolder = image.parent.relative_to(self.output_folder).as_posix()
-        kept = {"subfolder": subfolder, "image": image.name, "data": data.name}
+        kept = None
+        if image.is_relative_to(self.output_folder):  # a run that was resumed by its full path may be elsewhere
+            subfolder = image.parent.relative_to(self.output_folder).as_posix()
+            kept = {"subfolder": subfolder, "image": image.name, "data": data.name}
         self.host.frames(node_id, update, sheet, facts, kept)
 
     def metrics(self, node_id: str, rows: list[dict[str, Any]]) -> None:
         self.folder.add_metrics(rows)
         self.host.metrics(node_id, rows)
+
+    def resumed(self, node_id: str, text: str) -> None:
+        """Tell the host also what was before: its curve begins where the run began."""
+        self.host.resumed(node_id, text)
+        rows = read_metrics(self.folder.folder)
+        if rows:
+            self.host.metrics(node_id, rows[:: -(-len(rows) // MOST_RETOLD)])
 
     def finish(self, node_id: str) -> None:
         self.host.finish(node_id)

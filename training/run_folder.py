@@ -6,6 +6,7 @@
     run.json         versions, device, seed, status      metrics.jsonl one line a training step
     loss.png         the curves                          samples/      images over time
     rollouts/        teacher-forced | rolled out | diff  model/        the weights, ready to load
+    checkpoints/     copies of the model on the way      state/        what a resumed run goes on from
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 
 from PIL.Image import Image
 
-from .checkpoint import free_folder, writable, write_text
+from .checkpoint import free_folder, read_object, writable, write_text
 
 FOLDERS = {"samples": "samples", "rollout": "rollouts", "inspection": "rollouts"}
 """Kinds of pictures that are kept, and where. ``inspection`` are the frames of recorded rollouts."""
@@ -53,8 +54,24 @@ class RunFolder:
         folder = free_folder(writable(parent), name)
         folder.mkdir()
         run = cls(folder)
-        run.update(status="running", started=time.strftime("%Y-%m-%dT%H:%M:%S%z"), command=sys.argv, **facts)
+        run.update(status="running", started=now(), command=sys.argv, **facts)
         return run
+
+    def go_on(self, step: int, facts: Mapping[str, Any]) -> None:
+        """Take up a run that has a state after ``step`` updates; what it left of later ones (a crash does) is dropped.
+
+        run.json says when that was; other facts are now those of the newest launch.
+        """
+        self.facts = read_object(self.folder / "run.json")
+        self.facts.pop("message", None)
+        resumed = [*self.facts.get("resumed", []), {"step": step, "started": now()}]
+        self.update(**{**facts, "status": "running", "command": sys.argv, "resumed": resumed})
+        kept = [row for row in read_metrics(self.folder) if row["step"] < step]
+        write_text(self.folder / "metrics.jsonl", "".join(map(as_line, kept)))
+        for name in set(FOLDERS.values()):
+            for path in (self.folder / name).glob("*_step_*"):
+                if step_of(path) > step:
+                    path.unlink()
 
     @property
     def model_folder(self) -> Path:
@@ -70,7 +87,7 @@ class RunFolder:
 
     def add_metrics(self, rows: list[dict[str, Any]]) -> None:
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+            file.writelines(map(as_line, rows))
 
     def wants(self, kind: str) -> bool:
         return kind in FOLDERS
@@ -131,9 +148,18 @@ def most_crowded(moments: list[int]) -> int:
     return 1 + gaps.index(min(gaps))
 
 
+def now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def as_line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row) + "\n"
+
+
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl; empty where there is none."""
+    """The lines of a run's metrics.jsonl; empty where there is none. One that a crash cut short does not count."""
     path = folder / "metrics.jsonl"
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]

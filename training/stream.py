@@ -67,7 +67,11 @@ class Run:
         self.host = host or Host()
         """Told of what happens; Host() is told and does nothing."""
         self.clock = Clock(device)
-        self.wants = frozenset().union(*(part.wants for stream in streams for part in stream.walk()))
+        parts = [part for stream in streams for part in stream.walk()]
+        self.wants = frozenset().union(*(part.wants for part in parts))
+        told = (getattr(part.about, "colours", None) for part in parts)
+        self.colours: Tensor | None = next((colours for colours in told if colours is not None), None)
+        """What its data set's latents look like (see preview.to_rgb), if that is known."""
         self.kept: dict[Stream, Any] = {}
         self.averaged_weights: Any = None
         """The exponential moving average of the weights, if the trainer keeps one (diffusers' EMAModel)."""

@@ -126,18 +126,31 @@ function renderCurves(place) {
   renderInto(place, large.curves);
 }
 
+const tell = (severity, detail) => app.extensionManager?.toast?.add({ severity, summary: "Runs", detail, life: 8000 });
+const load = async (run) => app.loadGraphData(await backend.workflow(run), true, true, run);
+
+/** Puts a run's workflow on the canvas, set to go on with it, and queues it if there are steps left. */
+async function resume({ name: run, node, steps, steps_done: done = 0 }) {
+  await load(run);
+  const trainer = nodeAt(root(), node ?? idsOf(root(), TRAINER)[0]);
+  const widget = trainer?.widgets?.find(({ name }) => name === "resume");
+  if (!widget) throw new Error(`the workflow of ${run} has no Optimizer Step that could go on`);
+  widget.value = run;
+  if (done < steps) await app.queuePrompt(0, 1);
+  else tell("info", `${run} has done all its ${steps} steps: set steps of ${trainer.title} to more, then press Run.`);
+}
+
 function renderRuns(place) {
   large.runs ??= new RunsTab(backend, {
-    load: async (run) => {
-      await app.loadGraphData(await backend.workflow(run), true, true, run);
-    },
+    load,
+    resume,
     stop: () => api.interrupt(),
     confirm: (run) => app.extensionManager.dialog.confirm({
       title: "Delete this run?", message: "Its folder is removed with everything in it: the trained model, samples, rollouts and curves.",
       itemList: [run], type: "delete",
     }),
     seen: (run) => Math.max(0, ...idsOf(root(), TRAINER).map(recordingOf).filter((found) => found?.run === run).map((found) => found.metrics.lastStep + 1)),
-    tell: (severity, detail) => app.extensionManager.toast.add({ severity, summary: "Runs", detail, life: 6000 }),
+    tell,
   });
   place.classList.add("rollout-place");
   if (large.runs.element.parentElement !== place) place.replaceChildren(large.runs.element);
@@ -156,12 +169,25 @@ async function restore() {
     if (!found.run) continue;
     try {
       if (comfyClass === TRAINER) found.metrics.add(await backend.rows(found.run));
-      else if (!found.films.length) found.films = framesAmong((await backend.files(found.run)) ?? [], node);
+      else found.films = (await filmsOf(found.run, node)) ?? found.films; // what this page remembers may be thinned out
     } catch {
       continue; // the run is gone, and there is nothing to show
     }
     recordings.restore(id, node, found);
   }
+}
+
+/** The films of a node that its run keeps; null where the server cannot list them. */
+async function filmsOf(run, node) {
+  const files = await backend.files(run);
+  return files && framesAmong(files, node);
+}
+
+/** What a run recorded before this page heard of it, or before it was resumed, comes before what is heard now. */
+async function joinEarlierFilms(node) {
+  const { run } = recordingOf(node);
+  const films = await filmsOf(run, node).catch(() => null);
+  if (films) recordings.restore(workflowId(), node, Object.assign(new Recording(), { run, films }));
 }
 
 /** The run that was started from this workflow and is still going on. */
@@ -184,12 +210,17 @@ function listen() {
     const home = await backend.workflowOfJob(detail.prompt_id).catch(() => undefined);
     if (home) recordings.settle(detail.prompt_id, home);
   });
-  api.addEventListener("rollout.metrics", ({ detail }) => recordings.addRows(detail.node, detail.rows, performance.now() / 1000));
-  api.addEventListener("rollout.frames", ({ detail }) => {
+  api.addEventListener("rollout.metrics", ({ detail }) => {
+    recordings.addRows(detail.node, detail.rows, performance.now() / 1000);
+    large.runs?.expect();
+  });
+  api.addEventListener("rollout.frames", async ({ detail }) => {
     recordings.addFrames(detail.node, detail);
+    if (detail.step > 0 && recordingOf(detail.node)?.films.length === 1) await joinEarlierFilms(detail.node);
     keep(detail.node);
     idsOf(root(), TRAINER).forEach(keep);
   });
+  api.addEventListener("rollout.resumed", ({ detail }) => tell("info", detail.text));
   api.addEventListener("progress_state", ({ detail }) => {
     for (const [node, { max }] of Object.entries(detail.nodes)) recordings.setTotal(node, max);
   });

@@ -20,6 +20,7 @@ QUIET = (
     *("--headless", "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
 )
+READY = "window.app && window.app.extensionManager && app.graph && !document.querySelector('#splash-loader')"
 SETTINGS = {"LiteGraph.Canvas.MaximumFps": 8}  # a canvas drawn in software would take the time of the training
 
 
@@ -74,6 +75,38 @@ def page(studio):
         page.on("response", lambda reply: page.complaints.append(reply.url) if reply.status >= 404 else None)
         yield page
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def visit_quickstart(page, studio):
+    """visit_quickstart(name, values): a page of its own with the quickstart; ``values`` by class and widget."""
+    visits = []
+
+    def visit_quickstart(name, values):
+        visit = page.context.browser.new_context(viewport={"width": 1600, "height": 1000}).new_page()
+        visits.append(visit)
+        visit.set_default_timeout(60_000)
+        visit.complaints = []
+        visit.on("pageerror", lambda error: visit.complaints.append(str(error)))
+        visit.goto(studio.address)
+        visit.wait_for_function(READY)
+        workflow = json.loads((ROOT / "workflows" / "quickstart_digits.json").read_text())
+        visit.evaluate("([workflow, name]) => app.loadGraphData(workflow, true, true, name)", [workflow, name])
+        visit.keyboard.press("Escape")  # the templates, which a fresh browser opens
+        visit.evaluate(
+            """classes => {
+                for (const node of app.graph.nodes)
+                    for (const [name, value] of Object.entries(classes[node.type] ?? {}))
+                        node.widgets.find(widget => widget.name === name).value = value
+            }""",
+            values,
+        )
+        return visit
+
+    yield visit_quickstart
+    for visit in visits:
+        assert visit.complaints == []
+        visit.context.close()
 
 
 @pytest.fixture

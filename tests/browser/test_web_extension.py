@@ -1,11 +1,7 @@
 """Our extension in a real browser: what it shows while the quickstart trains, in this order."""
 
-import json
-from pathlib import Path
-
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
 READY = "window.app && window.app.extensionManager && app.graph && !document.querySelector('#splash-loader')"
 STEPS, LOOK = 60, 15  # more steps than the quickstart's warm-up
 SMALL = {
@@ -17,28 +13,9 @@ LARGE = ".rollout-inspector.rollout-large"
 
 
 @pytest.fixture(scope="module")
-def visit(page, studio):
+def visit(visit_quickstart):
     """A page of its own with the quickstart, made small, on the canvas."""
-    visit = page.context.browser.new_context(viewport={"width": 1600, "height": 1000}).new_page()
-    visit.set_default_timeout(60_000)
-    visit.complaints = []
-    visit.on("pageerror", lambda error: visit.complaints.append(str(error)))
-    visit.goto(studio.address)
-    visit.wait_for_function(READY)
-    workflow = json.loads((ROOT / "workflows" / "quickstart_digits.json").read_text())
-    visit.evaluate("workflow => app.loadGraphData(workflow, true, true, 'inspected')", workflow)
-    visit.keyboard.press("Escape")  # the templates, which a fresh browser opens
-    visit.evaluate(
-        """classes => {
-            for (const node of app.graph.nodes)
-                for (const [name, value] of Object.entries(classes[node.type] ?? {}))
-                    node.widgets.find(widget => widget.name === name).value = value
-        }""",
-        SMALL,
-    )
-    yield visit
-    assert visit.complaints == []
-    visit.context.close()
+    return visit_quickstart("inspected", SMALL)
 
 
 @pytest.fixture

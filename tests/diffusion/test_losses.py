@@ -209,3 +209,71 @@ def test_weights_carry_no_gradient(drifted):
     output = torch.zeros_like(drifted.x, requires_grad=True)
     batch = replace(drifted, clean_output=torch.ones_like(drifted.x))
     assert not losses.frequency_weight(output, batch).requires_grad
+
+
+# Masks and weights
+
+
+@pytest.fixture
+def left_half():
+    """A mask (4, 1, 4, 4) of the left half for two items, of everything, and of a soft edge."""
+    mask = torch.ones(4, 1, 4, 4)
+    mask[:2, :, :, 2:] = 0
+    mask[3] = torch.linspace(0, 1, 4)
+    return mask
+
+
+def test_a_masked_mean_is_that_of_what_is_shown(left_half, generator):
+    """Normalised: half an image makes no half loss; soft edges count by half."""
+    values = torch.rand(4, 3, 4, 4, generator=generator)
+    mean = losses.masked_mean(values, left_half)
+    torch.testing.assert_close(mean[:2], values[:2, :, :, :2].mean((1, 2, 3)))
+    torch.testing.assert_close(mean[2], values[2].mean())
+    torch.testing.assert_close(mean[3], (values[3] * left_half[3]).sum() / left_half[3].expand(3, -1, -1).sum())
+
+
+def test_without_a_mask_nothing_changes(generator):
+    """The plain mean, bit for bit, and with a mask that shows everything the same number."""
+    values = torch.rand(4, 3, 4, 4, generator=generator)
+    assert torch.equal(losses.masked_mean(values, None), losses.per_item(values))
+    torch.testing.assert_close(losses.masked_mean(values, torch.ones(4, 1, 4, 4)), losses.per_item(values))
+    assert torch.equal(losses.weighted(values.mean((1, 2, 3)), None), losses.per_item(values))
+
+
+def test_an_empty_mask_makes_no_loss():
+    """And no division by zero."""
+    values = torch.ones(2, 1, 4, 4, requires_grad=True)
+    mean = losses.masked_mean(values, torch.zeros(2, 1, 4, 4))
+    mean.sum().backward()
+    assert mean.tolist() == [0, 0]
+    assert (values.grad == 0).all()
+
+
+def test_the_direction_of_what_is_shown(left_half, generator):
+    """The angle between two directions, without the elements behind the mask; soft ones count by their share."""
+    velocity, away = torch.randn(2, 4, 3, 4, 4, generator=generator, dtype=torch.float64)
+    found = losses.misdirection(velocity, away, left_half)
+    dots = [(left_half * a * b).sum((1, 2, 3)) for a, b in ((velocity, away), (velocity, velocity), (away, away))]
+    expected = 2 - 2 * dots[0] / (dots[1] * dots[2]).sqrt()
+    torch.testing.assert_close(found, expected.float(), rtol=1e-4, atol=1e-5)
+    whole = losses.misdirection(velocity, away)
+    torch.testing.assert_close(found[2], whole[2])
+    assert not torch.allclose(found[:2], whole[:2])
+
+
+@pytest.mark.parametrize("norm", ["mean", "l1"])
+def test_compensation_looks_at_what_is_shown(left_half, generator, norm):
+    """Whatever lies behind the mask, the weights of the rest are the same."""
+    missing = torch.randn(4, 3, 4, 4, generator=generator)
+    other = missing + 100 * (left_half == 0)
+    shown = (left_half > 0).expand(-1, 3, -1, -1)
+    first, second = (losses.compensation(value, 0.5, norm, left_half)[shown] for value in (missing, other))
+    assert torch.equal(first, second)
+    assert torch.equal(losses.compensation(missing, 0.5, norm), losses.compensation(missing, 0.5, norm, None))
+
+
+def test_weights_scale_each_sample(generator):
+    """Class images that count half."""
+    loss = torch.rand(3, generator=generator)
+    weight = torch.tensor([1.0, 0.5, 0.0])
+    assert torch.equal(losses.weighted(loss, weight), loss * weight)

@@ -129,3 +129,50 @@ def test_nothing_waits_for_the_device(batch):
     assert loss.device.type == "meta"
     loss, _ = defar(Linear().to("meta"), absent, generator=torch.Generator().manual_seed(5))
     assert loss.device.type == "meta"
+
+
+# Masks
+
+
+@pytest.fixture
+def masked(batch):
+    """The same batch; the loss looks at the left half."""
+    mask = torch.ones(4, 1, 4, 4)
+    mask[..., 2:] = 0
+    return replace(batch, mask=mask)
+
+
+def test_spec_sends_no_gradient_behind_the_mask(masked, generator):
+    """Exactly none, from neither term; and what lies there changes no loss."""
+    output = torch.randn(4, 1, 4, 4, generator=generator, requires_grad=True)
+    loss, _ = spec(output, target(masked), masked)
+    loss.sum().backward()
+    assert (output.grad[..., 2:] == 0).all()
+    assert (output.grad[..., :2] != 0).all()
+    other = output.detach() + 5 * (1 - masked.mask)
+    torch.testing.assert_close(spec(other, target(masked), masked)[0], loss.detach())
+
+
+def test_a_mask_that_shows_everything_changes_nothing(batch, generator):
+    """Both objectives, up to rounding."""
+    output = torch.randn(4, 1, 4, 4, generator=generator)
+    whole = replace(batch, mask=torch.ones(4, 1, 4, 4))
+    torch.testing.assert_close(spec(output, target(batch), batch)[0], spec(output, target(whole), whole)[0])
+    plain, shown = (
+        defar(Linear(), each, generator=torch.Generator().manual_seed(5))[0].detach() for each in (batch, whole)
+    )
+    torch.testing.assert_close(plain, shown)
+
+
+def test_defar_judges_nothing_behind_the_mask(masked):
+    """A network that sees each pixel by itself gets exactly no gradient from those behind the mask."""
+    gain = torch.full((1, 1, 4, 4), 0.7, requires_grad=True)
+    loss, parts = defar(lambda x, timestep, conditioning: gain * x, masked, generator=torch.Generator().manual_seed(5))
+    loss.sum().backward()
+    assert (gain.grad[..., 2:] == 0).all()
+    assert (gain.grad[..., :2] != 0).all()
+    moved = replace(masked, latents=masked.latents + 3 * (1 - masked.mask))
+    moved = replace(moved, teacher_forced=moved.schedule.add_noise(moved.latents, moved.noise, moved.timestep))
+    again, _ = defar(lambda x, timestep, conditioning: gain * x, moved, generator=torch.Generator().manual_seed(5))
+    torch.testing.assert_close(again, loss)
+    assert parts["anti_drift"].shape == (4,)

@@ -284,3 +284,17 @@ def test_nothing_waits_for_the_device(name, want_clean_output):
     )
     assert rolled.x.device.type == "meta"
     assert rolled.lengths.device.type == "cpu"
+
+
+def test_rolling_out_keeps_masks_and_weights(generator):
+    """They belong to the images, and come out as they went in."""
+    latents, noise = torch.randn(2, 3, 1, 4, 4, generator=generator)
+    timestep = torch.tensor([100.0, 400.0, 700.0]).double()
+    mask, weight = torch.rand(3, 1, 4, 4, generator=generator), torch.tensor([1.0, 0.5, 1.0])
+    batch = noisy_batch(latents, noise, timestep, FlowMatching(), {}, mask=mask, weight=weight)
+    plan = RolloutPlan(max_step_offset=3, probability=1.0, step_size=20.0, strategy="biased_late")
+    draw = plan.draw(timestep, batch.schedule, 0, generator)
+    rolled = roll_out(lambda x, timestep, conditioning: x, batch, draw, solver("euler"))
+    assert bool(rolled.rolled.any())
+    assert rolled.mask is mask
+    assert rolled.weight is weight

@@ -35,6 +35,9 @@ class Listener(Host):
     def metrics(self, node_id, rows):
         self.told.append(("metrics", node_id, rows))
 
+    def resumed(self, node_id, text):
+        self.told.append(("resumed", node_id, text))
+
     def finish(self, node_id):
         self.told.append(("finish", node_id))
 

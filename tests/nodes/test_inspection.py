@@ -1,6 +1,7 @@
 """The recorded rollouts: always the same items, at no price for the training."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -112,3 +113,16 @@ def test_a_long_rollout_is_thinned_out(graph):
     assert len(film.steps) == len(film.rolled_out) == MOST_STATES
     assert (film.steps[0], film.steps[-1]) == (0, int(items.draw.lengths.max()))
     assert torch.equal(film.rolled_out[0], film.teacher_forced[0])
+
+
+def test_films_are_in_the_data_sets_own_colours(graph, train):
+    """The sheet, too, shows an autoencoder's latents as the picture that they are."""
+    wired = graph(rollout=PLAN)
+    plain = train(wired)
+    info = replace(wired.dataset.about, colours=torch.tensor([[0.5, 0.0, 0.0], [0.5, 0.0, 0.0]]))
+    object.__setattr__(wired.dataset, "about", info)
+    told = train(wired)
+    sheets = [Image.open(next((run.folder / "rollouts").glob("*_000000_frames.png"))) for run in (plain, told)]
+    red, green, _ = np.asarray(sheets[1].convert("RGB")).transpose(2, 0, 1)
+    assert (green == 0).all()
+    assert (red == np.asarray(sheets[0].convert("L"))).all()

@@ -1,11 +1,13 @@
 """The loss nodes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from comfyui_rollout.diffusion import losses
 from comfyui_rollout.diffusion.schedules import DDPM
 from comfyui_rollout.diffusion.solvers import ask
-from comfyui_rollout.nodes import DiffusionLoss, ReflexFlowLoss
+from comfyui_rollout.nodes import DiffusionLoss, NoisyBatch, ReflexFlowLoss, Rollout
 from comfyui_rollout.nodes.loss import wanted_output
 from comfyui_rollout.training.loop import autocast, training_mode
 from comfyui_rollout.training.stream import Run, Step
@@ -243,3 +245,56 @@ def test_gradients_reach_every_weight(graph, node):
     run = Run(wired.loss)
     Step(run, 0).value(wired.loss).mean().backward()
     assert all(parameter.grad is not None for parameter in run.value(wired.model).network.parameters())
+
+
+# Masks and weights
+
+
+@pytest.fixture
+def masked_graph(graph, wire):
+    """``masked_graph(mask=..., weight=...)``: the canonical graph on batches with these."""
+
+    def connect(loss=DiffusionLoss, rollout=None, loss_inputs=None, **extra):
+        wired = graph()
+        plain = wired.dataset
+
+        def step(step, **inputs):
+            return replace(plain.function(step, **inputs), **extra)
+
+        dataset = replace(plain, function=step)
+        batch = wire(NoisyBatch, dataset=dataset, schedule=wired.schedule)
+        if rollout:
+            batch = wire(Rollout, batch=batch, model=wired.model, **rollout)
+        return wire(loss, batch=batch, model=wired.model, **(loss_inputs or {}))
+
+    return connect
+
+
+EVERY_LOSS = [
+    pytest.param(DiffusionLoss, None, {}, id="diffusion"),
+    pytest.param(DiffusionLoss, EVERY, {"target": "trajectory"}, id="trajectory"),
+    pytest.param(ReflexFlowLoss, None, {"reflexflow": "disable"}, id="plain"),
+    pytest.param(ReflexFlowLoss, EVERY, {}, id="spec"),
+    pytest.param(ReflexFlowLoss, None, {"objective": "defar"}, id="defar"),
+]
+
+
+@pytest.mark.parametrize(("loss", "rollout", "inputs"), EVERY_LOSS)
+def test_weights_count_in_every_loss(masked_graph, pull, loss, rollout, inputs):
+    """Item by item; the reported parts stay as they are."""
+    weight = torch.tensor([1.0, 0.5, 0.0, 2.0])
+    plain, _ = pull(masked_graph(loss, rollout, inputs))
+    weighed, _ = pull(masked_graph(loss, rollout, inputs, weight=weight))
+    assert torch.equal(weighed, plain * weight)
+
+
+@pytest.mark.parametrize(("loss", "rollout", "inputs"), EVERY_LOSS)
+def test_masks_count_in_every_loss(masked_graph, pull, loss, rollout, inputs):
+    """A mask that shows all changes nothing but rounding, one that shows half changes the loss."""
+    plain, _ = pull(masked_graph(loss, rollout, inputs))
+    whole, _ = pull(masked_graph(loss, rollout, inputs, mask=torch.ones(4, 1, 8, 8)))
+    half = torch.ones(4, 1, 8, 8)
+    half[..., 4:] = 0
+    part, _ = pull(masked_graph(loss, rollout, inputs, mask=half))
+    torch.testing.assert_close(whole, plain)
+    assert (part / plain - 1).abs().min() > 1e-3

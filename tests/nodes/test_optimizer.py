@@ -106,7 +106,7 @@ def finished(graph, train, wire):
 
 
 def test_a_run_leaves_everything_a_person_wants_to_open(finished, output):
-    """Workflow, prompt, facts, metrics, curve, samples, rollouts, weights."""
+    """Workflow, prompt, facts, metrics, curve, samples, rollouts, weights, state."""
     folder = finished.folder
     assert folder == output / "rollout" / "mine_00001"
     found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
@@ -115,6 +115,7 @@ def test_a_run_leaves_everything_a_person_wants_to_open(finished, output):
         [
             *("run.json", "workflow.json", "prompt.json", "metrics.jsonl", "loss.png"),
             *(f"model/{name}" for name in model),
+            *("state/state.json", "state/state.safetensors"),
             *(f"checkpoints/step_{step}/{name}" for step in ("000005", "000010") for name in model),
             *(f"samples/RolloutSampleImages_step_{step}.png" for step in ("000005", "000010", "000012")),
             *(f"rollouts/Rollout_step_{step}{end}" for step in ("000000", "000006") for end in ROLLOUT_FILES),
@@ -257,6 +258,15 @@ def test_a_loss_that_is_no_number_ends_the_run(graph, train, only_run):
 
 def diverging_at(update):
     return lambda step, value: value * float("nan") if step.update == update else value
+
+
+def test_only_the_newest_checkpoints_are_kept(train, graph):
+    """A long run does not fill the disk; 0 keeps all."""
+    run = train(graph(), steps=6, checkpoint_every=1, keep_checkpoints=2)
+    kept = sorted(path.name for path in (run.folder / "checkpoints").iterdir())
+    assert kept == ["step_000004", "step_000005"]
+    run = train(graph(), steps=4, checkpoint_every=1)
+    assert len(list((run.folder / "checkpoints").iterdir())) == 3
 
 
 def test_a_diverged_run_saves_no_model(graph, train, host, only_run):

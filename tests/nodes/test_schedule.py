@@ -1,5 +1,7 @@
 """The noise-schedule nodes, and Noisy Batch."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from comfyui_rollout.diffusion.schedules import DDPM, FlowMatching
@@ -60,3 +62,17 @@ def test_the_noisy_latents_can_be_seen(wire, pull, host):
     host.wanted.add("noisy")
     pull(wire(NoisyBatch, dataset=wire(DigitsDataset, batch_size=2), schedule=FlowMatching()), host=host)
     assert host.told == [("show", "RolloutNoisyBatch", "noisy", 0)]
+
+
+def test_masks_and_weights_go_on_to_the_loss(wire, pull):
+    """What the data set says of each image comes with its noisy latents."""
+    mask, weight = torch.rand(4, 1, 8, 8), torch.tensor([1.0, 0.5, 1.0, 0.5])
+    plain = wire(DigitsDataset, batch_size=4)
+    dataset = replace(
+        plain, function=lambda step, **inputs: replace(plain.function(step, **inputs), mask=mask, weight=weight)
+    )
+    batch, _ = pull(wire(NoisyBatch, dataset=dataset, schedule=FlowMatching()))
+    assert batch.mask is mask
+    assert batch.weight is weight
+    bare, _ = pull(wire(NoisyBatch, dataset=plain, schedule=FlowMatching()))
+    assert (bare.mask, bare.weight) == (None, None)

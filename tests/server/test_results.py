@@ -137,6 +137,23 @@ def test_runs(serve, runs):
     serve(check)
 
 
+def test_runs_that_can_be_resumed(serve, runs):
+    """Those with a state and a workflow, whatever became of them; not the one that is going."""
+    for name in ("run_1", "run_2", "run_3"):
+        (runs / name / "workflow.json").write_text("{}")
+        (runs / name / "state").mkdir()
+        if name != "run_1":
+            (runs / name / "state" / "state.json").write_text("{}")
+    for path in (runs / "run_2").iterdir():
+        os.utime(path, (time.time() - 3600,) * 2)
+
+    async def check(client, studio):
+        listed = (await (await client.get("/rollout/runs")).json())["runs"]
+        assert {run["name"]: run["can_resume"] for run in listed} == {"run_1": False, "run_2": True, "run_3": False}
+
+    serve(check)
+
+
 def test_deleting_a_run(serve, runs):
     """A run is deleted with all it left, but not while it is going, and nothing else is."""
 

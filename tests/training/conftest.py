@@ -30,6 +30,9 @@ class Listener(Host):
     def metrics(self, node_id, rows):
         self.told.append(("metrics", node_id, rows))
 
+    def resumed(self, node_id, text):
+        self.told.append(("resumed", node_id, text))
+
     def finish(self, node_id):
         self.told.append(("finish", node_id))
 
@@ -89,9 +92,9 @@ class Numbered:
         self.info = DatasetInfo("numbers", count, 1, 1)
         self.asked = []
 
-    def batch(self, items, generator):
+    def batch(self, items, generators):
         self.asked.append(items)
-        draws = torch.rand(len(items), generator=generator)
+        draws = torch.cat([torch.rand(1, generator=generators[place]) for place in range(len(items))])
         return Batch(torch.tensor(items).float().reshape(-1, 1, 1, 1), {"draw": draws})
 
 

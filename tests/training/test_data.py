@@ -4,7 +4,18 @@ import threading
 
 import pytest
 import torch
-from comfyui_rollout.training.data import Digits, Loader, items_of_batch, next_batch
+from comfyui_rollout.training.data import (
+    Batch,
+    DatasetInfo,
+    Digits,
+    Group,
+    ItemGenerators,
+    Loader,
+    items_of_batch,
+    next_batch,
+    plan_batch,
+    whose_turn,
+)
 from comfyui_rollout.training.stream import Run, Step, Stream
 
 
@@ -61,8 +72,8 @@ def test_the_next_batch_is_read_while_the_step_runs(numbered):
     dataset, read = numbered(10), threading.Event()
     plain = dataset.batch
 
-    def batch(items, generator):
-        found = plain(items, generator)
+    def batch(items, generators):
+        found = plain(items, generators)
         if len(dataset.asked) == 2:
             read.set()
         return found
@@ -77,10 +88,10 @@ def test_an_image_that_cannot_be_read_fails_its_own_step(numbered):
     dataset = numbered(4)
     plain = dataset.batch
 
-    def batch(items, generator):
+    def batch(items, generators):
         if dataset.asked:
             raise ValueError("cannot read cat.png")
-        return plain(items, generator)
+        return plain(items, generators)
 
     dataset.batch = batch
     loader = Loader(dataset, 4, 0, "data")
@@ -159,7 +170,7 @@ def test_digits_are_the_real_ones():
     assert float(digits.latents.max()) == 1
     counts = torch.bincount(digits.labels, minlength=10)
     assert counts.min() > 170
-    batch = digits.batch([0, 1, 2], torch.Generator())
+    batch = digits.batch([0, 1, 2], [])
     assert batch.conditioning["label"].tolist() == [0, 1, 2]
 
 
@@ -176,7 +187,7 @@ def test_digits_from_inference_mode_can_be_trained_on():
     """The node makes the data set inside ComfyUI's inference mode; its batches must be plain tensors."""
     with torch.inference_mode():
         digits = Digits()
-    batch = digits.batch([0, 1], torch.Generator())
+    batch = digits.batch([0, 1], [])
     assert not batch.latents.is_inference()
 
 
@@ -187,3 +198,77 @@ def test_without_scikit_learn_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(ImportError, match=r"pip install"):
         Digits()
+
+
+# Which group has its turn
+
+
+def turns(weights, batches):
+    return [whose_turn(index, weights) for index in range(batches)]
+
+
+@pytest.mark.parametrize("weights", [[1, 1], [3, 1], [0.1, 0.7], [1e-3, 1], [5, 2, 1], [1, 2, 3, 4, 5], [1] * 11])
+def test_turns_are_as_even_as_can_be(weights):
+    """After any number of batches everybody has had his share, to within a batch or two; and counts on without gaps."""
+    counts = [0] * len(weights)
+    bound = 0.5 * max(1, len(weights) - 1).bit_length() if len(weights) > 2 else 0.5
+    for index, (source, before) in enumerate(turns(weights, 300)):
+        assert before == counts[source]
+        counts[source] += 1
+        shares = [(index + 1) * weight / sum(weights) for weight in weights]
+        worst = max(abs(count - share) for count, share in zip(counts, shares, strict=True))
+        assert worst <= bound + 1e-9
+
+
+def test_a_single_source_has_every_turn():
+    """And nothing is counted twice."""
+    assert turns([0.3], 3) == [(0, 0), (0, 1), (0, 2)]
+
+
+@pytest.fixture
+def grouped():
+    groups = (Group("wide", (0, 2, 4), 6, 3), Group("tall", (1, 3), 4, 2))
+    return DatasetInfo("images", 10, 1, None, groups=groups)
+
+
+def test_a_batch_is_of_one_group(grouped):
+    """Full, whatever the group's size, and with every item as often as the others."""
+    batches_of_it = [plan_batch(grouped, 4, index, 0, "data") for index in range(25)]
+    assert all(set(batch) <= {0, 2, 4} or set(batch) <= {1, 3} for batch in batches_of_it)
+    assert {len(batch) for batch in batches_of_it} == {4}
+    items = [item for batch in batches_of_it for item in batch]
+    assert [items.count(item) for item in range(5)] == [20] * 5
+
+
+def test_a_plan_depends_on_the_batch_only(grouped):
+    """Resuming, or reading batches in any order, changes nothing; seed and name do."""
+    plan = [plan_batch(grouped, 4, index, 0, "data") for index in range(12)]
+    assert [plan_batch(grouped, 4, index, 0, "data") for index in reversed(range(12))] == plan[::-1]
+    assert [plan_batch(grouped, 4, index, 1, "data") for index in range(12)] != plan
+    assert [plan_batch(grouped, 4, index, 0, "other") for index in range(12)] != plan
+
+
+def test_without_groups_nothing_changed():
+    """Published runs are repeated bit for bit: one group is the plain order of items."""
+    info = DatasetInfo("images", 10, 1, 8)
+    assert [plan_batch(info, 4, index, 3, "data") for index in range(9)] == batches(10, 4, 9, seed=3)
+
+
+def test_generators_go_by_the_position_in_the_run():
+    """Who reads the second half of a batch draws what reading all of it would have drawn there."""
+    whole, half = ItemGenerators(1, "data", 8, 8), ItemGenerators(1, "data", 12, 4)
+    drawn = [torch.rand(2, generator=generator).tolist() for generator in whole]
+    assert [torch.rand(2, generator=generator).tolist() for generator in half] == drawn[4:]
+    assert len({tuple(numbers) for numbers in drawn}) == 8
+    assert len(whole) == 8
+
+
+def test_masks_and_weights_travel_with_the_batch(pinned):
+    """To pinned memory and to the device; a batch without them stays without."""
+    batch = Batch(torch.zeros(2, 1, 4, 4), {}, mask=torch.ones(2, 1, 4, 4), weight=torch.tensor([1.0, 0.5]))
+    moved = batch.to(torch.device("meta"))
+    assert moved.mask.device.type == moved.weight.device.type == "meta"
+    assert torch.equal(batch.pinned().mask, batch.mask)
+    assert len(pinned) == 3
+    bare = Batch(torch.zeros(2, 1, 4, 4), {}).to(torch.device("meta"))
+    assert (bare.mask, bare.weight) == (None, None)

@@ -208,3 +208,12 @@ def test_browsers_hear_of_frames_once_they_can_be_fetched(events, event_host, co
         host.frames("6", 50, Image.new("RGB", (2, 2)), {}, files)
     assert events == [("send", "rollout.frames", heard)]
     assert comfy == [("send", "rollout.frames", heard, "us")]
+
+
+def test_browsers_hear_of_a_resume(events, event_host, comfy):
+    """The same event from both hosts."""
+    for host in (event_host, module.ComfyHost()):
+        host.resumed("9", "run_00001 goes on")
+    heard = {"node": "9", "text": "run_00001 goes on"}
+    assert events == [("send", "rollout.resumed", heard)]
+    assert comfy == [("send", "rollout.resumed", heard, "us")]

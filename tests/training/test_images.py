@@ -1,15 +1,19 @@
 """Folders of images, as people really have them."""
 
 import logging
+import re
 
 import numpy as np
 import pytest
 import torch
+from comfyui_rollout.training.data import ItemGenerators
 from comfyui_rollout.training.images import (
     ImageFolder,
-    caption_of,
+    corner_of,
     find_images,
     fit,
+    look,
+    place_of,
     read_image,
     to_latents,
 )
@@ -93,22 +97,16 @@ def test_a_folder_without_images_is_an_error(tmp_path):
 # Captions
 
 
-def test_captions_lie_beside_the_image(paint, tmp_path):
-    """.txt first, .caption else, nothing where there is neither; surrounding space and bad bytes do no harm."""
-    (tmp_path / "a.txt").write_text("  a red cat\n")
-    (tmp_path / "a.caption").write_text("not this")
-    (tmp_path / "b.caption").write_text("a blue dog")
-    (tmp_path / "c.txt").write_bytes(b"caf\xe9")
-    captions = [caption_of(paint(f"{name}.png")) for name in "abcd"]
-    assert captions == ["a red cat", "a blue dog", "caf\ufffd", ""]
-
-
 def test_a_batch_brings_its_captions(paint, tmp_path, generator):
     """Captions stay with their images, whatever the order."""
     for name in ("a", "b"):
         paint(f"{name}.png")
         (tmp_path / f"{name}.txt").write_text(f"caption {name}")
-    assert ImageFolder(tmp_path, size=4).batch([1, 0, 1], generator).captions == ("caption b", "caption a", "caption b")
+    assert ImageFolder(tmp_path, size=4).batch([1, 0, 1], [generator] * 3).captions == (
+        "caption b",
+        "caption a",
+        "caption b",
+    )
 
 
 # Reading
@@ -173,9 +171,10 @@ def test_a_file_cut_short_is_named(tmp_path, noise_picture, suffix):
     path = tmp_path / f"cat.{suffix}"
     noise_picture.save(path)
     cut_short(path)
-    for quickly in (True, False):
-        with pytest.raises(ValueError, match=rf"cannot read .*cat\.{suffix}: \w+"):
-            read_image(path, quickly=quickly)
+    message = rf"cannot read .*cat\.{suffix}: \w+"
+    assert re.match(message, look(path).damage)
+    with pytest.raises(ValueError, match=message):
+        read_image(path)
 
 
 # From picture to latents
@@ -187,9 +186,9 @@ def test_latents_span_minus_one_to_one(paint):
 
 
 @pytest.mark.parametrize(("width", "height"), [(12, 4), (4, 12), (4, 4), (3, 2)])
-def test_every_picture_becomes_a_square(paint, generator, width, height):
+def test_every_picture_becomes_a_square(paint, width, height):
     """Oblong and small pictures are resized by their shorter side and cut, not squeezed."""
-    assert fit(read_image(paint("a.png", size=(width, height))), 8, "center", generator).size == (8, 8)
+    assert fit(read_image(paint("a.png", size=(width, height))), (8, 8), (0.5, 0.5)).size == (8, 8)
 
 
 def strip(colours=("red", "green", "blue")):
@@ -202,7 +201,7 @@ def strip(colours=("red", "green", "blue")):
 def test_the_centre_crop_is_the_middle(generator):
     """Of a strip of three colours the middle one is left, and nothing is drawn for it."""
     before = generator.get_state()
-    assert pixel(fit(strip(), 8, "center", generator), (4, 4)) == (0, 128, 0)
+    assert pixel(fit(strip(), (8, 8), place_of("center", generator)), (4, 4)) == (0, 128, 0)
     assert torch.equal(generator.get_state(), before)
 
 
@@ -211,7 +210,7 @@ def test_random_crops_move_and_repeat_with_their_generator():
 
     def looks(seed):
         generator = torch.Generator().manual_seed(seed)
-        return [fit(strip(), 8, "random", generator).tobytes() for _ in range(4)]
+        return [fit(strip(), (8, 8), place_of("random", generator)).tobytes() for _ in range(4)]
 
     assert len(set(looks(0))) > 1
     assert looks(0) == looks(0) != looks(1)
@@ -222,7 +221,7 @@ def test_half_of_the_images_are_mirrored(tmp_path, generator):
     strip(("black", "white")).resize((8, 8)).save(tmp_path / "a.png")
 
     def left_is_dark(flip):
-        batch = ImageFolder(tmp_path, size=8, flip=flip).batch([0] * 40, generator)
+        batch = ImageFolder(tmp_path, size=8, flip=flip).batch([0] * 40, [generator] * 40)
         return (batch.latents[:, 0, 4, 0] < 0).float().mean().item()
 
     assert left_is_dark(flip=False) == 1
@@ -238,7 +237,7 @@ def test_sub_folders_are_classes(paint, tmp_path, generator):
         paint(name)
     dataset = ImageFolder(tmp_path, size=4)
     assert dataset.info.classes == ("cat", "dog")
-    labels = dataset.batch([0, 1, 2], generator).conditioning["label"]
+    labels = dataset.batch([0, 1, 2], [generator] * 3).conditioning["label"]
     assert labels.tolist() == [0, 0, 1]
 
 
@@ -247,7 +246,7 @@ def test_without_sub_folders_there_are_no_classes(paint, tmp_path, generator):
     paint("a.png")
     dataset = ImageFolder(tmp_path, size=4)
     assert dataset.info.classes == ()
-    assert dataset.batch([0], generator).conditioning == {}
+    assert dataset.batch([0], [generator]).conditioning == {}
 
 
 @pytest.mark.parametrize(("stray", "words"), [(["x.png"], "move it into"), (["x.png", "y.png"], "move it and 1 more")])
@@ -265,7 +264,7 @@ def test_repeats_lengthen_the_epoch(paint, tmp_path, generator):
         paint(f"{name}.png", "white" if name == "a" else "black")
     dataset = ImageFolder(tmp_path, size=4, repeats=3, color="L")
     assert dataset.info.count == 6
-    assert dataset.batch(list(range(6)), generator).latents.mean((1, 2, 3)).tolist() == [1, -1] * 3
+    assert dataset.batch(list(range(6)), [generator] * 6).latents.mean((1, 2, 3)).tolist() == [1, -1] * 3
 
 
 def test_info_says_what_a_model_must_fit(paint, tmp_path):
@@ -287,7 +286,7 @@ def test_damaged_images_are_named_and_left_out(paint, tmp_path, noise_picture, c
     assert dataset.info.count == 1
     assert "left out 3 of 4 images" in caplog.text
     assert all(name in caplog.text for name in ("short.jpg", "text.png", "empty.png"))
-    assert dataset.batch([0], generator).latents.shape == (1, 3, 4, 4)
+    assert dataset.batch([0], [generator]).latents.shape == (1, 3, 4, 4)
 
 
 def test_nothing_is_said_where_nothing_is_wrong(paint, tmp_path, caplog):
@@ -311,4 +310,148 @@ def test_a_file_that_vanishes_while_training_is_named(paint, tmp_path, generator
     dataset = ImageFolder(tmp_path, size=4)
     (tmp_path / "a.png").unlink()
     with pytest.raises(ValueError, match=r"cannot read .*a\.png"):
-        dataset.batch([0], generator)
+        dataset.batch([0], [generator])
+
+
+# Buckets
+
+
+@pytest.fixture
+def oblong(paint, tmp_path):
+    for name, size in {"a": (256, 128), "b": (128, 256), "c": (130, 130), "d": (300, 150)}.items():
+        paint(f"{name}.png", size=size)
+    return tmp_path
+
+
+def test_buckets_keep_images_oblong(oblong, generator):
+    """Each image is cut to the bucket of its shape; a batch holds one of them."""
+    dataset = ImageFolder(oblong, size=128, buckets=True)
+    assert [item.bucket for item in dataset.items] == [(64, 128), (128, 64), (128, 128), (64, 128)]
+    assert dataset.batch([0, 3], [generator] * 2).latents.shape == (2, 3, 64, 128)
+    assert dataset.info.size is None
+    groups = {group.name: (group.items, group.count, group.weight) for group in dataset.info.groups}
+    assert groups == {"64x128": ((0, 3), 2, 2), "128x64": ((1,), 1, 1), "128x128": ((2,), 1, 1)}
+
+
+def test_images_of_one_shape_need_no_groups(paint, tmp_path):
+    """The plain order of items then, and one size if they are squares."""
+    paint("a.png", size=(200, 200))
+    paint("b.png", size=(128, 128))
+    info = ImageFolder(tmp_path, size=128, buckets=True).info
+    assert (info.groups, info.size) == ((), 128)
+    for name in "ab":
+        paint(f"{name}.png", size=(200, 100))
+    info = ImageFolder(tmp_path, size=128, buckets=True).info
+    assert (info.groups, info.size) == ((), None)
+
+
+def test_the_size_of_a_turned_picture_is_that_which_people_see(tmp_path):
+    """A phone's portrait goes to a tall bucket although its pixels lie on their side."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (256, 128)).save(tmp_path / "phone.jpg", exif=exif)
+    assert look(tmp_path / "phone.jpg").size == read_image(tmp_path / "phone.jpg").size[::-1] == (256, 128)
+    assert ImageFolder(tmp_path, size=128, buckets=True).items[0].bucket == (128, 64)
+
+
+@pytest.mark.parametrize("place", [(0.5, 0.5), (0.0, 1.0), (0.3, 0.9)])
+@pytest.mark.parametrize("size", [(60, 40), (40, 60), (33, 77)])
+def test_the_corner_says_what_was_cut_off(size, place):
+    """Cutting the resized picture at that corner gives what was trained, to a pixel."""
+    ramp = np.add.outer(np.arange(200.0), np.arange(120.0)).astype(np.float32)
+    picture = Image.fromarray(ramp)
+    height, width = size
+    top, left = corner_of((200, 120), size, place)
+    scale = max(height / 200, width / 120)
+    resized = picture.resize((round(120 * scale), round(200 * scale)), Image.Resampling.LANCZOS)
+    expected = np.asarray(resized)[top : top + height, left : left + width]
+    assert np.abs(np.asarray(fit(picture, size, place)) - expected).max() < 2 / scale
+
+
+# Masks
+
+
+@pytest.fixture
+def masked(tmp_path):
+    """White on the left half of a.png's mask; b has none."""
+    mask = Image.new("L", (16, 8))
+    mask.paste(255, (0, 0, 8, 8))
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    mask.save(tmp_path / "masks" / "a.png")
+    for name in "ab":
+        Image.new("RGB", (32, 16), "red").save(tmp_path / "images" / f"{name}.jpg")
+    return tmp_path
+
+
+def test_a_mask_is_cut_like_its_image(masked, generator):
+    """Also where it has another size and suffix; white is where the loss looks, and all counts without a mask."""
+    dataset = ImageFolder(masked / "images", size=8, mask_folder=masked / "masks")
+    batch = dataset.batch([0, 1], [generator] * 2)
+    assert batch.mask.shape == (2, 1, 8, 8)
+    assert batch.mask[0, 0, 4, [0, 1, 2, 5, 6, 7]].round(decimals=1).tolist() == [1, 1, 1, 0, 0, 0]
+    assert (batch.mask[1] == 1).all()
+    assert ImageFolder(masked / "images", size=8).batch([0], [generator]).mask is None
+
+
+def test_a_mask_moves_with_random_cuts_and_flips(masked):
+    """What counts is the same part of the picture, wherever it went."""
+    Image.open(masked / "masks" / "a.png").convert("RGB").resize((32, 16)).save(
+        masked / "images" / "a.jpg", quality=100
+    )
+    dataset = ImageFolder(masked / "images", size=8, mask_folder=masked / "masks", crop="random", flip=True)
+    batch = dataset.batch([0] * 30, ItemGenerators(0, "data", 0, 30))
+    assert (batch.mask - (batch.latents[:, :1] + 1) / 2).abs().max() < 0.2
+    assert len({tuple(row.tolist()) for row in batch.mask[:, 0, 4]}) > 5
+
+
+def test_transparency_as_mask(tmp_path, generator):
+    """alpha: what is opaque counts; an image without transparency counts everywhere."""
+    picture = Image.new("RGBA", (8, 8), (255, 0, 0, 255))
+    picture.paste((0, 0, 0, 0), (4, 0, 8, 8))
+    picture.save(tmp_path / "a.png")
+    picture.convert("RGB").save(tmp_path / "b.png")
+    batch = ImageFolder(tmp_path, size=8, mask_folder="alpha").batch([0, 1], [generator] * 2)
+    assert batch.mask[0, 0, 0].tolist() == [1, 1, 1, 1, 0, 0, 0, 0]
+    assert (batch.mask[1] == 1).all()
+
+
+def test_masks_below_the_images_are_no_images(masked, tmp_path):
+    """People keep them there; they must not be trained, nor become a class."""
+    (masked / "masks").rename(masked / "images" / "masks")
+    dataset = ImageFolder(masked / "images", size=8, mask_folder=masked / "images" / "masks")
+    assert [item.path.name for item in dataset.items] == ["a.jpg", "b.jpg"]
+    assert dataset.info.classes == ()
+    with pytest.raises(ValueError, match="are masks: give mask_folder a folder of its own"):
+        ImageFolder(masked / "images", size=8, mask_folder=masked / "images")
+
+
+@pytest.mark.parametrize(("content", "words"), [(None, "does not exist"), (b"no image", "cannot read .*a\\.png")])
+def test_wrong_masks_are_refused_at_once(masked, content, words):
+    """Not when their image has its turn."""
+    folder = masked / "other"
+    if content:
+        folder.mkdir()
+        (folder / "a.png").write_bytes(content)
+    with pytest.raises(ValueError, match=f"mask_folder: .*{words}"):
+        ImageFolder(masked / "images", size=8, mask_folder=folder)
+
+
+# Captions and weights
+
+
+def test_one_caption_for_images_without_a_text(paint, tmp_path):
+    """A file beside the image is stronger, even an empty one."""
+    for name in "abc":
+        paint(f"{name}.png")
+    (tmp_path / "a.txt").write_text("a cat")
+    (tmp_path / "b.txt").write_text("")
+    found = [item.caption for item in ImageFolder(tmp_path, default_caption=" a photo ").items]
+    assert found == ["a cat", "", "a photo"]
+
+
+def test_a_loss_weight_comes_with_every_item(paint, tmp_path, generator):
+    """Class images that count less than the photos; 1 is no weight at all."""
+    paint("a.png")
+    assert ImageFolder(tmp_path, loss_weight=0.5).batch([0, 0], [generator] * 2).weight.tolist() == [0.5, 0.5]
+    assert ImageFolder(tmp_path).batch([0], [generator]).weight is None

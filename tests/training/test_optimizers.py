@@ -160,3 +160,25 @@ def test_each_of_two_optimizers_follows_the_schedule():
     settings = OptimizerSettings("muon", lr_schedule="linear")
     schedulers = [settings.scheduler(optimizer, 10) for optimizer in settings.optimizers(network)]
     assert [scheduler.get_last_lr() for scheduler in schedulers] == [[1e-4], [1e-4]]
+
+
+@pytest.mark.parametrize(
+    "name", ["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
+)
+def test_the_learning_rate_depends_on_the_step_alone(name):
+    """A schedule that begins in the middle has the rates, to the bit, of one that came there step by step."""
+    settings = OptimizerSettings("sgd", learning_rate=0.3, lr_schedule=name, warmup_steps=4)
+
+    def rates(done, steps):
+        optimizer = settings.optimizers(nn.Linear(2, 2))[0]
+        scheduler = settings.scheduler(optimizer, 20, done)
+        found = []
+        for _ in range(steps):
+            found.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            scheduler.step()
+        return found
+
+    whole = rates(0, 20)
+    for done in (1, 4, 13):
+        assert rates(done, 20 - done) == whole[done:]

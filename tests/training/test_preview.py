@@ -94,3 +94,33 @@ def test_the_rollout_picture_puts_the_longest_first(batch):
 def test_a_batch_without_rollouts_has_no_difference(batch):
     """Nothing to stretch is no division by zero: the difference is plain grey."""
     assert rows_of(picture_of_rollout(batch), 3)[2] == [128] * 3
+
+
+@pytest.fixture
+def colours():
+    """A map for two channels: the first is red, the second blue, none of them green."""
+    return torch.tensor([[0.5, 0.0, 0.0], [0.0, 0.0, -0.25], [0.5, 0.25, 0.5]])
+
+
+def test_a_data_sets_own_map_makes_the_colours(colours):
+    """Latents of any autoencoder look like the picture; what lies beyond the range is cut off."""
+    latents = torch.tensor([[0.0, 0.0], [1.0, 2.0], [-4.0, 0.0]]).reshape(3, 2, 1, 1)
+    found = to_rgb(latents.to(torch.bfloat16), colours).reshape(3, 3)
+    torch.testing.assert_close(found, torch.tensor([[0.5, 0.25, 0.5], [1.0, 0.25, 0.0], [0.0, 0.25, 0.5]]))
+
+
+def test_a_map_for_other_latents_is_not_used(colours):
+    """A model made from scratch on pixels beside an encoded data set still has a picture."""
+    latents = torch.randn(2, 3, 4, 4)
+    assert torch.equal(to_rgb(latents, colours), to_rgb(latents))
+
+
+def test_no_difference_is_grey_in_every_map(batch, colours):
+    """The rollout picture's third row shows a difference, which has no brightness of its own."""
+    latents = torch.zeros(3, 2, 8, 8)
+    batch = replace(batch, teacher_forced=latents, x=latents)
+    sheet = np.asarray(picture_of_rollout(batch, colours))[:, MARGIN:]
+    step = MIN_CELL + GAP
+    assert sheet[0, 0].tolist() == sheet[step, 0].tolist() == [128, 64, 128]
+    assert sheet[2 * step, 0].tolist() == [128, 128, 128]
+    assert picture_of_latents(latents, colours=colours).getpixel((0, 0)) == (128, 64, 128)

@@ -1,5 +1,7 @@
 """A host that also keeps what the folder wants."""
 
+import pytest
+from comfyui_rollout.training.host import Host
 from comfyui_rollout.training.recorder import Recorder
 from comfyui_rollout.training.run_folder import RunFolder, read_metrics
 from PIL import Image
@@ -40,3 +42,29 @@ def test_a_picture_goes_where_it_is_wanted(listener, tmp_path):
         record.show("4", kind, 7, picture)
     assert host.told == [("show", "4", "noisy", 7, picture)]
     assert [path.name for path in record.folder.folder.rglob("*.png")] == ["4_step_000007.png"]
+
+
+@pytest.mark.parametrize(("count", "told"), [(0, 0), (3, 3), (2000, 2000), (2001, 1001)])
+def test_a_resumed_run_tells_what_was_before(listener, tmp_path, count, told):
+    """The curve that somebody watches begins where the run began; of a long one it gets a part."""
+    host = listener()
+    record = recorder(host, tmp_path)
+    record.folder.add_metrics([{"step": step} for step in range(count)])
+    record.resumed("9", "goes on")
+    assert host.told[0] == ("resumed", "9", "goes on")
+    rows = [row for event in host.told[1:] for row in event[2]]
+    assert len(rows) == told
+    assert not rows or rows[0] == {"step": 0}
+    assert len(read_metrics(record.folder.folder)) == count
+
+
+def test_frames_of_a_run_elsewhere_cannot_be_fetched(tmp_path):
+    """A run that is resumed by a full path may lie where no browser may look: it is kept, and nobody is told where."""
+    host = Host()
+    host.output_folder, told = tmp_path / "output", []
+    host.frames = lambda *event: told.append(event[-1])
+    for place in (tmp_path / "output" / "rollout", tmp_path / "elsewhere"):
+        record = Recorder(host, RunFolder.create(place, "run", {}))
+        record.frames("6", 0, Image.new("RGB", (2, 2)), {})
+        assert (record.folder.folder / "rollouts" / "6_step_000000_frames.png").is_file()
+    assert [files and files["subfolder"] for files in told] == ["rollout/run_00001/rollouts", None]

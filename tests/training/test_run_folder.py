@@ -1,6 +1,7 @@
 """What a run leaves behind."""
 
 import json
+from itertools import pairwise
 
 import pytest
 from comfyui_rollout.training.run_folder import MOST_FILMS, RunFolder, most_crowded, read_metrics, versions
@@ -98,7 +99,7 @@ def test_recorded_rollouts_of_a_long_run_are_thinned(run):
     assert films(run) == list(range(0, 64 * 50, 50))
     record(run, range(64 * 50, 250 * 50, 50))
     kept = films(run)
-    gaps = [after - before for before, after in zip(kept, kept[1:], strict=False)]
+    gaps = [after - before for before, after in pairwise(kept)]
     assert len(kept) == MOST_FILMS == 64
     assert (kept[0], kept[-1]) == (0, 249 * 50)
     assert max(gaps) <= 2 * min(gaps[:-1])
@@ -144,3 +145,25 @@ def test_json_can_be_read_back(run):
     """The workflow is kept as it was."""
     run.write_json("workflow.json", {"nodes": ["é"]})
     assert json.loads((run.folder / "workflow.json").read_text(encoding="utf-8")) == {"nodes": ["é"]}
+
+
+def test_a_folder_is_taken_up_where_its_state_is(run):
+    """Lines and pictures of later steps go, also a line that was cut short; the facts say when it went on."""
+    run.update(status="failed", message="boom", seconds=2.0, steps=5)
+    run.add_metrics([{"step": step, "loss": 0.1 * step} for step in range(5)])
+    with (run.folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "lo')
+    for step in (1, 3, 4):
+        run.add_picture("samples", "8", step, Image.new("RGB", (2, 2)))
+    record(run, [2, 4])
+    before = (run.folder / "metrics.jsonl").read_text().splitlines()[:3]
+    again = RunFolder(run.folder)
+    again.go_on(3, {"steps": 9})
+    assert (run.folder / "metrics.jsonl").read_text().splitlines() == before
+    assert [path.name for path in (run.folder / "samples").iterdir() if "000004" in path.name] == []
+    assert len(list((run.folder / "samples").iterdir())) == 2
+    assert films(run) == [2]
+    found = facts(run)
+    assert (found["status"], found["steps"], found["seed"], found["seconds"]) == ("running", 9, 3, 2.0)
+    assert [entry["step"] for entry in found["resumed"]] == [3]
+    assert "message" not in found

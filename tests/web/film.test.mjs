@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { cellAt, difference, framesAmong, keyOf, largestDifference, runOf, solverStep } from "../../web/lib/film.js";
+import { cellAt, difference, framesAmong, keyOf, largestDifference, mostCrowded, runOf, solverStep, thinned } from "../../web/lib/film.js";
 import { spread } from "../../web/lib/item_history.js";
 
 const FACTS = { items: 3, states: 4, cell: [8, 6], lengths: [1, 3, 2], solver_steps: [0, 1, 2, 3] };
@@ -31,6 +31,18 @@ test("a run's films are found among its files, those of the node only", () => {
   const found = framesAmong(files, "5:6");
   assert.deepEqual(found.map(({ step }) => step), [20, 100]);
   assert.deepEqual(found[0], { step: 20, subfolder: "rollout/run_00001/rollouts", image: "5-6_step_000020_frames.png", data: "5-6_step_000020_frames.json" });
+});
+
+test("of a long run the same films are known that its folder keeps", () => {
+  for (const [moments, place] of [[[0, 1, 2, 3], 1], [[0, 2, 3, 4], 2], [[0, 2, 4, 5, 9], 2], [[0, 10, 11], 1]]) {
+    assert.equal(mostCrowded(moments), place);
+  }
+  let films = [];
+  for (let step = 0; step < 250 * 50; step += 50) films = thinned([...films, { step }]);
+  const steps = films.map(({ step }) => step);
+  assert.deepEqual([steps.length, steps[0], steps.at(-1)], [64, 0, 249 * 50]);
+  const gaps = steps.slice(1).map((step, place) => step - steps[place]);
+  assert.ok(Math.max(...gaps) <= 2 * Math.min(...gaps.slice(0, -1)));
 });
 
 test("a film is told from one of a deleted run of the same name", () => {

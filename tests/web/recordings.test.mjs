@@ -46,6 +46,13 @@ test("films are in order of training, each step once, and name the run", () => {
   assert.equal(recordings.of("w", "9").run, "a_00001"); // of the same job
 });
 
+test("of a long run no more films are listed than its folder keeps", () => {
+  const recording = new Recording();
+  for (let step = 0; step < 200; step++) recording.addFrames(frames(step));
+  const steps = recording.films.map(({ step }) => step);
+  assert.deepEqual([steps.length, steps[0], steps.at(-1)], [64, 0, 199]);
+});
+
 test("what was found after a reload and what is heard since are joined", () => {
   const recordings = new Recordings();
   recordings.adopt("w");

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...diffusion.solvers import Conditioning
+from ..quantization import is_squeezed
 
 if TYPE_CHECKING:
     from diffusers.models.modeling_utils import ModelMixin  # slow to import, and only a word here
@@ -60,7 +61,7 @@ class Model(ABC):
         """Train the adapters, or everything where there are none, in float32: small updates vanish in 16 bits."""
         for name, weight in self.network.named_parameters():
             chosen = not self.adapters or any(part in self.adapters for part in name.split("."))
-            if chosen and not weight.is_floating_point():
+            if chosen and is_squeezed(weight):
                 raise ValueError(
                     "quantised weights cannot be trained themselves: put an Add LoRA node behind the model"
                 )

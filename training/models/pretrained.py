@@ -1,4 +1,4 @@
-"""What all families of pretrained text-to-image models share; the next family is one small file beside this one."""
+"""What all families of pretrained models share; the next family is one small file beside this one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...diffusion.schedules import Density
 from ...diffusion.solvers import Conditioning
+from ..quiet import quiet
 from .model import Model
 
 if TYPE_CHECKING:
@@ -32,13 +33,15 @@ class PretrainedModel(Model):
     network_part: str = "transformer"
     """The pipeline's component that is trained: ``unet`` or ``transformer``."""
     text_parts: tuple[str, ...] = ()
-    """The components that encode captions."""
+    """The components that encode captions, in the pipeline's order; none for a family that knows class labels."""
     single_file_types: tuple[str, ...] = ()
     """What diffusers calls single-file checkpoints of this family."""
     density: Density = "uniform"
     """How training timesteps are drawn unless the user says otherwise, as diffusers' training example does."""
     patch: int = 2
     """Side of a patch in latent pixels: image sides are multiples of this times the VAE's factor."""
+    negative_prompts: bool = True
+    """Whether sampling with guidance asks the network about a negative prompt too; not if it is told the guidance."""
     lora_targets: dict[str, tuple[str, ...]]
     """Presets of the layers that an adapter is put on, by name: ``attention``, ``all``; ends of module names."""
 
@@ -46,6 +49,17 @@ class PretrainedModel(Model):
         super().__init__(network)
         self.guidance = guidance
         """What a guidance-distilled network is told while it is trained; others do not ask."""
+
+    def __call__(self, x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+        """The output (B, C, H, W), in the network's own dtype; numbers that are no fractions, such as sizes, stay."""
+        told = {
+            name: value.to(self.dtype) if value.is_floating_point() else value for name, value in conditioning.items()
+        }
+        return self.predict(x.to(self.dtype), timestep, told)
+
+    @abstractmethod
+    def predict(self, x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+        """The network's output (B, C, H, W) at ``x`` (B, C, H, W) and ``timestep`` (B,), all in its own dtype."""
 
     @classmethod
     def latent_channels(cls, network: Mapping[str, Any]) -> int:
@@ -60,30 +74,52 @@ class PretrainedModel(Model):
         return dtype
 
     @classmethod
+    def encode_captions(cls, pipeline: Any, captions: Sequence[str], negative: bool = False) -> Conditioning:
+        """What the network is told about these captions, each tensor (len(captions), ...), without gradient.
+
+        ``pipeline`` is one of ``load_parts(source, info, cls.text_parts)``. ``negative`` = they are negative prompts,
+        which some families read in another way; so they read the empty caption.
+        """
+        with torch.no_grad(), quiet():
+            return cls.encode_text(pipeline, list(captions), negative)
+
+    @classmethod
     @abstractmethod
-    def encode_captions(cls, pipeline: Any, captions: Sequence[str]) -> Conditioning:
-        """What the network is told about these captions, each tensor (len(captions), ...), without gradient."""
+    def encode_text(cls, pipeline: Any, captions: list[str], negative: bool) -> Conditioning:
+        """How the family does what :meth:`encode_captions` promises."""
 
     @classmethod
     def describe_size(cls, original: tuple[int, int], corner: tuple[int, int], size: tuple[int, int]) -> Conditioning:
-        """What the network is told about one image's (height, width), its crop's (top, left) and its final size."""
+        """What the network is told about one image's (height, width), its crop's (top, left) and its final size.
+
+        A batch of one: each tensor is (1, ...), to be concatenated like those of :meth:`encode_captions` and to be
+        merged with them (SDXL: ``time_ids`` (1, 6), whole numbers). Nothing for a family that is not told.
+        """
         return {}
 
     @classmethod
     def encode_images(cls, vae: Any, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Latents (B, C, H / f, W / f) of images (B, 3, H, W) in -1..1; the most likely ones without a generator."""
-        distribution = vae.encode(images).latent_dist
+        """Latents (B, C, H / f, W / f), float32, of images (B, 3, H, W) in -1..1; the likeliest without a generator."""
+        keep_from_overflowing(vae)
+        distribution = vae.encode(images.to(vae.dtype)).latent_dist
         latents = distribution.mode() if generator is None else distribution.sample(generator)
-        return (latents - (vae.config.get("shift_factor") or 0.0)) * vae.config.scaling_factor
+        return (latents.float() - (vae.config.get("shift_factor") or 0.0)) * vae.config.scaling_factor
 
     @classmethod
     def decode_latents(cls, vae: Any, latents: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in about -1..1 of latents."""
-        latents = latents / vae.config.scaling_factor + (vae.config.get("shift_factor") or 0.0)
-        images: Tensor = vae.decode(latents).sample
-        return images
+        """Images (B, 3, H, W), float32, in about -1..1 of latents."""
+        keep_from_overflowing(vae)
+        latents = latents.float() / vae.config.scaling_factor + (vae.config.get("shift_factor") or 0.0)
+        images: Tensor = vae.decode(latents.to(vae.dtype)).sample
+        return images.float()
 
     @classmethod
     @abstractmethod
     def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:
         """The pipeline's keyword arguments for encoded prompts, in place of text; ``negative`` only with guidance."""
+
+
+def keep_from_overflowing(vae: Any) -> None:
+    """Move a VAE whose values do not fit in fp16 to float32, as diffusers' pipelines do."""
+    if vae.dtype == torch.float16 and vae.config.get("force_upcast"):
+        vae.to(torch.float32)

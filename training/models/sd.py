@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -26,13 +25,12 @@ class StableDiffusion(PretrainedModel):
     patch = 8  # the U-Net halves its latents three times
     lora_targets = UNET_TARGETS
 
-    def __call__(self, x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
-        text = conditioning["text"].to(self.dtype)
-        return self.network(x.to(self.dtype), timestep, encoder_hidden_states=text).sample
+    def predict(self, x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+        return self.network(x, timestep, encoder_hidden_states=conditioning["text"]).sample
 
     @classmethod
-    def encode_captions(cls, pipeline: Any, captions: Sequence[str]) -> Conditioning:
-        text, _ = pipeline.encode_prompt(list(captions), pipeline.text_encoder.device, 1, False)
+    def encode_text(cls, pipeline: Any, captions: list[str], negative: bool) -> Conditioning:
+        text, _ = pipeline.encode_prompt(captions, pipeline.text_encoder.device, 1, False)
         return {"text": text}
 
     @classmethod

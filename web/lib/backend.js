@@ -24,7 +24,7 @@ export class Backend {
   /** Asks the server whether the browser's copy is still the file: a run's name may come back after it was deleted. */
   async #view(place) {
     const reply = await fetch(this.view(place), { cache: "no-cache" });
-    if (!reply.ok) throw new Error(`${place.filename}: ${reply.status} ${reply.statusText}`);
+    if (!reply.ok) throw Object.assign(new Error(`${place.filename}: ${reply.status} ${reply.statusText}`), { status: reply.status });
     return reply;
   }
 

@@ -7,6 +7,8 @@
  * @typedef {{step: number, subfolder: string, image: string, data: string, job?: string}} Frames where a film is kept
  */
 
+const MOST_FILMS = 64; // as in training/run_folder.py
+
 /** What tells a film from all others: a run that was deleted may have had the same name. */
 export const keyOf = ({ job = "", subfolder, data }) => `${job}/${subfolder}/${data}`;
 
@@ -56,6 +58,19 @@ export function framesAmong(files, nodeId) {
       data: view.filename,
     }))
     .sort((a, b) => a.step - b.step);
+}
+
+/** The films of a node that are still there: of a long run those that are closest together are taken away. */
+export function thinned(films) {
+  const kept = [...films];
+  while (kept.length > MOST_FILMS) kept.splice(mostCrowded(kept.map(({ step }) => step)), 1);
+  return kept;
+}
+
+/** The place of the moment whose neighbours are closest to each other, the oldest of several; never an end. */
+export function mostCrowded(moments) {
+  const gaps = moments.slice(2).map((after, place) => after - moments[place]);
+  return 1 + gaps.indexOf(Math.min(...gaps));
 }
 
 /** The name of the run that keeps files in ``rollout/<run>/...``; empty if it is no such folder. */

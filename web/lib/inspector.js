@@ -20,7 +20,7 @@ export class Inspector {
   #film = null;
   #frames = [];
   #shown = ""; // which film is on the screen
-  #gone = ""; // which film could not be read
+  #gone = new Set(); // films that are no longer there: thinned out in a long run, or deleted with it
   #step = null; // the training step that was chosen; null follows the newest
   #state = null; // the solver state that was chosen; null is the target
   #gain = "auto";
@@ -67,15 +67,13 @@ export class Inspector {
 
   /** @param {import("./film.js").Frames[]} frames all films of the node, oldest first */
   async show(frames) {
-    this.#frames = frames;
-    if (!frames.length) {
-      this.#film = null;
-      this.#shown = "";
-      this.#step = null;
-      this.#setEmpty(true);
-      return;
-    }
-    await this.#load();
+    this.#frames = frames.filter((one) => !this.#gone.has(keyOf(one)));
+    if (this.#frames.length) return this.#load();
+    this.#film = null;
+    this.#shown = "";
+    if (frames.length) this.setHint("These rollouts are gone", "Their run was deleted.");
+    else this.#step = null;
+    this.#setEmpty(true);
   }
 
   /** Ends what would go on by itself. */
@@ -104,7 +102,7 @@ export class Inspector {
     this.trainingText.textContent = `step ${frames.step.toLocaleString("en-US")}`;
     this.#loadHistory();
     const key = keyOf(frames);
-    if (key === this.#shown || key === this.#gone) return;
+    if (key === this.#shown) return;
     this.#shown = key;
     try {
       const film = await this.reader.read(frames);
@@ -113,12 +111,16 @@ export class Inspector {
       this.#setEmpty(false);
       this.#build();
       this.#draw();
-    } catch {
+    } catch (error) {
       if (this.#shown !== key) return;
       this.#shown = "";
-      this.#gone = key; // not to be asked for again and again
-      this.#film = null;
-      this.setHint("These rollouts are gone", "Their run was deleted, or its folder cannot be read.");
+      if (error.status === 404) {
+        this.#gone.add(key);
+        await this.show(this.#frames);
+      } else {
+        this.#film = null;
+        this.setHint("These rollouts cannot be read", String(error.message ?? error));
+      }
     }
   }
 

@@ -1,7 +1,7 @@
 /** What the extension knows of every workflow's nodes: metrics and films, as the server's events bring them. */
 
 import { Metrics } from "./metrics.js";
-import { runOf } from "./film.js";
+import { runOf, thinned } from "./film.js";
 
 /** One training of one node. */
 export class Recording {
@@ -19,9 +19,8 @@ export class Recording {
   /** @param {import("./film.js").Frames} frames */
   addFrames({ step, subfolder, image, data, job }) {
     this.run = runOf(subfolder) || this.run;
-    this.films = this.films.filter((film) => film.step !== step);
-    this.films.push({ step, subfolder, image, data, job });
-    this.films.sort((a, b) => a.step - b.step);
+    const others = this.films.filter((film) => film.step !== step);
+    this.films = thinned([...others, { step, subfolder, image, data, job }].sort((a, b) => a.step - b.step));
   }
 }
 

@@ -1,6 +1,5 @@
 /** What a page keeps over a reload: which run a node's pictures came from. The pictures stay on the server. */
 
-const MOST_FILMS = 300;
 const key = (workflowId) => `rollout.runs.${workflowId}`;
 
 /** @returns {Record<string, {run: string, total: number, films: object[]}>} by node */
@@ -16,7 +15,7 @@ export function recall(storage, workflowId) {
 /** @param {import("./recordings.js").Recording} recording */
 export function remember(storage, workflowId, node, { run, total, films }) {
   const known = recall(storage, workflowId);
-  known[node] = { run, total, films: films.slice(-MOST_FILMS) };
+  known[node] = { run, total, films };
   try {
     storage.setItem(key(workflowId), JSON.stringify(known));
   } catch {

@@ -4,6 +4,7 @@ import { formatAgo, formatBytes, formatDuration } from "./duration.js";
 import { element, emptyState, iconButton } from "./element.js";
 
 const LOOK_AGAIN_MS = 4000; // while something runs
+const SOON_MS = 500;
 const PICTURE = /\.(png|jpe?g|webp)$/i;
 const STATUS = { running: "running", finished: "finished", interrupted: "stopped", stopped: "ended without a word", failed: "failed" };
 
@@ -29,13 +30,14 @@ export function thumbnailOf(files) {
 
 export class RunsTab {
   #timer = 0;
+  #isAbsent = false; // a plain ComfyUI keeps no list
   #opened = new Set();
   #pictures = new Map(); // by run: [the run's last sign of life, the picture]
   #shown = "";
 
   /**
    * @param {import("./backend.js").Backend} backend
-   * @param {{load: (run: string) => Promise<void>, stop: () => Promise<void>, confirm: (run: string) => Promise<boolean>,
+   * @param {{load: (run: string) => Promise<void>, resume: (run: object) => Promise<void>, stop: () => Promise<void>, confirm: (run: string) => Promise<boolean>,
    *   seen: (run: string) => number, tell: (severity: string, text: string) => void}} actions
    */
   constructor(backend, actions) {
@@ -51,6 +53,7 @@ export class RunsTab {
 
   async refresh(anew = false) {
     clearTimeout(this.#timer);
+    this.#timer = 0;
     if (anew) this.#shown = "";
     let runs;
     try {
@@ -68,11 +71,18 @@ export class RunsTab {
       this.list.replaceChildren(...(runs.length ? runs.map((run) => this.#entry(run, now)) : [emptyState("No runs yet", "Each training leaves a folder here: curves, samples, rollouts and the model.")]));
     }
     if (this.element.isConnected && runs.some(({ status }) => status === "running")) {
+      clearTimeout(this.#timer);
       this.#timer = setTimeout(() => this.refresh(), LOOK_AGAIN_MS);
     }
   }
 
+  /** Something runs, and may not be in the list yet. */
+  expect() {
+    if (this.element.isConnected && !this.#isAbsent) this.#timer ||= setTimeout(() => this.refresh(), SOON_MS);
+  }
+
   #absent() {
+    this.#isAbsent = true;
     this.#shown = "";
     this.list.replaceChildren(element(
       "div.rollout-empty.rollout-left", {},
@@ -107,6 +117,7 @@ export class RunsTab {
           "div.rollout-line", {},
           act("folder-open", "Files", "Show the run's files", () => this.#open(name, folder)),
           run.has_workflow && act("sitemap", "Load", "Load the run's workflow on the canvas", () => this.actions.load(name)),
+          run.can_resume && act("play", "Resume", "Go on with the run where it was", () => this.actions.resume(run)),
           running && act("stop-circle", "Stop", "Stop the run; it saves what it has learnt", () => this.actions.stop()),
           !running && act("trash", "Delete", "Delete the run and all its files", () => this.#delete(name)),
         ),

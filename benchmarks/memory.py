@@ -1,0 +1,178 @@
+"""What a rollout costs in memory: a whole LoRA training step with and without one, the optimizer included.
+
+Activations make up a step's peak, and a rollout's forwards keep none, so its own peak lies below that of the training
+forward and backward. What lasts beside them are a few latents. Bounds, with gradient checkpointing off and on:
+(a) a rollout alone: no more than one forward of the whole batch without gradient, and 10% for its latents
+(b) a step with rollouts, also with ReflexFlow, over the larger of the plain step and one such forward: at most 1.02
+
+All figures are above what is there between two steps (weights, optimizer, cached latents).
+
+    python benchmarks/memory.py [--device cuda]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from itertools import accumulate
+from pathlib import Path
+
+import torch
+from comfyui_rollout.diffusion import losses, reflexflow
+from comfyui_rollout.diffusion.rollout import NoisyBatch, RolloutPlan, noisy_batch, roll_out
+from comfyui_rollout.diffusion.schedules import FlowMatching
+from comfyui_rollout.diffusion.solvers import ask, solver
+from comfyui_rollout.training import seeds
+from comfyui_rollout.training.adapters import AdapterSettings, add_adapter
+from comfyui_rollout.training.loop import Trainer, prepare, training_mode
+from comfyui_rollout.training.models import PRETRAINED, PretrainedModel
+from comfyui_rollout.training.optimizers import OptimizerSettings
+from comfyui_rollout.training.stream import Run, Step, Stream
+from report import conclude, table
+
+BATCH, CHANNELS, SIZE, WORDS = 4, 4, 32, 32
+SCHEDULE, SOLVER = FlowMatching(), solver("unipc")
+PLAN = RolloutPlan(max_step_offset=5, probability=1.0, step_size=20.0)
+MEGABYTE = 2**20
+
+
+def new_model(step: Step, checkpointing: bool) -> PretrainedModel:
+    """Stable Diffusion 3 with random weights and two million parameters, 256 tokens an image, and a LoRA."""
+    return step.keep(lambda: with_lora(checkpointing, step.run.device))
+
+
+def with_lora(checkpointing: bool, device: torch.device) -> PretrainedModel:
+    from diffusers import SD3Transformer2DModel
+
+    family = PRETRAINED["sd3"]
+    with seeds.global_seed(0):
+        network = SD3Transformer2DModel(
+            sample_size=SIZE, in_channels=CHANNELS, out_channels=CHANNELS, num_layers=4, attention_head_dim=32,
+            num_attention_heads=4, caption_projection_dim=128, joint_attention_dim=64, pooled_projection_dim=64,
+            pos_embed_max_size=SIZE,
+        ).to(device)  # fmt: skip
+    if checkpointing:
+        network.enable_gradient_checkpointing()
+    model = family(network)
+    add_adapter(model, AdapterSettings("lora", rank=16, targets=family.lora_targets["attention"]), seed=0)
+    return model
+
+
+def noised(step: Step) -> NoisyBatch:
+    """Latents and text, drawn on the CPU, as a cached data set gives them."""
+    random, shape = step.generator(), (BATCH, CHANNELS, SIZE, SIZE)
+    latents, noise = (torch.randn(shape, generator=random).to(step.run.device) for _ in range(2))
+    text = {"text": torch.randn(BATCH, WORDS, 64, generator=random), "pooled": torch.randn(BATCH, 64, generator=random)}
+    told = {name: value.to(step.run.device) for name, value in text.items()}
+    return noisy_batch(latents, noise, SCHEDULE.sample_timesteps(BATCH, random), SCHEDULE, told)
+
+
+def rolled_out(step: Step, model: PretrainedModel, batch: NoisyBatch, reflex: bool) -> NoisyBatch:
+    draw = PLAN.draw(batch.timestep, SCHEDULE, step.update, step.generator())
+    with model.evaluating():
+        return roll_out(model, batch, draw, SOLVER, want_clean_output=reflex)
+
+
+def loss_of(step: Step, model: PretrainedModel, batch: NoisyBatch, reflex: bool) -> torch.Tensor:
+    output, wanted = ask(model, batch.x, batch.timestep, batch.conditioning), losses.target(batch)
+    if reflex:
+        return reflexflow.spec(output, wanted, batch)[0]
+    return losses.per_item(losses.elementwise(output, wanted))
+
+
+def trainer(device: torch.device, checkpointing: bool, rollout: bool, reflex: bool = False) -> Trainer:
+    """The training step as a graph; its first update, which makes the optimizer's state, is done."""
+    model = Stream(new_model, {"checkpointing": checkpointing}, "model")
+    batch = Stream(noised, node_id="batch")
+    if rollout:
+        batch = Stream(rolled_out, {"model": model, "batch": batch, "reflex": reflex}, "rollout")
+    loss = Stream(loss_of, {"model": model, "batch": batch, "reflex": reflex}, "loss")
+    made = prepare(loss, model, OptimizerSettings(), steps=3, run=Run(loss, device=device))
+    next(made.updates())
+    return made
+
+
+def peak(device: torch.device, work: Callable[[], object]) -> int:
+    """The most bytes that ``work`` holds at once, above what is there when it begins."""
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        work()
+        return torch.cuda.max_memory_allocated(device) - before
+    return peak_on_cpu(work)
+
+
+def peak_on_cpu(work: Callable[[], object]) -> int:
+    """As torch's profiler hears of it from the allocator: every byte, those inside of operations too."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        work()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trace.json"
+        profile.export_chrome_trace(str(path))
+        events = json.loads(path.read_text())["traceEvents"]
+    changes = sorted((event for event in events if event.get("name") == "[memory]"), key=lambda event: event["ts"])
+    return max(accumulate(event["args"]["Bytes"] for event in changes), default=0)
+
+
+def check_the_scales() -> None:
+    """A known load is weighed to the byte; raises RuntimeError otherwise."""
+    there = torch.empty(10_000)
+
+    def known() -> None:
+        first, second = torch.empty(1000), torch.empty(2000)
+        del first  # 8000 bytes stay
+        third = torch.empty(1500)  # 14000 at once
+        del second, third
+        torch.empty(3000).add_(there[:3000])
+
+    if (weighed := peak_on_cpu(known)) != 14_000:
+        raise RuntimeError(f"14000 bytes were weighed as {weighed}")
+
+
+def peaks(device: torch.device, checkpointing: bool) -> dict[str, float]:
+    """Megabytes of each kind of step, of a rollout by itself, and of one forward without gradient."""
+    found: dict[str, float] = {}
+    for name, options in {"plain": (False,), "rollout": (True,), "reflexflow": (True, True)}.items():
+        found[name] = peak(device, partial(next, trainer(device, checkpointing, *options).updates()))
+    made = trainer(device, checkpointing, rollout=True)
+    inputs = next(stream for stream in made.loss.walk() if stream.node_id == "rollout").inputs
+    step = Step(made.run, 1)
+    with training_mode():
+        model, batch = step.value(inputs["model"]), step.value(inputs["batch"])
+        found["rollout alone"] = peak(device, lambda: rolled_out(step, model, batch, reflex=False))
+        found["forward"] = peak(device, lambda: forward(model, batch))
+    return {name: size / MEGABYTE for name, size in found.items()}
+
+
+@torch.no_grad()
+def forward(model: PretrainedModel, batch: NoisyBatch) -> None:
+    """The whole batch once, without gradient."""
+    with model.evaluating():
+        ask(model, batch.x, batch.timestep, batch.conditioning)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(parser.parse_args().device)
+    check_the_scales()
+    rows, figures = [], {}
+    for checkpointing in (False, True):
+        found = peaks(device, checkpointing)
+        rows.append(["on" if checkpointing else "off", *found.values()])
+        allowed = max(found["plain"], found["forward"])
+        kind = "_checkpointed" if checkpointing else ""
+        figures[f"rollout_in_forwards{kind}"] = found["rollout alone"] / found["forward"]
+        figures[f"step_with_rollouts{kind}"] = found["rollout"] / allowed
+        figures[f"step_with_reflexflow{kind}"] = found["reflexflow"] / allowed
+    table(["checkpointing", *(f"{name}, MB" for name in found)], rows)
+    bounds = {name: 1.10 if name.startswith("rollout") else 1.02 for name in figures}
+    return conclude(figures, at_most=bounds, at_least={})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

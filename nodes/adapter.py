@@ -1,0 +1,219 @@
+"""Adapters: small trained weights on top of a frozen model."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import replace
+from typing import Any
+
+from ..training import seeds
+from ..training.adapters import AdapterSettings, add_adapter, continue_adapter
+from ..training.host import current_host
+from ..training.lora.existing import find_lora, read_lora
+from ..training.lora.layers import LayerAdapter
+from ..training.lora.names import Names, names_in
+from ..training.models import PRETRAINED, Model
+from ..training.pretrained import Pretrained
+from ..training.stream import Step, Stream
+from .base import MODEL, StepNode
+from .inputs import UNIQUE_ID, choice, integer, line, number, switch, wire
+from .model import ModelInfo
+
+CUSTOM = "custom"
+PRESETS = list(dict.fromkeys(preset for kind in PRETRAINED.values() for preset in kind.lora_targets))
+
+REGULAR_EXPRESSION = re.compile(r"[\\*+?()\[\]{}|^$]")
+"""Characters that no layer's name has."""
+
+
+class AddLora(StepNode):
+    NODE_ID = "RolloutAddLora"
+    DISPLAY_NAME = "Add LoRA"
+    DESCRIPTION = (
+        "Puts an adapter (LoRA, LoKr or LoHa) on a pretrained model: the model is frozen, only the adapter is trained. "
+        "Several in a row are all trained, each saved in a file of its own."
+    )
+    SEARCH_ALIASES = ("lora", "lokr", "loha", "dora", "lycoris", "peft", "adapter", "fine-tune")
+    RETURN_TYPES = (MODEL,)
+    RETURN_NAMES = ("model",)
+    OUTPUT_TOOLTIPS = ("The model with its adapter: wire it wherever the model goes.",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "model": wire(MODEL, "From Load Pretrained, or from another Add LoRA."),
+                "kind": choice(
+                    ("lora", "lokr", "loha"),
+                    "lora",
+                    "lora: what everybody can load. lokr and loha: the LyCORIS kinds, smaller or more expressive.",
+                ),
+                "rank": integer(
+                    16, 1, 4096, "How much it can learn, and its size: 8 to 32 for a person or a style, more for more."
+                ),
+                "alpha": number(
+                    16.0,
+                    0.01,
+                    4096.0,
+                    1.0,
+                    "Strength: the adapter counts alpha / rank times. Leave it at the rank, and change the learning "
+                    "rate instead.",
+                ),
+                "targets": choice(
+                    [*PRESETS, CUSTOM],
+                    "attention",
+                    "Which layers get one. attention: the usual ones. all: more to learn, a larger file. custom: those "
+                    "named in pattern.",
+                ),
+            },
+            "optional": {
+                "pattern": line(
+                    "",
+                    "For custom: ends of layer names, with commas (attn2.to_k, attn2.to_v), or a regular expression "
+                    "for whole names.",
+                ),
+                "dropout": number(
+                    0.0, 0.0, 0.95, 0.05, "Share of the adapter that is switched off in each step, against overfitting."
+                ),
+                "dora": switch(
+                    False, "DoRA: trains the length of each weight vector apart; slower, often better at low rank."
+                ),
+                "rslora": switch(
+                    False,
+                    "rsLoRA: alpha counts alpha / sqrt(rank) times, so that high ranks learn as fast as low ones.",
+                    advanced=True,
+                ),
+                "continue_from": line(
+                    "",
+                    "An existing LoRA to train further: a file from the loras folder, a path, or a run's folder. Kind, "
+                    "rank, alpha and layers are then taken from it.",
+                ),
+            },
+            "hidden": UNIQUE_ID,
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(
+        cls, kind: str, targets: str, pattern: str = "", dora: bool = False, rslora: bool = False,
+        continue_from: str = "",
+    ) -> bool | str:  # fmt: skip
+        if targets is not None and targets not in (*PRESETS, CUSTOM):
+            return f"targets: {targets!r} is none of {', '.join((*PRESETS, CUSTOM))}"
+        try:
+            if targets == CUSTOM and pattern is not None and not continue_from:
+                layers_in(pattern)
+            AdapterSettings("x", kind or "lora", dora=bool(dora), rslora=bool(rslora))  # type: ignore[arg-type]
+            if continue_from:
+                find_lora(current_host(), continue_from.strip())
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def IS_CHANGED(cls, continue_from: str = "", **other: Any) -> Any:
+        if not continue_from:
+            return 0
+        return find_lora(current_host(), continue_from.strip()).stat().st_mtime_ns
+
+    def build(
+        self, unique_id: str, model: Stream, targets: str, pattern: str = "", continue_from: str = "", **options: Any
+    ) -> dict[str, Any]:
+        pretrained = pretrained_of(model)
+        names, name = names_in(pretrained), adapter_name(unique_id)
+        if continue_from.strip():
+            path = find_lora(current_host(), continue_from.strip())
+            found = read_lora(path, names, pretrained.info.kind)
+            text = f"continues {path.name}: {describe(found)}"
+            inputs = {"path": path, "dropout": options.get("dropout", 0.0)}
+        else:
+            settings = AdapterSettings(name, targets=targets_of(pretrained, targets, pattern), **options)
+            layers = matching(settings, names)
+            text = f"{settings.kind} of rank {settings.rank} on {len(layers)} of {len(names.layers)} layers"
+            inputs = {"settings": settings}
+        about: ModelInfo = replace(model.about, adapters=(*model.about.adapters, name))
+        stream = self.stream(unique_id, {"model": model, "name": name, "names": names, **inputs}, about=about)
+        return {"ui": {"text": [text]}, "result": (stream,)}
+
+    def step(self, step: Step, model: Model, **inputs: Any) -> Model:
+        step.keep(lambda: self._add(step, model, **inputs))
+        return model
+
+    def _add(
+        self,
+        step: Step,
+        model: Model,
+        name: str,
+        names: Names,
+        settings: AdapterSettings | None = None,
+        path: Any = None,
+        dropout: float = 0.0,
+    ) -> int:
+        if settings is not None:
+            numbers = add_adapter(model, settings, seeds.derive(step.run.seed, step.node_id, "adapter"))
+        else:
+            found = read_lora(path, names, type(model))  # type: ignore[arg-type]
+            numbers = continue_adapter(model, found, names.layers, name, dropout)
+        logging.info("node %s (%s): %s trained weights", step.node_id, self.DISPLAY_NAME, f"{numbers:,}")
+        return numbers
+
+
+def pretrained_of(model: Stream) -> Pretrained:
+    """The pretrained model on the wire; raises ValueError where an adapter makes no sense."""
+    info: ModelInfo = model.about
+    if info.pretrained is None:
+        raise ValueError("model: a model that was made here is small and trained whole; wire Load Pretrained")
+    if info.trained is not None:
+        raise ValueError(
+            "model: this one was trained in this graph; to go on with its adapter, put the run's folder into "
+            "continue_from and wire Load Pretrained"
+        )
+    return info.pretrained
+
+
+def adapter_name(node_id: str) -> str:
+    """The adapter's name in the network and in files; peft wants it without dots."""
+    return "lora_" + re.sub(r"\W", "_", str(node_id))
+
+
+def targets_of(pretrained: Pretrained, targets: str, pattern: str) -> tuple[str, ...] | str:
+    """Name ends or a regular expression; raises ValueError for a preset that this family does not have."""
+    if targets == CUSTOM:
+        return layers_in(pattern)
+    presets = pretrained.info.kind.lora_targets
+    if targets not in presets:
+        raise ValueError(f"targets: {pretrained.info.kind.title} has {', '.join(presets)} or custom, not {targets}")
+    return presets[targets]
+
+
+def layers_in(pattern: str) -> tuple[str, ...] | str:
+    """Name ends with commas between them, or a regular expression. Raises ValueError where it is neither."""
+    if not pattern.strip():
+        raise ValueError("pattern: name the layers, such as attn2.to_k, attn2.to_v, or choose a preset in targets")
+    if not REGULAR_EXPRESSION.search(pattern):
+        return tuple(filter(None, (end.strip() for end in pattern.split(","))))
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"pattern: {pattern!r} is no regular expression: {error}") from error
+    return pattern.strip()
+
+
+def matching(settings: AdapterSettings, names: Names) -> list[str]:
+    """The layers that will get one; raises ValueError, with some names to choose from, where there are none."""
+    from peft.tuners.tuners_utils import check_target_module_exists
+
+    config = settings.config()
+    layers = [layer for layer in names.layers if check_target_module_exists(config, layer)]
+    if not layers:
+        some = ", ".join(list(names.layers)[:3])
+        raise ValueError(f"pattern: no layer of this model fits {settings.targets!r}; its layers are {some} ...")
+    return layers
+
+
+def describe(adapter: dict[str, LayerAdapter]) -> str:
+    """Kind, rank and layers in words."""
+    parts = list(adapter.values())
+    ranks = sorted({part.rank for part in parts})
+    rank = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}"
+    return f"{parts[0].kind} of {rank} on {len(parts)} layers"

@@ -1,0 +1,191 @@
+"""SimpleTuner's files: finding them, and reading values that may be written in several ways."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .table import Key
+
+UNSET = (None, "", "None", "none", "null")
+TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
+
+
+class Settings:
+    """A JSON object of options, read by a table of keys; it remembers which of them were asked for.
+
+    Keys may have leading dashes, and numbers and switches may be texts. null, "None" and "" mean that an option is not
+    set: it then has SimpleTuner's own default.
+    """
+
+    def __init__(self, raw: Mapping[str, Any], table: Mapping[str, Key], name: str = "") -> None:
+        self.table, self.name = table, name
+        self.given: dict[str, Any] = {}
+        self.spelled: dict[str, str] = {}
+        self.asked: set[str] = set()
+        self.dropped = False
+        """Nothing of it is wanted, so that nothing has to be said of its keys."""
+        for spelling, value in raw.items():
+            key = spelling.strip().lstrip("-")
+            if key in self.given and self.given[key] != value:
+                raise ValueError(f"{self.at(key)} is given twice, with different values: leave one out")
+            self.given[key], self.spelled[key] = value, spelling
+
+    def at(self, key: str) -> str:
+        """How a message names a key."""
+        return f"{self.name}: {key}" if self.name else key
+
+    def is_set(self, key: str) -> bool:
+        value = self.given.get(key)
+        return not (value is None or (isinstance(value, str) and value.strip() in UNSET))
+
+    def __getitem__(self, key: str) -> Any:
+        """The value by the table's kind; the default of the table if it is not set. Raises ValueError, naming it."""
+        self.asked.add(key)
+        return self.peek(key)
+
+    def peek(self, key: str) -> Any:
+        """The same for an option that has no place in the graph: it does not count as asked for."""
+        entry = self.table[key]
+        if not self.is_set(key):
+            return entry.default
+        try:
+            return READERS[entry.kind](self.given[key])
+        except ValueError as error:
+            raise ValueError(f"{self.at(key)}: {error}") from None
+
+
+def as_switch(value: Any) -> bool:
+    text = str(value).strip().lower()
+    if text not in TRUE + FALSE:
+        raise ValueError(f"{value!r} is neither true nor false")
+    return text in TRUE
+
+
+def as_number(value: Any) -> float:
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (OverflowError, TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{value!r} is not a number")
+    return number
+
+
+def as_integer(value: Any) -> int:
+    number = as_number(value)
+    if number != int(number):
+        raise ValueError(f"{value!r} is not a whole number")
+    return int(number)
+
+
+def as_text(value: Any) -> str:
+    if isinstance(value, bool | dict | list):
+        raise ValueError(f"{value!r} is not a text")
+    return str(value).strip()
+
+
+def as_anything(value: Any) -> Any:
+    """The value itself, or what a text means that is JSON."""
+    try:
+        return json.loads(value, parse_constant=_finite, parse_float=_finite) if isinstance(value, str) else value
+    except (RecursionError, ValueError):
+        return value
+
+
+READERS = {
+    "switch": as_switch,
+    "number": as_number,
+    "integer": as_integer,
+    "text": as_text,
+    "anything": as_anything,
+}
+
+
+@dataclass(frozen=True)
+class Files:
+    """What SimpleTuner reads of one training."""
+
+    config: Mapping[str, Any]
+    backends: tuple[Mapping[str, Any], ...] = ()
+    """The data sets, from the file that data_backend_config names."""
+    lycoris: Mapping[str, Any] = field(default_factory=dict)
+    library: Mapping[str, Any] = field(default_factory=dict)
+    """Prompts for sample images by name, from the file that user_prompt_library names."""
+    missing: tuple[str, ...] = ()
+    """One line for each further file that is named and was not found."""
+
+
+def read_files(path: Path) -> Files:
+    """The configuration and the files that it names. Raises ValueError, one line, for what cannot be read."""
+    config = read_json(path)
+    if not isinstance(config, dict):
+        raise ValueError(f"{path}: a SimpleTuner configuration is a JSON object, and this is {_kind(config)}")
+    missing: list[str] = []
+    backends = _named_file(config, "data_backend_config", path, missing)
+    if isinstance(backends, dict):  # one data set need not be in a list
+        backends = [backends]
+    if not isinstance(backends or [], list) or not all(isinstance(entry, dict) for entry in backends or []):
+        raise ValueError(f"data_backend_config: a JSON list of data sets is needed, not {_kind(backends)}")
+    lycoris, library = (_named_object(config, key, path, missing) for key in ("lycoris_config", "user_prompt_library"))
+    return Files(config, tuple(backends or ()), lycoris, library, tuple(missing))
+
+
+def _named_object(config: Mapping[str, Any], key: str, beside: Path, missing: list[str]) -> dict[str, Any]:
+    found = _named_file(config, key, beside, missing)
+    if not isinstance(found or {}, dict):
+        raise ValueError(f"{key}: a JSON object is needed, not {_kind(found)}")
+    return found or {}
+
+
+def _named_file(config: Mapping[str, Any], key: str, beside: Path, missing: list[str]) -> Any:
+    """What is in the file that a key of the configuration names; None, and a line in ``missing``, without one."""
+    name = next((value for spelling, value in config.items() if spelling.strip().lstrip("-") == key), None)
+    if isinstance(name, dict | list):  # the web interface may write the content itself
+        return name
+    if not isinstance(name, str) or name.strip() in UNSET:
+        return None
+    for place in _places(Path(name.strip()), beside):
+        if os.path.isfile(place):  # unlike Path's, it is never an error
+            return read_json(place)
+    missing.append(f"{key}: the file {name!r} was found neither here nor beside the configuration")
+    return None
+
+
+def _places(name: Path, beside: Path) -> Iterator[Path]:
+    """SimpleTuner's paths begin at the folder it was started in: look here, above and beside the configuration."""
+    yield name
+    yield from (folder / name for folder in list(beside.resolve().parents)[:3])
+    yield beside.parent / name.name
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds. Raises ValueError, one line that names the file."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        return json.loads(text, parse_constant=_finite, parse_float=_finite)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno} column {error.colno}"
+        raise ValueError(f"{path}: is not JSON: {error.msg} at {where}") from None
+    except (UnicodeDecodeError, RecursionError, ValueError):
+        raise ValueError(f"{path}: is not JSON") from None
+
+
+def _finite(text: str) -> float:
+    """A number of a JSON file; raises ValueError for NaN, Infinity and numbers beyond them, as no workflow may hold."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not a number")
+    return number
+
+
+def _kind(value: Any) -> str:
+    names = {list: "a list", dict: "an object", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")

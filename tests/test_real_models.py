@@ -1,0 +1,183 @@
+"""The workflows for pretrained models, as a user runs them: tiny pipelines of every family, real photographs."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from comfyui_rollout import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
+from comfyui_rollout.__main__ import main
+from comfyui_rollout.graph import load, object_info, to_prompt
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+WORKFLOWS = Path(__file__).parents[1] / "workflows"
+DEFINITIONS = object_info(NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS)
+FAMILIES = {"lora_sd15": "sd", "lora_sdxl": "sdxl", "lora_sd3": "sd3", "lora_flux": "flux", "dreambooth_rollout": "sd"}
+FORMATS = ("diffusers", "comfyui", "kohya")
+
+FEW = {
+    "RolloutLoadPretrained": {"storage": "fp32", "quantize": "none"},
+    "RolloutImageFolderDataset": {"size": 64, "batch_size": 2},
+    "Rollout": {"start_step": 0, "ramp_steps": 0, "probability": 1.0, "max_step_offset": 3},
+    "RolloutSamplePrompts": {"steps": 2},
+    "RolloutOptimizer": {"learning_rate": 0.01, "lr_schedule": "constant"},
+    "RolloutOptimizerStep": {"steps": 3, "precision": "fp32", "preview_every": 1},
+    "RolloutSaveLora": {"dtype": "fp32"},
+}
+"""What makes a run of hours one of seconds. Every item is rolled out."""
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Two folders of real photographs with captions, some upright and some lying."""
+    from PIL import Image
+    from sklearn.datasets import load_sample_images
+
+    root = tmp_path_factory.mktemp("photos")
+    for name, pixels in zip(("pagoda", "flower"), load_sample_images().images, strict=True):
+        (root / name).mkdir()
+        for place, box in enumerate([(0, 0, 320, 320), (100, 50, 640, 380), (200, 0, 420, 420)]):
+            Image.fromarray(pixels).crop(box).save(root / name / f"{place}.jpg")
+            (root / name / f"{place}.txt").write_text(f"a photo of a {name}, number {place}")
+    return root
+
+
+def prepared(name, pipeline, photos):
+    """The shipped workflow as a prompt, with few steps, our paths, and Save LoRA in every format."""
+    prompt = to_prompt(load(WORKFLOWS / f"{name}.json"), DEFINITIONS)
+    folders = iter((photos / "pagoda", photos / "flower"))
+    for node in prompt.values():
+        node["inputs"] |= FEW.get(node["class_type"], {})
+        if node["class_type"] == "RolloutLoadPretrained":
+            node["inputs"]["path"] = str(pipeline)
+        if node["class_type"] == "RolloutImageFolderDataset":
+            node["inputs"]["folder"] = str(next(folders))
+    (save,) = (node for node in prompt.values() if node["class_type"] == "RolloutSaveLora")
+    for form in FORMATS:
+        prompt[f"save_{form}"] = {**save, "inputs": {**save["inputs"], "format": form, "name": form}}
+    return prompt
+
+
+def run(prompt, folder):
+    """Exit code of ``comfyui-rollout run``."""
+    (folder / "prompt.json").write_text(json.dumps(prompt))
+    return main(["run", str(folder / "prompt.json"), "--output", str(folder / "out"), "--device", "cpu"])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, tiny_pipeline, photos):
+    """``trained(workflow) -> folder``: the output folder after a run of three steps."""
+    made = {}
+
+    def train(name):
+        if name not in made:
+            folder = tmp_path_factory.mktemp(name)
+            assert run(prepared(name, tiny_pipeline(FAMILIES[name]), photos), folder) == 0
+            made[name] = folder / "out"
+        return made[name]
+
+    return train
+
+
+def rows(out):
+    (metrics,) = out.glob("rollout/*/metrics.jsonl")
+    return [json.loads(line) for line in metrics.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("workflow", FAMILIES)
+def test_a_shipped_workflow_trains_and_leaves_what_it_says(trained, workflow):
+    """Rollouts happen, ReflexFlow is on for flow matching, and samples, previews, weights and curves are there."""
+    out = trained(workflow)
+    steps = rows(out)
+    assert [row["step"] for row in steps] == [0, 1, 2]
+    assert all(row["loss"] > 0 for row in steps)
+    assert any(row["rollout_share"] > 0 and row["drift"] > 0 for row in steps)
+    flow = FAMILIES[workflow] in ("sd3", "flux")
+    assert all(("loss_anti_drift" in row) == flow for row in steps)
+    (folder,) = out.glob("rollout/*")
+    assert list(folder.glob("samples/*.png"))
+    assert list(folder.glob("rollouts/*.png"))
+    assert (folder / "model" / "pytorch_lora_weights.safetensors").is_file()
+    assert json.loads((folder / "run.json").read_text())["status"] == "finished"
+
+
+# Not those that diffusers reads at the size of the real model only, or not at all: ComfyUI's own loader is asked about
+# them, in tests/training/lora.
+READ_BY_DIFFUSERS = [(workflow, "diffusers") for workflow in FAMILIES] + [
+    ("lora_sd15", "kohya"),
+    ("lora_sdxl", "kohya"),
+    ("lora_flux", "comfyui"),
+]
+
+
+@pytest.mark.parametrize(("workflow", "form"), READ_BY_DIFFUSERS)
+def test_the_saved_file_changes_the_output_as_the_trained_weights_say(trained, tiny_pipeline, workflow, form):
+    """diffusers' load_lora_weights gives the network that has alpha / rank * B A added to its layers."""
+    import diffusers
+    from comfyui_rollout.training.models import PRETRAINED
+
+    family, out = FAMILIES[workflow], trained(workflow)
+    kind = PRETRAINED[family]
+    pipeline = getattr(diffusers, kind.pipeline_class).from_pretrained(tiny_pipeline(family))
+    network = getattr(pipeline, kind.network_part)
+    wanted = {name: value.clone() for name, value in network.state_dict().items()}
+    (folder,) = out.glob("rollout/*")
+    weights = load_file(folder / "model" / "pytorch_lora_weights.safetensors")
+    changed = 0
+    for name, down in weights.items():
+        if name.endswith("lora_A.weight"):
+            layer = name.removeprefix(f"{kind.network_part}.").removesuffix(".lora_A.weight")
+            delta = weights[name.replace("lora_A", "lora_B")] @ down  # alpha is the rank
+            wanted[f"{layer}.weight"] += delta
+            changed += bool(delta.abs().max() > 1e-4)
+    assert changed > 4
+    (file,) = out.glob(f"loras/{form}_*.safetensors")
+    pipeline.load_lora_weights(file.parent, weight_name=file.name)
+    pipeline.fuse_lora()
+    pipeline.unload_lora_weights()
+    found = network.state_dict()
+    for name, value in wanted.items():
+        torch.testing.assert_close(
+            found[name], value, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_saved_lora_brings_its_workflow_back(trained, form):
+    """Every format carries the graph, so that the file can be dropped on the canvas."""
+    (file,) = trained("lora_sd15").glob(f"loras/{form}_*.safetensors")
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+    assert json.loads(metadata["prompt"])["9"]["class_type"] == "Rollout"
+    assert metadata["modelspec.architecture"] == "stable-diffusion-v1/lora"
+
+
+def test_dreambooth_trains_on_both_folders(trained):
+    """Every other batch comes from the images of the class, which are encoded too."""
+    out = trained("dreambooth_rollout")
+    assert len(list(out.glob("encoded/latents/**/*.safetensors"))) == 6
+
+
+def test_the_next_run_encodes_nothing_again(trained, tiny_pipeline, photos, tmp_path, capsys):
+    """Encode once: the cache of the output folder serves the next run, whatever its other settings."""
+    cache = trained("lora_sd15") / "encoded"
+    before = {path: path.stat().st_mtime_ns for path in cache.rglob("*.safetensors")}
+    prompt = prepared("lora_sd15", tiny_pipeline("sd"), photos)
+    for node in prompt.values():
+        if node["class_type"] == "RolloutEncodeDataset":
+            node["inputs"]["cache_folder"] = str(cache)
+        if node["class_type"] == "RolloutAddLora":
+            node["inputs"]["rank"] = 4
+    assert run(prompt, tmp_path) == 0
+    assert {path: path.stat().st_mtime_ns for path in cache.rglob("*.safetensors")} == before
+    assert "0 to encode" in capsys.readouterr().out
+
+
+def test_the_same_seed_trains_the_same_lora(trained, tiny_pipeline, photos, tmp_path):
+    """A run can be repeated from its workflow, bit for bit."""
+    assert run(prepared("lora_sd3", tiny_pipeline("sd3"), photos), tmp_path) == 0
+    (first,), (second,) = (out.glob("rollout/*/model/*.safetensors") for out in (trained("lora_sd3"), tmp_path / "out"))
+    first, second = load_file(first), load_file(second)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)

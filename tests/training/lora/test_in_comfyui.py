@@ -1,0 +1,144 @@
+"""What we write is what ComfyUI's own code understands.
+
+COMFYUI_PATH=/path/to/ComfyUI COMFYUI_PYTHON=/its/python python -m pytest tests/training/lora/test_in_comfyui.py
+"""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from comfyui_rollout.training.lora.formats import to_file
+from safetensors.torch import save_file
+
+pytestmark = pytest.mark.skipif("COMFYUI_PATH" not in os.environ, reason="set COMFYUI_PATH, and COMFYUI_PYTHON")
+
+SCRIPT = Path(__file__).parents[2] / "support" / "patch_in_comfyui.py"
+
+
+def unet(**options):
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=8,
+        layers_per_block=1,
+        block_out_channels=(8, 16),
+        cross_attention_dim=16,
+        attention_head_dim=2,
+        norm_num_groups=4,
+        **options,
+    )
+
+
+def sd():
+    down, up = ("CrossAttnDownBlock2D", "DownBlock2D"), ("UpBlock2D", "CrossAttnUpBlock2D")
+    return unet(down_block_types=down, up_block_types=up)
+
+
+def sdxl():
+    return unet(
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 2),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=64,
+    )
+
+
+def sd3():
+    from diffusers import SD3Transformer2DModel
+
+    return SD3Transformer2DModel(
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        num_layers=2,  # ComfyUI knows the width from the depth: 64 times as much
+        num_attention_heads=2,
+        attention_head_dim=64,
+        caption_projection_dim=128,
+        joint_attention_dim=16,
+        pooled_projection_dim=16,
+        pos_embed_max_size=8,
+        dual_attention_layers=(0,),
+        qk_norm="rms_norm",
+    )
+
+
+def flux():
+    from diffusers import FluxTransformer2DModel
+
+    return FluxTransformer2DModel(
+        in_channels=16,
+        num_layers=2,
+        num_single_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=16,
+        pooled_projection_dim=16,
+        guidance_embeds=True,
+        axes_dims_rope=(2, 2, 4),
+    )
+
+
+UNET = {"num_res_blocks": [1, 1], "channel_mult": [1, 2]}
+NETWORKS = {
+    "sd": (sd, "BaseModel", {**UNET, "transformer_depth": [1, 0], "transformer_depth_output": [1, 1, 0, 0],
+                             "transformer_depth_middle": 1}),
+    "sdxl": (sdxl, "SDXL", {**UNET, "transformer_depth": [0, 2], "transformer_depth_output": [0, 0, 2, 2],
+                            "transformer_depth_middle": 2}),
+    "sd3": (sd3, "SD3", {"depth": 2}),
+    "flux": (flux, "Flux", {"depth": 2, "depth_single_blocks": 2, "hidden_size": 16}),
+}  # fmt: skip
+
+
+FORMATS, KINDS = ("comfyui", "kohya"), ("lora", "lokr", "loha")
+
+
+def write(folder, family, format, kind, adapted, change):
+    """A job for ComfyUI: a network, an adapter on all its layers, and the weights that they make together."""
+    make, model, config = NETWORKS[family]
+    torch.manual_seed(0)
+    network = make()
+    plain = network.state_dict()
+    made = adapted(copy.deepcopy(network), family, kind=kind)
+    expected = dict(plain)
+    for layer, delta in change(made.network).items():
+        expected[f"{layer}.weight"] = plain[f"{layer}.weight"] + delta
+    tensors = to_file(made.adapter, format, made.names, made.part)
+    folder.mkdir()
+    job = {"class": model, "unet_config": config}
+    for name, content in (("weights", plain), ("lora", tensors), ("expected", expected)):
+        job[name] = str(folder / f"{name}.safetensors")
+        save_file({key: value.detach().contiguous() for key, value in content.items()}, job[name])
+    return job
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory, adapted, change):
+    """What ComfyUI makes of each file, by (family, format, kind)."""
+    folder, cases = tmp_path_factory.mktemp("jobs"), list(product(NETWORKS, FORMATS, KINDS))
+    jobs = [write(folder / "_".join(case), *case, adapted, change) for case in cases]
+    (folder / "jobs.json").write_text(json.dumps(jobs))
+    command = [os.environ.get("COMFYUI_PYTHON", sys.executable), str(SCRIPT), str(folder / "jobs.json")]
+    environment = {**os.environ, "PYTHONPATH": os.environ["COMFYUI_PATH"]}
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr[-3000:]
+    return dict(zip(cases, json.loads(process.stdout.splitlines()[-1]), strict=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("family", NETWORKS)
+def test_comfyui_computes_the_very_weights_that_were_trained(family, format, kind, answers):
+    """On every layer of the network: no key is unknown, and W + alpha / rank * B A comes out."""
+    answer = answers[family, format, kind]
+    assert answer["unknown"] == []
+    assert answer["patched"] > 0
+    assert answer["off"] < 1e-5, answer["worst"]

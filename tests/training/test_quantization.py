@@ -1,0 +1,112 @@
+"""Frozen weights in 8 bit with an adapter on top; a library that is absent is one clear line."""
+
+import pytest
+import torch
+from comfyui_rollout.diffusion.losses import per_item, target
+from comfyui_rollout.diffusion.rollout import noisy_batch
+from comfyui_rollout.diffusion.solvers import ask
+from comfyui_rollout.training import quantization
+from comfyui_rollout.training.adapters import AdapterSettings, add_adapter
+from comfyui_rollout.training.pretrained import Source, inspect, load_network, load_parts
+from comfyui_rollout.training.quantization import check_installed
+from safetensors.torch import load_file, save_file
+
+FAMILIES = ["sd", "sd3", "flux"]
+
+
+@pytest.fixture
+def load(tiny_pipeline):
+    """``load(family, **options) -> (model, batch)``"""
+
+    def make(family, path=None, **options):
+        source = Source(path or str(tiny_pipeline(family)), **{"storage": "fp32", "quantization": "int8", **options})
+        info = inspect(source)
+        told = info.kind.encode_captions(load_parts(source, info, info.kind.text_parts), ["a", "b"])
+        generator = torch.Generator().manual_seed(0)
+        latents, noise = (torch.randn(2, info.channels, 8, 8, generator=generator) for _ in range(2))
+        levels = torch.tensor([300.0, 800.0], dtype=torch.float64)
+        return load_network(source, info, "cpu"), noisy_batch(latents, noise, levels, info.schedule, told)
+
+    return make
+
+
+def quantised(model):
+    return {name: weight for name, weight in model.network.named_parameters() if type(weight.data) is not torch.Tensor}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("storage", ["fp32", "bf16"])
+def test_eight_bit_weights_answer_nearly_the_same(load, family, storage):
+    """All large layers are squeezed, and the network still says what it said."""
+    model, batch = load(family, storage=storage)
+    exact, _ = load(family, quantization="none", storage=storage)
+    assert len(quantised(model)) > 10
+    assert not quantised(exact)
+    with torch.no_grad():
+        outputs = [ask(each, batch.x, batch.timestep, batch.conditioning) for each in (model, exact)]
+    assert 0 < (outputs[0] - outputs[1]).abs().mean() < 0.05 * outputs[1].abs().mean()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("storage", ["fp32", "bf16"])
+def test_only_the_adapter_is_trained(load, family, storage):
+    """One step lowers the loss of its own batch, and the squeezed weights keep every bit."""
+    model, batch = load(family, storage=storage)
+    add_adapter(model, AdapterSettings("new", rank=4, targets=model.lora_targets["attention"]), 0)
+    model.prepare_training()
+    assert all("new" in name.split(".") and weight.dtype == torch.float32 for name, weight in model.trained.items())
+    frozen = {
+        name: weight.detach().clone() for name, weight in model.network.named_parameters() if name not in model.trained
+    }
+    optimizer = torch.optim.AdamW(model.trained.values(), lr=1e-3)
+    losses = []
+    for _ in range(4):
+        losses.append(per_item((ask(model, batch.x, batch.timestep, batch.conditioning) - target(batch)) ** 2).mean())
+        losses[-1].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert losses[-1] < losses[0]
+    for name, weight in model.network.named_parameters():
+        if name in frozen:
+            assert torch.equal(plain(weight), plain(frozen[name])), name
+            assert weight.grad is None
+
+
+def plain(weight):
+    """The values of a weight, squeezed or not."""
+    return weight.dequantize() if hasattr(weight, "qdata") else weight
+
+
+def test_a_single_file_is_squeezed_too(load, tiny_pipeline, tmp_path):
+    """Not silently left as it is: the answer is that of the squeezed folder."""
+    path = tmp_path / "network.safetensors"
+    save_file(load_file(tiny_pipeline("sd3") / "transformer" / "diffusion_pytorch_model.safetensors"), path)
+    model, batch = load("sd3", str(path), base=str(tiny_pipeline("sd3")))
+    folder, _ = load("sd3")
+    assert quantised(model).keys() == quantised(folder).keys()
+    with torch.no_grad():
+        outputs = [ask(each, batch.x, batch.timestep, batch.conditioning) for each in (model, folder)]
+    assert torch.equal(*outputs)
+
+
+def test_squeezed_weights_cannot_be_trained_themselves(load):
+    """Full fine-tuning of a squeezed network is refused, with the remedy."""
+    model, _ = load("sd3")
+    with pytest.raises(ValueError, match="quantised weights cannot be trained themselves: put an Add LoRA node"):
+        model.prepare_training()
+
+
+@pytest.mark.parametrize(("kind", "library"), [("int8", "torchao"), ("fp8", "torchao"), ("nf4", "bitsandbytes")])
+def test_an_absent_library_is_named(monkeypatch, tiny_pipeline, kind, library):
+    """Before anything is loaded, with what to do."""
+    monkeypatch.setattr(quantization, "find_spec", lambda name: None)
+    line = f"quantize: {kind} needs {library}, which is not installed: pip install {library}, or choose none"
+    with pytest.raises(ValueError, match=line):
+        check_installed(kind)
+    with pytest.raises(ValueError, match=line):
+        inspect(Source(str(tiny_pipeline("sd")), quantization=kind))
+
+
+def test_nothing_is_needed_for_nothing(monkeypatch):
+    monkeypatch.setattr(quantization, "find_spec", lambda name: None)
+    check_installed("none")

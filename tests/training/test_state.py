@@ -1,0 +1,203 @@
+"""The saved state of a training, from plain Python."""
+
+import json
+
+import pytest
+import torch
+from comfyui_rollout.training.adapters import AdapterSettings, add_adapter
+from comfyui_rollout.training.loop import prepare
+from comfyui_rollout.training.optimizers import OptimizerSettings
+from comfyui_rollout.training.pretrained import Source, inspect, load_network
+from comfyui_rollout.training.seeds import global_seed
+from comfyui_rollout.training.state import find_state, save_state, tensors_of
+from comfyui_rollout.training.stream import Run, Stream
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+NAMES = ["adamw", "adafactor", "sgd", "muon"]
+
+
+def network():
+    with global_seed(1):
+        return nn.Sequential(nn.Linear(4, 6), nn.Dropout(0.5), nn.Linear(6, 3))
+
+
+@pytest.fixture
+def trainer(regression):
+    """``trainer(network, state=..., **options)``: ready for 12 steps; a new one each time, as another program's."""
+
+    def make(own=None, settings=None, state=None, seed=0, **options):
+        loss, model, _ = regression(own or network())
+        settings = settings or OptimizerSettings(learning_rate=0.01)
+        return prepare(loss, model, settings, steps=12, run=Run(loss, model, seed=seed), state=state, **options)
+
+    return make
+
+
+def go(trainer, steps):
+    """The losses of the next steps."""
+    updates = trainer.updates()
+    return [float(next(updates).metrics["loss"]) for _ in range(steps)]
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_restored_trainer_goes_on_to_the_bit(trainer, name, tmp_path):
+    """Whatever the optimizer remembers, with dropout, averages, accumulation and a rate that changes at every step."""
+    settings = OptimizerSettings(name, learning_rate=0.01, lr_schedule="cosine", warmup_steps=4)
+    options = {"settings": settings, "seed": 5, "ema_decay": 0.9, "accumulation": 2}
+    whole, first = trainer(**options), trainer(**options)
+    losses = go(whole, 12)
+    assert go(first, 5) == losses[:5]
+    save_state(tmp_path, first)
+    second = trainer(**options, state=find_state(tmp_path))
+    assert (second.done, go(second, 7)) == (5, losses[5:])
+    assert same(tensors_of(second), tensors_of(whole))
+    assert second.run.averaged_weights.optimization_step == whole.run.averaged_weights.optimization_step == 12
+
+
+def test_saving_changes_nothing(trainer, tmp_path):
+    """A state is a look at the training, not a part of it."""
+    quiet, looked_at = trainer(), trainer()
+    losses = go(quiet, 12)
+    for loss in losses:
+        assert go(looked_at, 1) == [loss]
+        save_state(tmp_path, looked_at)
+
+
+def test_the_loss_scale_goes_on_too(trainer, tmp_path):
+    """fp16 finds its scale over thousands of steps."""
+    first = trainer(precision="fp16")
+    go(first, 2)
+    first.scaler.update(new_scale=1024.0)
+    save_state(tmp_path, first)
+    second = trainer(precision="fp16", state=find_state(tmp_path))
+    assert second.scaler.state_dict() == first.scaler.state_dict()
+    assert second.scaler.get_scale() == 1024.0
+
+
+def test_averages_may_begin_later(trainer, tmp_path):
+    """Switched on with a resume, they begin at the weights as they are; switched off, they are left out."""
+    plain = trainer()
+    go(plain, 3)
+    save_state(tmp_path, plain)
+    averaging = trainer(state=find_state(tmp_path), ema_decay=0.9)
+    for shadow, weight in zip(averaging.run.averaged_weights.shadow_params, averaging.parameters, strict=True):
+        assert torch.equal(shadow, weight)
+    go(averaging, 2)
+    save_state(tmp_path, averaging)
+    assert find_state(tmp_path).averaged_updates == 2
+    assert trainer(state=find_state(tmp_path)).run.averaged_weights is None
+
+
+class Adapted(nn.Module):
+    """A network with a part that is trained and one that is not."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.adapter = network(), nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.adapter(self.body(x))
+
+
+def test_only_what_is_trained_is_kept(regression, tmp_path):
+    """Frozen weights come from where they came from: the state of an adapter is as small as the adapter."""
+
+    def adapted():
+        loss, model, _ = regression(Adapted())
+        live = model.function(None)
+        live.adapters = ("adapter",)
+        return loss, Stream(lambda step: live, node_id="model")
+
+    (loss, model), settings = adapted(), OptimizerSettings(learning_rate=0.01)
+    begun = prepare(loss, model, settings, steps=4, run=Run(loss, model), ema_decay=0.9)
+    go(begun, 2)
+    save_state(tmp_path, begun)
+    assert {name.split(".")[1] for name in load_file(tmp_path / "state" / "state.safetensors")} == {"adapter"}
+    loss, model = adapted()
+    resumed = prepare(loss, model, settings, steps=4, run=Run(loss, model), state=find_state(tmp_path), ema_decay=0.9)
+    assert same(tensors_of(resumed), tensors_of(begun))
+
+
+@pytest.fixture
+def lora(tiny_pipeline):
+    """``lora(state=None)``: a trainer of a new LoRA on a pretrained network in bfloat16, with dropout."""
+    source = Source(str(tiny_pipeline("sd")))
+
+    def make(state=None):
+        model = load_network(source, inspect(source), "cpu")
+        add_adapter(model, AdapterSettings("own", rank=2, targets=("to_q", "to_v"), dropout=0.5), seed=1)
+
+        def loss(step, model):
+            x = torch.randn(2, *model.latent_shape, generator=step.generator())
+            text = torch.ones(2, 3, model.network.config.cross_attention_dim)
+            return model(x, torch.tensor([500.0, 20.0]), {"text": text}).float().square().flatten(1).mean(1)
+
+        stream = Stream(lambda step: model, node_id="model")
+        loss, settings = Stream(loss, {"model": stream}, "loss"), OptimizerSettings(learning_rate=0.01)
+        return prepare(loss, stream, settings, steps=12, run=Run(loss), state=state, ema_decay=0.9, precision="bf16")
+
+    return make
+
+
+def test_an_adapter_goes_on_to_the_bit(lora, tmp_path):
+    """Its state holds the adapter alone, and the frozen network comes from its own files."""
+    whole, first = lora(), lora()
+    losses = go(whole, 6)
+    go(first, 3)
+    save_state(tmp_path, first)
+    second = lora(find_state(tmp_path))
+    assert go(second, 3) == losses[3:]
+    assert same(tensors_of(second), tensors_of(whole))
+    assert all("lora" in name for name in tensors_of(whole))
+
+
+def test_a_state_is_tensors_and_plain_facts(trainer, tmp_path):
+    """safetensors and JSON, to be opened by anything; nothing is ever unpickled."""
+    begun = trainer(seed=9)
+    go(begun, 2)
+    save_state(tmp_path, begun)
+    assert sorted(path.name for path in (tmp_path / "state").iterdir()) == ["state.json", "state.safetensors"]
+    facts = json.loads((tmp_path / "state" / "state.json").read_text())
+    assert facts == {"step": 2, "seed": 9, "optimizer": "adamw", "averaged_updates": None, "loss_scale": {}}
+    tensors = load_file(tmp_path / "state" / "state.safetensors")
+    assert {name.rpartition(".")[2] for name in tensors if name.startswith("optimizer.0.weight")} == {
+        *("exp_avg", "exp_avg_sq", "step")
+    }
+
+
+def test_a_save_that_fails_keeps_the_state_before(trainer, tmp_path, monkeypatch):
+    """A full disk in the middle of the night: the last whole state is still there."""
+    begun = trainer()
+    go(begun, 2)
+    save_state(tmp_path, begun)
+    before = load_file(tmp_path / "state" / "state.safetensors")
+
+    def half(tensors, path, metadata):
+        path.write_bytes(b"half")
+        raise OSError("disk full")
+
+    go(begun, 1)
+    monkeypatch.setattr("safetensors.torch.save_file", half)
+    with pytest.raises(OSError, match="disk full"):
+        save_state(tmp_path, begun)
+    monkeypatch.setattr("safetensors.torch.save_file", save_file)
+    assert find_state(tmp_path).step == 2
+    assert same(load_file(tmp_path / "state" / "state.safetensors"), before)
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
+
+
+def test_a_state_that_does_not_fit_changes_nothing(trainer, tmp_path):
+    """It is refused before the first weight is touched."""
+    begun = trainer()
+    go(begun, 2)
+    save_state(tmp_path, begun)
+    other = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 3))
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    with pytest.raises(ValueError, match=r"trained another model: .*e\.g\. 0\.bias, which is \(6,\) there and \(5,\)"):
+        trainer(other, state=find_state(tmp_path))
+    assert same(other.state_dict(), before)

@@ -1,0 +1,281 @@
+"""Encode once: a folder of images as latents and encoded captions on disk, so that the encoders need not be in memory.
+
+Everything is kept by the content that it was made from: the bytes of the image, how it is cut, the caption, and the
+encoder. An edit encodes again what it changed, and an interrupted encoding goes on where it was.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from . import colours, seeds
+from .buckets import Size
+from .cache import Cache, content_of, key_of
+from .captions import CaptionSettings
+from .data import Batch
+from .encoders import EncodeImages, Encoders, EncodeText
+from .images import ImageFolder, ImageItem, Place, corner_of, place_of, weight_of
+
+LATENTS, TEXT, MASKS = "latents", "text", "masks"
+"""Folders of the cache."""
+
+PIXELS_AT_ONCE = 1 << 20
+"""Images are encoded together up to this many pixels: enough for one of 1024 x 1024."""
+
+Advance = Callable[[int, int], None]
+"""``advance(done, total)`` is told how many files are made."""
+
+SECONDS_BETWEEN_LINES = 10
+
+UNITS = {"GB": 1e9, "MB": 1e6, "kB": 1e3}
+
+
+@dataclass(frozen=True)
+class View:
+    """One way in which an image is trained: cut to its bucket, and perhaps mirrored."""
+
+    item: ImageItem
+    place: Place
+    flipped: bool
+    key: str
+
+    def pixels(self, images: ImageFolder) -> Tensor:
+        """The image (3, H, W) in -1..1."""
+        pixels = images.pixels(self.item, self.place)
+        return pixels.flip(-1) if self.flipped else pixels
+
+    @property
+    def corner(self) -> tuple[int, int]:
+        """How many pixels of the resized image lie above and to the left of it."""
+        top, left = corner_of(self.item.size, self.item.bucket, self.place)
+        if self.flipped:  # what was cut off at the right lies at the left now
+            left = corner_of(self.item.size, self.item.bucket, (1 - self.place[0], self.place[1]))[1]
+        return top, left
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image of an encoded data set."""
+
+    views: tuple[View, ...]
+    """As it is, and mirrored if it may be."""
+    mask: str
+    """Key of its mask; empty where everything counts."""
+    captions: tuple[str, ...]
+    """Of which one is drawn each time."""
+    label: int
+
+
+class Encoding:
+    """What is to be encoded of a folder of images, and by what. Nothing is loaded before :meth:`run`.
+
+    Raises ValueError where images and encoders do not go together.
+    """
+
+    def __init__(self, images: ImageFolder, encoders: Encoders, captions: CaptionSettings, cache: Cache) -> None:
+        refuse_unless_encodable(images, encoders)
+        self.images, self.encoders, self.captions, self.cache = images, encoders, captions, cache
+        self.reads_text = not encoders.classes
+        with ThreadPoolExecutor() as pool:
+            contents = pool.map(content_of, [item.path for item in images.items])
+        self.entries = [self._entry(item, content) for item, content in zip(images.items, contents, strict=True)]
+        texts = ["", *(caption for entry in self.entries for caption in entry.captions)] if self.reads_text else []
+        self.text_keys = {text: key_of(encoders.text_identity, text) for text in texts}
+        views = {view.key: view for entry in self.entries for view in entry.views}
+        masks = {entry.mask: entry.views[0] for entry in self.entries if entry.mask}
+        self.missing_texts = [text for text, key in self.text_keys.items() if not cache.has(TEXT, key)]
+        self.missing_views = [view for key, view in views.items() if not cache.has(LATENTS, key)]
+        self.missing_masks = {key: view for key, view in masks.items() if not cache.has(MASKS, key)}
+        self.views = list(views.values())
+
+    def _entry(self, item: ImageItem, content: str) -> Entry:
+        # A random cut is drawn once for each image: latents cannot be cut anew each time, as pixels can.
+        place = place_of(self.images.crop, seeds.generator(0, content, "crop"))
+        made_of = (content, item.bucket, place, self.images.background)
+        views = tuple(
+            View(item, place, flipped, key_of(self.encoders.image_identity, *made_of, flipped))
+            for flipped in ((False, True) if self.images.flip else (False,))
+        )
+        mask = key_of(content_of(item.mask), item.bucket, place, self.encoders.factor) if item.mask else ""
+        return Entry(views, mask, self.captions.variants_of(item.caption), item.label)
+
+    @property
+    def missing(self) -> int:
+        """How many files are still to be made."""
+        return len(self.missing_texts) + len(self.missing_views) + len(self.missing_masks)
+
+    @property
+    def missing_bytes(self) -> int:
+        """What the latents that are still to be made will take on disk."""
+        area = self.encoders.factor**2
+        sizes = (view.item.bucket for view in self.missing_views)
+        return sum(4 * self.encoders.channels * height * width // area for height, width in sizes)
+
+    def run(self, device: str, advance: Advance) -> EncodedDataset:
+        """Encode what is missing: first the captions, then the images, so that never both encoders are in memory.
+
+        ``advance(done, total)`` is told after each file, and may raise to stop: what is done is on disk then.
+        """
+        refuse_full_disk(self.cache, self.missing_bytes)
+        progress = Progress(self.missing, advance)
+        with torch.inference_mode(False), torch.no_grad():
+            if self.missing_texts:
+                with self.encoders.text(device) as encode_text:
+                    self._encode_texts(encode_text, progress)
+            if self.missing_views:
+                with self.encoders.images(device) as encode_images:
+                    self._encode_views(encode_images, progress)
+            self._shrink_masks(progress)
+            return EncodedDataset(self)
+
+    def _encode_texts(self, encode: EncodeText, progress: Progress) -> None:
+        for text in self.missing_texts:
+            told = encode([text])  # by itself, so that no other one changes how long it is padded
+            self.cache.save(TEXT, self.text_keys[text], {name: value.cpu() for name, value in told.items()})
+            progress.add(1)
+
+    def _encode_views(self, encode: EncodeImages, progress: Progress) -> None:
+        """The likeliest latents of each view, not a sample of the VAE's posterior.
+
+        The posterior is far narrower than any noise that is trained, and this way an image's latents are always the
+        same, whatever else is in the folder.
+        """
+        for views in batches_of(self.missing_views):
+            pixels = torch.stack([view.pixels(self.images) for view in views])
+            for view, image, latents in zip(views, pixels, encode(pixels).cpu(), strict=True):
+                kept = {"latents": latents, "moments": colours.moments(latents, image)}
+                self.cache.save(LATENTS, view.key, kept)
+            progress.add(len(views))
+
+    def _shrink_masks(self, progress: Progress) -> None:
+        for key, view in self.missing_masks.items():
+            mask = F.avg_pool2d(self.images.mask(view.item, view.place), self.encoders.factor)
+            self.cache.save(MASKS, key, {"mask": (255 * mask).round().byte()})
+            progress.add(1)
+
+
+class Progress:
+    """Counts files, and says in the log now and then how long the rest will take."""
+
+    def __init__(self, total: int, advance: Advance) -> None:
+        self.done, self.total, self.advance = 0, total, advance
+        self.begun = self.said = time.monotonic()
+        advance(0, total)
+
+    def add(self, count: int) -> None:
+        self.done += count
+        now = time.monotonic()
+        if now - self.said > SECONDS_BETWEEN_LINES:
+            left = round((now - self.begun) / self.done * (self.total - self.done))
+            logging.info("encoded %d of %d, %d:%02d left", self.done, self.total, left // 60, left % 60)
+            self.said = now
+        self.advance(self.done, self.total)
+
+
+class EncodedDataset:
+    """Latents and encoded captions from the cache; each item's generator decides its flip, caption and dropout."""
+
+    def __init__(self, encoding: Encoding) -> None:
+        images, self.encoders, self.cache = encoding.images, encoding.encoders, encoding.cache
+        self.entries, self.text_keys = encoding.entries, encoding.text_keys
+        self.dropout, self.reads_text = encoding.captions.dropout, encoding.reads_text
+        self.has_masks, self.loss_weight = bool(images.mask_folder), images.loss_weight
+        moments = [self.cache.load_one(LATENTS, view.key, "moments") for view in encoding.views if not view.flipped]
+        info = images.info
+        self.info = replace(
+            info,
+            channels=self.encoders.channels,
+            size=info.size // self.encoders.factor if info.size else None,
+            classes=() if self.reads_text else info.classes,
+            family=self.encoders.family,
+            colours=colours.fit(torch.stack(moments).sum(0)),
+        )
+
+    def batch(self, items: list[int], generators: Sequence[Generator]) -> Batch:
+        parts = [
+            self._draw(self.entries[item % len(self.entries)], generators[place]) for place, item in enumerate(items)
+        ]
+        return Batch(
+            torch.stack([part.latents for part in parts]),
+            {name: torch.cat([part.conditioning[name] for part in parts]) for name in parts[0].conditioning},
+            tuple(caption for part in parts for caption in part.captions),
+            torch.stack([part.mask for part in parts if part.mask is not None]) if self.has_masks else None,
+            weight_of(self.loss_weight, len(items)),
+        )
+
+    def _draw(self, entry: Entry, generator: Generator) -> Batch:
+        """One item, its latents and mask without a batch dimension."""
+        mirror, order, drop = torch.rand(3, generator=generator).tolist()
+        view = entry.views[int(mirror * len(entry.views))]
+        dropped = drop < self.dropout
+        caption = "" if dropped else entry.captions[int(order * len(entry.captions))]
+        if self.reads_text:
+            told = self.cache.load(TEXT, self.text_keys[caption])
+        else:
+            told = {"label": torch.tensor([self.encoders.classes if dropped else entry.label])}
+        told |= self.encoders.describe_size(view.item.size, view.corner, view.item.bucket)
+        latents = self.cache.load_one(LATENTS, view.key, "latents")
+        return Batch(latents, told, (caption,), self._mask(entry, view, latents.shape[-2:]) if self.has_masks else None)
+
+    def _mask(self, entry: Entry, view: View, size: torch.Size) -> Tensor:
+        if not entry.mask:
+            return torch.ones(1, *size)
+        mask = self.cache.load_one(MASKS, entry.mask, "mask").float() / 255
+        return mask.flip(-1) if view.flipped else mask
+
+
+def refuse_unless_encodable(images: ImageFolder, encoders: Encoders) -> None:
+    """Raises ValueError where these encoders cannot read these images."""
+    if images.color != "RGB":
+        raise ValueError("color: the model's VAE reads RGB; choose that in Image Folder Dataset")
+    wrong = sorted({item.bucket for item in images.items if any(side % encoders.multiple for side in item.bucket)})
+    if wrong:
+        height, width = wrong[0]
+        raise ValueError(
+            f"size: the model takes images whose sides are multiples of {encoders.multiple}, not {height} x {width}: "
+            "change size in Image Folder Dataset"
+        )
+    if encoders.classes and not images.info.classes:
+        raise ValueError(
+            f"the model knows {encoders.classes} classes and reads no captions: sort the images into sub-folders, one "
+            "a class"
+        )
+    if encoders.classes and images.info.size is None:
+        raise ValueError("buckets: a model that knows classes takes squares of one size; turn them off in Image Folder")
+
+
+def refuse_full_disk(cache: Cache, needed: int) -> None:
+    """Raises ValueError where the latents would not fit."""
+    folder = next(parent for parent in (cache.folder, *cache.folder.absolute().parents) if parent.is_dir())
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise ValueError(
+            f"cache_folder: the latents take {in_words(needed)}, and {str(folder)!r} has {in_words(free)} left"
+        )
+
+
+def in_words(size: int) -> str:
+    """A number of bytes as people say it."""
+    name, unit = next((name, unit) for name, unit in UNITS.items() if size >= unit or name == "kB")
+    return f"{size / unit:.1f} {name}"
+
+
+def batches_of(views: list[View]) -> Iterator[list[View]]:
+    """Views of one size together, as many as may be encoded at once."""
+    of_size: dict[Size, list[View]] = defaultdict(list)
+    for view in views:
+        of_size[view.item.bucket].append(view)
+    for (height, width), same in of_size.items():
+        most = max(1, PIXELS_AT_ONCE // (height * width))
+        for start in range(0, len(same), most):
+            yield same[start : start + most]

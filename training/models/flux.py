@@ -1,0 +1,81 @@
+"""FLUX.1 dev and schnell: a transformer on packed 2x2 latents that reads T5, and CLIP's pooled output."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ...diffusion.solvers import Conditioning
+from .pretrained import PretrainedModel
+from .sd3 import JOINT_ATTENTION, JOINT_MLP
+
+if TYPE_CHECKING:
+    from diffusers.models.modeling_utils import ModelMixin
+
+# Not the network's last layer, which is called proj_out too.
+SINGLE_BLOCKS = ("proj_mlp", *(f"single_transformer_blocks.{block}.proj_out" for block in range(38)))
+
+
+class Flux(PretrainedModel):
+    title = "FLUX.1"
+    pipeline_class = "FluxPipeline"
+    network_class = "FluxTransformer2DModel"
+    text_parts = ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2")
+    single_file_types = ("flux-dev", "flux-schnell")
+    negative_prompts = False
+    lora_targets = {  # noqa: RUF012
+        "attention": JOINT_ATTENTION,
+        "attention+mlp": (*JOINT_ATTENTION, *JOINT_MLP),
+        "all": (*JOINT_ATTENTION, *JOINT_MLP, *SINGLE_BLOCKS),
+    }
+
+    def __init__(self, network: ModelMixin, guidance: float = 1.0) -> None:
+        super().__init__(network, guidance)
+        self._places: dict[tuple[int, int], Tensor] = {}
+
+    @classmethod
+    def latent_channels(cls, network: Any) -> int:
+        return int(network["in_channels"]) // 4
+
+    def predict(self, x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+        from diffusers import FluxPipeline
+
+        batch, channels, height, width = x.shape
+        text = conditioning["text"]
+        guided = self.network.config.guidance_embeds
+        output = self.network(
+            FluxPipeline._pack_latents(x, batch, channels, height, width),
+            timestep=timestep / 1000,
+            guidance=x.new_full((batch,), self.guidance) if guided else None,
+            pooled_projections=conditioning["pooled"],
+            encoder_hidden_states=text,
+            txt_ids=text.new_zeros(text.shape[1], 3),
+            img_ids=self.places(height, width, x),
+        ).sample
+        return FluxPipeline._unpack_latents(output, height, width, vae_scale_factor=1)
+
+    def places(self, height: int, width: int, x: Tensor) -> Tensor:
+        """Where each packed token lies, (H / 2 * W / 2, 3): kept, since making it anew would wait for the device."""
+        from diffusers import FluxPipeline
+
+        if (height, width) not in self._places:
+            with torch.inference_mode(False):  # to be remembered in training, whoever asks first
+                self._places[height, width] = FluxPipeline._prepare_latent_image_ids(
+                    len(x), height // 2, width // 2, x.device, x.dtype
+                )
+        return self._places[height, width].to(x)
+
+    @classmethod
+    def encode_text(cls, pipeline: Any, captions: list[str], negative: bool) -> Conditioning:
+        # schnell was made with shorter texts, and is told apart by what it is not told
+        longest = 512 if pipeline.transformer.config.guidance_embeds else 256
+        text, pooled, _ = pipeline.encode_prompt(
+            captions, captions, device=pipeline.text_encoder.device, max_sequence_length=longest
+        )
+        return {"text": text, "pooled": pooled}
+
+    @classmethod
+    def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:
+        return {"prompt_embeds": positive["text"], "pooled_prompt_embeds": positive["pooled"]}

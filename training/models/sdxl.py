@@ -1,0 +1,49 @@
+"""Stable Diffusion XL: a larger U-Net that reads two CLIPs, and is told the image's sizes and its crop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...diffusion.solvers import Conditioning
+from .pretrained import PretrainedModel
+from .sd import UNET_TARGETS
+
+
+class StableDiffusionXL(PretrainedModel):
+    title = "Stable Diffusion XL"
+    pipeline_class = "StableDiffusionXLPipeline"
+    network_class = "UNet2DConditionModel"
+    network_part = "unet"
+    text_parts = ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2")
+    single_file_types = ("xl_base",)
+    patch = 8
+    lora_targets = UNET_TARGETS
+
+    def predict(self, x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+        added = {"text_embeds": conditioning["pooled"], "time_ids": conditioning["time_ids"]}
+        text = conditioning["text"]
+        return self.network(x, timestep, encoder_hidden_states=text, added_cond_kwargs=added).sample
+
+    @classmethod
+    def encode_text(cls, pipeline: Any, captions: list[str], negative: bool) -> Conditioning:
+        text, _, pooled, _ = pipeline.encode_prompt(
+            captions, device=pipeline.text_encoder.device, do_classifier_free_guidance=False
+        )
+        return {"text": text, "pooled": pooled}
+
+    @classmethod
+    def describe_size(cls, original: tuple[int, int], corner: tuple[int, int], size: tuple[int, int]) -> Conditioning:
+        return {"time_ids": torch.tensor([[*original, *corner, *size]])}
+
+    @classmethod
+    def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:
+        arguments = {"prompt_embeds": positive["text"], "pooled_prompt_embeds": positive["pooled"]}
+        if negative:
+            arguments |= {
+                "negative_prompt_embeds": negative["text"],
+                "negative_pooled_prompt_embeds": negative["pooled"],
+            }
+        return arguments

@@ -1,0 +1,146 @@
+"""The state of a training, from which it goes on as if it had never stopped.
+
+Random numbers depend on (seed, node, step), batches on their position, and the learning rate on the step. So the state
+is what the updates themselves have made: weights, what the optimizer remembers, averaged weights, the loss scale.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from .checkpoint import check_weights, read_object, read_weights, save_weights, whole_or_nothing, write_text
+from .loop import Trainer
+
+STATE = "state"
+TENSORS = "state.safetensors"
+FACTS = "state.json"
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """What is known of a saved state before its tensors are read."""
+
+    step: int
+    """Updates that were done."""
+    seed: int
+    """Of the run; all random numbers go on from it."""
+    optimizer: str
+    averaged_updates: int | None = None
+    """Updates of the averaged (EMA) weights; None where there were none."""
+    loss_scale: Mapping[str, Any] = field(default_factory=dict)
+    """GradScaler's state; empty without fp16."""
+    folder: Path = Path()
+    """The run's folder."""
+
+    def check(self, steps: int, optimizer: str) -> None:
+        """Raises ValueError, before anything is loaded, where a training of so many steps cannot go on from here."""
+        name = self.folder.name
+        if steps <= self.step:
+            raise ValueError(f"resume: {name!r} has done {self.step} steps: set steps to more, to train it further")
+        if optimizer != self.optimizer:
+            raise ValueError(
+                f"resume: {name!r} was trained with {self.optimizer}, and now the optimizer is {optimizer}: "
+                f"choose {self.optimizer} again, or clear resume to begin anew"
+            )
+
+    def restore(self, trainer: Trainer) -> None:
+        """Put the state into a new trainer. Raises ValueError, before anything is changed, if it does not fit."""
+        tensors = read_weights(self.folder / STATE / TENSORS)
+        weights, averages, memory = (below(tensors, kind) for kind in ("weights", "averaged", "optimizer"))
+        check_fit(weights, trainer.weights, self.folder.name)
+        with torch.no_grad():
+            for name, weight in trainer.weights.items():
+                weight.copy_(weights[name])
+        for optimizer in trainer.optimizers:
+            remember(optimizer, memory, trainer.weights)
+        if average := trainer.run.averaged_weights:
+            average.optimization_step = self.averaged_updates or 0
+            for name, shadow in zip(trainer.weights, average.shadow_params, strict=True):
+                shadow.copy_(averages.get(name, weights[name]))
+        if self.loss_scale and trainer.scaler.is_enabled():
+            trainer.scaler.load_state_dict(dict(self.loss_scale))
+
+
+def save_state(folder: Path, trainer: Trainer) -> None:
+    """Keep the trainer's state in a run's folder, in the place of an older one."""
+    average = trainer.run.averaged_weights
+    facts = SavedState(
+        step=trainer.done,
+        seed=trainer.run.seed,
+        optimizer=trainer.settings.name,
+        averaged_updates=average.optimization_step if average else None,
+        loss_scale=trainer.scaler.state_dict(),
+    )
+    with whole_or_nothing(folder / STATE) as unfinished:
+        unfinished.mkdir()
+        save_weights(unfinished / TENSORS, tensors_of(trainer), {})
+        write_text(unfinished / FACTS, json.dumps({k: v for k, v in asdict(facts).items() if k != "folder"}, indent=2))
+
+
+def find_state(folder: Path) -> SavedState:
+    """The state in a run's folder. Raises ValueError, before its tensors are read, if there is none to use."""
+    if not folder.is_dir():
+        raise ValueError(f"resume: there is no run {folder.name!r}: {str(folder)!r} is no folder")
+    path, tensors = folder / STATE / FACTS, folder / STATE / TENSORS
+    if not (path.is_file() and tensors.is_file()):
+        raise ValueError(
+            f"resume: {folder.name!r} has no state to go on from; it is kept at each checkpoint (checkpoint_every), at "
+            "a stop and at the end: clear resume to begin anew"
+        )
+    facts = read_object(path)
+    check_weights(tensors)
+    try:
+        return SavedState(folder=folder, **facts)
+    except TypeError as error:
+        raise ValueError(f"resume: {path} describes no state that we know ({error}): clear resume") from error
+
+
+def tensors_of(trainer: Trainer) -> dict[str, Tensor]:
+    """All tensors of the state: ``weights.<parameter>``, ``averaged.<parameter>``, ``optimizer.<parameter>.<what>``."""
+    tensors: dict[str, Tensor] = {f"weights.{name}": weight for name, weight in trainer.weights.items()}
+    if average := trainer.run.averaged_weights:
+        shadows = zip(trainer.weights, average.shadow_params, strict=True)
+        tensors |= {f"averaged.{name}": shadow for name, shadow in shadows}
+    names: dict[Tensor, str] = {weight: name for name, weight in trainer.weights.items()}
+    for optimizer in trainer.optimizers:
+        for weight, remembered in optimizer.state.items():
+            tensors |= {f"optimizer.{names[weight]}.{what}": value for what, value in remembered.items()}
+    return tensors
+
+
+def below(tensors: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
+    return {name[len(kind) + 1 :]: value for name, value in tensors.items() if name.startswith(f"{kind}.")}
+
+
+def remember(optimizer: Optimizer, memory: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    """Give an optimizer what it knew of its parameters; rates and decays stay as the workflow sets them."""
+    known: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for name, value in memory.items():
+        parameter, _, what = name.rpartition(".")
+        known[parameter][what] = value
+    names = {weight: name for name, weight in weights.items()}
+    own = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+    state = {place: known[name] for place, name in enumerate(own) if name in known}
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def check_fit(saved: Mapping[str, Tensor], weights: Mapping[str, Tensor], run: str) -> None:
+    """Raises ValueError where names or shapes of the trained weights differ."""
+    there = {name: tuple(value.shape) for name, value in saved.items()}
+    here = {name: tuple(value.shape) for name, value in weights.items()}
+    if wrong := sorted(name for name in there | here if there.get(name) != here.get(name)):
+        name = wrong[0]
+        raise ValueError(
+            f"resume: {run!r} trained another model: {len(wrong)} weights differ, e.g. {name}, which is "
+            f"{there.get(name, 'missing')} there and {here.get(name, 'missing')} here; set the model as it was, or "
+            "clear resume to begin anew"
+        )
