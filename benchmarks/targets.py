@@ -72,7 +72,6 @@ ARMS = {
     "clean": Arm(PLAIN, "clean"),
     "reflexflow": Arm(PLAIN, "original", "enable"),
     "trajectory": trajectory(0.25, 200.0, start=0.85, reference_steps=1, reference_weights="ema"),
-    "trajectory_tenth": trajectory(0.25, 200.0, start=0.9, reference_steps=1, reference_weights="ema"),
     "teacher_forcing_fewer": Arm(like="trajectory"),
     "trajectory_100": trajectory(0.25, 100.0),
     "trajectory_eighth": trajectory(0.125, 100.0),

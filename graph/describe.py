@@ -1,6 +1,6 @@
 """Validation errors as plain lines for a terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .validate import Validation
@@ -25,9 +25,24 @@ def describe(validation: Validation, prompt: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{_name(node_id, prompt)}: {_sentence(error)}"
         for node_id, entry in validation.node_errors.items()
-        for error in entry["errors"]
+        for error in once_each(entry["errors"])
     ]
     return lines if lines or validation.error is None else [_top_level(validation.error, prompt)]
+
+
+def once_each(errors: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The errors of a node; what one VALIDATE_INPUTS said of all inputs that it looks at is told once.
+
+    It is told of the input that the message begins with, if it names one, and otherwise of the first.
+    """
+    kept: dict[Any, Mapping[str, Any]] = {}
+    for number, error in enumerate(errors):
+        name, _, said = str(error["details"]).partition(" - ")
+        shared = error["type"] == "custom_validation_failed" and said
+        key = (said,) if shared else number
+        if key not in kept or (shared and said.startswith(f"{name}:")):
+            kept[key] = error
+    return list(kept.values())
 
 
 def _name(node_id: str, prompt: Mapping[str, Any]) -> str:
@@ -53,11 +68,17 @@ def _sentence(error: Mapping[str, Any]) -> str:
         "bad_linked_input": f"input {name!r} is a list that is no link",
         "return_type_mismatch": f"input {name!r} takes {_type(extra)}, but is linked to {extra.get('received_type')}",
         "dependency_cycle": f"it depends on itself: {details}",
-        "custom_validation_failed": f"input {details}",
+        "custom_validation_failed": f"input {_without_repetition(details)}",
         "exception_during_validation": details,
         "exception_during_inner_validation": details,
     }
     return f"{texts.get(kind, details or error['message'])}; {REMEDIES.get(kind, 'check the node')}"
+
+
+def _without_repetition(details: str) -> str:
+    """``path: name a folder`` for ``path - path: name a folder``."""
+    name, _, said = details.partition(" - ")
+    return said if said.startswith(f"{name}:") else details
 
 
 def _type(extra: Mapping[str, Any]) -> str:

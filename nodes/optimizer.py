@@ -237,12 +237,9 @@ def check_that_they_fit(loss: Stream, model: Stream) -> None:
 
 
 def check_family(data: DatasetInfo, info: ModelInfo, where: str) -> None:
-    """Raises ValueError where a data set was not encoded by the model that is trained on it."""
-    wanted = info.pretrained.info.family if info.pretrained else ""
-    if data.family == wanted:
-        return
-    if not wanted:
-        raise ValueError(f"{where} is encoded for a pretrained model ({data.family}), and this model is a new one")
+    """Raises ValueError where a data set was not encoded by the pretrained model that is trained on it."""
+    if info.pretrained is None or data.family == info.pretrained.info.family:
+        return  # a new model learns from any latents that fit it
     made = f"encoded for another model ({data.family})" if data.family else "made of pixels"
     raise ValueError(f"{where} is {made}: put an Encode Dataset node behind it, with the pipeline of Load Pretrained")
 

@@ -72,12 +72,12 @@ class SampleImages(StepNode):
         return {"ui": ui, "result": (stream,)}
 
     @staticmethod
-    def picture(latents: Tensor, labels: list[int], count: int) -> Image:
+    def picture(latents: Tensor, labels: list[int], count: int, colours: Tensor | None = None) -> Image:
         """One column a class, or as square as it can be."""
         columns = len(labels) or max(1, round(len(latents) ** 0.5))
         if labels:
             latents = latents.unflatten(0, (len(labels), count)).transpose(0, 1).flatten(0, 1)
-        return picture_of_latents(latents, columns, len(latents))
+        return picture_of_latents(latents, columns, len(latents), colours)
 
     def step(
         self,
@@ -102,7 +102,7 @@ class SampleImages(StepNode):
             generator=seeds.generator(seed, "samples"),
             observe=lambda number, x: step.run.host.check_interrupted(),
         )
-        step.show("samples", lambda: self.picture(latents, labels, count))
+        step.show("samples", lambda: self.picture(latents, labels, count, step.run.colours))
         return latents
 
 

@@ -73,12 +73,16 @@ class Cache:
         return read_weights(self._there(kind, key))
 
     def load_one(self, kind: str, key: str, name: str) -> Tensor:
-        """One of the tensors, without reading the others."""
-        from safetensors import safe_open
+        """One of the tensors, without reading the others; raises ValueError as :meth:`load` does."""
+        from safetensors import SafetensorError, safe_open
 
-        with safe_open(self._there(kind, key), framework="pt") as file:
-            tensor: Tensor = file.get_tensor(name)
-            return tensor
+        path = self._there(kind, key)
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensor: Tensor = file.get_tensor(name)
+                return tensor
+        except SafetensorError as error:
+            raise ValueError(f"{path} is damaged ({error}): run Encode Dataset again") from error
 
     def _there(self, kind: str, key: str) -> Path:
         path = self.path(kind, key)

@@ -19,8 +19,8 @@ from .checkpoint import read_object
 from .pretrained import Pretrained, Source, encoders_of, load_parts, local_folder
 from .single_file import parts_in
 
-EncodeText = Callable[[list[str]], Conditioning]
-"""What the network is told about some captions, each tensor (captions, ...)."""
+EncodeText = Callable[..., Conditioning]
+"""``encode(captions, negative=False)``: what the network is told about them, each tensor (captions, ...)."""
 
 EncodeImages = Callable[[Tensor], Tensor]
 """Latents (B, C, H / f, W / f), float32, of images (B, 3, H, W) in -1..1."""
@@ -71,16 +71,16 @@ class PretrainedEncoders:
         self.vae_source = replace(source, storage="fp32") if self.vae_config.get("force_upcast", True) else source
         # Where to find the weights is no part of it: a model that was moved or copied is the same model.
         texts = [identity(source, self.home, part) for part in self.kind.text_parts]
-        others = [identity_of_path(Path(path)) for path in source.text_encoders]
+        others = [identity_of_path(path) for path in source.text_encoders]
         self.text_identity = key_of(self.family, source.storage, texts, others)
-        vae = identity_of_path(Path(source.vae)) if source.vae else identity(source, self.home, "vae")
+        vae = identity_of_path(source.vae) if source.vae else identity(source, self.home, "vae")
         self.image_identity = key_of(self.family, self.vae_source.storage, vae)
 
     @contextmanager
     def text(self, device: str) -> Iterator[EncodeText]:
         held = [self._text_pipeline(device)]
         try:
-            yield lambda captions: self.kind.encode_captions(held[0], captions)
+            yield lambda captions, negative=False: self.kind.encode_captions(held[0], captions, negative)
         finally:
             held.clear()  # so that nobody has it any more, whoever still has the function
             free_memory()
@@ -88,7 +88,8 @@ class PretrainedEncoders:
     def _text_pipeline(self, device: str) -> Any:
         pipeline: Any = load_parts(self.pretrained.source, self.pretrained.info, self.kind.text_parts)
         for name in encoders_of(self.kind):
-            getattr(pipeline, name).to(device)
+            if (encoder := getattr(pipeline, name)) is not None:  # SD3 does without T5
+                encoder.to(device)
         return pipeline
 
     @contextmanager
@@ -124,15 +125,20 @@ def identity(source: Source, home: Path, part: str) -> str:
     if source.is_file and part in parts_in(source.path):
         return key_of(fingerprint(Path(source.path)), *settings_of(home / part))
     if Path(source.home).expanduser().is_dir():
-        return identity_of_path(home / part)
+        return identity_of_folder(home / part)
     return key_of(source.home, home.name, part)  # from the hub: its snapshot's folder is named by the commit
 
 
-def identity_of_path(path: Path) -> str:
-    """A short name for a file, or for the settings and safetensors files in a folder."""
-    if not path.is_dir():
-        return fingerprint(path) if path.is_file() else key_of(str(path))
-    return key_of(*settings_of(path), *map(fingerprint, sorted(path.glob("*.safetensors"))))
+def identity_of_path(path: str) -> str:
+    """A short name for what a file or a folder holds, or for a hub id."""
+    if Path(path).is_dir():
+        return identity_of_folder(Path(path))
+    return fingerprint(Path(path)) if Path(path).is_file() else key_of(path)
+
+
+def identity_of_folder(folder: Path) -> str:
+    """A short name for the settings and weights in a folder; that of a part which is not there is always the same."""
+    return key_of(*settings_of(folder), *map(fingerprint, sorted(folder.glob("*.safetensors"))))
 
 
 def settings_of(folder: Path) -> list[str]:

@@ -10,24 +10,20 @@ import logging
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 
 import torch
-from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from . import colours, seeds
 from .buckets import Size
 from .cache import Cache, content_of, key_of
 from .captions import CaptionSettings
-from .data import Batch
+from .encoded import LATENTS, MASKS, TEXT, EncodedDataset, Entry, View
 from .encoders import EncodeImages, Encoders, EncodeText
-from .images import ImageFolder, ImageItem, Place, corner_of, place_of, weight_of
-
-LATENTS, TEXT, MASKS = "latents", "text", "masks"
-"""Folders of the cache."""
+from .images import ImageFolder, ImageItem, place_of
+from .weight_count import in_words
 
 PIXELS_AT_ONCE = 1 << 20
 """Images are encoded together up to this many pixels: enough for one of 1024 x 1024."""
@@ -36,44 +32,6 @@ Advance = Callable[[int, int], None]
 """``advance(done, total)`` is told how many files are made."""
 
 SECONDS_BETWEEN_LINES = 10
-
-UNITS = {"GB": 1e9, "MB": 1e6, "kB": 1e3}
-
-
-@dataclass(frozen=True)
-class View:
-    """One way in which an image is trained: cut to its bucket, and perhaps mirrored."""
-
-    item: ImageItem
-    place: Place
-    flipped: bool
-    key: str
-
-    def pixels(self, images: ImageFolder) -> Tensor:
-        """The image (3, H, W) in -1..1."""
-        pixels = images.pixels(self.item, self.place)
-        return pixels.flip(-1) if self.flipped else pixels
-
-    @property
-    def corner(self) -> tuple[int, int]:
-        """How many pixels of the resized image lie above and to the left of it."""
-        top, left = corner_of(self.item.size, self.item.bucket, self.place)
-        if self.flipped:  # what was cut off at the right lies at the left now
-            left = corner_of(self.item.size, self.item.bucket, (1 - self.place[0], self.place[1]))[1]
-        return top, left
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One image of an encoded data set."""
-
-    views: tuple[View, ...]
-    """As it is, and mirrored if it may be."""
-    mask: str
-    """Key of its mask; empty where everything counts."""
-    captions: tuple[str, ...]
-    """Of which one is drawn each time."""
-    label: int
 
 
 class Encoding:
@@ -96,7 +54,8 @@ class Encoding:
         self.missing_texts = [text for text, key in self.text_keys.items() if not cache.has(TEXT, key)]
         self.missing_views = [view for key, view in views.items() if not cache.has(LATENTS, key)]
         self.missing_masks = {key: view for key, view in masks.items() if not cache.has(MASKS, key)}
-        self.views = list(views.values())
+        self.views = len(views)
+        """How many there are, those that look alike counted once."""
 
     def _entry(self, item: ImageItem, content: str) -> Entry:
         # A random cut is drawn once for each image: latents cannot be cut anew each time, as pixels can.
@@ -106,7 +65,10 @@ class Encoding:
             View(item, place, flipped, key_of(self.encoders.image_identity, *made_of, flipped))
             for flipped in ((False, True) if self.images.flip else (False,))
         )
-        mask = key_of(content_of(item.mask), item.bucket, place, self.encoders.factor) if item.mask else ""
+        mask = ""
+        if item.mask:
+            by_opacity = item.mask == item.path
+            mask = key_of(content_of(item.mask), by_opacity, item.bucket, place, self.encoders.factor)
         return Entry(views, mask, self.captions.variants_of(item.caption), item.label)
 
     @property
@@ -136,7 +98,9 @@ class Encoding:
                 with self.encoders.images(device) as encode_images:
                     self._encode_views(encode_images, progress)
             self._shrink_masks(progress)
-            return EncodedDataset(self)
+            return EncodedDataset(
+                self.images, self.encoders, self.cache, self.entries, self.text_keys, self.captions.dropout
+            )
 
     def _encode_texts(self, encode: EncodeText, progress: Progress) -> None:
         for text in self.missing_texts:
@@ -182,58 +146,6 @@ class Progress:
         self.advance(self.done, self.total)
 
 
-class EncodedDataset:
-    """Latents and encoded captions from the cache; each item's generator decides its flip, caption and dropout."""
-
-    def __init__(self, encoding: Encoding) -> None:
-        images, self.encoders, self.cache = encoding.images, encoding.encoders, encoding.cache
-        self.entries, self.text_keys = encoding.entries, encoding.text_keys
-        self.dropout, self.reads_text = encoding.captions.dropout, encoding.reads_text
-        self.has_masks, self.loss_weight = bool(images.mask_folder), images.loss_weight
-        moments = [self.cache.load_one(LATENTS, view.key, "moments") for view in encoding.views if not view.flipped]
-        info = images.info
-        self.info = replace(
-            info,
-            channels=self.encoders.channels,
-            size=info.size // self.encoders.factor if info.size else None,
-            classes=() if self.reads_text else info.classes,
-            family=self.encoders.family,
-            colours=colours.fit(torch.stack(moments).sum(0)),
-        )
-
-    def batch(self, items: list[int], generators: Sequence[Generator]) -> Batch:
-        parts = [
-            self._draw(self.entries[item % len(self.entries)], generators[place]) for place, item in enumerate(items)
-        ]
-        return Batch(
-            torch.stack([part.latents for part in parts]),
-            {name: torch.cat([part.conditioning[name] for part in parts]) for name in parts[0].conditioning},
-            tuple(caption for part in parts for caption in part.captions),
-            torch.stack([part.mask for part in parts if part.mask is not None]) if self.has_masks else None,
-            weight_of(self.loss_weight, len(items)),
-        )
-
-    def _draw(self, entry: Entry, generator: Generator) -> Batch:
-        """One item, its latents and mask without a batch dimension."""
-        mirror, order, drop = torch.rand(3, generator=generator).tolist()
-        view = entry.views[int(mirror * len(entry.views))]
-        dropped = drop < self.dropout
-        caption = "" if dropped else entry.captions[int(order * len(entry.captions))]
-        if self.reads_text:
-            told = self.cache.load(TEXT, self.text_keys[caption])
-        else:
-            told = {"label": torch.tensor([self.encoders.classes if dropped else entry.label])}
-        told |= self.encoders.describe_size(view.item.size, view.corner, view.item.bucket)
-        latents = self.cache.load_one(LATENTS, view.key, "latents")
-        return Batch(latents, told, (caption,), self._mask(entry, view, latents.shape[-2:]) if self.has_masks else None)
-
-    def _mask(self, entry: Entry, view: View, size: torch.Size) -> Tensor:
-        if not entry.mask:
-            return torch.ones(1, *size)
-        mask = self.cache.load_one(MASKS, entry.mask, "mask").float() / 255
-        return mask.flip(-1) if view.flipped else mask
-
-
 def refuse_unless_encodable(images: ImageFolder, encoders: Encoders) -> None:
     """Raises ValueError where these encoders cannot read these images."""
     if images.color != "RGB":
@@ -259,15 +171,8 @@ def refuse_full_disk(cache: Cache, needed: int) -> None:
     folder = next(parent for parent in (cache.folder, *cache.folder.absolute().parents) if parent.is_dir())
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise ValueError(
-            f"cache_folder: the latents take {in_words(needed)}, and {str(folder)!r} has {in_words(free)} left"
-        )
-
-
-def in_words(size: int) -> str:
-    """A number of bytes as people say it."""
-    name, unit = next((name, unit) for name, unit in UNITS.items() if size >= unit or name == "kB")
-    return f"{size / unit:.1f} {name}"
+        there = f"{str(folder)!r} has {in_words(free, 'B')} left"
+        raise ValueError(f"cache_folder: the latents take {in_words(needed, 'B')}, and {there}")
 
 
 def batches_of(views: list[View]) -> Iterator[list[View]]:

@@ -166,7 +166,8 @@ class ImageFolder:
         self.repeats, self.loss_weight, self.default_caption = repeats, loss_weight, default_caption.strip()
         self.buckets = bucket_sizes(size) if buckets else [(size, size)]
         self.upscale = upscale or not buckets
-        paths = [path for path in find_images(folder) if not self._is_mask(path)]
+        self.paths = paths = [path for path in find_images(folder) if not self._is_mask(path)]
+        """All image files, the damaged ones included."""
         if not paths:
             raise ValueError(f"all images in {str(folder)!r} are masks: give mask_folder a folder of its own")
         classes = classes_of(folder, paths)

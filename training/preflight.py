@@ -8,10 +8,12 @@ from math import ceil
 from pathlib import Path
 
 from .buckets import is_smaller
+from .captions import SUFFIXES as CAPTION_SUFFIXES
 from .captions import caption_file, read_caption
-from .encoding import Encoding, in_words
+from .encoding import Encoding
 from .images import ALPHA, ImageFolder, ImageItem
 from .mixture import Mixture
+from .weight_count import in_words
 
 NAMED = 3
 """At most so many files are named in one line."""
@@ -52,7 +54,7 @@ def damaged_in_words(images: ImageFolder) -> list[str]:
 
 
 def captions_in_words(images: ImageFolder) -> list[str]:
-    """Captions found, missing, empty and shared. Nothing where there are no captions but classes."""
+    """Captions found, missing, empty, without an image and shared. Nothing where there are no captions but classes."""
     texts = {item.path: caption_file(item.path) for item in images.items}
     found = {text for text in texts.values() if text}
     if not found and images.info.classes:
@@ -66,6 +68,8 @@ def captions_in_words(images: ImageFolder) -> list[str]:
         lines[0] += f" ({instead})"
     if empty := sorted(text for text in found if not read_caption(text)):
         lines.append(f"{number_of(len(empty), 'caption file')} empty: {names(empty)}")
+    if lonely := captions_without_image(images):
+        lines.append(f"{number_of(len(lonely), 'caption file')} without an image: {names(lonely)}")
     sharing: dict[Path, list[Path]] = defaultdict(list)
     for path in texts:
         sharing[path.with_suffix("")].append(path)
@@ -73,6 +77,13 @@ def captions_in_words(images: ImageFolder) -> list[str]:
         text = texts[twins[0]]
         lines.append(f"{' and '.join(path.name for path in twins)} share {text.name if text else 'their name'}")
     return lines
+
+
+def captions_without_image(images: ImageFolder) -> list[Path]:
+    """Text files that no image has the name of: one of the two is misspelt."""
+    named = {path.with_suffix("") for path in images.paths}
+    texts = (path for suffix in CAPTION_SUFFIXES for path in images.folder.rglob(f"*{suffix}"))
+    return sorted(path for path in texts if path.with_suffix("") not in named)
 
 
 def buckets_in_words(images: ImageFolder) -> list[str]:
@@ -107,9 +118,11 @@ def mixture_in_words(mixture: Mixture, weights: Sequence[float], batch_size: int
 
 def encoding_in_words(encoding: Encoding) -> list[str]:
     """What is to be encoded and what is there already."""
-    texts, views = len(encoding.text_keys), len(encoding.views)
+    texts, views = len(encoding.text_keys), encoding.views
     new_texts, new_views = len(encoding.missing_texts), len(encoding.missing_views)
-    lines = [f"latents: {views - new_views} in the cache, {new_views} to encode ({in_words(encoding.missing_bytes)})"]
+    lines = [
+        f"latents: {views - new_views} in the cache, {new_views} to encode ({in_words(encoding.missing_bytes, 'B')})"
+    ]
     if texts:
         lines.append(f"captions: {texts - new_texts} in the cache, {new_texts} to encode (the empty one included)")
     if encoding.images.crop == "random":

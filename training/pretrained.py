@@ -5,7 +5,6 @@ What a model is gets known from its small files or its header, before gigabytes 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,11 +16,12 @@ import torch
 
 from ..diffusion.schedules import DDPM, NUM_TRAIN_TIMESTEPS, Density, FlowMatching, Schedule
 from .checkpoint import read_object, read_weights
+from .hub import local_folder, variant_in
 from .models import PRETRAINED, PretrainedModel, known_families
 from .quantization import Quantization, check_installed, loading_options, squeeze
 from .quiet import quiet
 from .single_file import OTHER_PURPOSES, default_base, family_of_file, header, parts_in, refuse_scaled
-from .weight_count import count_weights, in_words, network_bytes, variant_of, weight_files
+from .weight_count import count_weights, in_words, network_bytes, weight_files
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 Storage = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 PICKLES = (".ckpt", ".bin", ".pt", ".pth")
 
 
@@ -180,41 +179,6 @@ def tokenizers_of(kind: type[PretrainedModel]) -> list[str]:
     return [name for name in kind.text_parts if name.startswith("tokenizer")]
 
 
-def local_folder(name: str, *parts: str) -> Path:
-    """A pipeline's folder on this machine; for a hub id its snapshot in the hub's cache, downloaded if need be.
-
-    With the small files only, and the weights of these ``parts``. Raises ValueError where there is neither.
-    """
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        if not (folder / "model_index.json").is_file():
-            raise ValueError(f"{name!r} is not a pipeline's folder: it has no model_index.json")
-        return folder
-    if not HUB_ID.fullmatch(name):
-        raise ValueError(f"the model {name!r} does not exist: give a folder, a .safetensors file or a hub id")
-    folder = download(name, "*.json", "*.txt", "*.model")
-    for part in parts:
-        if not variant_in(folder / part):  # whoever has it in half precision only is content with that
-            download(name, f"{part}/*.safetensors", leave_out=("*.fp16*", "*.non_ema*"))
-        if not weight_files(folder / part):
-            download(name, f"{part}/*.fp16*.safetensors")
-    return folder
-
-
-def download(hub_id: str, *patterns: str, leave_out: tuple[str, ...] = ()) -> Path:
-    """The snapshot of a hub id with the files of these patterns; offline, with those that were downloaded before."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        with quiet():
-            return Path(snapshot_download(hub_id, allow_patterns=list(patterns), ignore_patterns=list(leave_out)))
-    except Exception as error:  # the hub fails in many ways: offline, gated, misspelt
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"the model {hub_id!r} is no folder here and could not be fetched from the hub: {reason}"
-        ) from error
-
-
 def family_of_folder(folder: Path) -> str:
     """The family of a pipeline's folder, from its model_index.json."""
     name = str(read_object(folder / "model_index.json").get("_class_name"))
@@ -316,12 +280,6 @@ def load_parts(source: Source, info: PretrainedInfo, names: Collection[str], **g
         config = SimpleNamespace(**read_object(home / info.kind.network_part / "config.json"))
         setattr(pipeline, info.kind.network_part, SimpleNamespace(config=config))
     return pipeline
-
-
-def variant_in(folder: Path) -> dict[str, str]:
-    """The option for a component whose weights are there in half precision only: ``*.fp16.safetensors``."""
-    files = weight_files(folder)
-    return {"variant": variant_of(files[0])} if files and variant_of(files[0]) else {}
 
 
 def replacements(source: Source, info: PretrainedInfo, wanted: Collection[str], home: Path) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def encode_prompts(pretrained: Pretrained, prompts: Sequence[str], negative: str
         negative = None
     with PretrainedEncoders(pretrained).text(device) as encode:
         positive = tuple(on_cpu(encode([prompt])) for prompt in prompts)
-        return EncodedPrompts(positive, on_cpu(encode([negative])) if negative is not None else None)
+        return EncodedPrompts(positive, on_cpu(encode([negative], negative=True)) if negative is not None else None)
 
 
 def on_cpu(conditioning: Conditioning) -> Conditioning:

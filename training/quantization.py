@@ -40,7 +40,8 @@ def loading_options(kind: Quantization, compute: torch.dtype) -> dict[str, Any]:
 def squeeze(network: ModelMixin, kind: Quantization, device: torch.device | str) -> None:
     """Squeeze the linear layers of a network that was read, one after the other on the device: torchao's.
 
-    Not while it is read, as diffusers can: from a single file on the CPU, it would silently squeeze nothing.
+    Not while it is read, as diffusers can: from a single file on the CPU, it would silently squeeze nothing. Raises
+    ValueError where torchao cannot, with its reason.
     """
     if kind not in TORCHAO:
         return
@@ -50,9 +51,13 @@ def squeeze(network: ModelMixin, kind: Quantization, device: torch.device | str)
     from diffusers.quantizers import DiffusersAutoQuantizer
 
     config = getattr(torchao.quantization, TORCHAO[kind])()
-    torchao.quantization.quantize_(network, config, device=str(device))
+    try:
+        torchao.quantization.quantize_(network, config, device=str(device))
+    except (AssertionError, ImportError, NotImplementedError, RuntimeError) as error:  # a card or a library it lacks
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"quantize: {kind} does not work on {device} here ({reason}): choose int8") from error
     # Where diffusers would have put it: peft asks it how an adapter is merged.
-    network.hf_quantizer = DiffusersAutoQuantizer.from_config(TorchAoConfig(config))
+    network.hf_quantizer = DiffusersAutoQuantizer.from_config(TorchAoConfig(config))  # type: ignore[arg-type]
 
 
 def is_squeezed(weight: Tensor) -> bool:

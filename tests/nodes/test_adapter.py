@@ -167,6 +167,19 @@ def test_several_in_a_row_are_trained_and_saved(build, base, wire, fit, output):
     assert told == [str(output / "loras" / name) for name in names]
 
 
+@pytest.mark.parametrize("kind", ["lora", "lokr", "loha"])
+def test_all_of_it_works_inside_comfyuis_inference_mode(build, base, adapt, fit, save, kind):
+    """Train, save, train further, merge."""
+    with torch.inference_mode():
+        stream, _ = fit(adapt(base(storage="bf16"), kind=kind))
+        again = adapt(base(storage="bf16"), continue_from=save(stream).name)
+        stream, folder = fit(again)
+        schedule = again.about.pretrained.info.schedule
+        build(SaveModel, model=stream, schedule=schedule, name="merged", format="single_file", dtype="bf16")
+    moved = read_weights(next((folder / "model").glob("*.safetensors")))
+    assert all(value.isfinite().all() for value in moved.values())
+
+
 REFUSED = [
     ({"kind": "lokr", "dora": True}, "dora goes with kind lora only, not with lokr"),
     ({"kind": "loha", "rslora": True}, "rslora goes with kind lora only, not with loha"),

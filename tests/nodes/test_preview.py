@@ -1,10 +1,13 @@
 """Preview Latents and Plot Metrics."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from comfyui_rollout.nodes import PlotMetrics, PreviewLatents
+from comfyui_rollout.training.stream import Run, Step
 from PIL import Image
 
 EVERY = {"max_step_offset": 2, "probability": 1.0, "step_size": 50.0}
@@ -73,3 +76,18 @@ def test_the_default_metrics_are_those_of_every_run(build, graph, train):
     build(PlotMetrics, run=run.folder)
     assert (run.folder / "metrics.png").is_file()
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("show", ["x", "rollout"])
+def test_every_picture_has_the_data_sets_own_colours(graph, host, show):
+    """Noisy Batch, Rollout and Preview Latents show an autoencoder's latents as the pictures that they are."""
+    wired = graph(rollout=EVERY, preview={"show": show})
+    red = torch.tensor([[0.5, 0.0, 0.0], [0.5, 0.0, 0.0]])
+    object.__setattr__(wired.dataset, "about", replace(wired.dataset.about, colours=red))
+    host.wanted, seen = {"noisy", "rollout", "preview"}, {}
+    host.show = lambda node_id, kind, update, picture: seen.setdefault(kind, picture)
+    Step(Run(wired.loss, host=host), 0, watched=True).value(wired.loss)
+    assert seen.keys() == host.wanted
+    for picture in seen.values():
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+        assert (pixels[..., 0] > pixels[..., 1] + 20).any()

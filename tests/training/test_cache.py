@@ -72,3 +72,12 @@ def test_a_cache_that_is_only_asked_makes_no_folder(tmp_path):
     """Looking leaves no trace."""
     assert not Cache(tmp_path / "nowhere").has("text", "a")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_was_damaged_since_says_what_to_do(tmp_path):
+    """The line names it, in the middle of a run."""
+    cache = Cache(tmp_path)
+    cache.save("text", "a", {"text": torch.ones(100)})
+    cache.path("text", "a").write_bytes(b"no tensors")
+    with pytest.raises(ValueError, match=r"a\.safetensors is damaged .*: run Encode Dataset again"):
+        cache.load_one("text", "a", "text")

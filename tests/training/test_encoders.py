@@ -3,10 +3,11 @@
 import gc
 import shutil
 import weakref
+from dataclasses import replace
 
 import pytest
 import torch
-from comfyui_rollout.training.encoders import PretrainedEncoders, downscaling
+from comfyui_rollout.training.encoders import PretrainedEncoders, downscaling, identity
 from comfyui_rollout.training.pretrained import Pretrained, Source, inspect
 from safetensors.torch import load_file, save_file
 
@@ -95,6 +96,13 @@ def test_a_copy_of_a_model_is_the_same_model(encoders, tiny_pipeline, tmp_path):
     assert identities(encoders("sd", copy)) == identities(encoders("sd"))
 
 
+def test_a_part_that_is_not_there_is_the_same_everywhere(encoders, tiny_pipelines, tmp_path):
+    """SD3 does without its T5; a copy of such a model is the same model, too."""
+    folder = tiny_pipelines.save("sd3", tmp_path / "sd3", t5=False)
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    assert identities(encoders("sd3", copy)) == identities(encoders("sd3", folder)) != identities(encoders("sd3"))
+
+
 @pytest.mark.parametrize(("part", "text", "image"), [("text_encoder", 0, 1), ("vae", 1, 0), ("unet", 1, 1)])
 def test_other_weights_are_another_encoder(encoders, tiny_pipeline, tmp_path, part, text, image):
     """Found by their numbers, of a file of the same length; a fine-tuned network alone changes neither."""
@@ -122,6 +130,28 @@ def test_another_vae_is_another_encoder(encoders, tiny_pipeline, tmp_path):
     images = torch.zeros(1, 3, 64, 64)
     with torch.no_grad(), own.images("cpu") as one, other.images("cpu") as two:
         assert not torch.equal(one(images), two(images))
+
+
+def test_a_checkpoint_file_brings_its_own_encoders(tiny_pipeline, tmp_path):
+    """What it holds goes by the file, what it lacks by the pipeline that completes it."""
+    folder, file = tiny_pipeline("sd"), tmp_path / "merged.safetensors"
+    save_file({"first_stage_model.encoder.weight": torch.ones(3)}, file)
+    whole, merged = Source(str(folder)), Source(str(file), base=str(folder))
+    names = {part: [identity(source, folder, part) for source in (whole, merged)] for part in ("vae", "text_encoder")}
+    assert names["vae"][0] != names["vae"][1]
+    assert names["text_encoder"][0] == names["text_encoder"][1]
+
+
+def test_other_text_encoder_files_are_other_encoders(tiny_pipeline, tmp_path):
+    """Named in Load Pretrained, they stand in for the model's own."""
+    file = tmp_path / "clip.safetensors"
+    save_file({"weight": torch.ones(3)}, file)
+    whole = Source(str(tiny_pipeline("sd")), storage="fp32")
+    pretrained = Pretrained(whole, inspect(whole))
+    own = PretrainedEncoders(pretrained)
+    other = PretrainedEncoders(replace(pretrained, source=replace(whole, text_encoders=(str(file),))))
+    assert own.text_identity != other.text_identity
+    assert own.image_identity == other.image_identity
 
 
 def test_sizes_are_those_of_the_family(encoders):

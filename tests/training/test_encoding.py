@@ -11,7 +11,8 @@ import torch
 from comfyui_rollout.training.cache import Cache
 from comfyui_rollout.training.captions import CaptionSettings
 from comfyui_rollout.training.data import ItemGenerators, Loader
-from comfyui_rollout.training.encoding import LATENTS, MASKS, PIXELS_AT_ONCE, TEXT, Encoding, Progress, batches_of
+from comfyui_rollout.training.encoded import LATENTS, MASKS, TEXT
+from comfyui_rollout.training.encoding import PIXELS_AT_ONCE, Encoding, Progress, batches_of
 from comfyui_rollout.training.images import ImageFolder
 from comfyui_rollout.training.preview import to_rgb
 from PIL import Image
@@ -250,9 +251,9 @@ def test_the_folder_of_an_encoding_tells_what_it_will_do(folder, cache):
 
 def test_a_full_disk_is_noticed_before_anything_is_loaded(folder, cache, monkeypatch):
     """One line with what is needed and what is there."""
-    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1500}))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     encoders = FakeEncoders()
-    with pytest.raises(ValueError, match=r"cache_folder: the latents take 4\.1 kB, and '.*' has 1\.5 kB left"):
+    with pytest.raises(ValueError, match=r"cache_folder: the latents take 4 kB, and '.*' has 1 kB left"):
         encode(folder, cache, encoders)
     assert encoders.events == []
 

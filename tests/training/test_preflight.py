@@ -60,16 +60,18 @@ def test_a_folder_that_is_all_right(paint, tmp_path):
     ]
 
 
-def test_captions_that_are_missing_empty_or_shared(paint, tmp_path):
-    """Three things that nobody sees in a folder of hundreds."""
+def test_captions_that_are_missing_empty_misspelt_or_shared(paint, tmp_path):
+    """Four things that nobody sees in a folder of hundreds."""
     paint("a.jpg", caption="a cat")
     paint("a.png")
     paint("b.png", caption=" \n")
     for name in "cdefg":
         paint(f"{name}.png")
+    (tmp_path / "cc.txt").write_text("for c.png")
     assert words(tmp_path)[1:] == [
         "captions: 3 of 8; none for c.png, d.png, e.png, 2 more (empty)",
         "1 caption file empty: b.txt",
+        "1 caption file without an image: cc.txt",
         "a.jpg and a.png share a.txt",
     ]
 

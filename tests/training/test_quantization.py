@@ -107,6 +107,20 @@ def test_an_absent_library_is_named(monkeypatch, tiny_pipeline, kind, library):
         inspect(Source(str(tiny_pipeline("sd")), quantization=kind))
 
 
+def test_what_torchao_cannot_do_here_is_one_line(load, monkeypatch):
+    """int4 needs libraries and cards of its own; what torchao says is passed on, with a way out."""
+    import torchao.quantization
+
+    def fail(*_, **__):
+        raise ImportError("Requires\n something")
+
+    monkeypatch.setattr(torchao.quantization, "quantize_", fail)
+    with pytest.raises(
+        ValueError, match=r"quantize: int4 does not work on cpu here \(Requires something\): choose int8"
+    ):
+        load("sd3", quantization="int4")
+
+
 def test_nothing_is_needed_for_nothing(monkeypatch):
     monkeypatch.setattr(quantization, "find_spec", lambda name: None)
     check_installed("none")

@@ -16,9 +16,9 @@ from ..checkpoint import read_metadata, read_object, read_weights
 from ..host import Host
 from ..model_files import find_model
 from ..models import PretrainedModel
-from .formats import Reading, from_file
 from .layers import LayerAdapter
 from .names import Names
+from .reading import Reading, from_file
 
 
 def find_lora(host: Host, name: str) -> Path:
@@ -46,9 +46,12 @@ def read_lora(path: Path, names: Names, kind: type[PretrainedModel]) -> dict[str
     Raises ValueError where the file does not fit the network.
     """
     tensors = read_weights(path)
-    found = from_file(tensors, names, peft_settings(path, kind.network_part))
-    if found.unknown and (converted := by_diffusers(tensors, kind)):
-        found = min(found, from_file(converted, names), key=lambda reading: len(reading.unknown))
+    try:
+        found = from_file(tensors, names, peft_settings(path, kind.network_part))
+        if found.unknown and (converted := by_diffusers(tensors, kind)):
+            found = min(found, from_file(converted, names), key=lambda reading: len(reading.unknown))
+    except ValueError as error:
+        raise ValueError(f"{path.name} cannot be continued: {error}") from error
     refuse_misfits(path, found, len(tensors), kind)
     if found.text_encoders:
         logging.warning(

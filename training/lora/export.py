@@ -10,9 +10,10 @@ import torch
 
 from ..adapters import in_dtype, read_saved, settings_metadata, settings_of
 from ..checkpoint import save_checked
-from .formats import Format, by_diffusers_names, from_file, to_file
+from .formats import Format, by_diffusers_names, to_file
 from .metadata import About, Base, hashes, kohya_fields, modelspec
 from .names import Names
+from .reading import from_file
 
 
 def export_lora(

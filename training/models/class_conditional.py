@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...diffusion.solvers import Conditioning
+from .dit import keep_labels
 from .pretrained import PretrainedModel
 
 if TYPE_CHECKING:
@@ -24,12 +25,8 @@ class ClassConditionalDiT(PretrainedModel):
     lora_targets = {"attention": ATTENTION, "all": (*ATTENTION, "ff.net.0.proj", "ff.net.2")}  # noqa: RUF012
 
     def __init__(self, network: ModelMixin, guidance: float = 1.0) -> None:
-        from diffusers.models.embeddings import LabelEmbedding
-
         super().__init__(network, guidance)
-        for module in network.modules():
-            if isinstance(module, LabelEmbedding):
-                module.dropout_prob = 0.0  # diffusers drops in each layer by itself; we drop labels, as captions
+        keep_labels(network)
 
     @property
     def classes(self) -> int:

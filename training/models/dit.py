@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...diffusion.solvers import Conditioning
 from .model import NewModel
 
+if TYPE_CHECKING:
+    from diffusers.models.modeling_utils import ModelMixin
+
 HEAD_SIZE = 32
+
+
+def keep_labels(network: nn.Module) -> None:
+    """Switch off diffusers' label dropout, which each layer does by itself: we drop labels for the whole network."""
+    from diffusers.models.embeddings import LabelEmbedding
+
+    for module in network.modules():
+        if isinstance(module, LabelEmbedding):
+            module.dropout_prob = 0.0
 
 
 class DiT(NewModel):
     network_class = "DiTTransformer2DModel"
+
+    def __init__(self, network: ModelMixin) -> None:
+        super().__init__(network)
+        keep_labels(network)
 
     @classmethod
     def check(cls, *, size: int, width: int, depth: int) -> None:

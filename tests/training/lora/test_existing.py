@@ -146,3 +146,14 @@ def test_layers_of_another_width_are_counted(made, tmp_path):
         ValueError, match=rf"{len(it.adapter)} layers have another size there or are incomplete, e\.g\."
     ):
         read_lora(path, it.names, PRETRAINED["sd"])
+
+
+def test_a_lokr_of_joined_layers_is_refused(made, tmp_path):
+    """q, k and v are three layers here, and a Kronecker product of all is none of each."""
+    it = made("flux", targets=("to_q",))
+    width = it.names.layers["transformer_blocks.0.attn.to_q"][0]
+    path, layer = tmp_path / "a.safetensors", "diffusion_model.double_blocks.0.img_attn.qkv"
+    weights = {f"{layer}.lokr_w1": torch.ones(3, 1), f"{layer}.lokr_w2": torch.ones(width, width)}
+    save_weights(path, weights, {})
+    with pytest.raises(ValueError, match=r"^a\.safetensors cannot be continued: only LoRA can be taken apart"):
+        read_lora(path, it.names, PRETRAINED["flux"])

@@ -6,21 +6,25 @@ import pytest
 import torch
 from comfyui_rollout.training.adapters import settings_metadata, settings_of
 from comfyui_rollout.training.checkpoint import save_weights
-from comfyui_rollout.training.lora.formats import from_file, to_file
+from comfyui_rollout.training.lora.formats import to_file
 from comfyui_rollout.training.lora.layers import DOWN, UP, to_peft
 from comfyui_rollout.training.lora.names import names_of
+from comfyui_rollout.training.lora.reading import from_file
 from comfyui_rollout.training.models import PRETRAINED
 
 FAMILIES = ("sd", "sdxl", "sd3", "flux", "lumina2")
 
 
-@pytest.fixture
-def pipeline(tiny_pipelines, tmp_path):
-    """``pipeline(family)``: its live parts, with random weights."""
+@pytest.fixture(scope="module")
+def pipeline(tiny_pipelines, tmp_path_factory):
+    """``pipeline(family)``: its live parts, with random weights, made once. Not to be changed."""
+    made = {}
 
     def make(family):
-        torch.manual_seed(0)
-        return tiny_pipelines.MAKERS[family](tmp_path / family)
+        if family not in made:
+            torch.manual_seed(0)
+            made[family] = tiny_pipelines.MAKERS[family](tmp_path_factory.mktemp(family))
+        return made[family]
 
     return make
 
@@ -53,8 +57,9 @@ def loaded_by_diffusers(made, format, tmp_path):
     settings = settings_of(made.adapter, made.names.layers, "x").config().to_dict()
     about = settings_metadata(settings, made.part) if format == "diffusers" else {}
     save_weights(path, to_file(made.adapter, format, made.names, made.part), about)
-    made.pipeline.load_lora_weights(path.parent, adapter_name="b")
-    return getattr(made.pipeline, made.part)
+    pipeline = copy.deepcopy(made.pipeline)
+    pipeline.load_lora_weights(path.parent, adapter_name="b")
+    return getattr(pipeline, made.part)
 
 
 @pytest.mark.parametrize("preset", ["attention", "all"])
@@ -127,6 +132,18 @@ def test_what_we_write_we_read(trained, family, format, kind):
             assert back.scale == pytest.approx(part.scale)
             assert all(torch.equal(back.weights[name], part.weights[name]) for name in part.weights), layer
         assert back.weights.keys() == part.weights.keys()
+
+
+@pytest.mark.parametrize("format", ["diffusers", "comfyui", "kohya"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_dora_is_read_again(trained, family, format):
+    """Lengths of weight vectors, of matrices and convolutions, alone and joined."""
+    made = trained(family, targets=PRETRAINED[family].lora_targets["all"], dora=True)
+    settings = made.network.peft_config["a"].to_dict()
+    back = to_peft(from_file(to_file(made.adapter, format, made.names, made.part), made.names, settings).adapter)
+    wanted = to_peft(made.adapter)
+    assert back.keys() == wanted.keys()
+    assert all(torch.equal(back[key], wanted[key]) for key in wanted)
 
 
 SPELLINGS = {

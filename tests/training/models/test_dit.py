@@ -50,3 +50,11 @@ def test_numbers_that_do_not_fit_are_refused_in_plain_words(size, width, words):
     """Before diffusers fails somewhere inside."""
     with pytest.raises(ValueError, match=words):
         DiT.check(size=size, width=width, depth=1)
+
+
+def test_training_forgets_no_label():
+    """diffusers drops labels in each layer by itself, which is no label dropout: the same input gives the same output."""
+    model, x = create(depth=3), torch.randn(64, 1, 8, 8)
+    model.prepare_training()
+    told = torch.full((64,), 500.0), {"label": torch.arange(64) % 10}
+    assert torch.equal(model(x, *told), model(x, *told))

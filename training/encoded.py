@@ -1,0 +1,112 @@
+"""An encoded data set: hands out latents and encoded captions that :mod:`encoding` has put into the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Generator, Tensor
+
+from . import colours
+from .cache import Cache
+from .data import Batch
+from .encoders import Encoders
+from .images import ImageFolder, ImageItem, Place, corner_of, weight_of
+
+LATENTS, TEXT, MASKS = "latents", "text", "masks"
+"""Folders of the cache."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One way in which an image is trained: cut to its bucket, and perhaps mirrored."""
+
+    item: ImageItem
+    place: Place
+    flipped: bool
+    key: str
+
+    def pixels(self, images: ImageFolder) -> Tensor:
+        """The image (3, H, W) in -1..1."""
+        pixels = images.pixels(self.item, self.place)
+        return pixels.flip(-1) if self.flipped else pixels
+
+    @property
+    def corner(self) -> tuple[int, int]:
+        """How many pixels of the resized image lie above and to the left of it."""
+        top, left = corner_of(self.item.size, self.item.bucket, self.place)
+        if self.flipped:  # what was cut off at the right lies at the left now
+            left = corner_of(self.item.size, self.item.bucket, (1 - self.place[0], self.place[1]))[1]
+        return top, left
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image of an encoded data set."""
+
+    views: tuple[View, ...]
+    """As it is, and mirrored if it may be."""
+    mask: str
+    """Key of its mask; empty where everything counts."""
+    captions: tuple[str, ...]
+    """Of which one is drawn each time."""
+    label: int
+
+
+class EncodedDataset:
+    """Latents and encoded captions from the cache; each item's generator decides its flip, caption and dropout."""
+
+    def __init__(
+        self,
+        images: ImageFolder,
+        encoders: Encoders,
+        cache: Cache,
+        entries: list[Entry],
+        text_keys: dict[str, str],
+        dropout: float,
+    ) -> None:
+        self.encoders, self.cache, self.entries = encoders, cache, entries
+        self.text_keys, self.dropout = text_keys, dropout
+        self.has_masks, self.loss_weight = bool(images.mask_folder), images.loss_weight
+        moments = [cache.load_one(LATENTS, entry.views[0].key, "moments") for entry in entries]
+        self.info = replace(
+            images.info,
+            channels=encoders.channels,
+            size=images.info.size // encoders.factor if images.info.size else None,
+            classes=images.info.classes if encoders.classes else (),
+            family=encoders.family,
+            colours=colours.fit(torch.stack(moments).sum(0)),
+        )
+
+    def batch(self, items: list[int], generators: Sequence[Generator]) -> Batch:
+        parts = [
+            self._draw(self.entries[item % len(self.entries)], generators[place]) for place, item in enumerate(items)
+        ]
+        return Batch(
+            torch.stack([part.latents for part in parts]),
+            {name: torch.cat([part.conditioning[name] for part in parts]) for name in parts[0].conditioning},
+            tuple(caption for part in parts for caption in part.captions),
+            torch.stack([part.mask for part in parts if part.mask is not None]) if self.has_masks else None,
+            weight_of(self.loss_weight, len(items)),
+        )
+
+    def _draw(self, entry: Entry, generator: Generator) -> Batch:
+        """One item, its latents and mask without a batch dimension."""
+        mirror, order, drop = torch.rand(3, generator=generator).tolist()
+        view = entry.views[int(mirror * len(entry.views))]
+        dropped = drop < self.dropout
+        caption = "" if dropped else entry.captions[int(order * len(entry.captions))]
+        if self.encoders.classes:
+            told = {"label": torch.tensor([self.encoders.classes if dropped else entry.label])}
+        else:
+            told = self.cache.load(TEXT, self.text_keys[caption])
+        told |= self.encoders.describe_size(view.item.size, view.corner, view.item.bucket)
+        latents = self.cache.load_one(LATENTS, view.key, "latents")
+        return Batch(latents, told, (caption,), self._mask(entry, view, latents.shape[-2:]) if self.has_masks else None)
+
+    def _mask(self, entry: Entry, view: View, size: torch.Size) -> Tensor:
+        if not entry.mask:
+            return torch.ones(1, *size)
+        mask = self.cache.load_one(MASKS, entry.mask, "mask").float() / 255
+        return mask.flip(-1) if view.flipped else mask
