@@ -177,6 +177,9 @@ class ImageFolder:
             raise ValueError(f"none of the {len(paths)} images in {str(folder)!r} can be read; {self.damaged[0]}")
         if self.damaged:
             logging.warning("left out %d of %d images: %s", len(self.damaged), len(paths), "; ".join(self.damaged))
+        if mask_folder and not any(item.mask for item in self.items):
+            what = "is transparent" if mask_folder == ALPHA else f"has the name of a mask in {str(mask_folder)!r}"
+            raise ValueError(f"mask_folder: none of the images {what}; clear it to train everything")
         channels, groups = len(color), groups_of(self.items, repeats)
         height, width = self.items[0].bucket
         only_size = height if not groups and height == width else None

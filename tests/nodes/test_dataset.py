@@ -121,6 +121,7 @@ def test_the_image_folder_says_what_it_found(build, folder):
 def test_alpha_is_no_folder(wire, folder):
     """The word stands for the images' own transparency."""
     assert ImageFolderDataset.VALIDATE_INPUTS(folder=str(folder), mask_folder=" alpha ") is True
+    Image.new("RGBA", (8, 8)).save(folder / "cat" / "b.png")
     assert wire(ImageFolderDataset, folder=str(folder), mask_folder="alpha").inputs["dataset"].mask_folder == "alpha"
 
 

@@ -437,6 +437,14 @@ def test_wrong_masks_are_refused_at_once(masked, content, words):
         ImageFolder(masked / "images", size=8, mask_folder=folder)
 
 
+def test_masks_of_other_images_are_refused(masked, tmp_path):
+    """Misspelt names, or no transparency at all: training would quietly go on without masks."""
+    (masked / "masks" / "a.png").rename(masked / "masks" / "z.png")
+    for folder, words in ((masked / "masks", "has the name of a mask in '.*masks'"), ("alpha", "is transparent")):
+        with pytest.raises(ValueError, match=f"mask_folder: none of the images {words}; clear it"):
+            ImageFolder(masked / "images", size=8, mask_folder=folder)
+
+
 # Captions and weights
 
 
