@@ -144,7 +144,18 @@ def find_model_folder(path: str) -> Path:
         for folder in (place, place / "model"):
             if (folder / checkpoint.CONFIG).is_file():
                 return folder
+            refuse_what_others_load(folder)
     return given
+
+
+def refuse_what_others_load(folder: Path) -> None:
+    """Raises ValueError, naming the node that loads it, for a folder of a pretrained model or of an adapter."""
+    if (folder / "model_index.json").is_file():
+        raise ValueError(f"folder: {str(folder)!r} is a pretrained model: use Load Pretrained")
+    if (folder / "pytorch_lora_weights.safetensors").is_file():
+        raise ValueError(
+            f"folder: {str(folder)!r} holds a LoRA: name it in continue_from of Add LoRA, behind Load Pretrained"
+        )
 
 
 class LoadModel(StepNode):

@@ -264,3 +264,13 @@ def test_an_unwritable_place_is_one_clear_line(save, output):
     output.write_text("a file")
     with pytest.raises(ValueError, match=r"^cannot write in '.*models' \(.*\): choose another output folder$"):
         save(name="mine")
+
+
+@pytest.mark.parametrize(
+    ("file", "node"), [("model_index.json", "Load Pretrained"), ("pytorch_lora_weights.safetensors", "Add LoRA")]
+)
+def test_load_model_names_the_node_that_loads_it(tmp_path, file, node):
+    """A run of a pretrained model left something else, and the user is told where it goes."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / file).touch()
+    assert node in LoadModel.VALIDATE_INPUTS(str(tmp_path))
