@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ..training import seeds
 from ..training.adapters import AdapterSettings, add_adapter, continue_adapter
 from ..training.host import current_host
-from ..training.lora.existing import find_lora, read_lora
+from ..training.lora.existing import find_lora, read_lora, text_tensors_in
 from ..training.lora.layers import LayerAdapter
 from ..training.lora.names import Names, names_in
-from ..training.models import PRETRAINED, Model
+from ..training.models import PRETRAINED, Model, PretrainedModel
 from ..training.pretrained import Pretrained
 from ..training.stream import Step, Stream
+from ..training.text_encoders import ATTACHED, attach_text_encoders
+from ..training.text_encoders import TARGETS as TEXT_TARGETS
 from .base import MODEL, StepNode
 from .inputs import UNIQUE_ID, choice, integer, line, number, switch, wire
 from .model import ModelInfo
@@ -89,6 +92,11 @@ class AddLora(StepNode):
                     "An existing LoRA to train further: a file from the loras folder, a path, or a run's folder. Kind, "
                     "rank, alpha and layers are then taken from it.",
                 ),
+                "text_encoders": switch(
+                    False,
+                    "Train CLIP too (SD 1.x, 2.x and SDXL, kind lora): for a new word or name. Slower, and more "
+                    "memory, as the text encoders stay loaded.",
+                ),
             },
             "hidden": UNIQUE_ID,
         }
@@ -96,7 +104,7 @@ class AddLora(StepNode):
     @classmethod
     def VALIDATE_INPUTS(
         cls, kind: str, targets: str, pattern: str = "", dora: bool = False, rslora: bool = False,
-        continue_from: str = "",
+        continue_from: str = "", text_encoders: bool = False,
     ) -> bool | str:  # fmt: skip
         if targets is not None and targets not in (*PRESETS, CUSTOM):
             return f"targets: {targets!r} is none of {', '.join((*PRESETS, CUSTOM))}"
@@ -106,6 +114,8 @@ class AddLora(StepNode):
             AdapterSettings("x", kind or "lora", dora=bool(dora), rslora=bool(rslora))  # type: ignore[arg-type]
             if continue_from:
                 find_lora(current_host(), continue_from.strip())
+            elif text_encoders and kind is not None:
+                refuse_kind(kind)
         except ValueError as error:
             return str(error)
         return True
@@ -117,20 +127,39 @@ class AddLora(StepNode):
         return find_lora(current_host(), continue_from.strip()).stat().st_mtime_ns
 
     def build(
-        self, unique_id: str, model: Stream, targets: str, pattern: str = "", continue_from: str = "", **options: Any
+        self,
+        unique_id: str,
+        model: Stream,
+        targets: str,
+        pattern: str = "",
+        continue_from: str = "",
+        text_encoders: bool = False,
+        **options: Any,
     ) -> dict[str, Any]:
         pretrained = pretrained_of(model)
-        names, name = names_in(pretrained), adapter_name(unique_id)
+        if text_encoders:
+            refuse_family(pretrained.info.kind)
+        names, name = names_in(pretrained, text_encoders), adapter_name(unique_id)
+        inputs: dict[str, Any] = {"read_anew": pretrained if text_encoders else None}
         if continue_from.strip():
             path = find_lora(current_host(), continue_from.strip())
             found = read_lora(path, names, pretrained.info.kind)
             text = f"continues {path.name}: {describe(found)}"
-            inputs = {"path": path, "dropout": options.get("dropout", 0.0)}
+            if text_encoders:
+                refuse_without_text(found, path)
+            elif left_out := text_tensors_in(path):
+                text += f"; its {left_out} tensors for text encoders are left out: turn text_encoders on to train them"
+            inputs |= {"path": path, "dropout": options.get("dropout", 0.0)}
         else:
-            settings = AdapterSettings(name, targets=targets_of(pretrained, targets, pattern), **options)
+            chosen = targets_of(pretrained, targets, pattern)
+            if text_encoders:
+                refuse_kind(options["kind"])
+                matching(AdapterSettings(name, targets=chosen), names_in(pretrained))
+                chosen = with_text_encoders(chosen)
+            settings = AdapterSettings(name, targets=chosen, **options)
             layers = matching(settings, names)
             text = f"{settings.kind} of rank {settings.rank} on {len(layers)} of {len(names.layers)} layers"
-            inputs = {"settings": settings}
+            inputs |= {"settings": settings}
         about: ModelInfo = replace(model.about, adapters=(*model.about.adapters, name))
         stream = self.stream(unique_id, {"model": model, "name": name, "names": names, **inputs}, about=about)
         return {"ui": {"text": [text]}, "result": (stream,)}
@@ -148,7 +177,10 @@ class AddLora(StepNode):
         settings: AdapterSettings | None = None,
         path: Any = None,
         dropout: float = 0.0,
+        read_anew: Pretrained | None = None,
     ) -> int:
+        if read_anew is not None:
+            attach_text_encoders(model, read_anew)  # type: ignore[arg-type]
         if settings is not None:
             numbers = add_adapter(model, settings, seeds.derive(step.run.seed, step.node_id, "adapter"))
         else:
@@ -184,6 +216,35 @@ def targets_of(pretrained: Pretrained, targets: str, pattern: str) -> tuple[str,
     if targets not in presets:
         raise ValueError(f"targets: {pretrained.info.kind.title} has {', '.join(presets)} or custom, not {targets}")
     return presets[targets]
+
+
+def with_text_encoders(targets: tuple[str, ...] | str) -> tuple[str, ...] | str:
+    """The same layers, and those of CLIP."""
+    if not isinstance(targets, str):
+        return (*targets, *TEXT_TARGETS)
+    attached = re.escape(ATTACHED)
+    return rf"(?!{attached})(?:{targets})|{attached}.*\.(?:{'|'.join(TEXT_TARGETS)})"
+
+
+def refuse_family(kind: type[PretrainedModel]) -> None:
+    """Raises ValueError where the text encoders cannot be trained."""
+    if not kind.trainable_text_parts:
+        can = ", ".join(other.title for other in PRETRAINED.values() if other.trainable_text_parts)
+        raise ValueError(f"text_encoders: those of {kind.title} cannot be trained here, only those of {can}; turn off")
+
+
+def refuse_kind(kind: str) -> None:
+    """Raises ValueError for an adapter that is not put on text encoders."""
+    if kind != "lora":
+        raise ValueError(f"text_encoders: they get a lora only, not a {kind}; choose kind lora, or turn it off")
+
+
+def refuse_without_text(adapter: dict[str, LayerAdapter], path: Path) -> None:
+    """Raises ValueError where a file cannot be continued on text encoders."""
+    if not any(layer.startswith(ATTACHED) for layer in adapter):
+        raise ValueError(f"text_encoders: {path.name} has nothing for them; turn it off to continue this file")
+    for part in adapter.values():
+        refuse_kind(part.kind)
 
 
 def layers_in(pattern: str) -> tuple[str, ...] | str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ..training.images import ImageFolder
 from ..training.preflight import encoding_in_words, images_in_words
 from ..training.pretrained import Pretrained
 from ..training.stream import Stream
+from ..training.vae_preview import VaePreviews
 from .base import DATASET, PIPELINE
 from .dataset import DatasetNode
 from .inputs import UNIQUE_ID, integer, line, number, switch, wire
@@ -62,6 +64,15 @@ class EncodeDataset(DatasetNode):
                     advanced=True,
                 ),
             },
+            "optional": {
+                "previews": line(
+                    "",
+                    "How latents are shown while training. Empty: by a linear map to colours, which costs nothing. "
+                    "vae: decoded by the model's own VAE. Or a tiny VAE in diffusers' format: a folder, or a hub id "
+                    "such as madebyollin/taesd.",
+                    advanced=True,
+                ),
+            },
             "hidden": UNIQUE_ID,
         }
 
@@ -80,6 +91,7 @@ class EncodeDataset(DatasetNode):
         shuffle_tags: bool,
         caption_variants: int,
         cache_folder: str,
+        previews: str = "",
     ) -> dict[str, Any]:
         images, batch_size = dataset.inputs["dataset"], dataset.inputs["batch_size"]
         if not isinstance(images, ImageFolder):
@@ -94,7 +106,11 @@ class EncodeDataset(DatasetNode):
                 host.progress(str(unique_id), done, total)
             host.check_interrupted()
 
-        return self.batches(unique_id, encoding.run(choose_device(host.device), advance), batch_size, *words)
+        encoded = encoding.run(choose_device(host.device), advance)
+        if previews.strip():
+            linear: Any = encoded.info.colours
+            encoded.info = replace(encoded.info, colours=VaePreviews(pipeline, previews.strip(), linear))
+        return self.batches(unique_id, encoded, batch_size, *words)
 
 
 def cache_of(text: str) -> Cache:

@@ -16,6 +16,7 @@ from ..training.host import choose_device, current_host
 from ..training.loop import Metrics, Trainer, averaged, prepare, training_mode
 from ..training.models import Model
 from ..training.optimizers import OptimizerSettings
+from ..training.preflight import steps_in_words
 from ..training.recorder import Recorder
 from ..training.run_folder import RunFolder, versions
 from ..training.state import save_state
@@ -190,6 +191,7 @@ class OptimizerStep(Node):
             options["seed"] = state.seed
             prompt, extra_pnginfo = begun_anew(prompt, extra_pnginfo, str(unique_id), resume)
         facts = {name: options[name] for name in ("seed", "steps")}
+        steps, accumulation = options["steps"], options["accumulation"]
         facts |= {"node": str(unique_id), "device": device, "versions": versions()}
         run_name, runs = options.pop("run_name"), host.output_folder / "rollout"
         folder = RunFolder(state.folder) if state else RunFolder.create(runs, run_name, facts)
@@ -210,8 +212,19 @@ class OptimizerStep(Node):
         for part in (part for stream in streams for part in stream.walk()):
             host.finish(part.node_id)
         trained = trained_model(model, folder.model_folder, str(unique_id), self.DISPLAY_NAME)
-        text = [*told, f"the run's folder is {folder.folder}", session.shares_of_time()]
+        text = [
+            *told,
+            *epochs_in_words(loss, steps, accumulation),
+            f"the run's folder is {folder.folder}",
+            session.shares_of_time(),
+        ]
         return {"ui": {"text": text, **shown(host, *session.pictures())}, "result": (trained, folder.folder)}
+
+
+def epochs_in_words(loss: Stream, steps: int, accumulation: int) -> list[str]:
+    """How often the training goes through its data set."""
+    data = next((part for part in loss.walk() if isinstance(part.about, DatasetInfo)), None)
+    return [steps_in_words(data.about.count, data.inputs["batch_size"], steps, accumulation)] if data else []
 
 
 def check_that_they_fit(loss: Stream, model: Stream) -> None:

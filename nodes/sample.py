@@ -18,7 +18,7 @@ from ..training.checkpoint import whole_or_nothing
 from ..training.host import choose_device, current_host
 from ..training.loop import training_mode
 from ..training.models import Model
-from ..training.preview import picture_of_latents
+from ..training.preview import Colours, picture_of_latents
 from ..training.run_folder import name_of
 from ..training.sampling import parse_labels, sample
 from ..training.stream import Run, Step, Stream
@@ -72,7 +72,7 @@ class SampleImages(StepNode):
         return {"ui": ui, "result": (stream,)}
 
     @staticmethod
-    def picture(latents: Tensor, labels: list[int], count: int, colours: Tensor | None = None) -> Image:
+    def picture(latents: Tensor, labels: list[int], count: int, colours: Colours = None) -> Image:
         """One column a class, or as square as it can be."""
         columns = len(labels) or max(1, round(len(latents) ** 0.5))
         if labels:

@@ -85,7 +85,7 @@ class SaveLora(Node):
     ) -> dict[str, Any]:
         pretrained, folder = trained_adapter(model)
         name = name.strip().removesuffix(".safetensors")
-        names, base = names_in(pretrained), base_of(pretrained, load_schedule(folder))
+        names, base = names_in(pretrained, text_encoders=True), base_of(pretrained, load_schedule(folder))
         extra = workflow_metadata(prompt, extra_pnginfo) | settings_metadata(prompt) if embed_workflow else {}
         trigger = trigger or (trigger_word(prompt) if embed_workflow else "")
         files, written = adapter_files(folder), []

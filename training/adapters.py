@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from .checkpoint import read_metadata, read_weights, save_weights
 from .lora.layers import Adapter, LayerAdapter, from_peft, kronecker_shape, to_peft
 from .lora.names import Layers
 from .models import Model
+from .text_encoders import ATTACHED, name_in_file, name_in_network
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -185,8 +186,14 @@ def shape(weights: Mapping[str, Tensor], name: str) -> torch.Size | None:
 
 
 def merged_weights(model: Model) -> dict[str, Tensor]:
-    """The network's weights with all adapters added to them, by the names of the network without adapters."""
+    """The network's weights with all adapters added to them, by the names of the network without adapters.
+
+    Raises ValueError where text encoders were trained too, which are no part of these.
+    """
     from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if any(name.startswith(ATTACHED) for name, _ in model.network.named_parameters()):
+        raise ValueError("model: its text encoders were trained too, which cannot be merged; use Save LoRA instead")
 
     merged: dict[str, Tensor] = {}
     for module in model.network.modules():
@@ -209,17 +216,41 @@ def file_of(stem: str, names: tuple[str, ...], name: str) -> str:
 def save_adapters(folder: Path, model: Model, metadata: Mapping[str, str], stem: str) -> None:
     """Write every adapter into the folder, each in a diffusers file of its own, for :func:`restore_adapters`."""
     for name in model.adapters:
-        start = part_of(model)
-        weights = {f"{start}.{key}": value for key, value in adapter_weights(model, name).items()}
-        about = settings_metadata(model.network.peft_config[name].to_dict(), start)
+        start, weights = part_of(model), adapter_weights(model, name)
+        settings = model.network.peft_config[name].to_dict()
+        about = settings_metadata({start: settings, **text_settings(from_peft(weights, settings))})
         path = folder / file_of(stem, model.adapters, name)
-        save_weights(path, weights, {**metadata, **about, "rollout_adapter": name})
+        in_file = {name_in_file(key, start): value for key, value in weights.items()}
+        save_weights(path, in_file, {**metadata, **about, "rollout_adapter": name})
 
 
-def settings_metadata(settings: Mapping[str, Any], part: str) -> dict[str, str]:
-    """peft's settings as diffusers keeps them in a file."""
-    kept = {key: sorted(value) if isinstance(value, set) else value for key, value in settings.items()}
-    return {SETTINGS: json.dumps({f"{part}.{key}": value for key, value in kept.items()})}
+def text_settings(adapter: Adapter) -> dict[str, dict[str, Any]]:
+    """peft's settings of the adapter's LoRA for each text encoder, by part; empty where it has none.
+
+    Layers go by the ends of their names, so that they fit whether or not transformers calls them ``text_model.``.
+    """
+    parts: dict[str, dict[str, LayerAdapter]] = defaultdict(dict)
+    for layer, found in adapter.items():
+        if layer.startswith(ATTACHED):
+            part, _, inner = layer.removeprefix(ATTACHED).partition(".")
+            parts[part][inner.removeprefix("text_model.")] = found
+    settings = {}
+    for part, layers in parts.items():
+        known = replace(settings_of(layers, {}, part), targets=tuple(layers)).config().to_dict()
+        for pattern in ("rank_pattern", "alpha_pattern"):
+            known[pattern] = {key.removeprefix("^"): value for key, value in known[pattern].items()}
+        settings[part] = known
+    return settings
+
+
+def settings_metadata(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """peft's settings of each part of a pipeline as diffusers keeps them in a file."""
+    kept = {
+        f"{part}.{key}": sorted(value) if isinstance(value, set) else value
+        for part, own in settings.items()
+        for key, value in own.items()
+    }
+    return {SETTINGS: json.dumps(kept)}
 
 
 def adapter_files(folder: Path) -> dict[str, Path]:
@@ -231,19 +262,24 @@ def adapter_files(folder: Path) -> dict[str, Path]:
 def restore_adapters(folder: Path, model: Model) -> None:
     """Give the network's adapters the weights that :func:`save_adapters` wrote."""
     files = adapter_files(folder)
-    start = f"{part_of(model)}."
     for name in model.adapters:
         if name not in files:
             raise ValueError(f"there is no adapter {name!r} in {folder}")
-        weights = {key.removeprefix(start): value for key, value in read_weights(files[name]).items()}
+        weights = {name_in_network(key): value for key, value in read_weights(files[name]).items()}
         set_weights(model, name, weights, str(files[name]))
 
 
 def read_saved(path: Path) -> dict[str, LayerAdapter]:
     """An adapter that :func:`save_adapters` wrote."""
-    known = json.loads(read_metadata(path)[SETTINGS])
-    weights = {key.partition(".")[2]: value for key, value in read_weights(path).items()}
-    return from_peft(weights, {key.partition(".")[2]: value for key, value in known.items()})
+    known, weights = json.loads(read_metadata(path)[SETTINGS]), read_weights(path)
+    adapter: dict[str, LayerAdapter] = {}
+    for start in dict.fromkeys(f"{key.partition('.')[0]}." for key in weights):
+        own, settings = (
+            {key.removeprefix(start): value for key, value in found.items() if key.startswith(start)}
+            for found in (weights, known)
+        )
+        adapter |= {name_in_network(start + layer): part for layer, part in from_peft(own, settings).items()}
+    return adapter
 
 
 def in_dtype(adapter: Adapter, dtype: torch.dtype) -> dict[str, LayerAdapter]:

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import floor
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Generator, Tensor
@@ -16,6 +16,9 @@ from torch.nn import functional as F
 from ..diffusion.solvers import Conditioning
 from . import seeds
 from .stream import Step
+
+if TYPE_CHECKING:
+    from .vae_preview import VaePreviews
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,9 @@ class DatasetInfo:
     """The family of pretrained models whose encoders made the latents; empty for pixels."""
     groups: tuple[Group, ...] = ()
     """Which items may share a batch; empty where all may."""
-    colours: Tensor | None = field(default=None, compare=False)
-    """What the latents look like, a linear map (channels + 1, 3) to red, green and blue in 0..1; the last row is added.
-
-    None for pixels, and where it is not known.
-    """
+    colours: Tensor | VaePreviews | None = field(default=None, compare=False)
+    """What the latents look like: a linear map (channels + 1, 3) to red, green and blue in 0..1, whose last row is
+    added, or a VAE. None for pixels, and where it is not known."""
 
 
 @dataclass(frozen=True)

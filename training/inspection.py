@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ..diffusion.rollout import Draw, NoisyBatch, RolloutPlan, noisy_batch, roll_out
 from ..diffusion.solvers import Model, Solver, rows
 from . import seeds
-from .preview import to_image, to_rgb
+from .preview import Colours, to_image, to_rgb
 from .stream import Step
 
 MOST_ITEMS = 8
@@ -83,11 +83,11 @@ def record(model: Model, items: Inspected, solve: Solver) -> Film:
     return Film(steps, timestep, torch.stack(seen or forced), torch.stack(forced))
 
 
-def sheet_of(film: Film, told: Tensor | None = None) -> tuple[Image, tuple[int, int]]:
+def sheet_of(film: Film, told: Colours = None) -> tuple[Image, tuple[int, int]]:
     """All pictures of a film on one sheet, and the width and height of one of them.
 
     One column an item. First a row for each state of the teacher-forced latents, then the same of the rolled-out ones.
-    ``told`` is the data set's own map to colours, if it has one.
+    ``told`` is what the data set says of their colours.
     """
     colours = torch.cat([to_rgb(row, told) for row in (*film.teacher_forced, *film.rolled_out)])
     shrink = LARGEST_CELL / max(colours.shape[-2:])

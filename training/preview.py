@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..diffusion.rollout import NoisyBatch
+from .vae_preview import VaeColours
 
 MIN_CELL = 48
 """Tiny latents are enlarged, pixel by pixel, to at least this many pixels."""
@@ -16,12 +19,18 @@ GAP = 2
 MARGIN = 84
 
 
-def to_rgb(latents: Tensor, colours: Tensor | None = None) -> Tensor:
-    """Latents (B, C, H, W) in about -1..1 as colours (B, 3, H, W) in 0..1.
+Colours: TypeAlias = "Tensor | VaeColours | None"
+"""What a data set's latents look like: its own linear map (C + 1, 3), or a VAE, or nobody knows."""
 
-    ``colours`` is the data set's own map (C + 1, 3), if it has one. Otherwise one channel is grey, three are red, green
-    and blue, and of more the first three are shown.
+
+def to_rgb(latents: Tensor, colours: Colours = None) -> Tensor:
+    """Latents (B, C, H, W) in about -1..1 as colours (B, 3, H, W) in 0..1; larger ones, if a VAE decodes them.
+
+    Where nobody knows what they look like, one channel is grey, three are red, green and blue, and of more the first
+    three are shown.
     """
+    if isinstance(colours, VaeColours):
+        return colours(latents)
     latents = latents.detach().float().cpu()
     if colours is not None and len(colours) == latents.shape[1] + 1:
         return (torch.einsum("bchw,cr->brhw", latents, colours[:-1]) + colours[-1][:, None, None]).clamp(0, 1)
@@ -32,8 +41,9 @@ def to_rgb(latents: Tensor, colours: Tensor | None = None) -> Tensor:
     return (latents / 2 + 0.5).clamp(0, 1)
 
 
-def around_grey(colours: Tensor | None) -> Tensor | None:
-    """The map for differences of latents: no difference is grey."""
+def around_grey(colours: Colours) -> Tensor | None:
+    """The linear map for differences of latents: no difference is grey."""
+    colours = colours.linear if isinstance(colours, VaeColours) else colours
     return None if colours is None else torch.cat([colours[:-1], torch.full((1, 3), 0.5)])
 
 
@@ -72,13 +82,13 @@ def labelled(picture: Image.Image, labels: list[str]) -> Image.Image:
 
 
 def picture_of_latents(
-    latents: Tensor, columns: int = MOST_ITEMS, most: int = MOST_ITEMS, colours: Tensor | None = None
+    latents: Tensor, columns: int = MOST_ITEMS, most: int = MOST_ITEMS, colours: Colours = None
 ) -> Image.Image:
     """The first few of a batch of latents side by side."""
     return grid(to_rgb(latents[:most], colours), columns)
 
 
-def picture_of_rollout(batch: NoisyBatch, colours: Tensor | None = None) -> Image.Image:
+def picture_of_rollout(batch: NoisyBatch, colours: Colours = None) -> Image.Image:
     """Teacher-forced latents, rolled-out latents and their difference, for the longest rollouts of the batch.
 
     The difference is enlarged to the full range of colours, and its label says how far.
@@ -88,6 +98,7 @@ def picture_of_rollout(batch: NoisyBatch, colours: Tensor | None = None) -> Imag
     drift = (rolled - forced).float().cpu()
     largest = float(drift.abs().max())
     difference = to_rgb(drift / largest if largest else drift, around_grey(colours))
-    rows = [to_rgb(forced, colours), to_rgb(rolled, colours), difference]
+    rows = [to_rgb(forced, colours), to_rgb(rolled, colours)]
+    rows.append(F.interpolate(difference, size=rows[0].shape[-2:]))
     gain = f"x{1 / largest:.3g}" if largest else "none"
     return labelled(grid(torch.cat(rows), len(order)), ["teacher-\nforced", "rolled out", f"difference\n{gain}"])

@@ -139,9 +139,10 @@ def pipeline_arguments(
 
 def told(conditioning: Conditioning, model: PretrainedModel) -> Conditioning:
     """What the network is told, on its device and in what it computes in; a pipeline's latents follow this."""
+    there = {name: value.to(model.device) for name, value in conditioning.items()}
     return {
-        name: value.to(model.device, model.dtype if value.is_floating_point() else value.dtype)
-        for name, value in conditioning.items()
+        name: value.to(model.dtype) if value.is_floating_point() else value
+        for name, value in model.read_anew(there).items()
     }
 
 

@@ -17,6 +17,8 @@ from torch import Tensor
 from . import seeds
 from .clock import Clock
 from .host import Host
+from .preview import Colours
+from .vae_preview import VaePreviews
 
 
 class StepError(RuntimeError):
@@ -70,8 +72,9 @@ class Run:
         parts = [part for stream in streams for part in stream.walk()]
         self.wants = frozenset().union(*(part.wants for part in parts))
         told = (getattr(part.about, "colours", None) for part in parts)
-        self.colours: Tensor | None = next((colours for colours in told if colours is not None), None)
-        """What its data set's latents look like (see preview.to_rgb), if that is known."""
+        found = next((colours for colours in told if colours is not None), None)
+        self.colours: Colours = found.begin(self.device) if isinstance(found, VaePreviews) else found
+        """What its data set's latents look like, if that is known."""
         self.kept: dict[Stream, Any] = {}
         self.averaged_weights: Any = None
         """The exponential moving average of the weights, if the trainer keeps one (diffusers' EMAModel)."""

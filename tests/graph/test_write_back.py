@@ -11,7 +11,7 @@ from comfyui_rollout.graph.write_back import write_back
 
 WORKFLOWS = sorted((Path(__file__).parents[2] / "workflows").glob("*.json"))
 DEFINITIONS = object_info(NODE_CLASS_MAPPINGS)
-CHANGES = ["OptimizerStep.steps=7", "OptimizerStep.seed=9", "Rollout.probability=0.125", "NewModel.family=dit"]
+CHANGES = ["OptimizerStep.steps=7", "OptimizerStep.seed=9", "Rollout.probability=0.125", "Rollout.sampler=rk4"]
 CHANGES += ["Rollout.step_size_max=40", "OptimizerStep.run_name=other"]
 
 

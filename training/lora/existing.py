@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from ..adapters import SETTINGS
-from ..checkpoint import read_metadata, read_object, read_weights
+from ..checkpoint import check_weights, read_metadata, read_object, read_weights
 from ..host import Host
 from ..model_files import find_model
 from ..models import PretrainedModel
 from .layers import LayerAdapter
 from .names import Names
-from .reading import Reading, from_file
+from .reading import TEXT_ENCODERS, Reading, from_file
 
 
 def find_lora(host: Host, name: str) -> Path:
@@ -47,7 +47,8 @@ def read_lora(path: Path, names: Names, kind: type[PretrainedModel]) -> dict[str
     """
     tensors = read_weights(path)
     try:
-        found = from_file(tensors, names, peft_settings(path, kind.network_part))
+        text_settings = {part: peft_settings(path, part) for part in kind.trainable_text_parts}
+        found = from_file(tensors, names, peft_settings(path, kind.network_part), text_settings)
         if found.unknown and (converted := by_diffusers(tensors, kind)):
             found = min(found, from_file(converted, names), key=lambda reading: len(reading.unknown))
     except ValueError as error:
@@ -60,6 +61,16 @@ def read_lora(path: Path, names: Names, kind: type[PretrainedModel]) -> dict[str
             found.text_encoders,
         )
     return found.adapter
+
+
+def text_tensors_in(path: Path) -> int:
+    """How many tensors of a file are for text encoders."""
+    from safetensors import safe_open
+
+    check_weights(path)
+    with safe_open(path, framework="pt") as file:
+        names: list[str] = list(file.keys())
+    return sum(name.startswith(TEXT_ENCODERS) for name in names)
 
 
 def refuse_misfits(path: Path, found: Reading, count: int, kind: type[PretrainedModel]) -> None:
@@ -81,7 +92,8 @@ def peft_settings(path: Path, part: str) -> dict[str, Any]:
     """peft's settings of the adapter for that part of the pipeline, in the file or in adapter_config.json beside it."""
     known = read_metadata(path).get(SETTINGS)
     if known:
-        return {key.removeprefix(f"{part}."): value for key, value in json.loads(known).items() if key.startswith(part)}
+        start = f"{part}."
+        return {key.removeprefix(start): value for key, value in json.loads(known).items() if key.startswith(start)}
     beside = path.with_name("adapter_config.json")
     return read_object(beside) if beside.is_file() else {}
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from ..adapters import in_dtype, read_saved, settings_metadata, settings_of
+from ..adapters import in_dtype, read_saved, settings_metadata, settings_of, text_settings
 from ..checkpoint import save_checked
+from ..text_encoders import ATTACHED
 from .formats import Format, by_diffusers_names, to_file
 from .metadata import About, Base, hashes, kohya_fields, modelspec
 from .names import Names
@@ -40,9 +41,11 @@ def export_lora(
     own = format == "diffusers" or by_diffusers_names(adapter, format, names) is not None
     metadata = {**extra, **kohya, **modelspec(base, about, is_lora=True, by_diffusers=own), **hashes(tensors, kohya)}
     if format == "diffusers":
-        metadata |= settings_metadata(settings_of(adapter, names.layers, "default").config().to_dict(), part)
+        network = {layer: found for layer, found in adapter.items() if not layer.startswith(ATTACHED)}
+        config = settings_of(network, names.layers, "default").config()
+        metadata |= settings_metadata({part: config.to_dict(), **text_settings(adapter)})
     back = from_file(tensors, names)
-    if back.unknown or back.misfits:
+    if back.unknown or back.misfits or back.text_encoders:
         raise ValueError(f"format: {format} has no names for some of these layers; choose diffusers")
     save_checked(path, tensors, metadata)
     return path

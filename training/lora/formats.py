@@ -12,6 +12,9 @@ kohya        ``lora_unet_`` and the name with ``_`` for dots: diffusers' name fo
 
 LoKr and LoHa weights have the same names everywhere, DoRA's are ``dora_scale`` outside of diffusers. Where original
 layers are joined of several, these go by diffusers' names and SimpleTuner's prefix ``lycoris_``, which ComfyUI knows.
+
+Text encoders: ``text_encoder.`` for diffusers, ``lora_te_`` (SDXL: ``lora_te1_``, ``lora_te2_``) for the others, which
+ComfyUI and sd-scripts both know.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..text_encoders import ATTACHED, kohya_name, name_in_file
 from .layers import DOWN, MAGNITUDE, UP, Adapter, LayerAdapter, fuse, to_peft, turn
 from .names import Names
 
@@ -36,7 +40,7 @@ def to_file(adapter: Adapter, format: Format, names: Names, part: str) -> dict[s
     Raises ValueError where the format has no way to say what the adapter does.
     """
     if format == "diffusers":
-        return {f"{part}.{key}": value for key, value in to_peft(adapter).items()}
+        return {name_in_file(key, part): value for key, value in to_peft(adapter).items()}
     tensors: dict[str, Tensor] = {}
     for layer, found in named(adapter, format, names).items():
         found = with_whole_scale(found)
@@ -48,12 +52,13 @@ def to_file(adapter: Adapter, format: Format, names: Names, part: str) -> dict[s
 
 def named(adapter: Adapter, format: Format, names: Names) -> dict[str, LayerAdapter]:
     """The adapter with the layers' names as they are in the file, joined where the file joins them."""
-    by_diffusers = by_diffusers_names(adapter, format, names)
-    if by_diffusers is not None:
-        return {by_diffusers + (layer if format == "comfyui" else flat(layer)): part for layer, part in adapter.items()}
-    prefix = "diffusion_model." if format == "comfyui" else "lora_unet_"
-    joined = original_layers(adapter, names)
-    return {prefix + (layer if format == "comfyui" else flat(layer)): part for layer, part in joined.items()}
+    text = {kohya_name(layer, names.is_sdxl): part for layer, part in adapter.items() if layer.startswith(ATTACHED)}
+    adapter = {layer: part for layer, part in adapter.items() if not layer.startswith(ATTACHED)}
+    prefix = by_diffusers_names(adapter, format, names)
+    if prefix is None:
+        prefix = "diffusion_model." if format == "comfyui" else "lora_unet_"
+        adapter = original_layers(adapter, names)
+    return {prefix + (layer if format == "comfyui" else flat(layer)): part for layer, part in adapter.items()} | text
 
 
 def by_diffusers_names(adapter: Adapter, format: Format, names: Names) -> str | None:

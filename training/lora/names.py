@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..checkpoint import read_object
 from ..pretrained import Pretrained, local_folder
+from ..text_encoders import text_layers
 
 Layers = Mapping[str, tuple[int, ...]]
 """Shapes of the weights of a network's layers, (out, in) or (out, in, height, width), by diffusers' name."""
@@ -213,10 +214,11 @@ def names_of(network_class: str, config: Mapping[str, Any]) -> Names:
     return Names(network_class, layers, {})
 
 
-def names_in(pretrained: Pretrained) -> Names:
-    """The names for a pretrained model, from its small files."""
+def names_in(pretrained: Pretrained, text_encoders: bool = False) -> Names:
+    """The names for a pretrained model, from its small files; with those of text encoders that can be trained."""
     kind = pretrained.info.kind
-    return names_of(kind.network_class, network_config(pretrained))
+    names = names_of(kind.network_class, network_config(pretrained))
+    return replace(names, layers={**names.layers, **text_layers(pretrained)}) if text_encoders else names
 
 
 def network_config(pretrained: Pretrained) -> dict[str, Any]:

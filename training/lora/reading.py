@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..text_encoders import ATTACHED, kohya_name
 from .formats import flat
 from .layers import DOWN, MAGNITUDE, UP, Adapter, LayerAdapter, delta_shape, peft_scale, split, turn
 from .names import Names
@@ -48,33 +49,42 @@ class Reading:
     unknown: list[str]
     """Keys that belong to no layer of this network."""
     text_encoders: int = 0
-    """Keys that belong to text encoders."""
+    """Keys that belong to text encoders whose layers are not among the names."""
     misfits: tuple[str, ...] = ()
     """Layers that have another size here, or of whose adapter a part is missing."""
 
 
-def from_file(tensors: Mapping[str, Tensor], names: Names, settings: Mapping[str, Any] | None = None) -> Reading:
+def from_file(
+    tensors: Mapping[str, Tensor],
+    names: Names,
+    settings: Mapping[str, Any] | None = None,
+    text_settings: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Reading:
     """Read an adapter file in whatever format.
 
-    Where it has no alpha, ``settings`` (peft's) say the scale; without them it is 1.
+    Where it has no alpha, ``settings`` (peft's) say the scale, ``text_settings`` those of text encoders, by part;
+    without them it is 1.
     """
     known = known_names(names)
     parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
     unknown, text = [], 0
     for key, value in tensors.items():
-        if key.startswith(TEXT_ENCODERS):
-            text += 1
-            continue
         layer, name = split_ending(key)
         found = known.get(plain(layer))
-        if found is None or not name:
+        if (found is None or not name) and key.startswith(TEXT_ENCODERS):
+            text += 1
+        elif found is None or not name:
             unknown.append(key)
         else:
             parts[found][name] = value
     layers, misfits = {}, []
     for layer, weights in parts.items():
         try:
-            layers[layer] = read_layer(layer, weights, size_of(layer, names), settings or {})
+            own, inner = settings or {}, layer
+            if layer.startswith(ATTACHED):
+                part, _, inner = layer.removeprefix(ATTACHED).partition(".")
+                own = (text_settings or {}).get(part, {})
+            layers[layer] = read_layer(inner, weights, size_of(layer, names), own)
         except (KeyError, IndexError, RuntimeError):
             misfits.append(layer)
     return Reading(by_diffusers_layers(layers, names), unknown, text, tuple(misfits))
@@ -103,6 +113,10 @@ def known_names(names: Names) -> dict[str, str]:
         known[flat(layer)] = layer
         if layer.endswith(".to_out.0"):
             known[flat(layer.removesuffix(".0"))] = layer
+        if layer.startswith(ATTACHED):
+            bare = layer.removeprefix(ATTACHED)
+            spellings = (bare, bare.replace(".text_model.", "."), kohya_name(layer, True), kohya_name(layer, False))
+            known |= {flat(spelling): layer for spelling in spellings if flat(spelling) not in known}
     return known | {flat(original): original for original, layers in names.groups.items() if original not in layers}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...diffusion.schedules import Density
 from ...diffusion.solvers import Conditioning
@@ -34,6 +34,8 @@ class PretrainedModel(Model):
     """The pipeline's component that is trained: ``unet`` or ``transformer``."""
     text_parts: tuple[str, ...] = ()
     """The components that encode captions, in the pipeline's order; none for a family that knows class labels."""
+    trainable_text_parts: tuple[str, ...] = ()
+    """The text encoders that can be trained too; the family then has :meth:`embed`, and encodes captions' tokens."""
     single_file_types: tuple[str, ...] = ()
     """What diffusers calls single-file checkpoints of this family."""
     density: Density = "uniform"
@@ -49,13 +51,35 @@ class PretrainedModel(Model):
         super().__init__(network)
         self.guidance = guidance
         """What a guidance-distilled network is told while it is trained; others do not ask."""
+        self.text_encoders: tuple[nn.Module, ...] = ()
+        """Those that are trained along with the network (see text_encoders.py), in the pipeline's order."""
 
     def __call__(self, x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
         """The output (B, C, H, W), in the network's own dtype; numbers that are no fractions, such as sizes, stay."""
         told = {
-            name: value.to(self.dtype) if value.is_floating_point() else value for name, value in conditioning.items()
+            name: value.to(self.dtype) if value.is_floating_point() else value
+            for name, value in self.read_anew(conditioning).items()
         }
         return self.predict(x.to(self.dtype), timestep, told)
+
+    def read_anew(self, conditioning: Conditioning) -> Conditioning:
+        """The conditioning as text encoders that are trained read its captions now; without them, as it is."""
+        if not self.text_encoders:
+            return conditioning
+        if "tokens" not in conditioning:
+            raise ValueError(
+                "the captions were encoded without their tokens, which training text encoders needs: clear the cache, "
+                "and run Encode Dataset again"
+            )
+        return {**conditioning, **self.embed(self.text_encoders, conditioning["tokens"])}
+
+    @classmethod
+    def embed(cls, encoders: Sequence[nn.Module], tokens: Tensor) -> Conditioning:
+        """What the network is told about captions, with gradient, by the encoders of ``trainable_text_parts``.
+
+        ``tokens`` (B, encoders, length) are their numbers, as :meth:`encode_captions` gives them.
+        """
+        raise NotImplementedError(f"the text encoders of {cls.title} cannot be trained")
 
     @abstractmethod
     def predict(self, x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from ...diffusion.solvers import Conditioning
 from .pretrained import PretrainedModel
@@ -15,12 +17,20 @@ UNET_TARGETS = {
 }
 
 
+def tokens_of(captions: list[str], *tokenizers: Any) -> Tensor:
+    """The numbers (captions, tokenizers, length) that CLIP reads, as the pipelines make them: padded and cut."""
+    options = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
+    rows = [tokenizer(captions, max_length=tokenizer.model_max_length, **options) for tokenizer in tokenizers]
+    return torch.stack([row.input_ids for row in rows], 1)
+
+
 class StableDiffusion(PretrainedModel):
     title = "Stable Diffusion 1.x / 2.x"
     pipeline_class = "StableDiffusionPipeline"
     network_class = "UNet2DConditionModel"
     network_part = "unet"
     text_parts = ("tokenizer", "text_encoder")
+    trainable_text_parts = ("text_encoder",)
     single_file_types = ("v1", "v2")
     patch = 8  # the U-Net halves its latents three times
     lora_targets = UNET_TARGETS
@@ -31,7 +41,11 @@ class StableDiffusion(PretrainedModel):
     @classmethod
     def encode_text(cls, pipeline: Any, captions: list[str], negative: bool) -> Conditioning:
         text, _ = pipeline.encode_prompt(captions, pipeline.text_encoder.device, 1, False)
-        return {"text": text}
+        return {"text": text, "tokens": tokens_of(captions, pipeline.tokenizer)}
+
+    @classmethod
+    def embed(cls, encoders: Sequence[nn.Module], tokens: Tensor) -> Conditioning:
+        return {"text": encoders[0](tokens[:, 0])[0]}
 
     @classmethod
     def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:

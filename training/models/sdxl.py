@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...diffusion.solvers import Conditioning
 from .pretrained import PretrainedModel
-from .sd import UNET_TARGETS
+from .sd import UNET_TARGETS, tokens_of
 
 
 class StableDiffusionXL(PretrainedModel):
@@ -18,6 +19,7 @@ class StableDiffusionXL(PretrainedModel):
     network_class = "UNet2DConditionModel"
     network_part = "unet"
     text_parts = ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2")
+    trainable_text_parts = ("text_encoder", "text_encoder_2")
     single_file_types = ("xl_base",)
     patch = 8
     lora_targets = UNET_TARGETS
@@ -32,7 +34,13 @@ class StableDiffusionXL(PretrainedModel):
         text, _, pooled, _ = pipeline.encode_prompt(
             captions, device=pipeline.text_encoder.device, do_classifier_free_guidance=False
         )
-        return {"text": text, "pooled": pooled}
+        tokens = tokens_of(captions, pipeline.tokenizer, pipeline.tokenizer_2)
+        return {"text": text, "pooled": pooled, "tokens": tokens}
+
+    @classmethod
+    def embed(cls, encoders: Sequence[nn.Module], tokens: Tensor) -> Conditioning:
+        read = [encoder(tokens[:, place], output_hidden_states=True) for place, encoder in enumerate(encoders)]
+        return {"text": torch.cat([one.hidden_states[-2] for one in read], -1), "pooled": read[-1][0]}
 
     @classmethod
     def describe_size(cls, original: tuple[int, int], corner: tuple[int, int], size: tuple[int, int]) -> Conditioning:

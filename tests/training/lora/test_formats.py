@@ -55,7 +55,7 @@ def loaded_by_diffusers(made, format, tmp_path):
     """The pipeline with the file that we wrote, loaded as users do."""
     path = tmp_path / "lora" / "pytorch_lora_weights.safetensors"
     settings = settings_of(made.adapter, made.names.layers, "x").config().to_dict()
-    about = settings_metadata(settings, made.part) if format == "diffusers" else {}
+    about = settings_metadata({made.part: settings}) if format == "diffusers" else {}
     save_weights(path, to_file(made.adapter, format, made.names, made.part), about)
     pipeline = copy.deepcopy(made.pipeline)
     pipeline.load_lora_weights(path.parent, adapter_name="b")

@@ -53,7 +53,7 @@ def test_numbers_that_do_not_fit_are_refused_in_plain_words(size, width, words):
 
 
 def test_training_forgets_no_label():
-    """diffusers drops labels in each layer by itself, which is no label dropout: the same input gives the same output."""
+    """diffusers drops labels in each layer by itself; here the same input gives the same output."""
     model, x = create(depth=3), torch.randn(64, 1, 8, 8)
     model.prepare_training()
     told = torch.full((64,), 500.0), {"label": torch.arange(64) % 10}
