@@ -58,3 +58,18 @@ def tiny_pipeline(tiny_pipelines, tmp_path_factory):
         return made[key]
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """Two folders of real photographs with captions, some upright and some lying."""
+    from PIL import Image
+    from sklearn.datasets import load_sample_images
+
+    root = tmp_path_factory.mktemp("photos")
+    for name, pixels in zip(("pagoda", "flower"), load_sample_images().images, strict=True):
+        (root / name).mkdir()
+        for place, box in enumerate([(0, 0, 320, 320), (100, 50, 640, 380), (200, 0, 420, 420)]):
+            Image.fromarray(pixels).crop(box).save(root / name / f"{place}.jpg")
+            (root / name / f"{place}.txt").write_text(f"a photo of a {name}, number {place}")
+    return root

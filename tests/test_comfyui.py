@@ -370,3 +370,27 @@ def test_an_error_in_a_step_names_the_node_at_fault(comfy, tmp_path):
     assert error["node_id"] == node_id(prompt, "RolloutOptimizerStep")
     assert f"node {dataset} (Image Folder Dataset), step " in error["exception_message"]
     assert "image.png" in error["exception_message"]
+
+
+def test_a_lora_is_trained_and_lands_among_the_loras(comfy, tiny_pipeline, photos):
+    """A checkpoint from ComfyUI's folders, trained twice to the same bits, sampled, and there for Load LoRA."""
+    models = comfy.output.parent / "models"
+    (models / "diffusers").mkdir(exist_ok=True)
+    (models / "diffusers" / "tiny").symlink_to(tiny_pipeline("sd"), target_is_directory=True)
+    definitions = object_info(NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS)
+    changes = ["LoadPretrained.storage=fp32", f"ImageFolderDataset.folder={photos / 'pagoda'}"]
+    changes += ["ImageFolderDataset.size=64", "ImageFolderDataset.batch_size=2", "OptimizerStep.steps=3"]
+    changes += ["Rollout.start_step=0", "Rollout.ramp_steps=0", "Rollout.probability=1", "SamplePrompts.steps=2"]
+    changes += ["OptimizerStep.preview_every=1"]
+    prompt = apply(to_prompt(load(QUICKSTART.with_name("lora_sd15.json")), definitions), definitions, changes)
+    prompt[node_id(prompt, "RolloutLoadPretrained")]["inputs"]["checkpoint"] = "tiny"
+    for _ in range(2):
+        messages = comfy.run(prompt)
+        assert all_of(messages, "execution_success"), all_of(messages, "execution_error")
+    assert {data["node_id"] for data in all_of(messages, "preview")} >= {
+        node_id(prompt, kind) for kind in ("RolloutNoisyBatch", "Rollout", "RolloutSamplePrompts")
+    }
+    first, second = sorted((models / "loras").glob("my_sd15_lora_*.safetensors"))
+    weights, again = load_file(first), load_file(second)
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
+    assert {first.name, second.name} <= set(json.loads(comfy.get("/models/loras")))

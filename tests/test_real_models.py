@@ -28,21 +28,6 @@ FEW = {
 """What makes a run of hours one of seconds. Every item is rolled out."""
 
 
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    """Two folders of real photographs with captions, some upright and some lying."""
-    from PIL import Image
-    from sklearn.datasets import load_sample_images
-
-    root = tmp_path_factory.mktemp("photos")
-    for name, pixels in zip(("pagoda", "flower"), load_sample_images().images, strict=True):
-        (root / name).mkdir()
-        for place, box in enumerate([(0, 0, 320, 320), (100, 50, 640, 380), (200, 0, 420, 420)]):
-            Image.fromarray(pixels).crop(box).save(root / name / f"{place}.jpg")
-            (root / name / f"{place}.txt").write_text(f"a photo of a {name}, number {place}")
-    return root
-
-
 def prepared(name, pipeline, photos):
     """The shipped workflow as a prompt, with few steps, our paths, and Save LoRA in every format."""
     prompt = to_prompt(load(WORKFLOWS / f"{name}.json"), DEFINITIONS)
