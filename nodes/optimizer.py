@@ -223,7 +223,7 @@ class OptimizerStep(Node):
 
 def epochs_in_words(loss: Stream, steps: int, accumulation: int) -> list[str]:
     """How often the training goes through its data set."""
-    data = next((part for part in loss.walk() if isinstance(part.about, DatasetInfo)), None)
+    data = next((part for part in loss.walk() if "batch_size" in part.inputs), None)
     return [steps_in_words(data.about.count, data.inputs["batch_size"], steps, accumulation)] if data else []
 
 

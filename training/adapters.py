@@ -30,6 +30,10 @@ SETTINGS = "lora_adapter_metadata"
 """Where diffusers keeps peft's settings in a file's metadata."""
 
 
+PATTERNS = ("rank_pattern", "alpha_pattern")
+"""Where peft keeps the ranks and alphas of single layers."""
+
+
 @dataclass(frozen=True)
 class AdapterSettings:
     """What is put into a network, and where."""
@@ -218,7 +222,11 @@ def save_adapters(folder: Path, model: Model, metadata: Mapping[str, str], stem:
     for name in model.adapters:
         start, weights = part_of(model), adapter_weights(model, name)
         settings = model.network.peft_config[name].to_dict()
-        about = settings_metadata({start: settings, **text_settings(from_peft(weights, settings))})
+        text = text_settings(from_peft(weights, settings))
+        for pattern in PATTERNS:  # peft warns of those that fit nothing in the network alone
+            own = settings.get(pattern) or {}
+            settings[pattern] = {key: own[key] for key in own if not key.startswith("^" + re.escape(ATTACHED))}
+        about = settings_metadata({start: settings, **text})
         path = folder / file_of(stem, model.adapters, name)
         in_file = {name_in_file(key, start): value for key, value in weights.items()}
         save_weights(path, in_file, {**metadata, **about, "rollout_adapter": name})
@@ -237,7 +245,7 @@ def text_settings(adapter: Adapter) -> dict[str, dict[str, Any]]:
     settings = {}
     for part, layers in parts.items():
         known = replace(settings_of(layers, {}, part), targets=tuple(layers)).config().to_dict()
-        for pattern in ("rank_pattern", "alpha_pattern"):
+        for pattern in PATTERNS:
             known[pattern] = {key.removeprefix("^"): value for key, value in known[pattern].items()}
         settings[part] = known
     return settings

@@ -10,6 +10,7 @@ from comfyui_rollout.nodes import AddLora, LoadPretrained, SaveLora, SaveModel
 from comfyui_rollout.nodes.model import trained_model
 from comfyui_rollout.training import checkpoint
 from comfyui_rollout.training.checkpoint import read_metadata, read_weights
+from comfyui_rollout.training.encoders import PretrainedEncoders
 from comfyui_rollout.training.lora.existing import read_lora
 from comfyui_rollout.training.lora.layers import to_peft
 from comfyui_rollout.training.lora.names import names_in
@@ -186,6 +187,7 @@ REFUSED = [
     ({"targets": "custom"}, "pattern: name the layers"),
     ({"targets": "custom", "pattern": "(to_q"}, r"pattern: '\(to_q' is no regular expression"),
     ({"continue_from": "nowhere"}, "there is no LoRA file 'nowhere'"),
+    ({"kind": "loha", "text_encoders": True}, "text_encoders: they get a lora only, not a loha"),
 ]
 
 
@@ -269,6 +271,113 @@ def test_text_encoders_in_a_file_are_left_out_aloud(base, adapt, trained, save, 
     checkpoint.save_weights(path, tensors, {})
     adapt(base(), continue_from=str(path))
     assert "its 1 tensors for text encoders are left out" in caplog.text
+
+
+# Text encoders
+
+
+@pytest.fixture
+def prompts(base):
+    """``prompts(family)``: encoded captions and their size, as a data set gives them."""
+
+    def encode(family):
+        pretrained = base(family).about.pretrained
+        with PretrainedEncoders(pretrained).text("cpu") as encode:
+            told = encode(["ab", "c d"])
+        sizes = pretrained.info.kind.describe_size((64, 64), (0, 0), (64, 64))
+        return told | {name: value.repeat(2, 1) for name, value in sizes.items()}
+
+    return encode
+
+
+def output_of(model, told):
+    x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        return model(x, torch.tensor([100.0, 900.0]), told)
+
+
+@pytest.mark.parametrize("targets", [{}, {"targets": "custom", "pattern": r".*attn2\.to_[kv]"}], ids=["", "pattern"])
+def test_text_encoders_are_trained_too(build, base, wire, prompts, targets):
+    """Optimizer Step changes adapters on the network and on CLIP, and gives both back; resume goes on with both."""
+    told = prompts("sd")
+
+    def loss(step, model):
+        x = torch.randn(2, 4, 8, 8, generator=step.generator())
+        return model(x, torch.tensor([100.0, 900.0]), told).square().mean((1, 2, 3))
+
+    def train(steps, **options):
+        model = wire(AddLora, model=base(), unique_id="3", rank=2, text_encoders=True, **targets)
+        optimizer = wire(nodes.Optimizer, learning_rate=0.01)
+        inputs = {"loss": Stream(loss, {"model": model}, "loss", "Loss"), "model": model, "optimizer": optimizer}
+        stream, folder = build(nodes.OptimizerStep, **inputs, steps=steps, ema_decay=0.9, **options)["result"]
+        return Run(stream).value(stream), folder
+
+    whole, _ = train(4)
+    half, folder = train(2)
+    resumed, _ = train(4, resume=folder.name)
+    for model in (whole, half, resumed):
+        model.prepare_training()
+    learnt = {name for name, weight in half.trained.items() if ".lora_B." in name and weight.any()}
+    assert {name.startswith("text_encoders.") for name in learnt} == {True, False}
+    assert all(torch.equal(weight, resumed.trained[name]) for name, weight in whole.trained.items())
+    assert not torch.equal(output_of(whole, told), output_of(half, told))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("family", ["sd", "sdxl"])
+def test_trained_text_encoders_are_saved_and_continued(base, adapt, trained, save, prompts, family, format):
+    """In every format: the continued model does what the trained one did."""
+    first = trained(adapt(base(family), text_encoders=True))
+    path = save(first.stream, format=format)
+    again = adapt(base(family), continue_from=str(path), text_encoders=True)
+    told = prompts(family)
+    torch.testing.assert_close(
+        output_of(Run(again).value(again), told), output_of(first.live, told), atol=1e-5, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("family", ["sd", "sdxl"])
+def test_diffusers_loads_saved_text_encoders(base, adapt, trained, save, prompts, tiny_pipeline, family):
+    """As a user does, from Save LoRA's own file: what the network is told is the same."""
+    import diffusers
+
+    made = trained(adapt(base(family), text_encoders=True))
+    path = save(made.stream, format="diffusers")
+    kind = made.stream.about.pretrained.info.kind
+    pipeline = getattr(diffusers, kind.pipeline_class).from_pretrained(tiny_pipeline(family))
+    pipeline.load_lora_weights(path.parent, weight_name=path.name)
+    with torch.no_grad():
+        theirs, ours = kind.encode_captions(pipeline, ["ab", "c d"]), made.live.read_anew(prompts(family))
+    torch.testing.assert_close({name: ours[name] for name in theirs}, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_a_second_adapter_leaves_text_encoders_to_the_first(base, wire):
+    """They are loaded once; each adapter is where it was asked for."""
+    first = wire(AddLora, model=base(), unique_id="3", rank=2, text_encoders=True)
+    second = wire(AddLora, model=first, unique_id="4", rank=2, targets="all")
+    names = [name for name, _ in Run(second).value(second).network.named_parameters()]
+    assert any(name.startswith("text_encoders.") and ".lora_3." in name for name in names)
+    assert not any(name.startswith("text_encoders.") and ".lora_4." in name for name in names)
+
+
+def test_it_says_what_becomes_of_text_encoders(build, base, adapt, trained):
+    """How many layers get one; what is left out of a file; and a file that has nothing for them."""
+    model = adapt(base(), text_encoders=True)
+    told = build(AddLora, model=base(), text_encoders=True)["ui"]["text"]
+    assert told == ["lora of rank 16 on 40 of 95 layers"]
+    run = str(trained(model).run)
+    (told,) = build(AddLora, model=base(), continue_from=run)["ui"]["text"]
+    assert "rank 2 on 32 layers; its 16 tensors for text encoders are left out: turn text_encoders on" in told
+    bare = str(trained(adapt(base()), number=1).run)
+    with pytest.raises(ValueError, match=r"^text_encoders: pytorch_lora_weights\.safetensors has nothing for them"):
+        adapt(base(), continue_from=bare, text_encoders=True)
+
+
+def test_text_encoders_that_cannot_be_trained_are_refused(base, adapt, one_line):
+    """A family whose text encoder is large, before anything is loaded."""
+    with pytest.raises(ValueError, match=r"^text_encoders: those of Lumina .* cannot be trained here") as caught:
+        adapt(base("lumina2"), text_encoders=True)
+    one_line(caught)
 
 
 # Save LoRA

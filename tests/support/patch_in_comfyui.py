@@ -2,7 +2,8 @@
 
 ``patch_in_comfyui.py jobs.json``: each job names the model's class in ComfyUI, its ``unet_config``, a file with the
 network's ``weights`` by diffusers' names, the ``lora``, and the weights ``expected`` of the patched network. Answers
-with JSON on the last line, for each job: the keys that ComfyUI did not know, and by how much weights are off.
+with JSON on the last line, for each job: the keys that ComfyUI did not know, and by how much weights are off. A job
+without a class is about text encoders, whose weights go by ComfyUI's names already.
 """
 
 # ruff: noqa: E402  # ComfyUI reads the command line when it is imported
@@ -38,15 +39,26 @@ def in_comfyui(weights, unet_config):
     return renamed
 
 
-def patch(job):
+def network(job):
+    """Weights and expected weights of a network by ComfyUI's names, and what its layers may be called in files."""
     weights, expected = (in_comfyui(load_file(job[name]), job["unet_config"]) for name in ("weights", "expected"))
     kind = getattr(comfy.model_base, job["class"])
     model = kind.__new__(kind)
     torch.nn.Module.__init__(model)
     model.model_config = SimpleNamespace(unet_config=job["unet_config"])
     model.state_dict = lambda: weights
+    return weights, expected, comfy.lora.model_lora_keys_unet(model, {})
+
+
+def text_encoders(job):
+    """The same for text encoders."""
+    weights, expected = (load_file(job[name]) for name in ("weights", "expected"))
+    return weights, expected, comfy.lora.model_lora_keys_clip(SimpleNamespace(state_dict=lambda: weights), {})
+
+
+def patch(job):
+    weights, expected, names = network(job) if "class" in job else text_encoders(job)
     said.clear()
-    names = comfy.lora.model_lora_keys_unet(model, {})
     patches = comfy.lora.load_lora(comfy.lora_convert.convert_lora(load_file(job["lora"])), names)
     for target, adapter in patches.items():
         key, offset, function = (target, None, None) if isinstance(target, str) else (*target, None)[:3]

@@ -205,6 +205,17 @@ def test_parts_of_a_file_go_before_those_of_its_base(single_file, tiny_pipeline,
     assert torch.allclose(loaded.text_encoder.state_dict()[name], own.text_encoder.state_dict()[name] + 1)
 
 
+@pytest.mark.parametrize(("family", "inside"), [("sd", ("text_encoder",)), ("sd", ()), ("sdxl", ())])
+def test_text_encoders_are_loaded_without_their_tokenizers(single_file, tiny_pipeline, pipeline_of, family, inside):
+    """For training them: from the file, or from its base where the file has none."""
+    source = Source(str(single_file(family, *inside)), base=str(tiny_pipeline(family)), storage="fp32")
+    kind = inspect(source).kind
+    loaded = load_parts(source, inspect(source), kind.trainable_text_parts)
+    assert loaded.tokenizer is None
+    for name in kind.trainable_text_parts:
+        assert equal(loaded.components[name], pipeline_of(family).components[name])
+
+
 @pytest.mark.parametrize("family", ["flux", "lumina2", "sd3"])
 def test_a_network_in_diffusers_names_is_loaded(tiny_pipeline, tmp_path, family):
     """Such files lie in diffusion_models; base says whose they are."""

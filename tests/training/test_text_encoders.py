@@ -46,11 +46,12 @@ def whole(pretrained):
 def live(pretrained):
     """``live(family)``: the network with its text encoders, and a new adapter on both."""
 
-    def make(family, targets=("to_q", "to_v", *TARGETS), shaken=False, rank=2, **options):
+    def make(family, targets=("to_q", "to_v", *TARGETS), shaken=False, settings=None, **options):
         wired = pretrained(family, **options)
         model = load_network(wired.source, wired.info, "cpu")
         attach_text_encoders(model, wired)
-        add_adapter(model, AdapterSettings("lora", rank=rank, alpha=3.0, targets=targets), seed=0)
+        settings = AdapterSettings("lora", rank=2, alpha=3.0, targets=targets, **(settings or {}))
+        add_adapter(model, settings, seed=0)
         model.prepare_training()
         generator = torch.Generator().manual_seed(0)
         for weight in model.trained.values() if shaken else ():
@@ -152,6 +153,17 @@ def test_diffusers_reads_and_draws_the_same(pretrained, live, whole, family, tmp
     torch.testing.assert_close(images, drawn, atol=1e-4, rtol=1e-4)
 
 
+def test_ranks_of_single_layers_are_kept(live, whole, tmp_path):
+    """As files of others may have them: diffusers finds rank and alpha of each layer of each encoder."""
+    layer = f"{ATTACHED}text_encoder.text_model.encoder.layers.1.self_attn.q_proj"
+    other = f"{ATTACHED}text_encoder_2.text_model.encoder.layers.0.self_attn.q_proj"
+    model = live("sdxl", shaken=True, settings={"ranks": {layer: 3, other: 4}, "alphas": {other: 5.0}})
+    plain, conditioning = whole("sdxl"), told(whole("sdxl"), "sdxl")
+    plain.load_lora_weights(checkpoint.save_model(tmp_path / "model", model, None, {}), adapter_name="b")
+    with torch.no_grad():
+        torch.testing.assert_close(model.read_anew(conditioning), told(plain, "sdxl"), atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("format", ["diffusers", "kohya", "comfyui"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_format_is_read_again(pretrained, live, family, format, tmp_path):
@@ -165,7 +177,7 @@ def test_every_format_is_read_again(pretrained, live, family, format, tmp_path):
         path = tmp_path / "lora.safetensors"
         checkpoint.save_weights(path, to_file(adapter, format, names, kind.network_part), {})
     back = read_lora(path, names, kind)
-    assert {layer: part.scale for layer, part in back.items()} == {layer: 1.5 for layer in adapter}
+    assert {layer: part.scale for layer, part in back.items()} == dict.fromkeys(adapter, 1.5)
     torch.testing.assert_close(to_peft(back), to_peft(adapter), atol=0, rtol=0)
     without = read_lora(path, names_in(wired), kind)
     assert without.keys() == {layer for layer in adapter if not layer.startswith(ATTACHED)}

@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 from comfyui_rollout.training.lora.formats import to_file
+from comfyui_rollout.training.lora.layers import DOWN, UP, LayerAdapter
+from comfyui_rollout.training.lora.names import names_of
+from comfyui_rollout.training.text_encoders import ATTACHED, TARGETS
 from safetensors.torch import save_file
 
 pytestmark = pytest.mark.skipif("COMFYUI_PATH" not in os.environ, reason="set COMFYUI_PATH, and COMFYUI_PYTHON")
@@ -121,11 +124,42 @@ def write(folder, family, format, kind, adapted, change):
     return job
 
 
+CLIPS = {
+    "sd": {"text_encoder": "clip_l"},
+    "sd2": {"text_encoder": "clip_h"},
+    "sdxl": {"text_encoder": "clip_l", "text_encoder_2": "clip_g"},
+}
+"""Text encoders, by diffusers' name and by ComfyUI's."""
+
+
+def write_text(folder, family, format):
+    """A job for ComfyUI: text encoders, and an adapter on their attention."""
+    network = NETWORKS[family.removesuffix("2")][0]()
+    generator = torch.Generator().manual_seed(0)
+    adapter, weights, expected = {}, {}, {}
+    for (part, theirs), block, layer in product(CLIPS[family].items(), range(2), TARGETS):
+        name = f"text_model.encoder.layers.{block}.self_attn.{layer}"
+        plain, down, up = (torch.randn(shape, generator=generator) for shape in ((8, 8), (2, 8), (8, 2)))
+        adapter[f"{ATTACHED}{part}.{name}"] = LayerAdapter({DOWN: down, UP: up}, 1.5)
+        weights[f"{theirs}.transformer.{name}.weight"] = plain
+        expected[f"{theirs}.transformer.{name}.weight"] = plain + 1.5 * up @ down
+    tensors = to_file(adapter, format, names_of(type(network).__name__, network.config), "unet")
+    folder.mkdir()
+    job = {}
+    for name, content in (("weights", weights), ("lora", tensors), ("expected", expected)):
+        job[name] = str(folder / f"{name}.safetensors")
+        save_file(content, job[name])
+    return job
+
+
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory, adapted, change):
     """What ComfyUI makes of each file, by (family, format, kind)."""
     folder, cases = tmp_path_factory.mktemp("jobs"), list(product(NETWORKS, FORMATS, KINDS))
     jobs = [write(folder / "_".join(case), *case, adapted, change) for case in cases]
+    texts = [(family, format, "text") for family, format in product(CLIPS, FORMATS)]
+    jobs += [write_text(folder / "_".join(case), *case[:2]) for case in texts]
+    cases += texts
     (folder / "jobs.json").write_text(json.dumps(jobs))
     command = [os.environ.get("COMFYUI_PYTHON", sys.executable), str(SCRIPT), str(folder / "jobs.json")]
     environment = {**os.environ, "PYTHONPATH": os.environ["COMFYUI_PATH"]}
@@ -142,6 +176,16 @@ def test_comfyui_computes_the_very_weights_that_were_trained(family, format, kin
     answer = answers[family, format, kind]
     assert answer["unknown"] == []
     assert answer["patched"] > 0
+    assert answer["off"] < 1e-5, answer["worst"]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("family", CLIPS)
+def test_comfyui_reads_what_text_encoders_have_learnt(family, format, answers):
+    """On every layer of each of them."""
+    answer = answers[family, format, "text"]
+    assert answer["unknown"] == []
+    assert answer["patched"] == 8 * len(CLIPS[family])
     assert answer["off"] < 1e-5, answer["worst"]
 
 
