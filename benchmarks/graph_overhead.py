@@ -31,7 +31,7 @@ SETTINGS = OptimizerSettings(learning_rate=2e-3)
 
 def graph_trainer() -> Trainer:
     """The quickstart's step as streams, as the nodes build it."""
-    (data,) = NODES["RolloutDigitsDataset"]().build("data", BATCH, 8)
+    (data,) = NODES["RolloutDigitsDataset"]().build("data", BATCH, 8)["result"]
     (schedule,) = NODES["RolloutFlowMatchingSchedule"]().build("uniform")
     (model,) = NODES["RolloutNewModel"]().build("model", data, "unet", 32, 2, True)
     (noisy,) = NODES["RolloutNoisyBatch"]().build("noisy", dataset=data, schedule=schedule)

@@ -86,7 +86,7 @@ ARMS = {
 
 def streams(arm: Arm, start_step: int) -> tuple[Stream, Stream]:
     """The quickstart's graph with this arm's rollout and loss: (loss, model)."""
-    (data,) = NODES["RolloutDigitsDataset"]().build("data", BATCH, 8)
+    (data,) = NODES["RolloutDigitsDataset"]().build("data", BATCH, 8)["result"]
     (schedule,) = NODES["RolloutFlowMatchingSchedule"]().build("uniform")
     (model,) = NODES["RolloutNewModel"]().build("model", data, "unet", 32, 2, True)
     (batch,) = NODES["RolloutNoisyBatch"]().build("noisy", dataset=data, schedule=schedule)
