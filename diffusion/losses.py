@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .device import moved
 from .predictions import determinant, per_item, per_sample, to_target
 from .rollout import NoisyBatch
 from .schedules import Schedule
@@ -124,7 +125,7 @@ def anti_drift(output: Tensor, batch: NoisyBatch, min_sigma: float = 0.01) -> Te
     _, sigma = batch.schedule.coefficients(batch.timestep)
     counts = batch.rolled & (sigma >= min_sigma)
     error = misdirection(output, batch.x - batch.latents, batch.mask)
-    return counts.to(error.device, error.dtype, non_blocking=True) * error
+    return moved(counts, error.device, error.dtype) * error
 
 
 def compensation(

@@ -20,6 +20,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .device import moved
+
 PredictionType = Literal["velocity", "epsilon", "v_prediction", "sample"]
 
 PREDICTION_TYPES: tuple[PredictionType, ...] = ("velocity", "epsilon", "v_prediction", "sample")
@@ -47,7 +49,7 @@ def factors(levels: Tensor, like: Tensor) -> Tensor:
     """Levels (n, B) as n (B, 1, ..., 1) factors for ``like`` (B, ...): the one place where levels meet latents."""
     if levels.shape[1:] != like.shape[:1]:
         raise ValueError(f"levels of shape {tuple(levels.shape)} do not fit a batch of {tuple(like.shape)}")
-    return levels.to(like.device, like.dtype, non_blocking=True).reshape(*levels.shape, *[1] * (like.dim() - 1))
+    return moved(levels, like.device, like.dtype).reshape(*levels.shape, *[1] * (like.dim() - 1))
 
 
 def per_item(values: Tensor) -> Tensor:

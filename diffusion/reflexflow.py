@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
+from .device import moved
 from .losses import (
     FrequencyNorm,
     LossType,
@@ -55,8 +56,8 @@ def spec(
     if item_weight is not None:
         flow = flow * per_sample(item_weight, flow)
     drift = anti_drift(output, batch, min_sigma)
-    gain = torch.where(batch.rolled, beta2, 1.0).to(flow.device, flow.dtype, non_blocking=True)
-    rolled = batch.rolled.nonzero().flatten().to(flow.device, non_blocking=True)
+    gain = moved(torch.where(batch.rolled, beta2, 1.0), flow.device, flow.dtype)
+    rolled = moved(batch.rolled.nonzero().flatten(), flow.device)
     return gain * flow + beta1 * drift, parts(flow, drift, weight[rolled] if len(rolled) else weight)
 
 
@@ -99,7 +100,7 @@ def defar(
     weight = compensation(clean - biased, alpha, fc_norm, batch.mask)
     wanted = to_target(schedule.prediction, batch.latents, batch.noise, alpha0, sigma0)
     flow = masked_mean(weight * elementwise(start, wanted), batch.mask)
-    counts = (sigma1 >= min_sigma).to(flow.device, flow.dtype, non_blocking=True)
+    counts = moved(sigma1 >= min_sigma, flow.device, flow.dtype)
     drift = counts * misdirection(biased, drifted - batch.latents, batch.mask)
     return beta2 * flow + beta1 * drift, parts(flow, drift, weight)
 

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from .device import moved
 from .predictions import per_item
 from .schedules import Schedule
 from .solvers import Conditioning, Model, Solver, integrate, rows
@@ -237,11 +238,11 @@ def roll_out(
     order = longest_first(lengths)
     if len(order) == 0:
         return batch
-    there = order.to(batch.x.device, non_blocking=True)
+    there = moved(order, batch.x.device)
     latents, noise, teacher_forced = batch.latents[there], batch.noise[there], batch.teacher_forced[there]
     conditioning = rows(batch.conditioning, there)
     grid = ragged_grid(source[order], batch.timestep[order], lengths[order])
-    told = batch.timestep[order].to(batch.x.device, batch.x.dtype, non_blocking=True)
+    told = moved(batch.timestep[order], batch.x.device, batch.x.dtype)
     passenger = Passenger(model, teacher_forced, told, conditioning, room=len(batch.x))
     x = integrate(
         passenger.share if want_clean_output else model,

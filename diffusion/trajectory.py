@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .device import moved
 from .losses import target
 from .predictions import PredictionType, blend, mix
 from .rollout import NoisyBatch, longest_first
@@ -34,7 +35,7 @@ def trajectory_target(
     order = longest_first(torch.where(sigma >= min_sigma, batch.lengths, 0))
     if len(order) == 0:
         return wanted
-    there = order.to(batch.x.device, non_blocking=True)
+    there = moved(order, batch.x.device)
     lengths, timestep = batch.lengths[order], batch.timestep[order]
     following = (timestep - batch.stride[order]).clamp(min=schedule.clean_timestep)
     grid = fine_grid(batch.source[order], timestep, following, lengths, reference_steps)

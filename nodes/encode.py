@@ -78,8 +78,10 @@ class EncodeDataset(DatasetNode):
 
     @classmethod
     def IS_CHANGED(cls, cache_folder: str = "", **other: Any) -> Any:
-        folder = cache_of(cache_folder).folder  # files that were removed are encoded again
-        return [(path.name, path.stat().st_mtime_ns) for path in sorted(folder.glob("*/"))]
+        # A cache that was removed is made again. No times nor counts of files: encoding itself changes those, and the
+        # next run would look at every image again.
+        folder = cache_of(cache_folder).folder
+        return [str(folder.resolve()), *sorted(path.name for path in folder.glob("*/"))]
 
     def build(
         self,
@@ -106,6 +108,8 @@ class EncodeDataset(DatasetNode):
                 host.progress(str(unique_id), done, total)
             host.check_interrupted()
 
+        if encoding.missing:
+            host.make_room()
         encoded = encoding.run(choose_device(host.device), advance)
         if previews.strip():
             linear: Any = encoded.info.colours

@@ -74,7 +74,12 @@ class DiffusionLoss(StepNode):
                 ),
                 "huber_c": number(0.1, 0.001, 10.0, 0.01, "huber: where it turns from squared to straight."),
                 "snr_gamma": number(
-                    0.0, 0.0, 100.0, 0.5, "Min-SNR weighting: low-noise levels count less. 5 is usual; 0 turns it off."
+                    0.0,
+                    0.0,
+                    100.0,
+                    0.5,
+                    "Min-SNR weighting: low-noise levels count less. 5 is usual; 0 turns it off. With zero terminal "
+                    "SNR the last level then counts nothing.",
                 ),
                 "target": TARGET,
             },

@@ -77,6 +77,8 @@ class NewModel(StepNode):
     ) -> tuple[Stream]:
         data: DatasetInfo = dataset.about
         classes = len(data.classes) if class_conditional else 0
+        if class_conditional and data.without_classes:
+            raise ValueError(f"class_conditional: {data.without_classes}")
         if data.size is None:
             raise ValueError(
                 "dataset: a new model is made for squares of one size; turn buckets off in Image Folder Dataset"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..diffusion.schedules import Schedule
 from ..training.checkpoint import CHECKPOINTS, drop_oldest, save_model
 from ..training.data import DatasetInfo
+from ..training.encoders import free_memory
 from ..training.host import choose_device, current_host
 from ..training.loop import Metrics, Trainer, averaged, prepare, training_mode
 from ..training.models import Model
@@ -183,35 +184,54 @@ class OptimizerStep(Node):
         **options: Any,
     ) -> dict[str, Any]:
         check_that_they_fit(loss, model)
+        check_precision(model.about, options["precision"])
+        try:
+            return self._train(loss, model, optimizer, str(unique_id), samples, resume, prompt, extra_pnginfo, options)
+        finally:
+            free_memory()  # the network is in cycles with what others remember of it, such as matplotlib's errors
+
+    def _train(
+        self,
+        loss: Stream,
+        model: Stream,
+        optimizer: OptimizerSettings,
+        node_id: str,
+        samples: Stream | None,
+        resume: str,
+        prompt: Any,
+        extra_pnginfo: Any,
+        options: dict[str, Any],
+    ) -> dict[str, Any]:
         host = current_host()
+        host.make_room()
         device = choose_device(host.device)
         state = state_of(resume, host.output_folder) if resume.strip() else None
         if state:
             state.check(options["steps"], optimizer.name)
             options["seed"] = state.seed
-            prompt, extra_pnginfo = begun_anew(prompt, extra_pnginfo, str(unique_id), resume)
+            prompt, extra_pnginfo = begun_anew(prompt, extra_pnginfo, node_id, resume)
         facts = {name: options[name] for name in ("seed", "steps")}
         steps, accumulation = options["steps"], options["accumulation"]
-        facts |= {"node": str(unique_id), "device": device, "versions": versions()}
+        facts |= {"node": node_id, "device": device, "versions": versions()}
         run_name, runs = options.pop("run_name"), host.output_folder / "rollout"
         folder = RunFolder(state.folder) if state else RunFolder.create(runs, run_name, facts)
         streams = [loss, model, *([samples] if samples else [])]
         run = Run(*streams, seed=options.pop("seed"), device=device, host=Recorder(host, folder))
-        session = Session(run, folder, str(unique_id), loss, model, samples, workflow_metadata(prompt, extra_pnginfo))
+        session = Session(run, folder, node_id, loss, model, samples, workflow_metadata(prompt, extra_pnginfo))
         looks = {name: options.pop(name) for name in LOOKS if name in options}
         trainer, told = None, []
         if state:  # what does not fit is refused before anything in the run's folder changes
             trainer = session.prepare(optimizer, state=state, **options)
             folder.go_on(state.step, facts)
             told = [what_was_restored(state, trainer)]
-            run.host.resumed(str(unique_id), told[0])
+            run.host.resumed(node_id, told[0])
         folder.write_json("prompt.json", prompt)
         folder.write_json("workflow.json", (extra_pnginfo or {}).get("workflow", prompt))
         with folder_status(folder):
             session.train(trainer or session.prepare(optimizer, **options), **looks)
         for part in (part for stream in streams for part in stream.walk()):
             host.finish(part.node_id)
-        trained = trained_model(model, folder.model_folder, str(unique_id), self.DISPLAY_NAME)
+        trained = trained_model(model, folder.model_folder, node_id, self.DISPLAY_NAME)
         text = [
             *told,
             *epochs_in_words(loss, steps, accumulation),
@@ -247,6 +267,16 @@ def check_that_they_fit(loss: Stream, model: Stream) -> None:
                 f"the model knows {info.classes} classes, and node {stream.node_id} ({stream.title}) has "
                 f"{len(data.classes)}"
             )
+
+
+def check_precision(info: ModelInfo, precision: str) -> None:
+    """Raises ValueError for two different 16-bit formats, which autocast cannot bring together."""
+    storage = info.pretrained.source.storage if info.pretrained else "fp32"
+    if {storage, precision} == {"bf16", "fp16"}:
+        raise ValueError(
+            f"precision is {precision}, and storage in Load Pretrained is {storage}: choose the same for both, or fp32 "
+            "for one of them"
+        )
 
 
 def check_family(data: DatasetInfo, info: ModelInfo, where: str) -> None:
@@ -347,23 +377,23 @@ class Session:
         return "time: " + ", ".join(f"{name} {share:.0%}" for share, name in named if share >= 0.005)
 
     def conclude(self, trainer: Trainer, reached: int) -> None:
-        """The last metrics, the curve, model and state, if there was a step at all and it has not diverged."""
-        self.folder.update(steps_done=reached)
-        if reached:
-            self.report()
-            self.folder.update(shares_of_time=self.shares_of_time())
-            self.folder.plot()
-        if reached and self.diverged_at is None:
-            self.keep_state(trainer, reached)
-            self.save(self.folder.model_folder)
+        """The last metrics, state and model if it has not diverged, facts and the curve; if there was a step at all."""
+        with ExitStack() as last:  # the last named comes first, and each is done whatever happens to the others
+            if reached:
+                last.callback(self.folder.plot)
+                last.callback(lambda: self.folder.update(shares_of_time=self.shares_of_time()))
+                last.callback(self.save, self.folder.model_folder)
+                last.callback(self.keep_state, trainer, reached)
+                last.callback(self.report)
+            self.folder.update(steps_done=reached)
 
     def report(self) -> None:
         rows = self.metrics.read()
-        if rows:
-            self.run.host.metrics(self.node_id, rows)
         for row in rows:
             if row["loss"] is None and self.diverged_at is None:
                 self.diverged_at = row["step"]
+        if rows:
+            self.run.host.metrics(self.node_id, rows)
 
     def check_loss(self) -> None:
         if self.diverged_at is not None:
@@ -379,12 +409,16 @@ class Session:
             Step(self.run, update, watched=True).value(self.samples)
 
     def save(self, folder: Path) -> None:
+        """Save the model, unless it has diverged."""
+        if self.diverged_at is not None:
+            return
         with training_mode(), averaged(self.run, self.live.network):
             save_model(folder, self.live, self.schedule, self.metadata)
 
     def keep_state(self, trainer: Trainer, reached: int) -> None:
-        """Save what a resumed run goes on from: not half an update, and no weights that are not finite."""
-        if trainer.done == reached and all(bool(weight.isfinite().all()) for weight in trainer.parameters):
+        """Save what a resumed run goes on from: not half an update, and nothing that has diverged."""
+        whole = trainer.done == reached and self.diverged_at is None
+        if whole and all(bool(weight.isfinite().all()) for weight in trainer.parameters):
             save_state(self.folder.folder, trainer)
 
     @property

@@ -9,7 +9,7 @@ from ..training.host import current_host
 from ..training.model_files import CHECKPOINTS, changed_at, find_model, find_models, list_models
 from ..training.models import PretrainedModel
 from ..training.pretrained import Pretrained, Source, inspect, load_network, refuse_pickle
-from ..training.quantization import check_installed
+from ..training.quantization import check_checkpointing, check_installed
 from ..training.stream import Step
 from .base import MODEL, PIPELINE, SCHEDULE, StepNode
 from .inputs import UNIQUE_ID, choice, line, number, switch
@@ -57,9 +57,9 @@ class LoadPretrained(StepNode):
                     "Number format of the frozen weights. What is trained is always kept in fp32.",
                 ),
                 "quantize": choice(
-                    ("none", "int8", "int4", "fp8", "nf4"),
+                    ("none", "int8", "fp8", "nf4"),
                     "none",
-                    "Squeeze the frozen weights to fit a smaller card, for LoRA only. int8, int4 and fp8 need torchao, "
+                    "Squeeze the frozen weights to fit a smaller card, for LoRA only. int8 and fp8 need torchao, "
                     "nf4 needs bitsandbytes.",
                 ),
                 "gradient_checkpointing": switch(
@@ -100,7 +100,13 @@ class LoadPretrained(StepNode):
 
     @classmethod
     def VALIDATE_INPUTS(
-        cls, checkpoint: str, path: str, quantize: str, vae: str = "", text_encoders: str = ""
+        cls,
+        checkpoint: str,
+        path: str,
+        quantize: str,
+        gradient_checkpointing: bool | None = True,
+        vae: str = "",
+        text_encoders: str = "",
     ) -> bool | str:
         if checkpoint is None or path is None:
             return True
@@ -111,6 +117,7 @@ class LoadPretrained(StepNode):
         try:
             refuse_pickle(path.strip() if checkpoint == BY_PATH else checkpoint)
             check_installed(quantize or "none")
+            check_checkpointing(quantize or "none", gradient_checkpointing is not False)
             check_parts(vae or "", text_encoders or "")
         except ValueError as error:
             return str(error)
@@ -122,11 +129,13 @@ class LoadPretrained(StepNode):
         checkpoint: str,
         path: str,
         quantize: str,
+        gradient_checkpointing: bool,
         base: str = "",
         vae: str = "",
         text_encoders: str = "",
         **options: Any,
     ) -> dict[str, Any]:
+        check_checkpointing(quantize, gradient_checkpointing)  # they may have been wired in
         host = current_host()
         name = path if checkpoint == BY_PATH else checkpoint
         source = Source(
@@ -135,6 +144,7 @@ class LoadPretrained(StepNode):
             vae=find_model(host, vae, "vae"),
             text_encoders=find_models(host, text_encoders, *TEXT_ENCODERS),
             quantization=quantize,  # type: ignore[arg-type]
+            gradient_checkpointing=gradient_checkpointing,
             **options,
         )
         pretrained = Pretrained(source, inspect(source))

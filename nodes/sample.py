@@ -112,6 +112,7 @@ def draw_now(stream: Stream, about: str, picture: Callable[[Tensor], Image]) -> 
     ``about`` goes into the file's name, so that pictures of other settings are other files.
     """
     host = current_host()
+    host.make_room()
     # Others that are wired in have made their own pictures already.
     alone = replace(stream, inputs={**stream.inputs, "samples": None})
     with training_mode():

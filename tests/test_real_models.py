@@ -128,6 +128,28 @@ def test_the_saved_file_changes_the_output_as_the_trained_weights_say(trained, t
         )
 
 
+@pytest.mark.parametrize(("workflow", "quantize"), [("lora_flux", "int8"), ("lora_sd15", "none")])
+def test_number_formats_of_a_real_run(tiny_pipeline, photos, tmp_path, workflow, quantize):
+    """Frozen weights in 16 or 8 bit, gradient checkpointing and autocast, as shipped: finite losses, and it learns."""
+    if quantize != "none":
+        pytest.importorskip("torchao")
+    prompt = prepared(workflow, tiny_pipeline(FAMILIES[workflow]), photos)
+    formats = {
+        "RolloutLoadPretrained": {"storage": "bf16", "quantize": quantize, "gradient_checkpointing": True},
+        "RolloutOptimizerStep": {"precision": "bf16"},
+    }
+    for node in prompt.values():
+        node["inputs"] |= formats.get(node["class_type"], {})
+    assert run(prompt, tmp_path) == 0
+    steps = rows(tmp_path / "out")
+    assert len(steps) == 3
+    assert all(0 < row["loss"] < float("inf") for row in steps)
+    (file,) = (tmp_path / "out").glob("rollout/*/model/pytorch_lora_weights.safetensors")
+    ups = {name: value for name, value in load_file(file).items() if "lora_B" in name}
+    assert all(value.isfinite().all() for value in ups.values())
+    assert sum(bool(value.abs().max() > 1e-4) for value in ups.values()) > 4  # they begin at zero
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_saved_lora_brings_its_workflow_back(trained, form):
     """Every format carries the graph, so that the file can be dropped on the canvas."""

@@ -87,5 +87,7 @@ class Cache:
     def _there(self, kind: str, key: str) -> Path:
         path = self.path(kind, key)
         if not path.is_file():
-            raise ValueError(f"{path} is gone from the cache: run Encode Dataset again")
+            raise ValueError(
+                f"{path} is gone from the cache: run Encode Dataset again, with a changed option inside ComfyUI"
+            )
         return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,13 @@ def caption_file(image: Path) -> Path | None:
 
 
 def read_caption(text: Path) -> str:
-    return text.read_text(encoding="utf-8", errors="replace").strip()
+    """The caption in a file of UTF-8, or of UTF-16 if it says so; raises ValueError, naming it, for no text at all."""
+    data = text.read_bytes()
+    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    caption = data.decode("utf-16" if utf16 else "utf-8-sig", errors="replace")
+    if "\0" in caption:
+        raise ValueError(f"the caption {text} holds zero bytes, so it is no UTF-8 text: save it as UTF-8")
+    return caption.strip()
 
 
 @dataclass(frozen=True)

@@ -48,9 +48,15 @@ def whole_or_nothing(path: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as nearby:
         unfinished = Path(nearby) / path.name
         yield unfinished
+        previous = Path(nearby) / "previous"
         if path.is_dir():
-            path.rename(Path(nearby) / "previous")
-        os.replace(unfinished, path)
+            path.rename(previous)
+        try:
+            os.replace(unfinished, path)
+        except BaseException:
+            if previous.is_dir():  # else it would go with the temporary place
+                previous.rename(path)
+            raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -161,7 +167,8 @@ def stem_of(folder: Path) -> str:
 
 def drop_oldest(checkpoints: Path, keep: int) -> None:
     """Of a run's checkpoints leave only so many, the newest; 0 = all."""
-    steps = sorted(folder for folder in checkpoints.glob("step_*") if folder.is_dir())
+    steps = [folder for folder in checkpoints.glob("step_*") if folder.is_dir()]
+    steps.sort(key=lambda folder: int(folder.name.removeprefix("step_")))
     for folder in steps[:-keep] if keep else []:
         shutil.rmtree(folder)
 

@@ -13,6 +13,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from ..diffusion.device import moved
 from ..diffusion.solvers import Conditioning
 from . import seeds
 from .stream import Step
@@ -47,6 +48,8 @@ class DatasetInfo:
     """Height and width of the latents; None where they are not all squares of one size."""
     classes: tuple[str, ...] = ()
     """Names of the class labels; empty where there are none."""
+    without_classes: str = ""
+    """Where there are none although there are sub-folders: the reason and the remedy, for who needs classes."""
     family: str = ""
     """The family of pretrained models whose encoders made the latents; empty for pixels."""
     groups: tuple[Group, ...] = ()
@@ -69,7 +72,7 @@ class Batch:
     """How much each item's loss counts (B,); None = 1."""
 
     def to(self, device: torch.device) -> Batch:
-        return self._each(lambda value: value.to(device, non_blocking=True))
+        return self._each(lambda value: moved(value, device))
 
     def pinned(self) -> Batch:
         """In memory from which a GPU copies while the program goes on."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -27,9 +27,9 @@ class View:
     flipped: bool
     key: str
 
-    def pixels(self, images: ImageFolder) -> Tensor:
-        """The image (3, H, W) in -1..1."""
-        pixels = images.pixels(self.item, self.place)
+    def pixels(self, decode: Callable[[ImageItem, Place], Tensor]) -> Tensor:
+        """The image (3, H, W) in -1..1; ``decode`` is :meth:`ImageFolder.pixels`."""
+        pixels = decode(self.item, self.place)
         return pixels.flip(-1) if self.flipped else pixels
 
     @property
@@ -69,14 +69,17 @@ class EncodedDataset:
         self.encoders, self.cache, self.entries = encoders, cache, entries
         self.text_keys, self.dropout = text_keys, dropout
         self.has_masks, self.loss_weight = bool(images.mask_folder), images.loss_weight
-        moments = [cache.load_one(LATENTS, entry.views[0].key, "moments") for entry in entries]
+        # Added up as they come: each is a mapped file as long as it is held, and Linux maps 65,530 at most.
+        each = (cache.load_one(LATENTS, entry.views[0].key, "moments") for entry in entries)
+        moments = sum(each, start=torch.zeros(()))
         self.info = replace(
             images.info,
             channels=encoders.channels,
             size=images.info.size // encoders.factor if images.info.size else None,
             classes=images.info.classes if encoders.classes else (),
+            without_classes="",
             family=encoders.family,
-            colours=colours.fit(torch.stack(moments).sum(0)),
+            colours=colours.fit(moments),
         )
 
     def batch(self, items: list[int], generators: Sequence[Generator]) -> Batch:

@@ -19,6 +19,10 @@ from .checkpoint import read_object
 from .pretrained import Pretrained, Source, encoders_of, load_parts, local_folder
 from .single_file import parts_in
 
+FORMAT = 2
+"""What encoders' results consist of, by number. It is part of their keys in the cache, which outlives this program:
+raise it whenever a family's ``encode_text`` or ``encode_images`` returns something else for the same input."""
+
 EncodeText = Callable[..., Conditioning]
 """``encode(captions, negative=False)``: what the network is told about them, each tensor (captions, ...)."""
 
@@ -72,9 +76,9 @@ class PretrainedEncoders:
         # Where to find the weights is no part of it: a model that was moved or copied is the same model.
         texts = [identity(source, self.home, part) for part in self.kind.text_parts]
         others = [identity_of_path(path) for path in source.text_encoders]
-        self.text_identity = key_of(self.family, source.storage, texts, others)
+        self.text_identity = key_of(FORMAT, self.family, source.storage, texts, others)
         vae = identity_of_path(source.vae) if source.vae else identity(source, self.home, "vae")
-        self.image_identity = key_of(self.family, self.vae_source.storage, vae)
+        self.image_identity = key_of(FORMAT, self.family, self.vae_source.storage, vae)
 
     @contextmanager
     def text(self, device: str) -> Iterator[EncodeText]:

@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 
 import torch
 from torch.nn import functional as F
@@ -52,6 +53,9 @@ class Encoding:
         views = {view.key: view for entry in self.entries for view in entry.views}
         masks = {entry.mask: entry.views[0] for entry in self.entries if entry.mask}
         self.missing_texts = [text for text, key in self.text_keys.items() if not cache.has(TEXT, key)]
+        there = {*self.text_keys} - {*self.missing_texts}
+        self.caption_bytes = max((cache.path(TEXT, self.text_keys[text]).stat().st_size for text in there), default=0)
+        """What an encoded caption takes on disk at most; 0 until there is one, for only the encoder knows."""
         self.missing_views = [view for key, view in views.items() if not cache.has(LATENTS, key)]
         self.missing_masks = {key: view for key, view in masks.items() if not cache.has(MASKS, key)}
         self.views = len(views)
@@ -83,12 +87,17 @@ class Encoding:
         sizes = (view.item.bucket for view in self.missing_views)
         return sum(4 * self.encoders.channels * height * width // area for height, width in sizes)
 
+    @property
+    def missing_text_bytes(self) -> int:
+        """What the captions that are still to be made will take on disk, often more than the latents; 0 = not known."""
+        return self.caption_bytes * len(self.missing_texts)
+
     def run(self, device: str, advance: Advance) -> EncodedDataset:
         """Encode what is missing: first the captions, then the images, so that never both encoders are in memory.
 
         ``advance(done, total)`` is told after each file, and may raise to stop: what is done is on disk then.
         """
-        refuse_full_disk(self.cache, self.missing_bytes)
+        refuse_full_disk(self.cache, self.missing_bytes, self.missing_text_bytes)
         progress = Progress(self.missing, advance)
         with torch.inference_mode(False), torch.no_grad():
             if self.missing_texts:
@@ -103,10 +112,20 @@ class Encoding:
             )
 
     def _encode_texts(self, encode: EncodeText, progress: Progress) -> None:
-        for text in self.missing_texts:
+        for done, text in enumerate(self.missing_texts, 1):
             told = encode([text])  # by itself, so that no other one changes how long it is padded
             self.cache.save(TEXT, self.text_keys[text], {name: value.cpu() for name, value in told.items()})
             progress.add(1)
+            if not self.caption_bytes:
+                self._weigh_captions(self.text_keys[text], len(self.missing_texts) - done)
+
+    def _weigh_captions(self, key: str, missing: int) -> None:
+        """The first encoded caption says how large they are: what is still missing must fit on the disk."""
+        self.caption_bytes = self.cache.path(TEXT, key).stat().st_size
+        needed = missing * self.caption_bytes
+        each, rest = in_words(self.caption_bytes, "B"), in_words(needed, "B")
+        logging.info("an encoded caption takes %s, the %d that are missing %s", each, missing, rest)
+        refuse_full_disk(self.cache, self.missing_bytes, needed)
 
     def _encode_views(self, encode: EncodeImages, progress: Progress) -> None:
         """The likeliest latents of each view, not a sample of the VAE's posterior.
@@ -114,8 +133,9 @@ class Encoding:
         The posterior is far narrower than any noise that is trained, and this way an image's latents are always the
         same, whatever else is in the folder.
         """
+        decode = lru_cache(maxsize=1)(self.images.pixels)  # a mirrored view comes right behind its image
         for views in batches_of(self.missing_views):
-            pixels = torch.stack([view.pixels(self.images) for view in views])
+            pixels = torch.stack([view.pixels(decode) for view in views])
             for view, image, latents in zip(views, pixels, encode(pixels).cpu(), strict=True):
                 kept = {"latents": latents, "moments": colours.moments(latents, image)}
                 self.cache.save(LATENTS, view.key, kept)
@@ -159,20 +179,22 @@ def refuse_unless_encodable(images: ImageFolder, encoders: Encoders) -> None:
         )
     if encoders.classes and not images.info.classes:
         raise ValueError(
-            f"the model knows {encoders.classes} classes and reads no captions: sort the images into sub-folders, one "
-            "a class"
+            images.info.without_classes
+            or f"the model knows {encoders.classes} classes and reads no captions: sort the images into sub-folders, "
+            "one a class"
         )
     if encoders.classes and images.info.size is None:
         raise ValueError("buckets: a model that knows classes takes squares of one size; turn them off in Image Folder")
 
 
-def refuse_full_disk(cache: Cache, needed: int) -> None:
-    """Raises ValueError where the latents would not fit."""
+def refuse_full_disk(cache: Cache, latents: int, captions: int) -> None:
+    """Raises ValueError where so many bytes of latents and captions would not fit; 0 = captions of unknown size."""
     folder = next(parent for parent in (cache.folder, *cache.folder.absolute().parents) if parent.is_dir())
     free = shutil.disk_usage(folder).free
-    if needed > free:
+    if latents + captions > free:
+        what = "latents and captions" if captions else "latents"
         there = f"{str(folder)!r} has {in_words(free, 'B')} left"
-        raise ValueError(f"cache_folder: the latents take {in_words(needed, 'B')}, and {there}")
+        raise ValueError(f"cache_folder: the {what} take {in_words(latents + captions, 'B')}, and {there}")
 
 
 def batches_of(views: list[View]) -> Iterator[list[View]]:

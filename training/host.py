@@ -29,6 +29,9 @@ class Host:
         """
         return [self.output_folder / kind, Path("models") / kind]
 
+    def make_room(self) -> None:
+        """Asks the host to let go of its own models, before ours come onto the device; by default it has none."""
+
     def progress(self, node_id: str, value: int, maximum: int) -> None:
         """``value`` of ``maximum`` steps of that node are done."""
 
@@ -126,6 +129,12 @@ class ComfyHost(Host):
 
         known = folder_paths.folder_names_and_paths
         return [Path(folder) for folder in folder_paths.get_folder_paths(kind)] if kind in known else []
+
+    def make_room(self) -> None:
+        from comfy.model_management import soft_empty_cache, unload_all_models
+
+        unload_all_models()  # they are loaded again when a workflow asks for them
+        soft_empty_cache()
 
     def _update(self, node_id: str, value: int | None, maximum: int | None, picture: Image | None) -> None:
         if node_id not in self._bars:

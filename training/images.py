@@ -19,7 +19,10 @@ from .buckets import Size, bucket_for, bucket_sizes
 from .captions import caption_file, read_caption
 from .data import Batch, DatasetInfo, Group
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+APPLE = frozenset({".heic", ".heif"})
+"""Photos of Apple's phones, which Pillow reads with a plug-in only: they are found, so that they are named."""
+
+SUFFIXES = APPLE | {".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff"}
 
 ALPHA = "alpha"
 """In place of a mask folder: each image's own transparency is its mask."""
@@ -48,10 +51,27 @@ def find_images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         hint = f" (without the spaces around it, {str(folder).strip()!r} does)" if _exists_stripped(folder) else ""
         raise ValueError(f"the folder {str(folder)!r} does not exist{hint}")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    found = sorted(path for path in files_below(folder) if path.suffix.lower() in SUFFIXES)
     if not found:
         raise ValueError(f"the folder {str(folder)!r} holds no images ({', '.join(sorted(SUFFIXES))})")
     return found
+
+
+def files_below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """All files in a folder and its sub-folders, linked ones too; ``above`` are the real folders that it is in."""
+    here = folder.resolve()
+    if here in above:  # a link that leads back
+        return
+    try:
+        paths = list(folder.iterdir())
+    except PermissionError:
+        logging.warning("left out the folder %s, which must not be read", folder)
+        return
+    for path in paths:
+        if path.is_dir():
+            yield from files_below(path, above | {here})
+        elif path.is_file():
+            yield path
 
 
 def _exists_stripped(folder: Path) -> bool:
@@ -68,11 +88,14 @@ def read_image(path: Path, mode: str = "RGB", background: str = "white") -> Imag
         with Image.open(path) as file:
             return eight_bit(ImageOps.exif_transpose(file), background).convert(mode)
     except Exception as error:  # a damaged file makes Pillow raise almost anything
-        raise ValueError(f"cannot read {path}: {str(error) or type(error).__name__}") from error
+        raise ValueError(unreadable(path, error)) from error
 
 
 def eight_bit(picture: Image.Image, background: str) -> Image.Image:
     """The picture without its transparency, and with 0..255 where it has 0..65535, which Pillow would cut off."""
+    if picture.mode == "F":  # as most programs have them, 0..1; Pillow takes them for 0..255
+        pixels = np.nan_to_num(np.asarray(picture))
+        return Image.fromarray((pixels * (255 if pixels.max() <= 1 else 1)).clip(0, 255).round().astype(np.uint8))
     if picture.mode.startswith("I"):
         return Image.fromarray((np.asarray(picture).clip(0, 65535) / 257).round().astype(np.uint8))
     if picture.has_transparency_data:
@@ -87,7 +110,13 @@ def read_opacity(path: Path) -> Image.Image:
         with Image.open(path) as file:
             return ImageOps.exif_transpose(file).convert("RGBA").getchannel("A")
     except Exception as error:  # a damaged file makes Pillow raise almost anything
-        raise ValueError(f"cannot read {path}: {str(error) or type(error).__name__}") from error
+        raise ValueError(unreadable(path, error)) from error
+
+
+def unreadable(path: Path, error: Exception) -> str:
+    """One line on a file that Pillow could not read."""
+    remedy = " (convert it to JPEG or PNG)" if path.suffix.lower() in APPLE else ""
+    return f"cannot read {path}: {str(error) or type(error).__name__}{remedy}"
 
 
 class Look(NamedTuple):
@@ -111,7 +140,7 @@ def look(path: Path) -> Look:
             # Read to its end: Pillow's verify() overlooks files that were cut short, a step would not.
             eight_bit(ImageOps.exif_transpose(file), "white").convert("RGB")
     except Exception as error:  # a damaged file makes Pillow raise almost anything
-        return Look(f"cannot read {path}: {str(error) or type(error).__name__}")
+        return Look(unreadable(path, error))
     return Look("", (width, height) if turned else (height, width), transparent)
 
 
@@ -170,7 +199,7 @@ class ImageFolder:
         """All image files, the damaged ones included."""
         if not paths:
             raise ValueError(f"all images in {str(folder)!r} are masks: give mask_folder a folder of its own")
-        classes = classes_of(folder, paths)
+        classes, without_classes = classes_of(folder, paths)
         self.damaged: list[str] = []
         self.items = list(self._readable(paths, classes))
         if not self.items:
@@ -183,7 +212,9 @@ class ImageFolder:
         channels, groups = len(color), groups_of(self.items, repeats)
         height, width = self.items[0].bucket
         only_size = height if not groups and height == width else None
-        self.info = DatasetInfo(folder.name, len(self.items) * repeats, channels, only_size, classes, groups=groups)
+        self.info = DatasetInfo(
+            folder.name, len(self.items) * repeats, channels, only_size, classes, without_classes, groups=groups
+        )
 
     def _is_mask(self, path: Path) -> bool:
         """Masks may lie in a folder among the images."""
@@ -237,17 +268,20 @@ class ImageFolder:
         return (to_latents(fit(mask.resize((width, height)), item.bucket, place)) + 1) / 2
 
 
-def classes_of(folder: Path, paths: list[Path]) -> tuple[str, ...]:
-    """Names of the sub-folders; raises ValueError where images lie beside them, which would have no class."""
+def classes_of(folder: Path, paths: list[Path]) -> tuple[tuple[str, ...], str]:
+    """Names of the sub-folders, and nothing to say; none where images lie beside them, and why that is so.
+
+    Who trains on captions does not care.
+    """
     classes = tuple(sorted({path.relative_to(folder).parts[0] for path in paths if path.parent != folder}))
     stray = [path for path in paths if path.parent == folder]
     if classes and stray:
         more = f" and {len(stray) - 1} more" if len(stray) > 1 else ""
-        raise ValueError(
+        return (), (
             f"{stray[0]} lies beside the class folders ({', '.join(classes)}), so it has no class: "
             f"move it{more} into one of them, or all images into one folder"
         )
-    return classes
+    return classes, ""
 
 
 def groups_of(items: Sequence[ImageItem], repeats: int) -> tuple[Group, ...]:

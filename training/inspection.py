@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ..diffusion.rollout import Draw, NoisyBatch, RolloutPlan, noisy_batch, roll_out
 from ..diffusion.solvers import Model, Solver, rows
 from . import seeds
-from .preview import Colours, to_image, to_rgb
+from .preview import Colours, linear, to_image, to_rgb
 from .stream import Step
 
 MOST_ITEMS = 8
@@ -87,8 +87,9 @@ def sheet_of(film: Film, told: Colours = None) -> tuple[Image, tuple[int, int]]:
     """All pictures of a film on one sheet, and the width and height of one of them.
 
     One column an item. First a row for each state of the teacher-forced latents, then the same of the rolled-out ones.
-    ``told`` is what the data set says of their colours.
+    ``told`` is what the data set says of their colours; of a VAE only the linear map is used.
     """
+    told = linear(told)  # a VAE would decode dozens of states at full size, for cells of 64 pixels
     colours = torch.cat([to_rgb(row, told) for row in (*film.teacher_forced, *film.rolled_out)])
     shrink = LARGEST_CELL / max(colours.shape[-2:])
     if shrink < 1:

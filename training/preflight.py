@@ -124,7 +124,9 @@ def encoding_in_words(encoding: Encoding) -> list[str]:
         f"latents: {views - new_views} in the cache, {new_views} to encode ({in_words(encoding.missing_bytes, 'B')})"
     ]
     if texts:
-        lines.append(f"captions: {texts - new_texts} in the cache, {new_texts} to encode (the empty one included)")
+        size = in_words(encoding.missing_text_bytes, "B") if encoding.caption_bytes else "on top of the latents"
+        told = f"the empty one included{'; ' + size if new_texts else ''}"
+        lines.append(f"captions: {texts - new_texts} in the cache, {new_texts} to encode ({told})")
     if encoding.images.crop == "random":
         lines.append("crop random: each image is cut once, at a place of its own, for its latents are kept")
     return lines

@@ -20,7 +20,15 @@ from .hub import local_folder, variant_in
 from .models import PRETRAINED, PretrainedModel, known_families
 from .quantization import Quantization, check_installed, loading_options, squeeze
 from .quiet import quiet
-from .single_file import OTHER_PURPOSES, default_base, family_of_file, header, parts_in, refuse_scaled
+from .single_file import (
+    OTHER_PURPOSES,
+    default_base,
+    family_of_file,
+    header,
+    parts_in,
+    refuse_scaled,
+    single_file_type,
+)
 from .weight_count import count_weights, in_words, network_bytes, weight_files
 
 if TYPE_CHECKING:
@@ -106,6 +114,7 @@ def inspect(source: Source) -> PretrainedInfo:
             raise ValueError(f"the file {path!r} does not exist")
     check_installed(source.quantization)
     family = family_of(source)
+    refuse_unknown_prediction(source)
     home, kind = local_folder(source.home), PRETRAINED[family]
     check_text_encoders(source, kind)
     network = read_object(home / kind.network_part / "config.json")
@@ -135,6 +144,20 @@ def said_by_file(source: Source) -> dict[str, Any]:
     marks = header(source.path) if source.is_file else {}
     said: dict[str, Any] = {"prediction_type": "v_prediction"} if "v_pred" in marks else {}
     return said | ({"rescale_betas_zero_snr": True} if "ztsnr" in marks else {})
+
+
+def refuse_unknown_prediction(source: Source) -> None:
+    """Raises ValueError for a single file of Stable Diffusion 2, of which some predict epsilon and others v.
+
+    Their tensors are alike, and the original that diffusers would take the settings from is one that predicts v.
+    """
+    if not source.is_file or source.base or source.prediction != "auto":
+        return
+    if single_file_type(header(source.path)) == "v2":
+        raise ValueError(
+            f"prediction: the file {source.path!r} does not say what this Stable Diffusion 2 puts out: choose epsilon "
+            "(2.0 base, 2.1 base: 512 pixels) or v_prediction (2.0, 2.1: 768 pixels)"
+        )
 
 
 def refuse_pickle(path: str) -> None:

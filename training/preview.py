@@ -41,10 +41,15 @@ def to_rgb(latents: Tensor, colours: Colours = None) -> Tensor:
     return (latents / 2 + 0.5).clamp(0, 1)
 
 
+def linear(colours: Colours) -> Tensor | None:
+    """The linear map to colours, also where a VAE would decode."""
+    return colours.linear if isinstance(colours, VaeColours) else colours
+
+
 def around_grey(colours: Colours) -> Tensor | None:
     """The linear map for differences of latents: no difference is grey."""
-    colours = colours.linear if isinstance(colours, VaeColours) else colours
-    return None if colours is None else torch.cat([colours[:-1], torch.full((1, 3), 0.5)])
+    known = linear(colours)
+    return None if known is None else torch.cat([known[:-1], torch.full((1, 3), 0.5)])
 
 
 def enlarge(colours: Tensor, cell: int = MIN_CELL) -> Tensor:

@@ -15,6 +15,7 @@ from ..diffusion.schedules import DDPM
 from ..diffusion.solvers import Conditioning
 from .encoders import PretrainedEncoders
 from .models import PretrainedModel
+from .models.pretrained import tile_if_large
 from .pretrained import Pretrained, load_parts
 from .quiet import quiet
 
@@ -89,9 +90,21 @@ def sampling_pipeline(pretrained: Pretrained, model: PretrainedModel) -> Any:
     info = pretrained.info
     pipeline: Any = load_parts(pretrained.source, info, ["vae"], **{info.kind.network_part: model.network})
     if isinstance(info.schedule, DDPM):  # Load Pretrained may know better than the scheduler's settings
-        pipeline.scheduler.register_to_config(prediction_type=info.schedule.prediction)
+        pipeline.scheduler = scheduler_for(info.schedule, pipeline.scheduler)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def scheduler_for(schedule: DDPM, scheduler: Any) -> Any:
+    """The pipeline's scheduler, made anew with the settings of the training.
+
+    One with zero terminal SNR must start where it was trained, at pure noise, hence trailing timesteps
+    (arXiv 2305.08891, sections 3.1 and 3.3).
+    """
+    changed: dict[str, Any] = {"prediction_type": schedule.prediction}
+    if schedule.zero_terminal_snr:
+        changed |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    return type(scheduler).from_config(scheduler.config, **changed)
 
 
 @torch.no_grad()
@@ -110,6 +123,7 @@ def sample_prompts(
     """
     total = settings.count * len(prompts.positive)
     images: list[Tensor] = []
+    tile_if_large(pipeline.vae, settings.width * settings.height)
     with model.evaluating(), checked(model.network, check), lent(pipeline.vae, model):
         for positive in prompts.positive:
             for number in range(settings.count):

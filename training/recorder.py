@@ -24,6 +24,9 @@ class Recorder(Host):
     def model_folders(self, kind: str) -> list[Path]:
         return self.host.model_folders(kind)
 
+    def make_room(self) -> None:
+        self.host.make_room()
+
     def progress(self, node_id: str, value: int, maximum: int) -> None:
         self.host.progress(node_id, value, maximum)
 

@@ -126,7 +126,7 @@ def remember(optimizer: Optimizer, memory: Mapping[str, Tensor], weights: Mappin
     known: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for name, value in memory.items():
         parameter, _, what = name.rpartition(".")
-        known[parameter][what] = value
+        known[parameter][what] = value.clone()  # not the file's own memory, which the next state could not replace
     names = {weight: name for name, weight in weights.items()}
     own = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
     state = {place: known[name] for place, name in enumerate(own) if name in known}

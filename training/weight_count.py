@@ -12,7 +12,7 @@ from .single_file import PARTS, header, parts_in
 if TYPE_CHECKING:
     from .pretrained import PretrainedInfo, Source
 
-BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0, "fp8": 1.0, "int4": 0.5, "nf4": 0.5}
+BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0, "fp8": 1.0, "nf4": 0.5}
 """Bytes of one weight by its storage or quantisation, without the few scales of the latter."""
 
 TRAINED_BYTES = 4 + 4 + 8

@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..device import moved
 from ..predictions import to_denoised
 from ..schedules import Schedule
 
@@ -34,7 +35,7 @@ def ask(model: Model, x: Tensor, timestep: Tensor, conditioning: Conditioning) -
 
     The clean end of a DDPM schedule has timestep -1, which no network was trained on: it is told 0 there.
     """
-    told = timestep.clamp(min=0).to(x.device, x.dtype, non_blocking=True)
+    told = moved(timestep.clamp(min=0), x.device, x.dtype)
     return model(x, told, conditioning).to(x.dtype)
 
 

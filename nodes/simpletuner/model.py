@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...training.models import PRETRAINED
+from ...training.quantization import check_checkpointing
 from ..pretrained import check_parts
 from .draft import Draft
 from .report import Report
@@ -73,15 +74,16 @@ def load_pretrained(draft: Draft, config: Settings) -> str:
     family, prediction = config["model_family"], config["prediction_type"]
     path = path_of(config, family, draft.report)
     network = path and network_of(config, draft.report)
+    squeezed = quantization(config["base_model_precision"], draft.report)
     return draft.add(
         FRAME,
         "RolloutLoadPretrained",
         path=network or path,
         base=path if network else None,
         vae=vae_of(config["pretrained_vae_model_name_or_path"], draft.report),
-        quantize=quantization(config["base_model_precision"], draft.report),
-        storage={"fp32": "fp32", "fp16": "fp16"}.get(config["base_model_default_dtype"], "bf16"),
-        gradient_checkpointing=config["gradient_checkpointing"],
+        quantize=squeezed,
+        storage=storage(config["base_model_default_dtype"], config["mixed_precision"]),
+        gradient_checkpointing=checkpointing(config["gradient_checkpointing"], squeezed, draft.report),
         prediction=prediction if prediction in ("epsilon", "v_prediction") else None,
         guidance=flux_guidance(config, draft.report) if family == "flux" else None,
     )
@@ -134,10 +136,34 @@ def vae_of(name: str, report: Report) -> str:
 def quantization(precision: str, report: Report) -> str:
     if precision == "no_change":
         return "none"
-    ours = next((name for name in ("int8", "int4", "fp8", "nf4") if precision.startswith((name, f"u{name}"))), "none")
+    if precision.startswith(("int4", "uint4")):
+        report.changed.append(
+            f"base_model_precision: {precision!r} is not offered, for peft puts no LoRA on int4; it is nf4, which "
+            "needs bitsandbytes"
+        )
+        return "nf4"
+    ours = next((name for name in ("int8", "fp8", "nf4") if precision.startswith((name, f"u{name}"))), "none")
     if ours == "none":
         report.changed.append(f"base_model_precision: {precision!r} has no equal here; the weights are not squeezed")
     return ours
+
+
+def storage(kept: str, mixed: str) -> str:
+    """The number format of the frozen weights: with 16 bits that of the training, for the two do not mix."""
+    if kept == "fp32":
+        return "fp32"
+    return {"fp16": "fp16", "no": "fp16" if kept == "fp16" else "bf16"}.get(mixed, "bf16")
+
+
+def checkpointing(wanted: bool, squeezed: str, report: Report) -> bool:
+    try:
+        check_checkpointing(squeezed, wanted)
+    except ValueError:
+        report.changed.append(
+            f"gradient_checkpointing: it is on, for {squeezed} weights without it take more memory than whole ones"
+        )
+        return True
+    return wanted
 
 
 def flux_guidance(config: Settings, report: Report) -> float:

@@ -54,7 +54,7 @@ def test_the_node_says_what_it_found_and_how_far_it_is(build, images, pretrained
         "captions: 2 of 3; none for tall.jpg (empty)",
         "buckets (height x width): 64x128: 2, 128x64: 1",
         "latents: 0 in the cache, 3 to encode (6 kB)",
-        "captions: 0 in the cache, 4 to encode (the empty one included)",
+        "captions: 0 in the cache, 4 to encode (the empty one included; on top of the latents)",
     ]
     progress = [event[1:] for event in host.told if event[0] == "progress"]
     assert (progress[0], progress[-1]) == (("RolloutEncodeDataset", 0, 7), ("RolloutEncodeDataset", 7, 7))
@@ -64,6 +64,17 @@ def test_the_node_says_what_it_found_and_how_far_it_is(build, images, pretrained
         "latents: 3 in the cache, 0 to encode (0 B)",
         "captions: 4 in the cache, 0 to encode (the empty one included)",
     ]
+    assert host.told == []
+
+
+def test_others_make_room_for_the_encoders(build, images, pretrained, host, monkeypatch):
+    """Before they are loaded; where nothing is missing, nobody is disturbed."""
+    monkeypatch.setattr(host, "make_room", lambda: host.told.append(("make_room",)))
+    inputs = {"dataset": images(), "pipeline": pretrained()[2]}
+    build(nodes.EncodeDataset, **inputs)
+    assert host.told[0] == ("make_room",)
+    host.told.clear()
+    build(nodes.EncodeDataset, **inputs)
     assert host.told == []
 
 
@@ -174,6 +185,10 @@ def test_an_emptied_cache_is_noticed(images, build, pretrained, output):
     build(nodes.EncodeDataset, dataset=images(), pipeline=pretrained()[2])
     full = changed(cache_folder="")
     assert nothing != full == changed(cache_folder="")
+    build(nodes.EncodeDataset, dataset=images(), pipeline=pretrained()[2], trigger_word="sks")
+    assert changed(cache_folder="") == full  # encoding is no reason to look at every image again
+    shutil.rmtree(output / "encoded" / "latents")
+    assert changed(cache_folder="") != full
     shutil.rmtree(output / "encoded")
     assert changed(cache_folder="") == nothing
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from comfyui_rollout import nodes
 from comfyui_rollout.diffusion.rollout import RolloutPlan
-from comfyui_rollout.training.inspection import MOST_STATES, Inspected, record
+from comfyui_rollout.training.inspection import MOST_STATES, Film, Inspected, record, sheet_of
 from comfyui_rollout.training.stream import Run, Step, Stream
+from comfyui_rollout.training.vae_preview import VaeColours, VaePreviews
 from PIL import Image
 
 PLAN = {"max_step_offset": 5, "step_size": 50.0, "sampler": "euler"}
@@ -126,3 +127,14 @@ def test_films_are_in_the_data_sets_own_colours(graph, train):
     red, green, _ = np.asarray(sheets[1].convert("RGB")).transpose(2, 0, 1)
     assert (green == 0).all()
     assert (red == np.asarray(sheets[0].convert("L"))).all()
+
+
+def test_films_do_not_wait_for_a_vae():
+    """It would decode dozens of pictures at full size for cells of 64 pixels; the data set's linear map is enough."""
+    states = torch.rand(3, 2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    film, linear = Film([0, 1, 2], torch.zeros(3, 2), states, states), torch.rand(5, 3)
+    previews = VaeColours(VaePreviews(None, "vae", linear), torch.device("cpu"))
+    sheet, cell = sheet_of(film, previews)
+    assert "vae" not in vars(previews)
+    assert cell == (8, 8)
+    assert np.array_equal(np.asarray(sheet), np.asarray(sheet_of(film, linear)[0]))

@@ -37,6 +37,17 @@ def test_a_new_model_fits_its_data_set(new_model):
     assert Run(untold).value(untold).classes == 0
 
 
+def test_images_without_a_class_are_refused_where_classes_are_told(wire, tmp_path):
+    """Beside class folders they have none; without class_conditional nobody asks."""
+    for name in ("cat/a.png", "b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    dataset = wire(ImageFolderDataset, folder=str(tmp_path), size=8, batch_size=1)
+    with pytest.raises(ValueError, match=r"class_conditional: .*b\.png lies beside the class folders \(cat\)"):
+        wire(NewModel, dataset=dataset, width=8, depth=1)
+    assert wire(NewModel, dataset=dataset, width=8, depth=1, class_conditional=False).about.classes == 0
+
+
 def test_a_new_model_is_made_once_a_run(new_model):
     """All nodes of a run share one live network; the next run gets a new one."""
     stream = new_model()

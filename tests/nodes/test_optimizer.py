@@ -7,10 +7,11 @@ import pytest
 import torch
 from comfyui_rollout import nodes
 from comfyui_rollout.diffusion.schedules import FlowMatching
+from comfyui_rollout.nodes.optimizer import check_precision
 from comfyui_rollout.training import checkpoint
 from comfyui_rollout.training.host import Interrupted
 from comfyui_rollout.training.optimizers import OptimizerSettings
-from comfyui_rollout.training.run_folder import read_metrics
+from comfyui_rollout.training.run_folder import RunFolder, read_metrics
 from comfyui_rollout.training.stream import Run, StepError, Stream
 from PIL import Image
 from safetensors import safe_open
@@ -306,6 +307,35 @@ def test_a_save_that_fails_leaves_nothing_half_written(graph, train, only_run, m
     assert (run.facts["status"], run.facts["message"]) == ("failed", "disk full")
     assert not (run.folder / "model").exists()
     assert not [path for path in run.folder.rglob("*") if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("broken", ["plot", "update", "add_metrics"])
+def test_a_curve_that_cannot_be_drawn_costs_no_model(graph, train, only_run, monkeypatch, broken):
+    """Whatever else fails at the end, what was learnt is on disk, and so is the state to go on from."""
+
+    def fail(self, *given, **facts):
+        if broken != "update" or "shares_of_time" in facts:
+            raise OSError("disk full")
+        return original(self, *given, **facts)
+
+    original = getattr(RunFolder, broken)
+    monkeypatch.setattr(RunFolder, broken, fail)
+    with pytest.raises(OSError, match="disk full"):
+        train(graph(), steps=3)
+    folder = only_run().folder
+    assert (folder / "model" / WEIGHTS).is_file()
+    assert list((folder / "state").iterdir())
+
+
+@pytest.mark.parametrize(("storage", "precision"), [("bf16", "fp16"), ("fp16", "bf16")])
+def test_two_sixteen_bit_formats_are_refused_before_loading(storage, precision):
+    """Autocast cannot bring them together, and says so after gigabytes were loaded."""
+    source = SimpleNamespace(storage=storage)
+    info = SimpleNamespace(pretrained=SimpleNamespace(source=source))
+    with pytest.raises(ValueError, match=f"precision is {precision}, and storage in Load Pretrained is {storage}"):
+        check_precision(info, precision)
+    for fine in (storage, "fp32"):
+        check_precision(info, fine)
 
 
 def test_an_unwritable_output_folder_is_said_before_anything_is_loaded(graph, train, output, monkeypatch):

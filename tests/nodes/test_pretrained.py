@@ -83,6 +83,11 @@ def test_inside_comfyui_its_folders_are_listed(tmp_path, monkeypatch):
         ({"vae": "none.safetensors"}, "vae: 'none.safetensors' is not in the vae folder, and no path"),
         ({"vae": "old.pt"}, "'old.pt' is a pickled file"),
         ({"text_encoders": "none.safetensors"}, "text_encoders: 'none.safetensors' is not in the text_encoders folder"),
+        (
+            {"quantize": "int8", "gradient_checkpointing": False},
+            "gradient_checkpointing: quantize int8 needs it, for without it every layer keeps its weights unsqueezed",
+        ),
+        ({"quantize": "fp8", "gradient_checkpointing": False}, "gradient_checkpointing: quantize fp8 needs it"),
         ({"text_encoders": "t5.bin"}, "'t5.bin' is a pickled file"),
     ],
 )
@@ -107,6 +112,20 @@ def test_wired_inputs_are_not_known_yet():
     """A path that comes from another node is None while the prompt is checked."""
     assert validate(path=None) is True
     assert validate(quantize=None, vae=None, text_encoders=None) is True
+    assert validate(quantize="int8", gradient_checkpointing=None) is True
+
+
+def test_squeezed_weights_need_gradient_checkpointing(build, tiny_pipeline):
+    """Also where the two were wired in; whole weights do without."""
+    assert validate(gradient_checkpointing=False) is True
+    assert validate(quantize="int8", gradient_checkpointing=True) is True
+    with pytest.raises(ValueError, match="quantize int8 needs it"):
+        build(NODE, path=str(tiny_pipeline("sd")), quantize="int8", gradient_checkpointing=False)
+
+
+def test_what_cannot_be_trained_is_not_offered():
+    """peft puts no LoRA on torchao's int4."""
+    assert NODE.INPUT_TYPES()["required"]["quantize"][0] == ["none", "int8", "fp8", "nf4"]
 
 
 def test_an_absent_library_is_named_early(monkeypatch):

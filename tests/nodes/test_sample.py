@@ -4,7 +4,9 @@ import pytest
 import torch
 from comfyui_rollout.diffusion.schedules import FlowMatching
 from comfyui_rollout.nodes import SampleImages
+from comfyui_rollout.nodes import sample as sample_module
 from comfyui_rollout.training.sampling import sample
+from comfyui_rollout.training.stream import Run
 from PIL import Image
 
 FEW = {"steps": 2, "count": 1, "labels": "0-2"}
@@ -38,6 +40,16 @@ def test_a_trained_model_is_sampled_right_away(build, graph, train, output):
         with Image.open(output / told["subfolder"] / told["filename"]) as picture:
             assert picture.width > picture.height
     assert len(list((output / "samples").iterdir())) == 1
+
+
+def test_others_make_room_for_the_samples(build, graph, train, host, monkeypatch):
+    """Inside ComfyUI its own models may fill the card."""
+    model = train(graph()).model
+    asked = []
+    monkeypatch.setattr(host, "make_room", lambda: asked.append("make_room"))
+    monkeypatch.setattr(sample_module, "Run", lambda *args, **options: asked.append("run") or Run(*args, **options))
+    build(SampleImages, model=model, schedule=FlowMatching(), **FEW)
+    assert asked == ["make_room", "run"]
 
 
 def test_inference_mode_does_not_matter_to_samples(build, graph, train, output):

@@ -100,6 +100,16 @@ def test_samples_of_a_training_are_not_drawn_while_wiring(samples, loaded, outpu
     assert not output.exists()
 
 
+def test_others_make_room_for_the_text_encoders(samples, loaded, host, monkeypatch):
+    """Also where the images are made later: prompts are encoded at once."""
+    asked = []
+    encode = sample_prompts.encode_prompts
+    monkeypatch.setattr(host, "make_room", lambda: asked.append("make_room"))
+    monkeypatch.setattr(sample_prompts, "encode_prompts", lambda *given: asked.append("encode") or encode(*given))
+    samples(loaded(), **WHILE_TRAINING)
+    assert asked == ["make_room", "encode"]
+
+
 @pytest.mark.parametrize(
     ("inputs", "trained"),
     [({"samples": ["s", 0]}, True), ({"samples": ["x", 0]}, False), ({}, False), ({"samples": "s"}, False)],

@@ -416,6 +416,7 @@ RAMP = ROLLOUTS | {"scheduled_sampling_ramp_steps": 100}
         ({"lr_scheduler": "sine"}, "sine", "Optimizer", {"lr_schedule": "cosine"}),
         ({"lr_scheduler": "wavy"}, "there is no 'wavy' here", "Optimizer", {"lr_schedule": "constant"}),
         ({"optimizer": "bnb-lion8bit"}, "becomes 'adamw'", "Optimizer", {"optimizer": "adamw"}),
+        ({"base_model_precision": "int4-quanto"}, "it is nf4, which needs", "LoadPretrained", {"quantize": "nf4"}),
         ({"base_model_precision": "int2-quanto"}, "has no equal here", "LoadPretrained", {"quantize": "none"}),
         ({"flux_guidance_mode": "random-range"}, "its middle, 2", "LoadPretrained", {"guidance": 2.0}),
         ({"mixflow_enabled": True}, "there is no MixFlow here", "NoisyBatch", {}),
@@ -488,7 +489,8 @@ def test_another_vae(home):
     [
         ("no_change", "none"),
         ("int8-torchao", "int8"),
-        ("uint4-sdnq", "int4"),
+        ("int4-torchao", "nf4"),
+        ("uint4-sdnq", "nf4"),
         ("fp8wo-torchao", "fp8"),
         ("nf4-bnb", "nf4"),
     ],
@@ -496,6 +498,34 @@ def test_another_vae(home):
 def test_precisions(precision, ours):
     """By what the number format is called, whoever makes it."""
     assert inputs(small(base_model_precision=precision), "LoadPretrained")["quantize"] == ours
+
+
+@pytest.mark.parametrize(
+    ("kept", "mixed", "ours"),
+    [
+        ("bf16", "bf16", "bf16"),
+        ("bf16", "fp16", "fp16"),
+        ("bf16", "no", "bf16"),
+        ("fp16", "no", "fp16"),
+        ("fp16", "bf16", "bf16"),
+        ("fp32", "fp16", "fp32"),
+        ("bf16", "fp8", "bf16"),
+    ],
+)
+def test_storage_goes_with_precision(kept, mixed, ours):
+    """Optimizer Step refuses bf16 with fp16."""
+    imported = small(base_model_default_dtype=kept, mixed_precision=mixed)
+    storage, precision = inputs(imported, "LoadPretrained")["storage"], inputs(imported, "OptimizerStep")["precision"]
+    assert storage == ours
+    assert {storage, precision} != {"bf16", "fp16"}
+
+
+def test_squeezed_weights_are_checkpointed():
+    """Load Pretrained refuses them otherwise; whole ones are left as the user had them."""
+    for precision, ours in (("int8-torchao", True), ("nf4-bnb", False), ("no_change", False)):
+        imported = small(base_model_precision=precision, gradient_checkpointing=False)
+        assert inputs(imported, "LoadPretrained")["gradient_checkpointing"] is ours
+        assert any(line.startswith("gradient_checkpointing: it is on") for line in imported.report.changed) is ours
 
 
 def test_noise_schedules():

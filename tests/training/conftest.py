@@ -21,6 +21,9 @@ class Listener(Host):
     def wants(self, kind):
         return kind in self.wanted
 
+    def make_room(self):
+        self.told.append(("make_room",))
+
     def progress(self, node_id, value, maximum):
         self.told.append(("progress", node_id, value, maximum))
 

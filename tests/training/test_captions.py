@@ -17,6 +17,20 @@ def test_captions_lie_beside_the_image(tmp_path):
     assert files[3] is None
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_captions_of_windows_editors_are_read(tmp_path, encoding):
+    """Without the byte order mark, which a tokenizer takes for a letter."""
+    (tmp_path / "a.txt").write_text("ein süßer Hund\n", encoding=encoding)
+    assert read_caption(tmp_path / "a.txt") == "ein süßer Hund"
+
+
+def test_what_is_no_text_is_named(tmp_path):
+    """UTF-16 that does not say so would be trained as letters with zeros between."""
+    (tmp_path / "a.txt").write_text("a cat", encoding="utf-16-le")
+    with pytest.raises(ValueError, match=r"the caption .*a\.txt holds zero bytes, .* save it as UTF-8"):
+        read_caption(tmp_path / "a.txt")
+
+
 def test_by_default_a_caption_stays_as_it_is():
     """Nothing is added, nothing shuffled."""
     assert CaptionSettings().variants_of(TAGS) == (TAGS,)

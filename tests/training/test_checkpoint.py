@@ -86,6 +86,30 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path):
     assert names(tmp_path / "model") == ["new.txt"]
 
 
+def test_the_old_folder_comes_back_where_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    """A virus scanner or a network drive may hold it: neither the old model nor its place is lost."""
+    with whole_or_nothing(tmp_path / "model") as unfinished:
+        unfinished.mkdir()
+        (unfinished / "old.txt").touch()
+
+    def held(source, target):
+        raise PermissionError("held by another program")
+
+    monkeypatch.setattr(checkpoint.os, "replace", held)
+    with pytest.raises(PermissionError), whole_or_nothing(tmp_path / "model") as unfinished:
+        unfinished.mkdir()
+    assert names(tmp_path) == ["model"]
+    assert names(tmp_path / "model") == ["old.txt"]
+
+
+def test_the_newest_checkpoints_are_those_of_the_highest_steps(tmp_path):
+    """Long runs outgrow the six digits of the names, which then sort as text no more."""
+    for step in (999_500, 1_000_000, 1_000_500):
+        (tmp_path / f"step_{step:06d}").mkdir()
+    checkpoint.drop_oldest(tmp_path, 2)
+    assert names(tmp_path) == ["step_1000000", "step_1000500"]
+
+
 def test_text_is_utf8(tmp_path):
     """Captions and prompts in any language survive on every system."""
     write_text(tmp_path / "a.txt", "café 猫")

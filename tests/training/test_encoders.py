@@ -45,6 +45,15 @@ def test_what_is_known_before_anything_is_loaded(encoders, monkeypatch, family, 
     assert bool(found.classes) == bool(classes)
 
 
+def test_results_of_another_format_are_encoded_anew(encoders, monkeypatch):
+    """The cache outlives the program: what an older one kept for a caption may lack what this one needs."""
+    before = identities(encoders("sd"))
+    monkeypatch.setattr("comfyui_rollout.training.encoders.FORMAT", -1)
+    after = identities(encoders("sd"))
+    assert before[0] != after[0]
+    assert before[1] != after[1]
+
+
 def test_captions_are_encoded_as_the_pipeline_does(encoders, tiny_pipeline):
     """The tensors that diffusers' own pipeline makes for the same words."""
     from diffusers import StableDiffusionPipeline

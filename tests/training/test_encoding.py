@@ -240,6 +240,57 @@ def test_images_of_one_size_are_encoded_together(folder, cache):
 # What is kept
 
 
+def test_captions_that_will_not_fit_are_noticed_after_the_first(folder, cache, monkeypatch, caplog):
+    """They may be larger than the latents, and their size is only known by then; where one is cached, before any."""
+    encode(folder, Cache(folder / "elsewhere"))
+    size = next((folder / "elsewhere" / TEXT).iterdir()).stat().st_size
+    latents = 4 * 4 * 4 * 8 * 8
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": latents + 3 * size - 1}))
+    caplog.set_level(logging.INFO)
+    encoders = FakeEncoders()
+    with pytest.raises(ValueError, match="cache_folder: the latents and captions take"):
+        encode(folder, cache, encoders)
+    assert (encoders.captions, encoders.images_seen) == ([""], 0)
+    assert caplog.messages == [f"an encoded caption takes {size} B, the 3 that are missing {3 * size} B"]
+    assert encoding(folder, cache, encoders).missing_text_bytes == 3 * size
+    with pytest.raises(ValueError, match="cache_folder: the latents and captions take"):
+        encode(folder, cache, encoders)
+    assert encoders.captions == [""]
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": latents + 3 * size}))
+    encode(folder, cache, encoders)
+    assert encoders.images_seen == 4
+
+
+def test_a_mirrored_image_is_decoded_once(folder, cache, monkeypatch):
+    """Its pixels are only flipped; decoding takes as long as encoding does on a good card."""
+    decoded, pixels = [], ImageFolder.pixels
+
+    def counted(self, item, place):
+        decoded.append(item.path.name)
+        return pixels(self, item, place)
+
+    monkeypatch.setattr(ImageFolder, "pixels", counted)
+    monkeypatch.setattr("comfyui_rollout.training.encoding.PIXELS_AT_ONCE", 1)
+    encode(folder, cache, flip=True)
+    assert sorted(decoded) == ["a.png", "b.png", "c.png", "d.png"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="asks Linux")
+def test_no_file_is_mapped_for_the_colours(folder, cache, monkeypatch):
+    """The system allows 65,530 maps; a data set may have more images."""
+    seen, load_one = [], Cache.load_one
+
+    def watched(self, *asked):
+        seen.append(Path("/proc/self/maps").read_text().count(str(cache.folder)))
+        return load_one(self, *asked)
+
+    encode(folder, cache)
+    monkeypatch.setattr(Cache, "load_one", watched)
+    encode(folder, cache)
+    assert len(seen) == 4
+    assert max(seen) <= 1
+
+
 def test_the_folder_of_an_encoding_tells_what_it_will_do(folder, cache):
     """Counts and bytes before anything is loaded."""
     before = encoding(folder, cache, FakeEncoders(), flip=True)

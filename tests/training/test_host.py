@@ -18,6 +18,7 @@ def test_nobody_is_listening_by_default():
     host.metrics("1", [])
     host.finish("1")
     host.check_interrupted()
+    host.make_room()
     assert not host.wants("noisy")
 
 
@@ -110,6 +111,8 @@ def comfy(monkeypatch):
         "comfy.model_management": {
             "get_torch_device": lambda: "cpu",
             "throw_exception_if_processing_interrupted": stop,
+            "unload_all_models": lambda: told.append(("unload_all_models",)),
+            "soft_empty_cache": lambda: told.append(("soft_empty_cache",)),
         },
         "comfy.utils": {"ProgressBar": ProgressBar},
         "comfy_execution": {},
@@ -137,6 +140,12 @@ def test_inside_comfyui_we_report_to_comfyui(comfy):
     assert (host.output_folder, host.device) == (Path("/their/output"), "cpu")
     with pytest.raises(Interrupted, match="ComfyUI's own"):
         host.check_interrupted()
+
+
+def test_comfyui_lets_go_of_its_models(comfy):
+    """Its checkpoints would fill the card on which we encode, train and sample."""
+    module.ComfyHost().make_room()
+    assert comfy == [("unload_all_models",), ("soft_empty_cache",)]
 
 
 def test_comfyui_sees_progress_previews_metrics_and_ends_per_node(comfy):

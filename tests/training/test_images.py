@@ -90,8 +90,37 @@ def test_a_folder_whose_name_ends_in_a_space_works(paint, tmp_path):
 def test_a_folder_without_images_is_an_error(tmp_path):
     """It names the folder and what counts as an image."""
     (tmp_path / "readme.txt").write_text("hello")
-    with pytest.raises(ValueError, match=r"holds no images \(\.bmp, \.gif, \.jpeg, \.jpg, \.png"):
+    with pytest.raises(ValueError, match=r"holds no images \(\.avif, \.bmp, \.gif, .*\.jfif, \.jpeg, \.jpg, \.png"):
         find_images(tmp_path)
+
+
+def test_linked_folders_are_searched(paint, tmp_path):
+    """As people put together a data set from several places; a link that leads back is no trap."""
+    paint("images/a.png")
+    paint("elsewhere/deep/b.png")
+    (tmp_path / "images" / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "images", target_is_directory=True)
+    (tmp_path / "images" / "self").symlink_to(tmp_path / "images", target_is_directory=True)
+    found = [path.relative_to(tmp_path / "images").as_posix() for path in find_images(tmp_path / "images")]
+    assert found == ["a.png", "linked/deep/b.png"]
+
+
+def test_photos_of_phones_are_named(paint, tmp_path, caplog):
+    """HEIC is left out, but never in silence."""
+    paint("a.png")
+    (tmp_path / "b.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    dataset = ImageFolder(tmp_path, size=4)
+    assert [item.path.name for item in dataset.items] == ["a.png"]
+    assert re.search(r"left out 1 of 2 images: cannot read .*b\.HEIC: .* \(convert it to JPEG or PNG\)", caplog.text)
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".avif"])
+def test_other_names_and_formats_of_browsers(paint, tmp_path, suffix):
+    """What a browser saves is read where Pillow can."""
+    if suffix not in Image.registered_extensions():
+        pytest.skip(f"this Pillow was made without {suffix}")
+    paint(f"a{suffix}", size=(16, 16))
+    assert len(ImageFolder(tmp_path, size=8).items) == 1
 
 
 # Captions
@@ -140,6 +169,14 @@ def test_a_transparent_palette_shows_the_background(tmp_path):
     picture.save(tmp_path / "a.png", transparency=0)
     read = read_image(tmp_path / "a.png")
     assert [pixel(read, (0, 0)), pixel(read, (1, 0))] == [(255, 255, 255), (0, 0, 255)]
+
+
+@pytest.mark.parametrize(("values", "expected"), [([0, 0.5, 1], [0, 128, 255]), ([0, 128, 300], [0, 128, 255])])
+def test_floats_are_scaled(tmp_path, values, expected):
+    """0..1, as most programs write them, would be black; what goes beyond is taken for 0..255."""
+    Image.fromarray(np.array([values], dtype=np.float32)).save(tmp_path / "a.tiff")
+    read = read_image(tmp_path / "a.tiff", "L")
+    assert [pixel(read, (x, 0)) for x in range(3)] == expected
 
 
 def test_sixteen_bits_are_scaled_not_cut_off(tmp_path):
@@ -250,12 +287,15 @@ def test_without_sub_folders_there_are_no_classes(paint, tmp_path, generator):
 
 
 @pytest.mark.parametrize(("stray", "words"), [(["x.png"], "move it into"), (["x.png", "y.png"], "move it and 1 more")])
-def test_images_beside_the_class_folders_are_refused(paint, tmp_path, stray, words):
-    """They have no class: leaving them out in silence, or making them one, would both be wrong."""
+def test_images_beside_the_class_folders_leave_no_classes(paint, tmp_path, generator, stray, words):
+    """Captions do not care; who needs classes is told why there are none: neither leaving them out nor a guess."""
     for name in ("dog/1.png", "cat/1.png", *stray):
         paint(name)
-    with pytest.raises(ValueError, match=rf"x\.png lies beside the class folders \(cat, dog\), .*: {words}"):
-        ImageFolder(tmp_path, size=4)
+    dataset = ImageFolder(tmp_path, size=4)
+    assert (len(dataset.items), dataset.info.classes) == (2 + len(stray), ())
+    assert dataset.batch([0], [generator]).conditioning == {}
+    reason = rf"x\.png lies beside the class folders \(cat, dog\), .*: {words}"
+    assert re.search(reason, dataset.info.without_classes)
 
 
 def test_repeats_lengthen_the_epoch(paint, tmp_path, generator):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from comfyui_rollout.training.pretrained import (
     number_format,
     schedule_of,
 )
-from original_names import clip, ldm_unet, ldm_vae, sd3, write
+from original_names import clip, ldm_unet, ldm_vae, sd3, write, write_header
 from safetensors.torch import load_file, save_file
 
 FAMILIES = sorted(PRETRAINED)
@@ -238,6 +239,22 @@ def test_a_v_prediction_file_says_so(single_file, tiny_pipeline):
     assert inspect(source).schedule == DDPM(prediction="v_prediction", zero_terminal_snr=True)
     source = Source(str(single_file("sdxl", v_pred=1)), base=str(tiny_pipeline("sdxl")), prediction="epsilon")
     assert inspect(source).schedule == DDPM()
+
+
+def test_a_file_of_stable_diffusion_2_must_be_told_its_prediction(tiny_pipeline, tmp_path, monkeypatch):
+    """Base models predict epsilon, the others v, and no tensor tells them apart: a guess would train the wrong one."""
+    shapes = {
+        "input_blocks.0.0.weight": (320, 4, 3, 3),
+        "input_blocks.2.1.transformer_blocks.0.attn2.to_k.weight": (320, 1024),
+    }
+    names = {f"model.diffusion_model.{name}": shape for name, shape in shapes.items()}
+    source = Source(str(write_header(tmp_path / "v2.safetensors", **names)))
+    with pytest.raises(ValueError, match=r"prediction: the file .*v2.safetensors' does not say .* choose epsilon"):
+        inspect(source)
+    monkeypatch.setattr("comfyui_rollout.training.pretrained.default_base", lambda path: str(tiny_pipeline("sd")))
+    for prediction in ("epsilon", "v_prediction"):
+        assert inspect(replace(source, prediction=prediction)).schedule.prediction == prediction
+    assert inspect(replace(source, base=str(tiny_pipeline("sd")))).schedule.prediction == "epsilon"
 
 
 # ---- other parts

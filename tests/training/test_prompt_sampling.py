@@ -201,6 +201,15 @@ def test_a_round_can_be_stopped_at_every_step(prepared, draw, family):
     assert torch.equal(draw(*made, settings), whole)
 
 
+def test_large_images_are_decoded_in_tiles(prepared, draw, monkeypatch):
+    """Only those that would not fit otherwise: the next ones are decoded whole again."""
+    model, pipeline, prompts = prepared()
+    for limit, tiled in ((SMALL.width * SMALL.height - 1, True), (SMALL.width * SMALL.height, False)):
+        monkeypatch.setattr("comfyui_rollout.training.models.pretrained.MOST_PIXELS", limit)
+        draw(model, pipeline, prompts)
+        assert pipeline.vae.use_tiling is tiled
+
+
 def test_progress_counts_images(prepared, draw):
     told = []
     draw(*prepared(), progress=lambda done, total: told.append((done, total)))
@@ -247,6 +256,20 @@ def test_another_prediction_reaches_the_scheduler(pretrained, prepared, draw):
     made = prepared(prediction="v_prediction")
     assert made[1].scheduler.config.prediction_type == "v_prediction"
     assert not torch.equal(draw(*made), draw(*prepared()))
+
+
+def test_zero_terminal_snr_is_sampled_from_pure_noise(pretrained, prepared):
+    """Where only the training's schedule knows of it (a file's mark), the sampler still begins at the last timestep."""
+    wired = pretrained("sdxl")
+    schedule = DDPM(prediction="v_prediction", zero_terminal_snr=True)
+    model, plain, _ = prepared("sdxl")
+    wired = replace(wired, info=replace(wired.info, schedule=schedule))
+    scheduler = sampling_pipeline(wired, model).scheduler
+    assert type(scheduler) is type(plain.scheduler)
+    assert plain.scheduler.alphas_cumprod[-1] > 1e-3 > 1e-6 > scheduler.alphas_cumprod[-1]
+    scheduler.set_timesteps(4)
+    assert scheduler.timesteps.tolist() == [999, 749, 499, 249]
+    assert scheduler.config.prediction_type == "v_prediction"
 
 
 @pytest.mark.parametrize(("width", "height", "side"), [(100, 64, "width 100"), (64, 8, "height 8")])

@@ -77,6 +77,51 @@ def plain(weight):
     return weight.dequantize() if hasattr(weight, "qdata") else weight
 
 
+@pytest.mark.parametrize("kind", ["int8", "fp8"])
+@pytest.mark.parametrize("adapted", [False, True])
+def test_squeezed_layers_answer_in_the_storage_format(load, kind, adapted):
+    """Also when they are asked in float32, as by a norm under autocast: or all activations take twice the memory."""
+    model, _ = load("sd3", storage="bf16", quantization=kind)
+    if adapted:
+        add_adapter(model, AdapterSettings("new", rank=4, targets=model.lora_targets["attention"]), 0)
+        model.prepare_training()
+    layer = model.network.transformer_blocks[0].attn.to_q
+    x = torch.randn(2, 5, layer.in_features, requires_grad=True)
+    answer = layer(x)
+    assert answer.dtype == torch.bfloat16
+    answer.float().square().sum().backward()
+    assert x.grad.abs().sum() > 0
+    if adapted:
+        assert layer.lora_B["new"].weight.grad.abs().sum() > 0
+
+
+def test_float32_is_not_forced_on_anybody(load):
+    """Weights that are stored in float32 are asked in what autocast says."""
+    model, _ = load("sd3", storage="fp32")
+    layer = model.network.transformer_blocks[0].attn.to_q
+    assert layer(torch.randn(2, layer.in_features, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+def test_autocast_trains_squeezed_layers_in_the_storage_format(load, monkeypatch):
+    """With norms in float32, as CUDA's autocast has them, every squeezed layer answers in bf16 and adapters learn."""
+    model, batch = load("sd3", storage="bf16")
+    forward = torch.nn.LayerNorm.forward
+    monkeypatch.setattr(torch.nn.LayerNorm, "forward", lambda self, x: forward(self, x).float())
+    add_adapter(model, AdapterSettings("new", rank=4, targets=model.lora_targets["attention"]), 0)
+    model.prepare_training()
+    asked, seen = set(), set()
+    for layer in model.network.modules():
+        if isinstance(layer, torch.nn.Linear) and type(layer.weight.data) is not torch.Tensor:
+            layer.register_forward_pre_hook(lambda _, inputs: asked.add(inputs[0].dtype), prepend=True)
+            layer.register_forward_hook(lambda _, inputs, output: seen.add(output.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = per_item((ask(model, batch.x, batch.timestep, batch.conditioning) - target(batch)) ** 2).mean()
+    loss.backward()
+    assert torch.float32 in asked
+    assert seen == {torch.bfloat16}
+    assert any(weight.grad.abs().sum() > 0 for weight in model.trained.values())
+
+
 def test_a_single_file_is_squeezed_too(load, tiny_pipeline, tmp_path):
     """Not silently left as it is: the answer is that of the squeezed folder."""
     path = tmp_path / "network.safetensors"
@@ -108,7 +153,7 @@ def test_an_absent_library_is_named(monkeypatch, tiny_pipeline, kind, library):
 
 
 def test_what_torchao_cannot_do_here_is_one_line(load, monkeypatch):
-    """int4 needs libraries and cards of its own; what torchao says is passed on, with a way out."""
+    """fp8 needs a card of its own; what torchao says is passed on, with a way out."""
     import torchao.quantization
 
     def fail(*_, **__):
@@ -116,9 +161,9 @@ def test_what_torchao_cannot_do_here_is_one_line(load, monkeypatch):
 
     monkeypatch.setattr(torchao.quantization, "quantize_", fail)
     with pytest.raises(
-        ValueError, match=r"quantize: int4 does not work on cpu here \(Requires something\): choose int8"
+        ValueError, match=r"quantize: fp8 does not work on cpu here \(Requires something\): choose int8"
     ):
-        load("sd3", quantization="int4")
+        load("sd3", quantization="fp8")
 
 
 def test_nothing_is_needed_for_nothing(monkeypatch):

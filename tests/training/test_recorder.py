@@ -18,7 +18,8 @@ def test_everything_is_passed_on(listener, tmp_path):
     record.progress("4", 1, 2)
     record.finish("4")
     record.check_interrupted()
-    assert host.told == [("progress", "4", 1, 2), ("finish", "4"), ("check_interrupted",)]
+    record.make_room()
+    assert host.told == [("progress", "4", 1, 2), ("finish", "4"), ("check_interrupted",), ("make_room",)]
     assert (record.output_folder, record.device) == (host.output_folder, host.device)
 
 

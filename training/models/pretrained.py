@@ -17,6 +17,9 @@ from .model import Model
 if TYPE_CHECKING:
     from diffusers.models.modeling_utils import ModelMixin
 
+MOST_PIXELS = 1_500_000
+"""Of an image that a VAE takes whole; larger ones in tiles. Families are made for 1 megapixel, well below."""
+
 
 class PretrainedModel(Model):
     """The network of a diffusers pipeline.
@@ -125,6 +128,7 @@ class PretrainedModel(Model):
     def encode_images(cls, vae: Any, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Latents (B, C, H / f, W / f), float32, of images (B, 3, H, W) in -1..1; the likeliest without a generator."""
         keep_from_overflowing(vae)
+        tile_if_large(vae, images.shape[-2] * images.shape[-1])
         distribution = vae.encode(images.to(vae.dtype)).latent_dist
         latents = distribution.mode() if generator is None else distribution.sample(generator)
         return (latents.float() - (vae.config.get("shift_factor") or 0.0)) * vae.config.scaling_factor
@@ -133,6 +137,7 @@ class PretrainedModel(Model):
     def decode_latents(cls, vae: Any, latents: Tensor) -> Tensor:
         """Images (B, 3, H, W), float32, in about -1..1 of latents."""
         keep_from_overflowing(vae)
+        tile_if_large(vae, latents.shape[-2] * latents.shape[-1] * factor_of(vae.config) ** 2)
         latents = latents.float() / vae.config.scaling_factor + (vae.config.get("shift_factor") or 0.0)
         images: Tensor = vae.decode(latents.to(vae.dtype)).sample
         return images.float()
@@ -147,3 +152,15 @@ def keep_from_overflowing(vae: Any) -> None:
     """Move a VAE whose values do not fit in fp16 to float32, as diffusers' pipelines do."""
     if vae.dtype == torch.float16 and vae.config.get("force_upcast"):
         vae.to(torch.float32)
+
+
+def tile_if_large(vae: Any, pixels: int) -> None:
+    """Have the VAE work in overlapping tiles on an image of more than MOST_PIXELS, which would not fit otherwise."""
+    if hasattr(vae, "use_tiling"):  # those of diffusers that can
+        (vae.enable_tiling if pixels > MOST_PIXELS else vae.disable_tiling)()
+
+
+def factor_of(config: Mapping[str, Any]) -> int:
+    """How many pixels a side of a latent pixel stands for, from a VAE's settings."""
+    levels = config.get("block_out_channels") or config.get("encoder_block_out_channels")
+    return 2 ** (len(levels) - 1) if levels else 8
