@@ -19,6 +19,7 @@ from ..training.pretrained import Pretrained
 from ..training.stream import Step, Stream
 from ..training.text_encoders import ATTACHED, attach_text_encoders
 from ..training.text_encoders import TARGETS as TEXT_TARGETS
+from ..training.weight_count import in_words, lora_weights, training_bytes
 from .base import MODEL, StepNode
 from .inputs import UNIQUE_ID, choice, integer, line, number, switch, wire
 from .model import ModelInfo
@@ -159,6 +160,8 @@ class AddLora(StepNode):
             settings = AdapterSettings(name, targets=chosen, **options)
             layers = matching(settings, names)
             text = f"{settings.kind} of rank {settings.rank} on {len(layers)} of {len(names.layers)} layers"
+            if settings.kind == "lora":
+                text += f": {memory_in_words(pretrained, [names.layers[layer] for layer in layers], settings.rank)}"
             inputs |= {"settings": settings}
         about: ModelInfo = replace(model.about, adapters=(*model.about.adapters, name))
         stream = self.stream(unique_id, {"model": model, "name": name, "names": names, **inputs}, about=about)
@@ -188,6 +191,16 @@ class AddLora(StepNode):
             numbers = continue_adapter(model, found, names.layers, name, dropout)
         logging.info("node %s (%s): %s trained weights", step.node_id, self.DISPLAY_NAME, f"{numbers:,}")
         return numbers
+
+
+def memory_in_words(pretrained: Pretrained, layers: list[tuple[int, ...]], rank: int) -> str:
+    """What is trained, and what training needs beside activations, said before anything is loaded."""
+    trained, source = lora_weights(layers, rank), pretrained.source
+    words = f"{in_words(trained)} trained weights"
+    weights, part = pretrained.weights(), pretrained.info.kind.network_part
+    if part not in weights:  # still on the hub
+        return words
+    return f"{words}, {in_words(training_bytes(weights, source, part, trained), 'B')} in memory beside activations"
 
 
 def pretrained_of(model: Stream) -> Pretrained:

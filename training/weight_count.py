@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,6 +69,11 @@ def training_bytes(weights: Mapping[str, int], source: Source, network_part: str
     """
     frozen = weights.get(network_part, 0) - (trained if trained >= weights.get(network_part, 0) else 0)
     return network_bytes(source, max(frozen, 0)) + trained * TRAINED_BYTES
+
+
+def lora_weights(layers: Iterable[Sequence[int]], rank: int) -> int:
+    """How many weights a LoRA of this rank has on layers of these shapes (out, in, ...)."""
+    return sum(rank * (math.prod(shape[1:]) + shape[0]) for shape in layers)
 
 
 def in_words(number: float, unit: str = "") -> str:

@@ -1,6 +1,7 @@
 """Add LoRA and Save LoRA: from a pretrained model to a file to take away."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +16,7 @@ from comfyui_rollout.training.lora.existing import read_lora
 from comfyui_rollout.training.lora.layers import to_peft
 from comfyui_rollout.training.lora.names import names_in
 from comfyui_rollout.training.stream import Run, Stream
+from comfyui_rollout.training.weight_count import in_words
 
 FORMATS = ("comfyui", "diffusers", "kohya")
 
@@ -125,9 +127,18 @@ def test_a_checkpoint_can_be_copied_away(base, adapt, fit, tiny_pipeline):
 
 
 def test_it_says_what_gets_one_before_anything_is_loaded(build, base):
-    """Counted in the model's small files."""
-    told = build(AddLora, model=base(), targets="attention")["ui"]["text"]
-    assert told == ["lora of rank 16 on 32 of 83 layers"]
+    """Counted in the model's small files, and just as many are trained then."""
+    made = build(AddLora, model=base(), targets="all")
+    stream = made["result"][0]
+    live = Run(stream).value(stream)
+    live.prepare_training()
+    trained = in_words(sum(weight.numel() for weight in live.trained.values()))
+    (told,) = made["ui"]["text"]
+    layers = sum(".lora_A." in name for name in live.trained)
+    assert re.fullmatch(
+        rf"lora of rank 16 on {layers} of 83 layers: {trained} trained weights, \d+ kB in memory beside activations",
+        told,
+    )
 
 
 def test_it_says_how_much_is_trained(base, adapt, caplog):
@@ -364,7 +375,7 @@ def test_it_says_what_becomes_of_text_encoders(build, base, adapt, trained):
     """How many layers get one; what is left out of a file; and a file that has nothing for them."""
     model = adapt(base(), text_encoders=True)
     told = build(AddLora, model=base(), text_encoders=True)["ui"]["text"]
-    assert told == ["lora of rank 16 on 40 of 95 layers"]
+    assert told[0].startswith("lora of rank 16 on 40 of 95 layers: ")
     run = str(trained(model).run)
     (told,) = build(AddLora, model=base(), continue_from=run)["ui"]["text"]
     assert "rank 2 on 32 layers; its 16 tensors for text encoders are left out: turn text_encoders on" in told
