@@ -57,7 +57,9 @@ def test_a_server_with_other_names_asks_for_a_token(tmp_path):
     typed = ["serve", "--port", "0", "--output", str(tmp_path / "output"), "--device", "cpu"]
     for more, has_token in (([], False), (["--allow-host", "studio.example"], True)):
         with ExitStack() as stack:
-            commands = dict.fromkeys(("run", "validate", "convert", "nodes", "serve"), lambda options: 0)
+            commands = dict.fromkeys(
+                ("run", "validate", "convert", "nodes", "serve", "import_config"), lambda options: 0
+            )
             options = _arguments.parser(__version__, **commands).parse_args([*typed, *more])
             *_, address = __main__.studio_on(options, __main__.hosting(options), stack)
             assert ("?token=" in address) is has_token
