@@ -16,6 +16,7 @@ from ..diffusion.solvers import Conditioning
 from .buckets import Size
 from .cache import fingerprint, key_of
 from .checkpoint import read_object
+from .models.pretrained import downscaling
 from .pretrained import Pretrained, Source, encoders_of, load_parts, local_folder
 from .single_file import parts_in
 
@@ -114,14 +115,6 @@ class PretrainedEncoders:
 def vae_folder(source: Source, home: Path) -> Path:
     """Where the settings of the VAE are: a VAE in a file of its own has the settings of the pipeline's."""
     return Path(source.vae) if source.vae and Path(source.vae).is_dir() else home / "vae"
-
-
-def downscaling(vae_config: dict[str, object]) -> int:
-    """How many pixels a latent is high and wide: every level of a VAE but the last halves the image."""
-    levels = vae_config.get("block_out_channels") or vae_config.get("encoder_block_out_channels")
-    if not isinstance(levels, list):
-        raise ValueError(f"the VAE {vae_config.get('_class_name')} is none whose latents' size we know")
-    return 2 ** (len(levels) - 1)
 
 
 def identity(source: Source, home: Path, part: str) -> str:

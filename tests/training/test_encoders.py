@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from comfyui_rollout.training.encoders import PretrainedEncoders, downscaling, identity
+from comfyui_rollout.training.encoders import PretrainedEncoders, identity
+from comfyui_rollout.training.models.pretrained import downscaling
 from comfyui_rollout.training.pretrained import Pretrained, Source, inspect
 from safetensors.torch import load_file, save_file
 

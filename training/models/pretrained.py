@@ -137,7 +137,7 @@ class PretrainedModel(Model):
     def decode_latents(cls, vae: Any, latents: Tensor) -> Tensor:
         """Images (B, 3, H, W), float32, in about -1..1 of latents."""
         keep_from_overflowing(vae)
-        tile_if_large(vae, latents.shape[-2] * latents.shape[-1] * factor_of(vae.config) ** 2)
+        tile_if_large(vae, latents.shape[-2] * latents.shape[-1] * downscaling(vae.config) ** 2)
         latents = latents.float() / vae.config.scaling_factor + (vae.config.get("shift_factor") or 0.0)
         images: Tensor = vae.decode(latents.to(vae.dtype)).sample
         return images.float()
@@ -160,7 +160,9 @@ def tile_if_large(vae: Any, pixels: int) -> None:
         (vae.enable_tiling if pixels > MOST_PIXELS else vae.disable_tiling)()
 
 
-def factor_of(config: Mapping[str, Any]) -> int:
-    """How many pixels a side of a latent pixel stands for, from a VAE's settings."""
-    levels = config.get("block_out_channels") or config.get("encoder_block_out_channels")
-    return 2 ** (len(levels) - 1) if levels else 8
+def downscaling(vae_config: Mapping[str, Any]) -> int:
+    """How many pixels a latent is high and wide: every level of a VAE but the last halves the image."""
+    levels = vae_config.get("block_out_channels") or vae_config.get("encoder_block_out_channels")
+    if not isinstance(levels, (list, tuple)):
+        raise ValueError(f"the VAE {vae_config.get('_class_name')} is none whose latents' size we know")
+    return 2 ** (len(levels) - 1)
