@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 Input = tuple[Any, dict[str, Any]]
@@ -44,3 +45,10 @@ def line(default: str, tooltip: str, **options: Any) -> Input:
 def seed(tooltip: str) -> Input:
     """A seed that stays as it is from run to run unless the user asks for another behaviour."""
     return integer(0, 0, LARGEST_SEED, tooltip, control_after_generate="fixed")
+
+
+def plain_name(name: str | None, what: str) -> bool | str:
+    """What VALIDATE_INPUTS says of the name of a file or folder (``what``); None is a wire, whose value comes later."""
+    if name is not None and (not name.strip() or Path(name).name != name):
+        return f"{name!r} must be a plain {what} name, without slashes"
+    return True

@@ -19,7 +19,7 @@ from ..training.pipeline_folder import save_pipeline, save_single_file
 from ..training.pretrained import DTYPES, Pretrained
 from ..training.stream import Run, Step, Stream
 from .base import DATASET, MODEL, SCHEDULE, Node, StepNode, workflow_metadata
-from .inputs import UNIQUE_ID, choice, integer, line, switch, wire
+from .inputs import UNIQUE_ID, choice, integer, line, plain_name, switch, wire
 
 
 @dataclass(frozen=True)
@@ -239,9 +239,7 @@ class SaveModel(Node):
 
     @classmethod
     def VALIDATE_INPUTS(cls, name: str) -> bool | str:
-        if name is not None and (not name.strip() or Path(name).name != name):
-            return f"{name!r} must be a plain folder name, without slashes"
-        return True
+        return plain_name(name, "folder")
 
     def build(
         self,

@@ -23,7 +23,7 @@ from ..training.run_folder import RunFolder, versions
 from ..training.state import save_state
 from ..training.stream import Run, Step, StepError, Stream
 from .base import LOSS, MODEL, OPTIMIZER, RUN, SAMPLES, Node, shown, workflow_metadata
-from .inputs import UNIQUE_ID, choice, integer, line, number, seed, wire
+from .inputs import UNIQUE_ID, choice, integer, line, number, plain_name, seed, wire
 from .model import ModelInfo, trained_model
 from .resume import begun_anew, state_of, what_was_restored
 
@@ -163,9 +163,7 @@ class OptimizerStep(Node):
 
     @classmethod
     def VALIDATE_INPUTS(cls, run_name: str) -> bool | str:
-        if run_name is not None and (not run_name.strip() or Path(run_name).name != run_name):
-            return f"{run_name!r} must be a plain folder name, without slashes"
-        return True
+        return plain_name(run_name, "folder")
 
     @classmethod
     def IS_CHANGED(cls, **inputs: Any) -> float:

@@ -16,7 +16,7 @@ from ..training.lora.names import names_in
 from ..training.pretrained import DTYPES, Pretrained
 from ..training.stream import Stream
 from .base import MODEL, Node, workflow_metadata
-from .inputs import choice, line, switch, wire
+from .inputs import choice, line, plain_name, switch, wire
 from .model import ModelInfo
 
 
@@ -65,9 +65,7 @@ class SaveLora(Node):
 
     @classmethod
     def VALIDATE_INPUTS(cls, name: str) -> bool | str:
-        if name is not None and (not name.strip() or Path(name).name != name):
-            return f"{name!r} must be a plain file name, without slashes"
-        return True
+        return plain_name(name, "file")
 
     def build(
         self,
