@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..diffusion.rollout import NoisyBatch, RolloutPlan, roll_out
-from ..diffusion.solvers import SOLVERS, Solver, solver
-from ..models.model import Model
-from ..runs.pictures.inspection import inspect
-from ..runs.pictures.preview import colours_of, picture_of_rollout
-from ..training.stream import Step, Stream
-from .base import BATCH, MODEL, StepNode
-from .inputs import UNIQUE_ID, choice, integer, number, wire
+from ...diffusion.rollout import NoisyBatch, RolloutPlan, roll_out
+from ...diffusion.solvers import SOLVERS, Solver, solver
+from ...models.model import Model
+from ...runs.pictures.inspection import inspect
+from ...runs.pictures.preview import colours_of, picture_of_rollout
+from ...training.stream import Step, Stream
+from ..base import BATCH, MODEL, StepNode
+from ..inputs import UNIQUE_ID, choice, integer, number, wire
 
 LARGEST_STEP = 10_000_000
 

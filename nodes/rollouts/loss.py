@@ -7,17 +7,17 @@ from typing import Any
 
 from torch import Tensor
 
-from ..diffusion import losses, reflexflow
-from ..diffusion.predictions import per_sample
-from ..diffusion.rollout import NoisyBatch, RolloutPlan
-from ..diffusion.schedules import Schedule
-from ..diffusion.solvers import SOLVERS, ask, solver
-from ..diffusion.trajectory import trajectory_target
-from ..models.model import Model
-from ..training.loop import averaged
-from ..training.stream import Step, Stream
-from .base import BATCH, LOSS, MODEL, StepNode
-from .inputs import UNIQUE_ID, choice, integer, number, switch, wire
+from ...diffusion import losses, reflexflow
+from ...diffusion.predictions import per_sample
+from ...diffusion.rollout import NoisyBatch, RolloutPlan
+from ...diffusion.schedules import Schedule
+from ...diffusion.solvers import SOLVERS, ask, solver
+from ...diffusion.trajectory import trajectory_target
+from ...models.model import Model
+from ...training.loop import averaged
+from ...training.stream import Step, Stream
+from ..base import BATCH, LOSS, MODEL, StepNode
+from ..inputs import UNIQUE_ID, choice, integer, number, switch, wire
 
 TARGET = choice(
     ("original", "clean", "trajectory"),
