@@ -18,7 +18,7 @@ from typing import Any
 
 from . import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, __version__
 from ._arguments import parser
-from ._terminal import Terminal, stopping
+from ._terminal import Terminal, mute_libraries, stopping
 from .files.whole import write_text
 from .graph import Executor, WorkflowError, describe, is_prompt, load, object_info, to_prompt, validate
 from .graph.layout import Group, to_workflow
@@ -55,6 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         serve=serve_command,
         import_config=import_command,
     ).parse_args(arguments)
+    mute_libraries()
     try:
         return options.command(options)
     except (Refused, WorkflowError, OverrideError) as error:

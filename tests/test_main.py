@@ -40,6 +40,14 @@ def finished(tmp_path_factory):
     return output
 
 
+def test_a_run_says_nothing_of_libraries_that_nobody_asked_for(tmp_path):
+    """torchao, where it is installed for quantised models, is loaded by diffusers and warns of what it lacks."""
+    command = [sys.executable, "-m", "comfyui_rollout", "run", str(QUICKSTART), "--output", str(tmp_path)]
+    words = subprocess.run([*command, "--device", "cpu", *SHORT], capture_output=True, text=True, check=True).stderr
+    noise = [line for line in words.splitlines() if "torchao" in line or "pytree" in line or "Enum" in line]
+    assert noise == []
+
+
 def test_a_run_leaves_what_the_readme_says(finished):
     """Every file of the table in README.md is there and holds what it should."""
     run = the_run(finished)
