@@ -19,7 +19,7 @@ from ..training.pipeline_folder import save_pipeline, save_single_file
 from ..training.pretrained import DTYPES, Pretrained
 from ..training.stream import Run, Step, Stream
 from .base import DATASET, MODEL, SCHEDULE, Node, StepNode, workflow_metadata
-from .inputs import UNIQUE_ID, choice, integer, line, plain_name, switch, wire
+from .inputs import UNIQUE_ID, checked_name, choice, integer, line, plain_name, switch, wire
 
 
 @dataclass(frozen=True)
@@ -252,6 +252,7 @@ class SaveModel(Node):
         extra_pnginfo: Any = None,
     ) -> dict[str, Any]:
         refuse_untrained(model)
+        checked_name(name, "folder")
         host, metadata = current_host(), workflow_metadata(prompt, extra_pnginfo)
         pretrained: Pretrained | None = model.about.pretrained
         folder = checkpoint.free_folder(host.output_folder / "models", name)
