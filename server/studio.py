@@ -4,6 +4,7 @@ import asyncio
 import threading
 import uuid
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -41,7 +42,7 @@ class Studio:
         self.jobs = JobQueue(self.announce)
         self.logs = Logs()
         self._interval = interval
-        self._worker = Worker(self.jobs, lambda: Executor(mapping), hosted, self._reporter, self.tell)
+        self._worker = Worker(self.jobs, lambda: Executor(mapping), hosted, self._reporter, self._tell_of)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self) -> None:
@@ -89,14 +90,17 @@ class Studio:
         self.tell("status", {"status": self.status})
 
     def tell(self, kind: str, data: Any) -> None:
-        """Send a message to everybody, from any thread, after all that was told before."""
+        """Send a message that is no part of a job to everybody, from any thread, after all that was told before."""
         self.on_loop(lambda: self.audience.send(Message(kind, data)))
+
+    def _tell_of(self, job: Job, kind: str, data: Any) -> None:
+        self.on_loop(lambda: self.audience.send_of_job(job.client_id, Message(kind, data)))
 
     def on_loop(self, action: Callable[[], None]) -> None:
         """Do something on the event loop, soon; nothing where there is no loop (any more)."""
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(action)
 
-    def _reporter(self) -> Reporter:
+    def _reporter(self, job: Job) -> Reporter:
         assert self._loop is not None
-        return Reporter(self._loop, self.audience.send, self._interval)
+        return Reporter(self._loop, partial(self.audience.send_of_job, job.client_id), self._interval)
