@@ -11,8 +11,8 @@ Input = tuple[Any, dict[str, Any]]
 UNIQUE_ID = {"unique_id": "UNIQUE_ID"}
 """The hidden input by which a node learns its id."""
 
-LARGEST_SEED = 2**53 - 1
-"""Numbers above lose digits in a browser."""
+LARGEST_SEED = 2**64 - 1
+"""As ComfyUI's own nodes have it: seeds of other tools and workflows are taken as they are."""
 
 
 def wire(kind: str, tooltip: str) -> Input:
