@@ -215,10 +215,17 @@ def serve_command(options: argparse.Namespace) -> int:
     from .server import serve_until_stopped
 
     with ExitStack() as stack:
-        _, app, opened, address = studio_on(options, hosting(options), stack)
+        studio, app, opened, address = studio_on(options, hosting(options), stack, keeps_jobs=True)
 
         def ready() -> None:
             print(f"ComfyUI-Rollout is at {address}", flush=True)
+            if studio.left_behind:
+                print("a job was interrupted when the server ended; go on with its run in the Runs tab", flush=True)
+            if studio.waiting_again:
+                print(
+                    f"{len(studio.waiting_again)} jobs of the last time wait again; cancel them in the queue",
+                    flush=True,
+                )
             if options.open:
                 webbrowser.open(address)
 
@@ -242,7 +249,7 @@ def watched_run(
         return job.result
 
 
-def studio_on(options: argparse.Namespace, hosted: Hosted, stack: ExitStack) -> Any:
+def studio_on(options: argparse.Namespace, hosted: Hosted, stack: ExitStack, keeps_jobs: bool = False) -> Any:
     """(studio, application, listening socket, address) as the options want them; what is temporary goes with the stack.
 
     Raises Refused where the server cannot start.
@@ -270,7 +277,8 @@ def studio_on(options: argparse.Namespace, hosted: Hosted, stack: ExitStack) -> 
         reached = " or ".join([options.listen, *options.allowed_hosts])
         print(f"warning: whoever reaches {reached} can use this server and read its output", file=sys.stderr)
     nodes = (NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS)
-    studio = server.Studio(*nodes, folders, hosted, device=chosen_device(options), versions=versions())
+    device = chosen_device(options)
+    studio = server.Studio(*nodes, folders, hosted, device, versions(), keeps_jobs=keeps_jobs)
     app = server.application(studio, access)
     return studio, app, opened, server.address_of(opened, token)
 

@@ -321,3 +321,13 @@ def test_what_cannot_be_resumed_is_one_line(more, words, tmp_path, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("seed", [9011990233476201805, 2**64 - 1])
+def test_seeds_of_64_bits(seed, tmp_path):
+    """As ComfyUI's own nodes take them, exactly; a larger one is refused."""
+    assert main(["validate", str(QUICKSTART), "--seed", str(seed)]) == 0
+    assert main(["validate", str(QUICKSTART), "--seed", str(2**64)]) == 2
+    output = tmp_path / "output"
+    assert run_quickstart(output, "--seed", str(seed), "--set", f"SampleImages.seed={seed}") == 0
+    assert facts(output)["seed"] == seed
