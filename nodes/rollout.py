@@ -53,7 +53,7 @@ class Rollout(StepNode):
                 "sampler": choice(
                     SOLVERS,
                     "unipc",
-                    "The solver that denoises. euler is the plainest; rk4 costs four forward passes a step.",
+                    "The solver that denoises. euler is the plainest; heun costs two forward passes a step, rk4 four.",
                 ),
                 "order": integer(
                     2, 1, 3, "Order of unipc and dpm: how many past predictions they use. The others ignore it."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .dpm import dpm
 from .euler import euler, transfer
+from .heun import heun
 from .integration import integrate
 from .rk4 import rk4
 from .step import Conditioning, History, Level, Model, Predictor, Solver, Step, ask, rows
@@ -26,7 +27,7 @@ __all__ = [
     "transfer",
 ]
 
-SOLVERS = ("unipc", "euler", "dpm", "rk4")
+SOLVERS = ("unipc", "euler", "dpm", "rk4", "heun")
 
 
 def solver(name: str, order: int = 2, variant: Variant = "bh2") -> Solver:
@@ -41,4 +42,4 @@ def solver(name: str, order: int = 2, variant: Variant = "bh2") -> Solver:
         return unipc(order, variant)
     if name == "dpm":
         return dpm(order)
-    return Solver(rk4, calls=4) if name == "rk4" else Solver(euler)
+    return {"euler": Solver(euler), "heun": Solver(heun, calls=2), "rk4": Solver(rk4, calls=4)}[name]

@@ -40,7 +40,7 @@ def test_rollouts_change_the_training(graph, train, same_bits):
     assert not same_bits(train(graph(rollout=EVERY)).weights, train(graph()).weights)
 
 
-@pytest.mark.parametrize("sampler", ["unipc", "euler", "dpm", "rk4"])
+@pytest.mark.parametrize("sampler", ["unipc", "euler", "dpm", "rk4", "heun"])
 def test_every_sampler_rolls_out(graph, pull, sampler):
     """Items that drew a length move, the others stay where they were; no gradient hangs on them."""
     batch, _ = pull(graph(rollout={**EVERY, "sampler": sampler}).batch)
