@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .device import moved
+from .noisy_batch import NoisyBatch
 from .predictions import determinant, per_item, per_sample, to_target
-from .rollout import NoisyBatch
 from .schedules import Schedule
 
 __all__ = [

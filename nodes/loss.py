@@ -12,7 +12,7 @@ from ..diffusion.predictions import per_sample
 from ..diffusion.rollout import NoisyBatch, RolloutPlan
 from ..diffusion.schedules import Schedule
 from ..diffusion.solvers import SOLVERS, Solver, ask, solver
-from ..diffusion.trajectory import trajectory_target
+from ..diffusion.trajectory import fine_path, target_onto
 from ..training.loop import averaged
 from ..training.models import Model
 from ..training.stream import Step, Stream
@@ -47,6 +47,14 @@ REFERENCE = {
         "auto",
         "trajectory: the solver of the reference path; a better one than the rollout's. auto: heun for averaged "
         "weights, unipc for live ones. heun costs two forward passes a step, rk4 four.",
+        advanced=True,
+    ),
+    "target_sampler": choice(
+        ("euler", "rollout"),
+        "euler",
+        "trajectory: whose next step shall land on the reference path. euler: a plain step, best for few Euler steps. "
+        "rollout: the Rollout's own sampler with all it remembers (heun and rk4 count as euler); it corrects only what "
+        "that sampler gets wrong.",
         advanced=True,
     ),
 }
@@ -135,6 +143,7 @@ def wanted_output(
     reference_steps: int = 2,
     reference_sampler: str = "auto",
     reference_weights: str = "live",
+    target_sampler: str = "euler",
 ) -> Tensor:
     """What the network shall put out at ``batch.x`` (B, ...), without gradient."""
     if target != "trajectory":
@@ -144,7 +153,8 @@ def wanted_output(
     reference = averaged(step.run, model.network) if reference_weights == "ema" else nullcontext()
     with model.evaluating(), reference:
         solve = reference_solver(reference_sampler, reference_weights)
-        return trajectory_target(model, batch, reference_steps=reference_steps, solve=solve)
+        path = fine_path(model, batch, reference_steps=reference_steps, solve=solve)
+    return target_onto(path, batch, batch.solve if target_sampler == "rollout" else None)
 
 
 class ReflexFlowLoss(StepNode):
@@ -246,16 +256,15 @@ class ReflexFlowLoss(StepNode):
         objective: str,
         target: str,
         detach_drift: bool = False,
-        reference_steps: int = 2,
-        reference_sampler: str = "auto",
-        reference_weights: str = "live",
-        **weights: Any,
+        **others: Any,
     ) -> Tensor:
+        reference = {name: others[name] for name in REFERENCE if name in others}
+        weights = {name: value for name, value in others.items() if name not in REFERENCE}
         if active and objective == "defar":
             generator = step.generator()
             loss, parts = reflexflow.defar(model, batch, generator=generator, detach_drift=detach_drift, **weights)
         else:
-            wanted = wanted_output(step, model, batch, target, reference_steps, reference_sampler, reference_weights)
+            wanted = wanted_output(step, model, batch, target, **reference)
             output = ask(model, batch.x, batch.timestep, batch.conditioning)
             item_weight = losses.target_weight(batch, target)
             if not active:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from .dpm import dpm
-from .euler import euler, transfer
+from .euler import euler, euler_linear, transfer
 from .heun import heun
 from .integration import integrate
 from .rk4 import rk4
-from .step import Conditioning, History, Level, Model, Predictor, Solver, Step, ask, rows
+from .step import Conditioning, History, Level, Linear, Model, Predictor, Solver, Step, ask, rows
 from .unipc import Variant, unipc
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Conditioning",
     "History",
     "Level",
+    "Linear",
     "Model",
     "Predictor",
     "Solver",
@@ -42,4 +43,6 @@ def solver(name: str, order: int = 2, variant: Variant = "bh2") -> Solver:
         return unipc(order, variant)
     if name == "dpm":
         return dpm(order)
-    return {"euler": Solver(euler), "heun": Solver(heun, calls=2), "rk4": Solver(rk4, calls=4)}[name]
+    if name == "euler":
+        return Solver(euler, linear=euler_linear)
+    return Solver(heun, calls=2) if name == "heun" else Solver(rk4, calls=4)

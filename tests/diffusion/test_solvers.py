@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from comfyui_rollout.diffusion.predictions import blend
 from comfyui_rollout.diffusion.rollout import Draw, noisy_batch, ragged_grid, roll_out
 from comfyui_rollout.diffusion.schedules import DDPM, FlowMatching
 from comfyui_rollout.diffusion.solvers import SOLVERS, History, Level, Predictor, integrate, solver
@@ -236,6 +237,33 @@ def test_sampling_from_pure_noise_to_clean_stays_finite(mixture, schedule, which
     assert len(seen) == 11
     assert all(state.isfinite().all() for state in seen)
     assert samples.std() == pytest.approx(1.05, abs=0.2)  # the mixture's own is 1.04
+
+
+LINEAR = [which for which in EVERY_SOLVER if which[0] in ("euler", "dpm", "unipc")]
+
+
+@pytest.mark.parametrize("which", LINEAR, ids=names)
+def test_the_weights_of_a_step_are_the_step(mixture, schedule, which):
+    """Solver.linear, with a history of any depth, says where the step lands before its prediction is there."""
+    solve, x, history = solver(*which), normal(3, 1, 2, 2), History()
+    predict = Predictor(mixture(schedule), {}, schedule)
+    source = torch.tensor([schedule.noisy_timestep, 900.0, 500.0]).double()
+    target = torch.tensor([300.0, schedule.clean_timestep, 77.0]).double()
+    levels = Level.at(schedule, ragged_grid(source, target, torch.full((3,), 5)))
+    for step in range(5):
+        now, then = levels.row(step), levels.row(step + 1)
+        linear = solve.linear(now, then, history)
+        newest = (linear.newest, predict.denoised(x, now))
+        expected = blend((linear.of_x, x), newest, *linear.past)
+        x, history = solve.step(predict, x, now, then, history)
+        assert len(history.denoised) == min(step + 1, solve.remembers)
+        assert distance(x, expected) < 1e-12 * max(1, x.abs().max())
+
+
+@pytest.mark.parametrize("name", ["heun", "rk4"])
+def test_steps_with_several_predictions_have_no_weights(name):
+    """No single output decides where they land."""
+    assert solver(name).linear is None
 
 
 @pytest.mark.parametrize("which", EVERY_SOLVER, ids=names)

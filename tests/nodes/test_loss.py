@@ -147,6 +147,18 @@ def test_the_settings_of_the_reference_arrive(graph, node, more):
         assert not torch.equal(values(graph, **options, loss_inputs={**TRAJECTORY, **more, **change})[0], usual)
 
 
+@pytest.mark.parametrize(("node", "more"), [(DiffusionLoss, {}), (ReflexFlowLoss, {"beta1": 0.0})])
+def test_the_target_may_be_that_of_the_rollouts_own_sampler(graph, node, more):
+    """It differs for a sampler with a memory, and not for euler."""
+    for sampler, same in (("unipc", False), ("dpm", False), ("euler", True)):
+        options = {"loss": node, "rollout": {**EVERY, "step_size": 200.0, "sampler": sampler}}
+        losses = [
+            values(graph, **options, loss_inputs={**TRAJECTORY, **more, "target_sampler": kind})[0]
+            for kind in ("euler", "rollout")
+        ]
+        assert torch.equal(*losses) == same
+
+
 def test_the_reference_may_be_the_averaged_model(graph):
     """ema is the average's path also in bf16 right after the live model was asked: up to rounding that of fp32."""
     wired = graph(rollout=EVERY)
