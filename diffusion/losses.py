@@ -65,7 +65,7 @@ def target_weight(batch: NoisyBatch, kind: str) -> Tensor:
         return torch.where(batch.rolled, (sigma / source.clamp(min=1e-9)) ** 2, ones)
     if kind == "trajectory":
         step = torch.minimum(batch.timestep - batch.schedule.clean_timestep, batch.stride)
-        return torch.where(batch.rolled, (step / batch.stride.clamp(min=1e-9)) ** 2, ones)
+        return torch.where(batch.stride > 0, (step / batch.stride.clamp(min=1e-9)) ** 2, ones)
     return ones
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from .predictions import per_item
 from .schedules import Schedule
-from .solvers import Conditioning, History, Solver
+from .solvers import Conditioning, History, Model, Solver, ask
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,16 @@ class Memory:
     places: Tensor
     """The items' places in the batch (n,), int64 on the CPU."""
     history: History
+
+
+class Listener(Protocol):
+    """Somebody who goes on with what the training works out, such as persistent chains."""
+
+    def landed(self, fine: Tensor) -> None:
+        """Where the fine paths of the batch's first items are, one coarse step later (n, ...)."""
+
+    def answered(self, output: Tensor) -> None:
+        """What the network put out at ``batch.x`` (B, ...)."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,11 @@ class NoisyBatch:
     """The solver of the rollouts; None where there are none."""
     memory: tuple[Memory, ...] = ()
     """What it remembers of the rolled-out items."""
+    fine: Tensor | None = None
+    """Where the first n items are on their fine paths (n, ...), if these go on from step to step; else they are walked
+    from their source."""
+    listener: Listener | None = None
+    """Who is to be told what the network puts out at ``x``: see :func:`predict`."""
 
     @property
     def rolled(self) -> Tensor:
@@ -84,3 +100,11 @@ def noisy_batch(
     return NoisyBatch(
         latents, noise, timestep, x, x, conditioning, schedule, lengths, timestep, still, mask=mask, weight=weight
     )
+
+
+def predict(model: Model, batch: NoisyBatch) -> Tensor:
+    """The training forward: the network's output at ``batch.x`` (B, ...). Who listens is told of it."""
+    output = ask(model, batch.x, batch.timestep, batch.conditioning)
+    if batch.listener is not None:
+        batch.listener.answered(output)
+    return output

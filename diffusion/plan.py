@@ -57,6 +57,12 @@ class RolloutPlan:
     """Timesteps in one rollout step; 20 is the stride of a 50-step sampler."""
     step_size_max: float = 0.0
     """If set, each item's stride is drawn log-uniformly from ``step_size`` to this."""
+    persistent: bool = False
+    """Rollouts are chains that go on from training step to training step; ``probability`` is their share of a batch."""
+    from_noise: bool = False
+    """Chains begin at pure noise and go down a sampler's grid; else all over the levels, as often as they are drawn."""
+    max_age: int = 0
+    """A chain that is still going after so many updates begins anew; 0 = ten times as many as it has steps."""
 
     def __post_init__(self) -> None:
         if self.step_size <= 0:
@@ -99,6 +105,26 @@ class RolloutPlan:
         lengths = ((source - timestep) / stride - 1e-9).ceil().long().clamp(min=0)
         rolled = lengths > 0
         return Draw(lengths, torch.where(rolled, source, timestep), torch.where(rolled, stride, 0.0))
+
+    def seats(self, batch: int, step: int, generator: Generator) -> int:
+        """How many of a batch's places have a chain in this training step: the probability's share, on average."""
+        share = self.probability_at(step) * batch
+        return min(batch, int(share + torch.rand((), generator=generator, dtype=torch.float64))) if share else 0
+
+    def chain_lengths(self, count: int, generator: Generator) -> Tensor:
+        """How many levels each chain passes, at most (count,), int64.
+
+        Every level that a chain passes is trained, the short rollouts of its beginning too. So that all levels together
+        have the strategy's distribution of lengths, chains of L levels get the share ``L (p(L-1) - p(L))``. Lengths
+        that are mostly long cannot be had that way: biased_late is uniform.
+        """
+        longest = self.max_step_offset + 1
+        if self.strategy != "biased_early":
+            return torch.full((count,), longest)
+        above = torch.tensor([1.0, *map(self._share_longer_than, range(longest - 1)), 0.0, 0.0], dtype=torch.float64)
+        chance = above[:-1] - above[1:]  # of the lengths 0..longest
+        levels = torch.arange(1, longest + 1)
+        return 1 + torch.multinomial(levels * (chance[:-1] - chance[1:]), count, replacement=True, generator=generator)
 
     def _lengths(self, batch: int, generator: Generator) -> Tensor:
         if self.strategy == "uniform":

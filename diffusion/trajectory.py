@@ -60,9 +60,12 @@ def fine_path(
 
     ``reference_steps`` steps of ``solve`` for each coarse one: at most ``(lengths.max() + 1) * reference_steps`` times
     the solver's calls in batched forwards of the rolled-out items. ``model`` may be the live or the averaged one. Items
-    that were not rolled out, and those below ``min_sigma``, where no coarse step is left, have no such path.
+    that were not rolled out, and those below ``min_sigma``, where no coarse step is left, have no such path. Where the
+    batch's fine paths are known up to here (persistent chains), it is the last step alone.
     """
     schedule = batch.schedule
+    if batch.fine is not None:
+        return further(model, batch, batch.fine, reference_steps, solve)
     _, sigma = schedule.coefficients(batch.timestep)
     order = longest_first(torch.where(sigma >= min_sigma, batch.lengths, 0))
     there = moved(order, batch.x.device)
@@ -82,6 +85,14 @@ def fine_path(
     return FinePath(order, y)
 
 
+def further(model: Model, batch: NoisyBatch, fine: Tensor, reference_steps: int, solve: Solver) -> FinePath:
+    """One coarse step further on fine paths that are known up to here: those of the batch's first items (n, ...)."""
+    places = torch.arange(len(fine))
+    grid = fine_grid(*[batch.timestep[places]] * 2, following(batch)[places], torch.zeros_like(places), reference_steps)
+    lengths, told = torch.full_like(places, reference_steps), rows(batch.conditioning, slice(len(fine)))
+    return FinePath(places, integrate(model, batch.schedule, fine, grid, lengths, told, solve))
+
+
 def target_onto(path: FinePath, batch: NoisyBatch, sampler: Solver | None = None) -> Tensor:
     """The output (B, ...) at ``batch.x`` with which the next coarse step lands on the path; elsewhere the usual target.
 
@@ -92,9 +103,9 @@ def target_onto(path: FinePath, batch: NoisyBatch, sampler: Solver | None = None
     wanted = target(batch)
     if len(path.places) == 0:
         return wanted
-    linear, memory = solver("euler").linear, (Memory(path.places, History()),)
+    linear, memory = solver("euler").linear, [Memory(path.places, History())]
     if sampler is not None and sampler.linear is not None:
-        linear, memory = sampler.linear, batch.memory
+        linear, memory = sampler.linear, list(batch.memory)
     assert linear is not None
     y = batch.x.index_copy(0, moved(path.places, batch.x.device), path.y.to(batch.x.dtype))
     now, then = (Level.at(batch.schedule, level) for level in (batch.timestep, following(batch)))
