@@ -88,7 +88,8 @@ def fine_path(
 def further(model: Model, batch: NoisyBatch, fine: Tensor, reference_steps: int, solve: Solver) -> FinePath:
     """One coarse step further on fine paths that are known up to here: those of the batch's first items (n, ...)."""
     places = torch.arange(len(fine))
-    grid = fine_grid(*[batch.timestep[places]] * 2, following(batch)[places], torch.zeros_like(places), reference_steps)
+    timestep, then = batch.timestep[places], following(batch)[places]
+    grid = fine_grid(timestep, timestep, then, torch.zeros_like(places), reference_steps)
     lengths, told = torch.full_like(places, reference_steps), rows(batch.conditioning, slice(len(fine)))
     return FinePath(places, integrate(model, batch.schedule, fine, grid, lengths, told, solve))
 
