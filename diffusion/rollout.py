@@ -15,7 +15,7 @@ from torch import Tensor
 from .device import moved
 from .noisy_batch import Memory, NoisyBatch, noisy_batch
 from .plan import Cost, Draw, RolloutPlan, Strategy
-from .solvers import Conditioning, Model, Solver, integrate, rows
+from .solvers import Conditioning, Model, Solver, ask, integrate, rows
 
 __all__ = [
     "Cost",
@@ -28,6 +28,7 @@ __all__ = [
     "noisy_batch",
     "ragged_grid",
     "roll_out",
+    "with_clean_output",
 ]
 
 Observer = Callable[[int, Tensor, Tensor], None]
@@ -89,6 +90,17 @@ def roll_out(
     x = batch.x.index_copy(0, there, x)
     rolled = replace(batch, x=x, lengths=lengths, source=source, stride=stride, clean_output=clean_output)
     return replace(rolled, solve=solve, memory=tuple(memory))
+
+
+@torch.no_grad()
+def with_clean_output(model: Model, batch: NoisyBatch) -> NoisyBatch:
+    """The batch with the network's output on the teacher-forced latents of its rolled-out items, in one forward."""
+    places = batch.rolled.nonzero().flatten()
+    if len(places) == 0:
+        return batch
+    there = moved(places, batch.x.device)
+    output = ask(model, batch.teacher_forced[there], batch.timestep[places], rows(batch.conditioning, there))
+    return replace(batch, clean_output=torch.zeros_like(batch.x).index_copy(0, there, output))
 
 
 @dataclass

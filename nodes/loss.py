@@ -8,10 +8,11 @@ from typing import Any
 from torch import Tensor
 
 from ..diffusion import losses, reflexflow
+from ..diffusion.noisy_batch import NoisyBatch, predict
+from ..diffusion.plan import RolloutPlan
 from ..diffusion.predictions import per_sample
-from ..diffusion.rollout import NoisyBatch, RolloutPlan
 from ..diffusion.schedules import Schedule
-from ..diffusion.solvers import SOLVERS, Solver, ask, solver
+from ..diffusion.solvers import SOLVERS, Solver, solver
 from ..diffusion.trajectory import fine_path, target_onto
 from ..models.model import Model
 from ..training.loop import averaged
@@ -111,7 +112,7 @@ class DiffusionLoss(StepNode):
         **reference: Any,
     ) -> Tensor:
         wanted = wanted_output(step, model, batch, target, **reference)
-        output = ask(model, batch.x, batch.timestep, batch.conditioning)
+        output = predict(model, batch)
         loss = losses.masked_mean(losses.elementwise(output, wanted, loss_type, huber_c), batch.mask)
         loss = loss * per_sample(losses.target_weight(batch, target), loss)
         if snr_gamma:
@@ -126,7 +127,8 @@ def reference_cost(batch: Stream, inputs: dict[str, Any]) -> dict[str, Any]:
     if inputs["target"] != "trajectory" or plan is None or not plan.active:
         return {}
     calls = reference_solver(inputs.get("reference_sampler", "auto"), inputs.get("reference_weights", "live")).calls
-    most = (plan.max_step_offset + 1) * inputs.get("reference_steps", 2) * calls
+    coarse_steps = 1 if plan.persistent else plan.max_step_offset + 1
+    most = coarse_steps * inputs.get("reference_steps", 2) * calls
     return {"text": [f"the trajectory's reference takes up to {most} more forward passes per training step"]}
 
 
@@ -154,6 +156,8 @@ def wanted_output(
     with model.evaluating(), reference:
         solve = reference_solver(reference_sampler, reference_weights)
         path = fine_path(model, batch, reference_steps=reference_steps, solve=solve)
+    if batch.listener is not None:
+        batch.listener.landed(path.y)
     return target_onto(path, batch, batch.solve if target_sampler == "rollout" else None)
 
 
@@ -265,7 +269,7 @@ class ReflexFlowLoss(StepNode):
             loss, parts = reflexflow.defar(model, batch, generator=generator, detach_drift=detach_drift, **weights)
         else:
             wanted = wanted_output(step, model, batch, target, **reference)
-            output = ask(model, batch.x, batch.timestep, batch.conditioning)
+            output = predict(model, batch)
             item_weight = losses.target_weight(batch, target)
             if not active:
                 loss = losses.masked_mean(losses.elementwise(output, wanted), batch.mask)

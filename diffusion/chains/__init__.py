@@ -6,8 +6,9 @@ image and the noise that the batch has at its place. The weights change a little
 that it lives. (The idea is that of persistent contrastive divergence.)
 """
 
+from .keeper import Keeper
 from .levels import Ways, draw_ways
 from .life import Ride, advanced, renewed, seated
 from .state import Chains, kind_of
 
-__all__ = ["Chains", "Ride", "Ways", "advanced", "draw_ways", "kind_of", "renewed", "seated"]
+__all__ = ["Chains", "Keeper", "Ride", "Ways", "advanced", "draw_ways", "kind_of", "renewed", "seated"]

@@ -50,8 +50,7 @@ def renewed(
     if len(new) == 0:
         return chains
     order = torch.arange(max(len(chains), count)).index_copy(0, new, len(chains) + torch.arange(len(new)))
-    both = begun(batch, new, Ways(grid, steps), solve, update).tensors()
-    return Chains.of({name: picked(torch.cat([value, both[name]]), order) for name, value in chains.tensors().items()})
+    return chains.joined(begun(batch, new, Ways(grid, steps), solve, update)).items(order)
 
 
 def fits(chains: Chains, plan: RolloutPlan, solve: Solver) -> bool:
@@ -82,8 +81,9 @@ def begun(batch: NoisyBatch, places: Tensor, ways: Ways, solve: Solver, update: 
     )
 
 
-def seated(batch: NoisyBatch, chains: Chains, solve: Solver) -> NoisyBatch:
-    """The batch with the chains at its first places: their images, levels and states in place of its own."""
+def seated(batch: NoisyBatch, ride: Ride) -> NoisyBatch:
+    """The batch with the ride's chains at its first places: their images, levels and states in place of its own."""
+    chains, solve = ride.chains, ride.solve
     timestep = chains.timestep()
 
     def joined(mine: Tensor, others: Tensor) -> Tensor:
@@ -105,6 +105,7 @@ def seated(batch: NoisyBatch, chains: Chains, solve: Solver) -> NoisyBatch:
         solve=solve,
         memory=tuple(memories(chains, batch.schedule, solve)),
         fine=chains.fine,
+        listener=ride,
     )
 
 

@@ -66,6 +66,13 @@ class Chains:
         """Some chains; a tensor of their numbers is on the CPU."""
         return Chains.of({name: picked(value, index) for name, value in self.tensors().items()})
 
+    def joined(self, others: Chains) -> Chains:
+        """These chains, and then the others."""
+        if len(others) == 0:
+            return self
+        more = others.tensors()
+        return Chains.of({name: torch.cat([value, more[name]]) for name, value in self.tensors().items()})
+
     def timestep(self, later: int = 0) -> Tensor:
         """Each chain's level (n,) now, or some steps later; beyond the clean end if the way goes there."""
         return self.grid.gather(1, (self.age + later).clamp(0, self.grid.shape[1] - 1)[:, None])[:, 0]
