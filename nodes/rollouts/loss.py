@@ -8,11 +8,12 @@ from typing import Any
 from torch import Tensor
 
 from ...diffusion import losses, reflexflow
+from ...diffusion.noisy_batch import NoisyBatch, predict
+from ...diffusion.plan import RolloutPlan
 from ...diffusion.predictions import per_sample
-from ...diffusion.rollout import NoisyBatch, RolloutPlan
 from ...diffusion.schedules import Schedule
-from ...diffusion.solvers import SOLVERS, ask, solver
-from ...diffusion.trajectory import trajectory_target
+from ...diffusion.solvers import SOLVERS, Solver, solver
+from ...diffusion.trajectory import fine_path, target_onto
 from ...models.model import Model
 from ...training.loop import averaged
 from ...training.stream import Step, Stream
@@ -43,9 +44,18 @@ REFERENCE = {
         advanced=True,
     ),
     "reference_sampler": choice(
-        SOLVERS,
-        "unipc",
-        "trajectory: the solver of the reference path. unipc needs half as many steps as euler for the same path.",
+        ("auto", *SOLVERS),
+        "auto",
+        "trajectory: the solver of the reference path; a better one than the rollout's. auto: heun for averaged "
+        "weights, unipc for live ones. heun costs two forward passes a step, rk4 four.",
+        advanced=True,
+    ),
+    "target_sampler": choice(
+        ("euler", "rollout"),
+        "euler",
+        "trajectory: whose next step shall land on the reference path. euler: a plain step, best for few Euler steps. "
+        "rollout: the Rollout's own sampler with all it remembers (heun and rk4 count as euler); it corrects only what "
+        "that sampler gets wrong.",
         advanced=True,
     ),
 }
@@ -102,7 +112,7 @@ class DiffusionLoss(StepNode):
         **reference: Any,
     ) -> Tensor:
         wanted = wanted_output(step, model, batch, target, **reference)
-        output = ask(model, batch.x, batch.timestep, batch.conditioning)
+        output = predict(model, batch)
         loss = losses.masked_mean(losses.elementwise(output, wanted, loss_type, huber_c), batch.mask)
         loss = loss * per_sample(losses.target_weight(batch, target), loss)
         if snr_gamma:
@@ -116,9 +126,15 @@ def reference_cost(batch: Stream, inputs: dict[str, Any]) -> dict[str, Any]:
     plan = next(batch.constants(RolloutPlan), None)
     if inputs["target"] != "trajectory" or plan is None or not plan.active:
         return {}
-    calls = solver(inputs.get("reference_sampler", "unipc")).calls
-    most = (plan.max_step_offset + 1) * inputs.get("reference_steps", 2) * calls
+    calls = reference_solver(inputs.get("reference_sampler", "auto"), inputs.get("reference_weights", "live")).calls
+    coarse_steps = 1 if plan.persistent else plan.max_step_offset + 1
+    most = coarse_steps * inputs.get("reference_steps", 2) * calls
     return {"text": [f"the trajectory's reference takes up to {most} more forward passes per training step"]}
+
+
+def reference_solver(name: str, weights: str) -> Solver:
+    """The solver of the reference path; ``auto`` is heun for averaged weights and unipc for live ones."""
+    return solver(("heun" if weights == "ema" else "unipc") if name == "auto" else name)
 
 
 def wanted_output(
@@ -127,8 +143,9 @@ def wanted_output(
     batch: NoisyBatch,
     target: str,
     reference_steps: int = 2,
-    reference_sampler: str = "unipc",
+    reference_sampler: str = "auto",
     reference_weights: str = "live",
+    target_sampler: str = "euler",
 ) -> Tensor:
     """What the network shall put out at ``batch.x`` (B, ...), without gradient."""
     if target != "trajectory":
@@ -137,7 +154,11 @@ def wanted_output(
         raise ValueError("reference_weights is ema: set ema_decay in Optimizer Step, or choose live")
     reference = averaged(step.run, model.network) if reference_weights == "ema" else nullcontext()
     with model.evaluating(), reference:
-        return trajectory_target(model, batch, reference_steps=reference_steps, solve=solver(reference_sampler))
+        solve = reference_solver(reference_sampler, reference_weights)
+        path = fine_path(model, batch, reference_steps=reference_steps, solve=solve)
+    if batch.listener is not None:
+        batch.listener.landed(path.y)
+    return target_onto(path, batch, batch.solve if target_sampler == "rollout" else None)
 
 
 class ReflexFlowLoss(StepNode):
@@ -239,17 +260,16 @@ class ReflexFlowLoss(StepNode):
         objective: str,
         target: str,
         detach_drift: bool = False,
-        reference_steps: int = 2,
-        reference_sampler: str = "unipc",
-        reference_weights: str = "live",
-        **weights: Any,
+        **others: Any,
     ) -> Tensor:
+        reference = {name: others[name] for name in REFERENCE if name in others}
+        weights = {name: value for name, value in others.items() if name not in REFERENCE}
         if active and objective == "defar":
             generator = step.generator()
             loss, parts = reflexflow.defar(model, batch, generator=generator, detach_drift=detach_drift, **weights)
         else:
-            wanted = wanted_output(step, model, batch, target, reference_steps, reference_sampler, reference_weights)
-            output = ask(model, batch.x, batch.timestep, batch.conditioning)
+            wanted = wanted_output(step, model, batch, target, **reference)
+            output = predict(model, batch)
             item_weight = losses.target_weight(batch, target)
             if not active:
                 loss = losses.masked_mean(losses.elementwise(output, wanted), batch.mask)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...diffusion.rollout import NoisyBatch, RolloutPlan, roll_out
-from ...diffusion.solvers import SOLVERS, Solver, solver
+from torch import Tensor
+
+from ...diffusion.chains import Keeper
+from ...diffusion.rollout import NoisyBatch, RolloutPlan, roll_out, with_clean_output
+from ...diffusion.solvers import SOLVERS, Conditioning, Solver, solver
 from ...models.model import Model
 from ...runs.pictures.inspection import inspect
 from ...runs.pictures.preview import colours_of, picture_of_rollout
 from ...training.stream import Step, Stream
 from ..base import BATCH, MODEL, StepNode
-from ..inputs import UNIQUE_ID, choice, integer, number, wire
+from ..inputs import UNIQUE_ID, choice, integer, number, switch, wire
 
 LARGEST_STEP = 10_000_000
 
@@ -53,7 +56,7 @@ class Rollout(StepNode):
                 "sampler": choice(
                     SOLVERS,
                     "unipc",
-                    "The solver that denoises. euler is the plainest; rk4 costs four forward passes a step.",
+                    "The solver that denoises. euler is the plainest; heun costs two forward passes a step, rk4 four.",
                 ),
                 "order": integer(
                     2, 1, 3, "Order of unipc and dpm: how many past predictions they use. The others ignore it."
@@ -97,6 +100,26 @@ class Rollout(StepNode):
                     "large ones.",
                     advanced=True,
                 ),
+                "rollout": choice(
+                    ("fresh", "persistent"),
+                    "fresh",
+                    "fresh: each rollout is made for this step alone. persistent: rollouts go on from step to step; "
+                    "what the loss asks the network anyway moves them on by one solver step, so they cost nothing, "
+                    "however long they are. probability is then their share of the batch.",
+                ),
+                "from_noise": switch(
+                    False,
+                    "persistent: every rollout begins at pure noise and goes down the sampler's own levels, with "
+                    "step_size 100 those of 10 steps. Set max_step_offset to their number less 1 for the whole path.",
+                ),
+                "max_age": integer(
+                    0,
+                    0,
+                    LARGEST_STEP,
+                    "persistent: a rollout that is still under way after so many training steps begins anew, for "
+                    "images of a rare size. 0 = ten for each step that it makes.",
+                    advanced=True,
+                ),
             },
             "hidden": UNIQUE_ID,
         }
@@ -106,17 +129,16 @@ class Rollout(StepNode):
     ) -> dict[str, Any]:
         if any(batch.constants(RolloutPlan)):
             raise ValueError("batch: these latents were rolled out already; wire Noisy Batch into this Rollout")
-        plan, solve = RolloutPlan(**options), solver(sampler, order)
+        plan = RolloutPlan(persistent=options.pop("rollout", "fresh") == "persistent", **options)
+        solve = solver(sampler, order)
         inputs = {"batch": batch, "model": model, "plan": plan, "solve": solve, "sampler": sampler}
         return {"ui": {"text": [estimate(plan, solve, batch)]}, "result": (self.stream(unique_id, inputs),)}
 
     def step(
         self, step: Step, batch: NoisyBatch, model: Model, plan: RolloutPlan, solve: Solver, sampler: str
     ) -> NoisyBatch:
-        draw = plan.draw(batch.timestep, batch.schedule, step.update, step.generator())
-        want_clean_output = "clean_output" in step.run.wants and batch.schedule.is_flow_matching
+        rolled = (persistent if plan.persistent else fresh)(step, batch, model, plan, solve)
         with model.evaluating():
-            rolled = roll_out(model, batch, draw, solve, want_clean_output=want_clean_output)
             inspect(step, batch, model, plan, solve, sampler)
         step.report("rollout_probability", plan.probability_at(step.update))
         step.report("rollout_share", float(rolled.rolled.double().mean()))
@@ -127,12 +149,42 @@ class Rollout(StepNode):
         return rolled
 
 
+def fresh(step: Step, batch: NoisyBatch, model: Model, plan: RolloutPlan, solve: Solver) -> NoisyBatch:
+    """Rollouts made for this step alone."""
+    draw = plan.draw(batch.timestep, batch.schedule, step.update, step.generator())
+    with model.evaluating():
+        return roll_out(model, batch, draw, solve, want_clean_output=wants_clean_output(step, batch))
+
+
+def persistent(step: Step, batch: NoisyBatch, model: Model, plan: RolloutPlan, solve: Solver) -> NoisyBatch:
+    """Rollouts that go on from step to step, at the first places of the batch."""
+
+    def calm(x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+        with model.evaluating():
+            return model(x, timestep, conditioning)
+
+    keeper: Keeper = step.keep(Keeper)
+    seated = keeper.seat(batch, calm, plan, solve, step.update, step.generator())
+    step.report("rollout_age", float(keeper.oldest(step.update)))
+    if wants_clean_output(step, batch):
+        return with_clean_output(calm, seated)
+    return seated
+
+
+def wants_clean_output(step: Step, batch: NoisyBatch) -> bool:
+    return "clean_output" in step.run.wants and batch.schedule.is_flow_matching
+
+
 def estimate(plan: RolloutPlan, solve: Solver, batch: Stream) -> str:
     """What the rollouts will cost, said before it is paid."""
     items = next((stream.inputs["batch_size"] for stream in batch.walk() if "batch_size" in stream.inputs), 1)
-    cost = plan.forwards(items, solve.calls)
     if not plan.active:
         return "no rollouts: max_step_offset or probability is 0"
+    if plan.persistent:
+        seats, more = plan.peak_probability * items, solve.calls - 1
+        cost_in_words = f"{more} more forward passes of these" if more else "no forward pass of their own"
+        return f"persistent rollouts at {seats:.3g} of {items} places of a batch take {cost_in_words} per training step"
+    cost = plan.forwards(items, solve.calls)
     return (
         f"rollouts take up to {cost.worst} more forward passes per training step, at full probability "
         f"{cost.expected:.1f} on average with {cost.samples:.0f} items in all (the batch has {items})"

@@ -6,9 +6,9 @@ import pytest
 import torch
 from comfyui_rollout.diffusion import losses
 from comfyui_rollout.diffusion.schedules import DDPM
-from comfyui_rollout.diffusion.solvers import ask
+from comfyui_rollout.diffusion.solvers import ask, solver
 from comfyui_rollout.nodes import DiffusionLoss, NoisyBatch, ReflexFlowLoss, Rollout
-from comfyui_rollout.nodes.rollouts.loss import wanted_output
+from comfyui_rollout.nodes.rollouts.loss import reference_solver, wanted_output
 from comfyui_rollout.training.loop import autocast, training_mode
 from comfyui_rollout.training.stream import Run, Step
 from diffusers.training_utils import EMAModel
@@ -105,6 +105,7 @@ TRAJECTORY = {"target": "trajectory"}
         ({}, 8),
         ({"reference_steps": 3}, 12),
         ({"reference_steps": 3, "reference_sampler": "euler"}, 12),
+        ({"reference_sampler": "heun"}, 16),
         ({"reference_sampler": "rk4"}, 32),
     ],
 )
@@ -146,6 +147,18 @@ def test_the_settings_of_the_reference_arrive(graph, node, more):
         assert not torch.equal(values(graph, **options, loss_inputs={**TRAJECTORY, **more, **change})[0], usual)
 
 
+@pytest.mark.parametrize(("node", "more"), [(DiffusionLoss, {}), (ReflexFlowLoss, {"beta1": 0.0})])
+def test_the_target_may_be_that_of_the_rollouts_own_sampler(graph, node, more):
+    """It differs for a sampler with a memory, and not for euler."""
+    for sampler, same in (("unipc", False), ("dpm", False), ("euler", True)):
+        options = {"loss": node, "rollout": {**EVERY, "step_size": 200.0, "sampler": sampler}}
+        losses = [
+            values(graph, **options, loss_inputs={**TRAJECTORY, **more, "target_sampler": kind})[0]
+            for kind in ("euler", "rollout")
+        ]
+        assert torch.equal(*losses) == same
+
+
 def test_the_reference_may_be_the_averaged_model(graph):
     """ema is the average's path also in bf16 right after the live model was asked: up to rounding that of fp32."""
     wired = graph(rollout=EVERY)
@@ -166,6 +179,13 @@ def test_the_reference_may_be_the_averaged_model(graph):
     whole, half = reference("fp32", "ema"), reference("bf16", "ema")
     rounding, live = (half - whole).abs().max(), (reference("fp32", "live") - whole).abs().max()
     assert rounding < 0.1 * live
+
+
+def test_the_reference_of_averaged_weights_is_heun():
+    """A reference no better than the student teaches nothing: one step of unipc has no history and is first order."""
+    assert reference_solver("auto", "ema") == solver("heun")
+    assert reference_solver("auto", "live").calls == 1
+    assert reference_solver("euler", "ema") == solver("euler")
 
 
 def test_an_average_that_nobody_keeps_is_refused(graph):

@@ -1,6 +1,7 @@
 """The Rollout node: off to the bit, in evaluation mode, seen and counted."""
 
 import json
+from itertools import pairwise
 
 import pytest
 import torch
@@ -40,7 +41,7 @@ def test_rollouts_change_the_training(graph, train, same_bits):
     assert not same_bits(train(graph(rollout=EVERY)).weights, train(graph()).weights)
 
 
-@pytest.mark.parametrize("sampler", ["unipc", "euler", "dpm", "rk4"])
+@pytest.mark.parametrize("sampler", ["unipc", "euler", "dpm", "rk4", "heun"])
 def test_every_sampler_rolls_out(graph, pull, sampler):
     """Items that drew a length move, the others stay where they were; no gradient hangs on them."""
     batch, _ = pull(graph(rollout={**EVERY, "sampler": sampler}).batch)
@@ -180,6 +181,115 @@ def test_the_cost_is_said_before_it_is_paid(graph, build):
     )
     assert told(graph, build, **plan, sampler="rk4").startswith("rollouts take up to 8 more forward passes")
     assert told(graph, build) == "no rollouts: max_step_offset or probability is 0"
+
+
+CHAINS = {**EVERY, "rollout": "persistent", "probability": 0.75}
+
+
+def test_persistent_rollouts_cost_no_forward(graph, build):
+    """In a whole training step the network is asked once, by the loss; and that is what the node promises."""
+    assert told(graph, build, **CHAINS) == (
+        "persistent rollouts at 3 of 4 places of a batch take no forward pass of their own per training step"
+    )
+    assert told(graph, build, **CHAINS, sampler="rk4").endswith("take 3 more forward passes of these per training step")
+    wired = graph(rollout=CHAINS)
+    run, network = live(wired, wired.loss)
+    sizes = []
+    network.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    for update in range(5):
+        Step(run, update).value(wired.loss)
+    assert sizes == [4] * 5
+
+
+def test_persistent_rollouts_go_on_from_step_to_step(graph):
+    """Three of the four places have rolled-out latents after the first step, and each is a step further in the next."""
+    wired, rolled = graph(rollout=CHAINS), []
+    run, _ = live(wired, wired.loss)
+    for update in range(12):
+        step = Step(run, update)
+        step.value(wired.loss)
+        batch = step.value(wired.batch)
+        assert (batch.stride > 0).tolist() == [True, True, True, False]
+        assert step.metrics["rollout_share"] == float(batch.rolled.double().mean())
+        assert 0 <= step.metrics["rollout_age"] <= 3
+        rolled.append(batch.lengths.tolist())
+    assert rolled[0] == [0, 0, 0, 0]
+    for before, after in pairwise(rolled):
+        assert all(new in (0, old + 1) for old, new in zip(before, after, strict=True))
+    assert max(map(max, rolled)) == 3
+
+
+def test_persistent_rollouts_before_their_start_change_no_bit(graph, train, same_bits):
+    """Off, or until start_step, the weights are those of the graph without them; afterwards they are not."""
+    plain = train(graph(), steps=4).weights
+    for off in ({"start_step": 4}, {"probability": 0.0}, {"max_step_offset": 0}):
+        assert same_bits(train(graph(rollout={**CHAINS, **off}), steps=4).weights, plain)
+    assert not same_bits(
+        train(graph(rollout={**CHAINS, "start_step": 3}), steps=6).weights, train(graph(), steps=6).weights
+    )
+
+
+@pytest.mark.parametrize("sampler", ["unipc", "euler", "dpm", "heun"])
+@pytest.mark.parametrize(
+    ("loss", "loss_inputs", "options"),
+    [
+        (DiffusionLoss, {}, {}),
+        (
+            DiffusionLoss,
+            {"target": "trajectory", "target_sampler": "rollout", "reference_weights": "ema"},
+            {"ema_decay": 0.5},
+        ),
+        (ReflexFlowLoss, {}, {}),
+    ],
+    ids=["original", "trajectory", "reflexflow"],
+)
+def test_a_run_resumed_in_the_middle_of_chains_is_bit_identical(
+    graph, train, same_bits, sampler, loss, loss_inputs, options
+):
+    """Chains are part of the saved state, their fine paths and solvers' memories too."""
+    wired = graph(rollout={**CHAINS, "sampler": sampler}, loss=loss, loss_inputs=loss_inputs)
+    whole = train(wired, steps=9, accumulation=2, **options)
+    begun = train(wired, steps=4, accumulation=2, **options)
+    resumed = train(wired, steps=9, accumulation=2, resume=str(begun.folder), **options)
+    assert same_bits(resumed.weights, whole.weights)
+
+
+def test_without_its_chains_a_resumed_run_would_differ(graph, train, same_bits, tmp_path):
+    """The comparison above would hold for chains that begin anew, if these made no difference."""
+    wired = graph(rollout=CHAINS)
+    whole, begun = train(wired, steps=9), train(wired, steps=4)
+    facts = begun.folder / "state" / "state.json"
+    state = json.loads(facts.read_text())
+    assert state["kept"].keys() == {"Rollout"}
+    facts.write_text(json.dumps({**state, "kept": {}}))
+    assert not same_bits(train(wired, steps=9, resume=str(begun.folder)).weights, whole.weights)
+
+
+def test_the_reference_of_chains_costs_the_same_at_any_length(graph, build):
+    """Chains of three and of twenty steps: one Heun step of the averaged weights for their share, two forwards."""
+    for offset in (3, 20):
+        wired = graph(rollout={**CHAINS, "max_step_offset": offset})
+        reference = {"target": "trajectory", "reference_sampler": "heun", "reference_steps": 1}
+        returned = build(DiffusionLoss, batch=wired.batch, model=wired.model, **reference)
+        assert "takes up to 2 more forward passes" in returned["ui"]["text"][0]
+        stream = returned["result"][0]
+        run, network = live(wired, stream)
+        sizes = []
+        network.register_forward_pre_hook(lambda module, inputs, sizes=sizes: sizes.append(len(inputs[0])))
+        for update in range(4):
+            Step(run, update).value(stream)
+        assert sizes == [3, 3, 4] * 4
+
+
+def test_the_life_of_a_chain_is_a_film(graph, train):
+    """What is shown of persistent rollouts goes from the source of each to the last level that it trains."""
+    run = train(
+        graph(rollout={**CHAINS, "from_noise": True, "max_step_offset": 4, "step_size": 200.0}), preview_every=2
+    )
+    facts = json.loads(next((run.folder / "rollouts").glob("*_000000_frames.json")).read_text())
+    assert facts["lengths"] == [4] * 4
+    assert facts["timesteps"][0] == [1000.0] * 4
+    assert facts["timesteps"][-1] == [200.0] * 4
 
 
 def test_the_cost_can_be_told_of_any_batch():
