@@ -8,7 +8,6 @@ from ..plain_json import to_text
 from ..studio import STUDIO
 from .prompt import UUID
 
-
 FRONTEND = "Comfy-User"
 """The header that the frontend sends with every request."""
 
