@@ -13,6 +13,7 @@ import { FilmReader } from "./lib/film_reader.js";
 import { framesAmong, runOf } from "./lib/film.js";
 import { Found, linesOf } from "./lib/found.js";
 import { Gate } from "./lib/gate.js";
+import { Gallery } from "./lib/gallery.js";
 import { idsOf, nodeAt, nodesOf } from "./lib/graph.js";
 import { Inspector } from "./lib/inspector.js";
 import { LossCard } from "./lib/loss_card.js";
@@ -27,20 +28,21 @@ const TRAINER = "RolloutOptimizerStep";
 const OURS = /^Rollout/;
 const ROLLOUTS_TAB = "rollout-inspector";
 const CURVES_TAB = "rollout-curves";
+const SAMPLES_TAB = "rollout-samples";
 
 const backend = new Backend(api);
 const reader = new FilmReader(backend);
 const recordings = new Recordings();
 const views = new Map(); // by node, those on the canvas
 const founds = new Map(); // by node, the words on it
-const large = { rollouts: null, curves: null, runs: null };
+const large = { rollouts: null, curves: null, samples: null, runs: null };
 const gate = new Gate(api, {
   lookUp: (jobId) => backend.job(jobId),
   onCanvas: () => workflowId(),
   settled: (jobId, home) => recordings.settle(jobId, home),
   draws: (id) => views.get(nodeAt(root(), id)) instanceof Inspector,
 });
-const chosen = { [ROLLOUT]: "", [TRAINER]: "" }; // which node the panel shows
+const chosen = { [ROLLOUT]: "", [TRAINER]: "", run: "" }; // which node the panel shows
 
 const bar = { view: null }; // the line over the canvas
 
@@ -128,6 +130,7 @@ function refresh() {
       if (OURS.test(node.comfyClass)) showFound(node, recordings.wordsOf(workflowId(), id));
     }
     if (large.rollouts?.element.isConnected) showRollouts(large.rollouts.view, pick(large.rollouts.choice, ROLLOUT));
+    if (large.samples?.element.isConnected && recordings.training?.recording.running) large.samples.view.expect();
     if (large.curves?.element.isConnected) large.curves.view.show(recordingOf(pick(large.curves.choice, TRAINER)));
     const training = recordings.training;
     if (training?.recording.running) bar.view?.showTraining(titleOfTraining(training), training.recording);
@@ -202,6 +205,27 @@ function renderRollouts(place) {
 function renderCurves(place) {
   large.curves ??= panel(TRAINER, new CurvesPanel(backend, titleOf));
   renderInto(place, large.curves);
+}
+
+function renderSamples(place) {
+  if (!large.samples) {
+    const gallery = new Gallery(backend);
+    large.samples = { view: gallery, element: element("div.rollout-slot", {}, gallery.element) };
+  }
+  renderInto(place, large.samples);
+  large.samples.view.open(chosen.run || runOfCanvas());
+  chosen.run = "";
+}
+
+/** The run that the trainer on the canvas made last. */
+const runOfCanvas = () => idsOf(root(), TRAINER).map((id) => recordingOf(id)?.run).find(Boolean) ?? "";
+
+/** Opens the samples of a run. */
+function openSamples(run = "") {
+  chosen.run = run;
+  const panel = app.extensionManager.bottomPanel;
+  if (large.samples?.element.isConnected) large.samples.view.open(run);
+  else panel.toggleBottomPanelTab(SAMPLES_TAB);
 }
 
 const tell = (severity, detail) => app.extensionManager?.toast?.add({ severity, summary: "Runs", detail, life: 8000 });
@@ -305,7 +329,10 @@ async function watchWhatRuns() {
 
 function listen() {
   recordings.addEventListener("change", refresh);
-  api.addEventListener("executed", ({ detail }) => recordings.addWords(detail.prompt_id, detail.node, linesOf(detail.output)), { capture: true });
+  api.addEventListener("executed", ({ detail: { prompt_id: job, node, output } }) => {
+    recordings.addWords(job, node, linesOf(output));
+    if (output?.images) output.images = output.images.filter(({ filename }) => filename !== "loss.png"); // the node draws it, and better
+  }, { capture: true });
   gate.listen();
   api.addEventListener("execution_start", ({ detail }) => recordings.begin(detail.prompt_id, ""));
   api.addEventListener("rollout.metrics", ({ detail }) => {
@@ -341,6 +368,7 @@ app.registerExtension({
   bottomPanelTabs: [
     { id: ROLLOUTS_TAB, title: "Rollouts", type: "custom", render: renderRollouts, destroy: () => large.rollouts?.view.stop() },
     { id: CURVES_TAB, title: "Training curves", type: "custom", render: renderCurves },
+    { id: SAMPLES_TAB, title: "Samples", type: "custom", render: renderSamples },
   ],
   setup() {
     bar.view = new TrainingBar({ stop: () => attempt(stop), show: () => attempt(showTraining) });

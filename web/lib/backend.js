@@ -15,6 +15,12 @@ export class Backend {
     return this.api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`);
   }
 
+  /** The address of a small copy, at most ``side`` pixels long: 96, 192, 384 or 1024. */
+  thumbnail({ filename, subfolder, type = "output" }, side) {
+    if (!this.#isOurs) return this.view({ filename, subfolder, type });
+    return this.api.apiURL(`/rollout/thumbnail?${new URLSearchParams({ filename, subfolder, type, side })}`);
+  }
+
   async viewJson(place) {
     return (await this.#view(place)).json();
   }
