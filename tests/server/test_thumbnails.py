@@ -71,7 +71,7 @@ def test_the_oldest_copies_go(tmp_path):
 
 
 def test_translations_are_served_as_comfyui_does(serve, folders):
-    """main.json at the top, node definitions under their own name; a folder without files is a language without words."""
+    """main.json at the top, node definitions under their own name; an empty folder is a language without words."""
     (folders.locales / "hi").mkdir(parents=True)
     (folders.locales / "en").mkdir()
     (folders.locales / "hi" / "main.json").write_text(json.dumps({"g": {"run": "चलाएँ"}}))
