@@ -19,15 +19,17 @@ from typing import Any
 from . import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, __version__
 from ._arguments import parser
 from ._terminal import Terminal, stopping
+from .files.whole import write_text
 from .graph import Executor, WorkflowError, describe, is_prompt, load, object_info, to_prompt, validate
 from .graph.layout import Group, to_workflow
 from .graph.overrides import OverrideError, apply
 from .graph.reference import explained, indented, reference
 from .graph.write_back import write_back
-from .nodes import simpletuner
-from .training.checkpoint import write_text
-from .training.host import EventHost, choose_device, hosted_by
-from .training.run_folder import versions
+from .hosts.current import hosted_by
+from .hosts.device import choose_device
+from .hosts.events import EventHost
+from .importing import simpletuner
+from .runs.run_folder import versions
 
 WRONG_INPUT = 2
 

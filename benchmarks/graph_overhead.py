@@ -11,15 +11,14 @@ import sys
 import time
 
 import torch
-from comfyui_rollout.diffusion import losses, reflexflow
+from comfyui_rollout.data.data import Digits, ItemGenerators, items_of_batch
+from comfyui_rollout.diffusion import losses, reflexflow, seeds
 from comfyui_rollout.diffusion.rollout import RolloutPlan, noisy_batch, roll_out
 from comfyui_rollout.diffusion.schedules import FlowMatching
 from comfyui_rollout.diffusion.solvers import ask, solver
+from comfyui_rollout.models.families import UNet
 from comfyui_rollout.nodes import NODE_CLASS_MAPPINGS as NODES
-from comfyui_rollout.training import seeds
-from comfyui_rollout.training.data import Digits, ItemGenerators, items_of_batch
 from comfyui_rollout.training.loop import Trainer
-from comfyui_rollout.training.models import UNet
 from comfyui_rollout.training.optimizers import OptimizerSettings
 from comfyui_rollout.training.stream import Run
 from report import conclude, table

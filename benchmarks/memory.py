@@ -22,14 +22,14 @@ from itertools import accumulate
 from pathlib import Path
 
 import torch
-from comfyui_rollout.diffusion import losses, reflexflow
+from comfyui_rollout.diffusion import losses, reflexflow, seeds
 from comfyui_rollout.diffusion.rollout import NoisyBatch, RolloutPlan, noisy_batch, roll_out
 from comfyui_rollout.diffusion.schedules import FlowMatching
 from comfyui_rollout.diffusion.solvers import ask, solver
-from comfyui_rollout.training import seeds
-from comfyui_rollout.training.adapters import AdapterSettings, add_adapter
+from comfyui_rollout.models.adapters.network import add_adapter
+from comfyui_rollout.models.adapters.settings import AdapterSettings
+from comfyui_rollout.models.families import PRETRAINED, PretrainedModel
 from comfyui_rollout.training.loop import Trainer, prepare, training_mode
-from comfyui_rollout.training.models import PRETRAINED, PretrainedModel
 from comfyui_rollout.training.optimizers import OptimizerSettings
 from comfyui_rollout.training.stream import Run, Step, Stream
 from report import conclude, table

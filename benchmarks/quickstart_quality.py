@@ -15,8 +15,9 @@ from pathlib import Path
 import torch
 from comfyui_rollout.__main__ import main as command_line
 from comfyui_rollout.diffusion.solvers import solver
-from comfyui_rollout.training.checkpoint import load_model, load_schedule
-from comfyui_rollout.training.sampling import sample
+from comfyui_rollout.models.saving import load_model
+from comfyui_rollout.models.schedule_file import load_schedule
+from comfyui_rollout.runs.sampling import sample
 from digit_judge import DigitJudge
 from report import conclude, table
 

@@ -25,7 +25,8 @@ from comfyui_rollout.diffusion import losses, reflexflow
 from comfyui_rollout.diffusion.rollout import Draw, NoisyBatch, RolloutPlan, noisy_batch, roll_out
 from comfyui_rollout.diffusion.schedules import FlowMatching
 from comfyui_rollout.diffusion.solvers import Conditioning, ask, rows, solver
-from comfyui_rollout.training.models import DiT, Model, UNet
+from comfyui_rollout.models.families import DiT, UNet
+from comfyui_rollout.models.model import Model
 from report import conclude, table
 from torch import Tensor
 

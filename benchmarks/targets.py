@@ -24,14 +24,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from comfyui_rollout.diffusion import seeds
 from comfyui_rollout.diffusion.schedules import FlowMatching
 from comfyui_rollout.diffusion.solvers import solver
+from comfyui_rollout.models.model import Model
 from comfyui_rollout.nodes import NODE_CLASS_MAPPINGS as NODES
-from comfyui_rollout.training import seeds
+from comfyui_rollout.runs.sampling import sample
 from comfyui_rollout.training.loop import Trainer, averaged, training_mode
-from comfyui_rollout.training.models import Model
 from comfyui_rollout.training.optimizers import OptimizerSettings
-from comfyui_rollout.training.sampling import sample
 from comfyui_rollout.training.stream import Run, Step, Stream
 from digit_judge import DigitJudge
 from report import conclude, table

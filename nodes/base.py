@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..training.host import Host
+from ..hosts.host import Host
 from ..training.stream import Stream
 
 CATEGORY = "training/rollout"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from ..training.captions import caption_file
-from ..training.data import Batch, Dataset, Digits, next_batch
-from ..training.images import ALPHA, ImageFolder, find_images
-from ..training.mixture import Mixture
-from ..training.preflight import images_in_words, mixture_in_words
+from ..data.captions import caption_file
+from ..data.data import Batch, Dataset, Digits, next_batch
+from ..data.images import ALPHA, ImageFolder, find_images
+from ..data.mixture import Mixture
+from ..data.preflight import images_in_words, mixture_in_words
 from ..training.stream import Step, Stream
 from .base import DATASET, StepNode
 from .inputs import UNIQUE_ID, choice, integer, line, number, switch, wire

@@ -6,16 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..training.cache import Cache
-from ..training.captions import CaptionSettings
-from ..training.encoders import PretrainedEncoders
-from ..training.encoding import Encoding
-from ..training.host import choose_device, current_host
-from ..training.images import ImageFolder
-from ..training.preflight import encoding_in_words, images_in_words
-from ..training.pretrained import Pretrained
+from ..data.cache import Cache
+from ..data.captions import CaptionSettings
+from ..data.encoders import PretrainedEncoders
+from ..data.encoding import Encoding
+from ..data.images import ImageFolder
+from ..data.preflight import encoding_in_words, images_in_words
+from ..hosts.current import current_host
+from ..hosts.device import choose_device
+from ..models.loading.pretrained import Pretrained
+from ..models.vae_preview import VaePreviews
 from ..training.stream import Stream
-from ..training.vae_preview import VaePreviews
 from .base import DATASET, PIPELINE
 from .dataset import DatasetNode
 from .inputs import UNIQUE_ID, integer, line, number, switch, wire

@@ -13,8 +13,8 @@ from ..diffusion.rollout import NoisyBatch, RolloutPlan
 from ..diffusion.schedules import Schedule
 from ..diffusion.solvers import SOLVERS, ask, solver
 from ..diffusion.trajectory import trajectory_target
+from ..models.model import Model
 from ..training.loop import averaged
-from ..training.models import Model
 from ..training.stream import Step, Stream
 from .base import BATCH, LOSS, MODEL, StepNode
 from .inputs import UNIQUE_ID, choice, integer, number, switch, wire

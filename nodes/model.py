@@ -8,15 +8,21 @@ from typing import Any
 
 from torch import Tensor
 
+from ..data.data import DatasetInfo
+from ..diffusion import seeds
 from ..diffusion.schedules import Schedule
-from ..training import checkpoint, seeds
-from ..training.adapters import merged_weights
-from ..training.data import DatasetInfo
-from ..training.host import current_host
-from ..training.lora.metadata import About, base_of, modelspec
-from ..training.models import FAMILIES, Model
-from ..training.pipeline_folder import save_pipeline, save_single_file
-from ..training.pretrained import DTYPES, Pretrained
+from ..files.weights import check_weights, read_weights
+from ..files.whole import free_file, free_folder
+from ..hosts.current import current_host
+from ..models.adapters.metadata import About, base_of, modelspec
+from ..models.adapters.network import merged_weights
+from ..models.families import FAMILIES
+from ..models.loading.pretrained import Pretrained
+from ..models.loading.source import DTYPES
+from ..models.model import Model
+from ..models.pipeline_folder import save_pipeline, save_single_file
+from ..models.saving import CONFIG, WEIGHTS, check_model_folder, load_model, restore, save_model
+from ..models.schedule_file import SCHEDULE_FILE, load_schedule
 from ..training.stream import Run, Step, Stream
 from .base import DATASET, MODEL, SCHEDULE, Node, StepNode, workflow_metadata
 from .inputs import UNIQUE_ID, choice, integer, line, plain_name, switch, wire
@@ -104,12 +110,12 @@ def refuse_untrained(model: Stream) -> None:
 
 def saved_model(folder: Path, node_id: str, title: str) -> Stream:
     """A model folder as a stream: it is loaded once in each run that asks for it."""
-    config = checkpoint.check_model_folder(folder)
+    config = check_model_folder(folder)
     classes = config.get("num_class_embeds") or config.get("num_embeds_ada_norm") or 0
     about = ModelInfo(config["in_channels"], config["sample_size"], classes if classes > 1 else 0, has_weights=True)
 
     def step(step: Step, folder: Path) -> Model:
-        return step.keep(lambda: checkpoint.load_model(folder).to(step.run.device))
+        return step.keep(lambda: load_model(folder).to(step.run.device))
 
     return Stream(step, {"folder": folder}, node_id, title, about=about)
 
@@ -120,7 +126,7 @@ def trained_model(model: Stream, folder: Path, node_id: str, title: str) -> Stre
         return saved_model(folder, node_id, title)
 
     def step(step: Step, model: Model, folder: Path) -> Model:
-        return step.keep(lambda: checkpoint.restore(model, folder))
+        return step.keep(lambda: restore(model, folder))
 
     about = replace(model.about, has_weights=True, trained=folder)
     return Stream(step, {"model": model, "folder": folder}, node_id, title, about=about)
@@ -128,9 +134,9 @@ def trained_model(model: Stream, folder: Path, node_id: str, title: str) -> Stre
 
 def saved_schedule(folder: Path) -> Schedule:
     """The schedule of a model folder; raises ValueError if the folder does not say."""
-    schedule = checkpoint.load_schedule(folder)
+    schedule = load_schedule(folder)
     if schedule is None:
-        raise ValueError(f"{str(folder)!r} has no {checkpoint.SCHEDULE}, so it is not known how it was trained")
+        raise ValueError(f"{str(folder)!r} has no {SCHEDULE_FILE}, so it is not known how it was trained")
     return schedule
 
 
@@ -144,7 +150,7 @@ def find_model_folder(path: str) -> Path:
     given = Path(path).expanduser()
     for place in (given, current_host().output_folder / given):
         for folder in (place, place / "model"):
-            if (folder / checkpoint.CONFIG).is_file():
+            if (folder / CONFIG).is_file():
                 return folder
             refuse_what_others_load(folder)
     return given
@@ -183,8 +189,8 @@ class LoadModel(StepNode):
             return True
         try:
             found = find_model_folder(folder)
-            checkpoint.check_model_folder(found)
-            checkpoint.check_weights(found / checkpoint.WEIGHTS)
+            check_model_folder(found)
+            check_weights(found / WEIGHTS)
             saved_schedule(found)
         except ValueError as error:
             return str(error)
@@ -192,7 +198,7 @@ class LoadModel(StepNode):
 
     @classmethod
     def IS_CHANGED(cls, folder: str, **other: Any) -> Any:
-        return (find_model_folder(folder) / checkpoint.WEIGHTS).stat().st_mtime_ns
+        return (find_model_folder(folder) / WEIGHTS).stat().st_mtime_ns
 
     def build(self, unique_id: str, folder: str) -> tuple[Stream, Schedule]:
         found = find_model_folder(folder)
@@ -254,17 +260,17 @@ class SaveModel(Node):
         refuse_untrained(model)
         host, metadata = current_host(), workflow_metadata(prompt, extra_pnginfo)
         pretrained: Pretrained | None = model.about.pretrained
-        folder = checkpoint.free_folder(host.output_folder / "models", name)
+        folder = free_folder(host.output_folder / "models", name)
         if pretrained is None:
             if format == "single_file":
                 raise ValueError("format: single_file is for pretrained models; choose folder")
             live: Model = Run(model, host=host).value(model)
-            checkpoint.save_model(folder, live, schedule, metadata)
+            save_model(folder, live, schedule, metadata)
             return {"ui": {"text": [str(folder)]}}
         metadata |= modelspec(base_of(pretrained, schedule), About(name), is_lora=False, by_diffusers=True)
         weights = {key: value.to(DTYPES[dtype]) for key, value in trained_weights(model).items()}  # type: ignore[index]
         if format == "single_file":
-            path = checkpoint.free_file(host.model_folders("diffusion_models")[0], name)
+            path = free_file(host.model_folders("diffusion_models")[0], name)
             written = save_single_file(path, pretrained, weights, metadata)
         else:
             written = save_pipeline(folder, pretrained, weights, schedule, metadata)
@@ -281,7 +287,7 @@ def trained_weights(model: Stream) -> dict[str, Tensor]:
     if info.trained is None:
         raise ValueError("model: it is not trained yet; wire the model that Optimizer Step gives")
     if not info.adapters:
-        return checkpoint.read_weights(info.trained / checkpoint.WEIGHTS)
+        return read_weights(info.trained / WEIGHTS)
     if info.pretrained.source.quantization != "none":
         raise ValueError("model: an adapter cannot be merged into squeezed weights (quantize); use Save LoRA instead")
     live: Model = Run(model, host=current_host()).value(model)

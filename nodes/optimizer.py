@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
-from ..diffusion.schedules import Schedule
-from ..training.checkpoint import CHECKPOINTS, drop_oldest, save_model
-from ..training.data import DatasetInfo
-from ..training.encoders import free_memory
-from ..training.host import choose_device, current_host
-from ..training.loop import Metrics, Trainer, averaged, prepare, training_mode
-from ..training.models import Model
+from ..data.data import DatasetInfo
+from ..data.preflight import steps_in_words
+from ..hosts.current import current_host
+from ..hosts.device import free_memory
+from ..runs.fit import fit
+from ..runs.looks import Checkpoint, Sample
+from ..runs.session import Look
 from ..training.optimizers import OptimizerSettings
-from ..training.preflight import steps_in_words
-from ..training.recorder import Recorder
-from ..training.run_folder import RunFolder, versions
-from ..training.state import save_state
-from ..training.stream import Run, Step, StepError, Stream
+from ..training.stream import Stream
 from .base import LOSS, MODEL, OPTIMIZER, RUN, SAMPLES, Node, shown, workflow_metadata
 from .inputs import UNIQUE_ID, choice, integer, line, number, plain_name, seed, wire
 from .model import ModelInfo, trained_model
-from .resume import begun_anew, state_of, what_was_restored
+from .resume import begun_anew, state_of
 
-LOOKS = ("preview_every", "sample_every", "checkpoint_every", "keep_checkpoints")
-"""The options about what happens once in a while, of which the training itself knows nothing."""
-
-READ_METRICS_EVERY = 10
-"""Steps between two readings of the losses: each makes the program wait for the device once."""
+OPTIONS_OF_FIT = ("steps", "seed", "accumulation", "clip_norm", "ema_decay", "precision", "preview_every")
 
 
 class Optimizer(Node):
@@ -184,11 +171,11 @@ class OptimizerStep(Node):
         check_that_they_fit(loss, model)
         check_precision(model.about, options["precision"])
         try:
-            return self._train(loss, model, optimizer, str(unique_id), samples, resume, prompt, extra_pnginfo, options)
+            return self.train(loss, model, optimizer, str(unique_id), samples, resume, prompt, extra_pnginfo, options)
         finally:
             free_memory()  # the network is in cycles with what others remember of it, such as matplotlib's errors
 
-    def _train(
+    def train(
         self,
         loss: Stream,
         model: Stream,
@@ -202,41 +189,35 @@ class OptimizerStep(Node):
     ) -> dict[str, Any]:
         host = current_host()
         host.make_room()
-        device = choose_device(host.device)
         state = state_of(resume, host.output_folder) if resume.strip() else None
         if state:
             state.check(options["steps"], optimizer.name)
-            options["seed"] = state.seed
             prompt, extra_pnginfo = begun_anew(prompt, extra_pnginfo, node_id, resume)
-        facts = {name: options[name] for name in ("seed", "steps")}
-        steps, accumulation = options["steps"], options["accumulation"]
-        facts |= {"node": node_id, "device": device, "versions": versions()}
-        run_name, runs = options.pop("run_name"), host.output_folder / "rollout"
-        folder = RunFolder(state.folder) if state else RunFolder.create(runs, run_name, facts)
-        streams = [loss, model, *([samples] if samples else [])]
-        run = Run(*streams, seed=options.pop("seed"), device=device, host=Recorder(host, folder))
-        session = Session(run, folder, node_id, loss, model, samples, workflow_metadata(prompt, extra_pnginfo))
-        looks = {name: options.pop(name) for name in LOOKS if name in options}
-        trainer, told = None, []
-        if state:  # what does not fit is refused before anything in the run's folder changes
-            trainer = session.prepare(optimizer, state=state, **options)
-            folder.go_on(state.step, facts)
-            told = [what_was_restored(state, trainer)]
-            run.host.resumed(node_id, told[0])
-        folder.write_json("prompt.json", prompt)
-        folder.write_json("workflow.json", (extra_pnginfo or {}).get("workflow", prompt))
-        with folder_status(folder):
-            session.train(trainer or session.prepare(optimizer, **options), **looks)
-        for part in (part for stream in streams for part in stream.walk()):
-            host.finish(part.node_id)
-        trained = trained_model(model, folder.model_folder, node_id, self.DISPLAY_NAME)
+        looks: list[Look] = [Sample(samples, options["sample_every"])] if samples else []
+        metadata = workflow_metadata(prompt, extra_pnginfo)
+        looks.append(Checkpoint(options["checkpoint_every"], options.get("keep_checkpoints", 0), metadata))
+        session = fit(
+            loss,
+            model,
+            optimizer,
+            folder=host.output_folder / "rollout" / options["run_name"],
+            resume=state,
+            device=host.device,
+            host=host,
+            looks=looks,
+            files={"prompt.json": prompt, "workflow.json": (extra_pnginfo or {}).get("workflow", prompt)},
+            node_id=node_id,
+            **{name: value for name, value in options.items() if name in OPTIONS_OF_FIT},
+        )
+        assert session.folder is not None
+        trained = trained_model(model, session.folder.model_folder, node_id, self.DISPLAY_NAME)
         text = [
-            *told,
-            *epochs_in_words(loss, steps, accumulation),
-            f"the run's folder is {folder.folder}",
+            *session.notes,
+            *epochs_in_words(loss, options["steps"], options["accumulation"]),
+            f"the run's folder is {session.folder.folder}",
             session.shares_of_time(),
         ]
-        return {"ui": {"text": text, **shown(host, *session.pictures())}, "result": (trained, folder.folder)}
+        return {"ui": {"text": text, **shown(host, *session.pictures())}, "result": (trained, session.folder.folder)}
 
 
 def epochs_in_words(loss: Stream, steps: int, accumulation: int) -> list[str]:
@@ -283,147 +264,3 @@ def check_family(data: DatasetInfo, info: ModelInfo, where: str) -> None:
         return  # a new model learns from any latents that fit it
     made = f"encoded for another model ({data.family})" if data.family else "made of pixels"
     raise ValueError(f"{where} is {made}: put an Encode Dataset node behind it, with the pipeline of Load Pretrained")
-
-
-@contextmanager
-def folder_status(folder: RunFolder) -> Iterator[None]:
-    """The run's folder says how it ended, whatever happens."""
-    begun = time.perf_counter() - folder.facts.get("seconds", 0.0)  # those before a resume count too
-    try:
-        yield
-    except Exception as error:
-        folder.update(status="failed", message=str(error), seconds=round(time.perf_counter() - begun, 2))
-        raise
-    except BaseException as stop:  # ComfyUI's interrupt and ours are both of this kind
-        message = str(stop) or "stopped by the user"
-        folder.update(status="interrupted", message=message, seconds=round(time.perf_counter() - begun, 2))
-        raise
-    folder.update(status="finished", seconds=round(time.perf_counter() - begun, 2))
-
-
-class Session:
-    """One training run of Optimizer Step: the loop, and what happens once in a while."""
-
-    def __init__(
-        self,
-        run: Run,
-        folder: RunFolder,
-        node_id: str,
-        loss: Stream,
-        model: Stream,
-        samples: Stream | None,
-        metadata: dict[str, str],
-    ) -> None:
-        self.run, self.folder, self.node_id = run, folder, node_id
-        self.loss, self.model, self.samples, self.metadata = loss, model, samples, metadata
-        self.schedule = next(loss.constants(Schedule), None)
-        self.metrics = Metrics(run)
-        self.diverged_at: int | None = None
-        """The first step whose loss was not a finite number."""
-
-    def prepare(self, settings: OptimizerSettings, **options: Any) -> Trainer:
-        """Make the model and all that trains it; ``options`` are those of :func:`prepare`."""
-        return prepare(self.loss, self.model, settings, run=self.run, node_id=self.node_id, **options)
-
-    def train(
-        self,
-        trainer: Trainer,
-        preview_every: int,
-        sample_every: int,
-        checkpoint_every: int,
-        keep_checkpoints: int = 0,
-    ) -> None:
-        """Train to the end; when stopped or failing, what was learnt so far is saved first."""
-        steps, reached = trainer.steps, trainer.done
-        working = [*(stream.node_id for stream in self.loss.walk()), self.node_id]
-        try:
-            self.run.host.check_interrupted()
-            for step in trainer.updates(preview_every):
-                reached = step.update + 1
-                self.metrics.add(step)
-                for node_id in working:
-                    self.run.host.progress(node_id, reached, steps)
-                checkpoint = checkpoint_every and reached % checkpoint_every == 0 and reached < steps
-                if checkpoint or reached % READ_METRICS_EVERY == 0:
-                    self.report()
-                    self.check_loss()
-                if sample_every and reached % sample_every == 0 and reached < steps:
-                    self.sample(reached)
-                if checkpoint:
-                    self.keep_state(trainer, reached)
-                    self.save(self.folder.folder / CHECKPOINTS / f"step_{reached:06d}")
-                    drop_oldest(self.folder.folder / CHECKPOINTS, keep_checkpoints)
-                self.run.host.check_interrupted()
-            self.report()
-            self.check_loss()
-            self.sample(steps)
-        except BaseException:
-            try:
-                self.conclude(trainer, reached)
-            except Exception:  # a full disk must not hide why the run ended
-                logging.exception("the run's last state could not be saved")
-            raise
-        self.conclude(trainer, steps)
-
-    def shares_of_time(self) -> str:
-        """Which node took how much of the step, the largest first."""
-        streams = [*self.loss.walk(), *(self.samples.walk() if self.samples else ())]
-        titles = {stream.node_id: stream.title for stream in streams}
-        total = sum(self.metrics.seconds.values()) or 1.0
-        shares = sorted(((seconds / total, name) for name, seconds in self.metrics.seconds.items()), reverse=True)
-        named = [(share, titles.get(name) or name.removeprefix(f"{self.node_id}.")) for share, name in shares]
-        return "time: " + ", ".join(f"{name} {share:.0%}" for share, name in named if share >= 0.005)
-
-    def conclude(self, trainer: Trainer, reached: int) -> None:
-        """The last metrics, state and model if it has not diverged, facts and the curve; if there was a step at all."""
-        with ExitStack() as last:  # the last named comes first, and each is done whatever happens to the others
-            if reached:
-                last.callback(self.folder.plot)
-                last.callback(lambda: self.folder.update(shares_of_time=self.shares_of_time()))
-                last.callback(self.save, self.folder.model_folder)
-                last.callback(self.keep_state, trainer, reached)
-                last.callback(self.report)
-            self.folder.update(steps_done=reached)
-
-    def report(self) -> None:
-        rows = self.metrics.read()
-        for row in rows:
-            if row["loss"] is None and self.diverged_at is None:
-                self.diverged_at = row["step"]
-        if rows:
-            self.run.host.metrics(self.node_id, rows)
-
-    def check_loss(self) -> None:
-        if self.diverged_at is not None:
-            raise StepError(
-                f"node {self.node_id} ({OptimizerStep.DISPLAY_NAME}), step {self.diverged_at}: the loss is not a "
-                "finite number; lower the learning rate, or clip the gradients"
-            )
-
-    def sample(self, update: int) -> None:
-        if self.samples is None:
-            return
-        with training_mode(), averaged(self.run, self.live.network):
-            Step(self.run, update, watched=True).value(self.samples)
-
-    def save(self, folder: Path) -> None:
-        """Save the model, unless it has diverged."""
-        if self.diverged_at is not None:
-            return
-        with training_mode(), averaged(self.run, self.live.network):
-            save_model(folder, self.live, self.schedule, self.metadata)
-
-    def keep_state(self, trainer: Trainer, reached: int) -> None:
-        """Save what a resumed run goes on from: not half an update, and nothing that has diverged."""
-        whole = trainer.done == reached and self.diverged_at is None
-        if whole and all(bool(weight.isfinite().all()) for weight in trainer.parameters):
-            save_state(self.folder.folder, trainer)
-
-    @property
-    def live(self) -> Model:
-        return self.run.value(self.model)
-
-    def pictures(self) -> list[Path]:
-        """What to show on the node when all is done: the curve and the newest samples."""
-        newest = sorted(self.folder.folder.glob("samples/*.png"))[-1:]
-        return [path for path in [self.folder.folder / "loss.png", *newest] if path.is_file()]

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from ..diffusion.rollout import NoisyBatch
-from ..training.host import current_host
-from ..training.plots import plot_metrics
-from ..training.preview import picture_of_latents, picture_of_rollout
-from ..training.run_folder import read_metrics
+from ..hosts.current import current_host
+from ..runs.pictures.plots import plot_metrics
+from ..runs.pictures.preview import colours_of, picture_of_latents, picture_of_rollout
+from ..runs.run_folder import read_metrics
 from ..training.stream import Step
 from .base import BATCH, RUN, Node, StepNode, shown
 from .inputs import UNIQUE_ID, choice, line, number, switch, wire
@@ -44,9 +44,9 @@ class PreviewLatents(StepNode):
 
     def step(self, step: Step, batch: NoisyBatch, show: str) -> NoisyBatch:
         if show == "rollout":
-            step.show("preview", lambda: picture_of_rollout(batch, step.run.colours))
+            step.show("preview", lambda: picture_of_rollout(batch, colours_of(step.run)))
         else:
-            step.show("preview", lambda: picture_of_latents(getattr(batch, show), colours=step.run.colours))
+            step.show("preview", lambda: picture_of_latents(getattr(batch, show), colours=colours_of(step.run)))
         return batch
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..training.loop import Trainer
 from ..training.state import SavedState, find_state
 
 
@@ -42,11 +41,3 @@ def widgets_of(workflow: Any) -> Iterator[Any]:
     for node in (node for graph in graphs for node in graph.get("nodes", [])):
         if isinstance(node, dict) and node.get("type") == "RolloutOptimizerStep":
             yield from (node.get("widgets_values"), node.get("widgets_values_named"))
-
-
-def what_was_restored(state: SavedState, trainer: Trainer) -> str:
-    """One line for the user, who wants to be sure."""
-    rate = trainer.schedulers[0].get_last_lr()[0]
-    average = ["averaged weights"] if state.averaged_updates and trainer.run.averaged_weights else []
-    parts = ["weights", state.optimizer, *average, f"learning rate {rate:.3g}", f"seed {state.seed}"]
-    return f"{state.folder.name} goes on after step {state.step} of {trainer.steps}: {', '.join(parts)} restored"

@@ -6,9 +6,9 @@ from typing import Any
 
 from ..diffusion.rollout import NoisyBatch, RolloutPlan, roll_out
 from ..diffusion.solvers import SOLVERS, Solver, solver
-from ..training.inspection import inspect
-from ..training.models import Model
-from ..training.preview import picture_of_rollout
+from ..models.model import Model
+from ..runs.pictures.inspection import inspect
+from ..runs.pictures.preview import colours_of, picture_of_rollout
 from ..training.stream import Step, Stream
 from .base import BATCH, MODEL, StepNode
 from .inputs import UNIQUE_ID, choice, integer, number, wire
@@ -123,7 +123,7 @@ class Rollout(StepNode):
         step.report("rollout_length", float(rolled.lengths.double().mean()))
         step.report("drift", rolled.drift)
         if plan.active:
-            step.show("rollout", lambda: picture_of_rollout(rolled, step.run.colours))
+            step.show("rollout", lambda: picture_of_rollout(rolled, colours_of(step.run)))
         return rolled
 
 

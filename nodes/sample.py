@@ -11,16 +11,17 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from ..diffusion import seeds
 from ..diffusion.schedules import Schedule
 from ..diffusion.solvers import SOLVERS, Solver, solver
-from ..training import seeds
-from ..training.checkpoint import whole_or_nothing
-from ..training.host import choose_device, current_host
+from ..files.whole import whole_or_nothing
+from ..hosts.current import current_host
+from ..hosts.device import choose_device
+from ..models.model import Model
+from ..runs.pictures.preview import Colours, colours_of, picture_of_latents
+from ..runs.run_folder import name_of
+from ..runs.sampling import parse_labels, sample
 from ..training.loop import training_mode
-from ..training.models import Model
-from ..training.preview import Colours, picture_of_latents
-from ..training.run_folder import name_of
-from ..training.sampling import parse_labels, sample
 from ..training.stream import Run, Step, Stream
 from .base import MODEL, SAMPLES, SCHEDULE, StepNode, shown
 from .inputs import UNIQUE_ID, choice, integer, line, seed, wire
@@ -102,7 +103,7 @@ class SampleImages(StepNode):
             generator=seeds.generator(seed, "samples"),
             observe=lambda number, x: step.run.host.check_interrupted(),
         )
-        step.show("samples", lambda: self.picture(latents, labels, count, step.run.colours))
+        step.show("samples", lambda: self.picture(latents, labels, count, colours_of(step.run)))
         return latents
 
 

@@ -7,13 +7,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..training.adapters import adapter_files
-from ..training.checkpoint import free_file, load_schedule, read_object
-from ..training.host import current_host
-from ..training.lora.export import export_lora
-from ..training.lora.metadata import About, base_of
-from ..training.lora.names import names_in
-from ..training.pretrained import DTYPES, Pretrained
+from ..files.whole import free_file, read_object
+from ..hosts.current import current_host
+from ..models.adapters.export import export_lora
+from ..models.adapters.metadata import About, base_of
+from ..models.adapters.names import names_in
+from ..models.adapters.saved import adapter_files
+from ..models.loading.pretrained import Pretrained
+from ..models.loading.source import DTYPES
+from ..models.schedule_file import load_schedule
 from ..training.stream import Stream
 from .base import MODEL, Node, workflow_metadata
 from .inputs import choice, line, plain_name, switch, wire

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
+from ..data.data import Batch
 from ..diffusion.rollout import NoisyBatch as NoisyLatents
 from ..diffusion.rollout import noisy_batch
 from ..diffusion.schedules import DDPM, FlowMatching, Schedule
-from ..training.data import Batch
-from ..training.preview import picture_of_latents
+from ..runs.pictures.preview import colours_of, picture_of_latents
 from ..training.stream import Step
 from .base import BATCH, DATASET, SCHEDULE, Node, StepNode
 from .inputs import UNIQUE_ID, choice, number, switch, wire
@@ -139,5 +139,5 @@ class NoisyBatch(StepNode):
         batch = noisy_batch(
             latents, noise, timestep, schedule, dataset.conditioning, mask=dataset.mask, weight=dataset.weight
         )
-        step.show("noisy", lambda: picture_of_latents(batch.x, colours=step.run.colours))
+        step.show("noisy", lambda: picture_of_latents(batch.x, colours=colours_of(step.run)))
         return batch

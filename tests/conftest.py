@@ -24,6 +24,9 @@ def load_file(name, path, **options):
 if PACKAGE not in sys.modules:
     load_pack(PACKAGE)
 
+import tiny_pipelines as pipelines  # noqa: E402  # it needs the pack
+from toys import listener, numbered, one_line, regression, small_unet  # noqa: E402, F401  # fixtures
+
 
 class RootIsNotATestPackage:
     @staticmethod
@@ -43,18 +46,18 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def tiny_pipelines():
     """The makers of pipelines with random weights, for a test that wants the live parts."""
-    return load_file("tiny_pipelines", ROOT / "tests" / "tiny_pipelines.py")
+    return pipelines
 
 
 @pytest.fixture(scope="session")
-def tiny_pipeline(tiny_pipelines, tmp_path_factory):
+def tiny_pipeline(tmp_path_factory):
     """``tiny_pipeline(family, **options) -> Path``: its folder, made once in a session. Do not write into it."""
     made = {}
 
     def folder(family, **options):
         key = (family, repr(sorted(options.items())))
         if key not in made:
-            made[key] = tiny_pipelines.save(family, tmp_path_factory.mktemp(family) / "pipeline", **options)
+            made[key] = pipelines.save(family, tmp_path_factory.mktemp(family) / "pipeline", **options)
         return made[key]
 
     return folder

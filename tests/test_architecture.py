@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import house
 import pytest
 import tomllib
 
@@ -15,21 +16,28 @@ ROOT = Path(__file__).resolve().parents[1]
 HIDDEN = {"tests", "benchmarks", "build", "dist", "docs"}
 ROOMS = sorted(path.parent.name for path in ROOT.glob("*/__init__.py") if path.parent.name not in HIDDEN)
 
-MAY_KNOW = {
+FLOORS = ("files", "diffusion", "hosts", "models", "training", "data", "runs", "nodes", "importing")
+"""Each room may know those before it."""
+MAY_KNOW = {room: set(FLOORS[:place]) for place, room in enumerate(FLOORS)} | {
+    "files": set(),
     "diffusion": set(),
-    "training": {"diffusion"},
-    "nodes": {"training", "diffusion"},
-    "graph": set(),
-    "server": {"graph"},
+    "hosts": set(),
+    "graph": {"files"},
+    "server": {"graph", "files"},
 }
 """Beside itself. Only __init__ and __main__ join the two sides."""
 
+MOST_FILES = 13
+"""Of a folder, beside its __init__: more are not taken in at a glance."""
+
 HOST_MODULES = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "execution", "folder_paths", "nodes", "server"}
 """Modules that exist inside ComfyUI only."""
+HOST = "hosts/comfyui.py"
+"""The only file that knows them."""
 
 
 def sources():
-    return sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py")) + sorted(ROOT.glob("*.py"))
+    return house.sources(ROOT, ROOMS)
 
 
 def name_of(path):
@@ -41,30 +49,84 @@ every_source = pytest.mark.parametrize("path", sources(), ids=name_of)
 
 def imports(path):
     """What a file imports: ``(dots, module)`` pairs; ``from . import a`` counts as ``(1, "a")``."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from ((0, alias.name) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield from [(node.level, node.module)] if node.module else ((node.level, a.name) for a in node.names)
+    return ((dots, module or name) for dots, module, name in house.imports(path))
 
 
 def test_the_rooms_are_those_of_the_plan():
     """A new room gets its place among the arrows first."""
-    assert set(ROOMS) <= MAY_KNOW.keys()
-    assert {"diffusion", "training", "nodes", "graph"} <= set(ROOMS)
+    assert set(ROOMS) == MAY_KNOW.keys()
 
 
-@every_source
-def test_rooms_know_only_whom_they_may(path):
-    """diffusion <- training <- nodes; graph <- server."""
-    package = path.relative_to(ROOT).parts[:-1]
-    if not package:
-        return
-    for dots, module in imports(path):
-        if dots:
-            target = (*package[: len(package) - dots + 1], *module.split("."))
-            assert dots <= len(package) + 1, f"{module} lies above the house"
-            assert target[0] in MAY_KNOW[package[0]] | {package[0]}, f"{name_of(path)} imports {'.'.join(target)}"
+def test_arrows_go_down_only():
+    """files, diffusion, hosts <- models <- training <- data <- runs <- nodes <- importing; graph <- server."""
+    assert house.upward(house.arrows(ROOT, ROOMS), MAY_KNOW) == []
+
+
+def test_no_files_import_one_another_in_a_circle():
+    """Also not inside functions, or for type checkers only: whoever reads one file need not read a ring of them."""
+    assert house.circle(house.arrows(ROOT, ROOMS)) == []
+
+
+def test_every_room_is_in_the_documentation():
+    """docs/architecture.md has each folder with the very sentence that its __init__ begins with."""
+    assert house.undocumented(ROOT, ROOMS, (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")) == []
+
+
+def test_no_folder_is_crowded():
+    """A newcomer reads the names of a folder, not a list."""
+    assert house.crowded(ROOT, ROOMS, MOST_FILES) == {}
+
+
+def test_the_tests_mirror_the_rooms():
+    """Whoever changes a room knows where its tests are."""
+    assert {room for room in ROOMS if not list((ROOT / "tests" / room).rglob("test_*.py"))} == set()
+
+
+@pytest.fixture
+def toy(tmp_path):
+    """``toy({"low/a.py": "..."})``: a house of two rooms, ``low`` and ``high``, with these files."""
+
+    def build(files):
+        faces = {f"{room}/__init__.py": f'"""All that is {room}."""' for room in ("low", "high")}
+        for name, text in (faces | files).items():
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text(text)
+        return house.arrows(tmp_path, ("low", "high"))
+
+    return build
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["from .b import x", "def f():\n    from .b import x", "if TYPE_CHECKING:\n    from . import b"],
+    ids=["open", "in a function", "for types"],
+)
+def test_a_circle_is_found_wherever_it_hides(toy, text):
+    """The test of the test: two files that import one another, in each way that hides it."""
+    assert house.circle(toy({"low/a.py": "x = 1", "low/b.py": "from .a import x"})) == []
+    assert sorted(house.circle(toy({"low/a.py": text, "low/b.py": "x = 1\nfrom .a import x"}))) == [
+        "low/a.py",
+        "low/b.py",
+    ]
+
+
+def test_an_arrow_upwards_is_found(toy):
+    """The test of the test: a lower room that reaches for a higher one."""
+    plan = {"low": set(), "high": {"low"}}
+    files = {"low/a.py": "x = 1", "high/b.py": "from ..low.a import x"}
+    assert house.upward(toy(files), plan) == []
+    assert house.upward(toy(files | {"low/c.py": "from ..high import b"}), plan) == [("low/c.py", "high/b.py")]
+
+
+def test_a_room_without_its_sentence_is_found(toy, tmp_path):
+    """The test of the test: a room that the document lacks, one of another sentence, one without any, a crowd."""
+    toy({"low/a.py": "x = 1"})
+    both = "- `low/`: All that is low.\n- `high/`: All that is high."
+    assert house.undocumented(tmp_path, ("low", "high"), both) == []
+    assert house.undocumented(tmp_path, ("low", "high"), both.replace("`high/`", "`attic/`")) == ["high"]
+    toy({"low/__init__.py": ""})
+    assert house.undocumented(tmp_path, ("low", "high"), both) == ["low"]
+    assert house.crowded(tmp_path, ("low", "high"), 0) == {"low": 1}
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("_[!_]*.py")), ids=name_of)
@@ -84,7 +146,7 @@ def test_imports_within_the_house_are_relative(path):
     """ComfyUI loads the pack under a path-like module name: an absolute import would not find it, or find another."""
     own = {"comfyui_rollout", *ROOMS}
     for dots, module in imports(path):
-        if not dots and name_of(path) != "training/host.py":
+        if not dots and name_of(path) != HOST:
             assert module.split(".")[0] not in own, f"{name_of(path)} imports {module}"
 
 
@@ -93,12 +155,12 @@ def test_comfyui_is_known_to_the_host_alone(path):
     """Everything else runs without it."""
     for dots, module in imports(path):
         if not dots and module.split(".")[0] in HOST_MODULES:
-            assert name_of(path) == "training/host.py"
+            assert name_of(path) == HOST
 
 
 def test_comfyui_is_imported_only_when_needed():
-    """training/host.py itself can be imported where there is no ComfyUI."""
-    tree = ast.parse((ROOT / "training" / "host.py").read_text(encoding="utf-8"))
+    """The file itself can be imported where there is no ComfyUI."""
+    tree = ast.parse((ROOT / HOST).read_text(encoding="utf-8"))
     top = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
     names = {alias.name.split(".")[0] for node in top for alias in node.names} | {
         node.module.split(".")[0] for node in top if isinstance(node, ast.ImportFrom) and not node.level
@@ -189,7 +251,7 @@ def texts():
         return []
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
-    paths = (ROOT / name for name in listed if not name.startswith("tests/data/"))
+    paths = (ROOT / name for name in listed if not name.startswith("tests/recorded/"))
     return [path for path in paths if path.suffix in TEXTS and path.is_file() and path != Path(__file__)]
 
 

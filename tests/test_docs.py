@@ -6,9 +6,9 @@ from statistics import mean
 
 import pytest
 from comfyui_rollout import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
+from comfyui_rollout.diffusion.seeds import global_seed
 from comfyui_rollout.graph import load, object_info, to_prompt, validate
 from comfyui_rollout.graph.reference import inputs_of, reference
-from comfyui_rollout.training.seeds import global_seed
 
 ROOT = Path(__file__).parents[1]
 DEFINITIONS = object_info(NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS)

@@ -100,7 +100,7 @@ READ_BY_DIFFUSERS = [(workflow, "diffusers") for workflow in FAMILIES] + [
 def test_the_saved_file_changes_the_output_as_the_trained_weights_say(trained, tiny_pipeline, workflow, form):
     """diffusers' load_lora_weights gives the network that has alpha / rank * B A added to its layers."""
     import diffusers
-    from comfyui_rollout.training.models import PRETRAINED
+    from comfyui_rollout.models.families import PRETRAINED
 
     family, out = FAMILIES[workflow], trained(workflow)
     kind = PRETRAINED[family]

@@ -1,1 +1,1 @@
-"""One training step, and the loop around it: streams, data, models, optimizers, checkpoints, previews."""
+"""One training step as a graph of streams, and the loop that repeats it."""

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from . import seeds
-from .models import Model
+from ..diffusion import seeds
+from ..models.model import Model
 from .optimizers import OptimizerSettings
 from .stream import Run, Step, Stream
 
-if TYPE_CHECKING:
-    from .state import SavedState
-
 Precision = Literal["fp32", "bf16", "fp16"]
-
 NOT_OF_THIS_MODEL = "the loss does not depend on the model that is trained: wire the same model into both"
 
 
@@ -80,6 +74,8 @@ class Trainer:
     """0 = no averaged weights."""
     precision: Precision = "fp32"
     node_id: str = "train"
+    title: str = "Optimizer Step"
+    """What people call the trainer, in messages."""
     done: int = 0
     """Updates done so far, those before a resume included."""
 
@@ -161,6 +157,19 @@ def mean_of_each(metrics: list[dict[str, Tensor | float]]) -> dict[str, Tensor |
     return {name: sum(values) / len(values) for name, values in found.items()}
 
 
+class Resumable(Protocol):
+    """What a training goes on from, such as a :class:`~.state.SavedState`."""
+
+    @property
+    def step(self) -> int:
+        """Updates that were done."""
+        ...
+
+    def restore(self, trainer: Trainer) -> None:
+        """Put it into a new trainer; raises ValueError, before anything is changed, if it does not fit."""
+        ...
+
+
 def prepare(
     loss: Stream,
     model: Stream,
@@ -168,7 +177,7 @@ def prepare(
     *,
     steps: int,
     run: Run,
-    state: SavedState | None = None,
+    state: Resumable | None = None,
     **options: Any,
 ) -> Trainer:
     """A trainer, ready for its next update: the first one, or the one after ``state``.
@@ -201,59 +210,3 @@ def train(
     Every ``watch_every``-th step is watched: its nodes show what passes through them.
     """
     yield from prepare(loss, model, settings, steps=steps, run=run, **options).updates(watch_every)
-
-
-class Metrics:
-    """Collects the numbers of each step and reads them from the device all at once, now and then."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.pending: list[tuple[int, dict[str, Tensor | float]]] = []
-        self.timed = 0
-        self.since: float | None = None
-        """When the stretch began whose speed is measured; the very first step, which sets things up, is left out."""
-        self.seconds: dict[str, float] = defaultdict(float)
-        """Seconds per node since the start."""
-
-    def add(self, step: Step) -> None:
-        self.pending.append((step.update, step.metrics))
-        if self.since is None:
-            self.since, self.timed = time.perf_counter(), 0
-        else:
-            self.timed += 1
-
-    def read(self) -> list[dict[str, Any]]:
-        """One row a step, oldest first, with seconds per node and steps per second of the whole stretch.
-
-        A number that is not finite is None, for JSON knows no other word for it.
-        """
-        tensors = [value for _, metrics in self.pending for value in metrics.values() if isinstance(value, Tensor)]
-        numbers = iter(torch.stack([tensor.float() for tensor in tensors]).tolist() if tensors else [])
-        rows: list[dict[str, Any]] = [
-            {"step": update}
-            | {name: finite(next(numbers) if isinstance(value, Tensor) else value) for name, value in metrics.items()}
-            for update, metrics in self.pending
-        ]
-        measured = self.run.clock.read()
-        for name, total in measured.items():
-            self.seconds[name] += total
-        seconds = {name: total / max(1, len(rows)) for name, total in measured.items()}
-        speed = self._speed()
-        for row in rows:
-            row["steps_per_second"] = speed
-            row["seconds"] = seconds
-        self.pending.clear()
-        return rows
-
-    def _speed(self) -> float | None:
-        """Steps per second of wall time since the last reading, sampling and saving included."""
-        if not self.since or not self.timed:
-            return None
-        now = time.perf_counter()
-        speed = self.timed / (now - self.since)
-        self.since, self.timed = now, 0
-        return speed
-
-
-def finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

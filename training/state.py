@@ -1,7 +1,8 @@
 """The state of a training, from which it goes on as if it had never stopped.
 
 Random numbers depend on (seed, node, step), batches on their position, and the learning rate on the step. So the state
-is what the updates themselves have made: weights, what the optimizer remembers, averaged weights, the loss scale.
+is what the updates themselves have made: weights, what the optimizer remembers, averaged weights, the loss scale, and
+what nodes keep from step to step and say how (``Kept`` in stream.py).
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .checkpoint import check_weights, read_object, read_weights, save_weights, whole_or_nothing, write_text
+from ..files.weights import check_weights, read_weights, save_weights
+from ..files.whole import read_object, whole_or_nothing, write_text
 from .loop import Trainer
 
 STATE = "state"
@@ -38,6 +40,8 @@ class SavedState:
     """Updates of the averaged (EMA) weights; None where there were none."""
     loss_scale: Mapping[str, Any] = field(default_factory=dict)
     """GradScaler's state; empty without fp16."""
+    kept: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Of each node that keeps something from step to step (:class:`~.stream.Kept`), by its id: all but the tensors."""
     folder: Path = Path()
     """The run's folder."""
 
@@ -68,21 +72,35 @@ class SavedState:
                 shadow.copy_(averages.get(name, weights[name]))
         if self.loss_scale and trainer.scaler.is_enabled():
             trainer.scaler.load_state_dict(dict(self.loss_scale))
+        trainer.run.restored = {
+            node_id: {**values, **below(tensors, f"kept.{node_id}")} for node_id, values in self.kept.items()
+        }
+
+    def in_words(self, trainer: Trainer) -> str:
+        """One line for the user, who wants to be sure of what was restored."""
+        rate = trainer.schedulers[0].get_last_lr()[0]
+        average = ["averaged weights"] if self.averaged_updates and trainer.run.averaged_weights else []
+        parts = ["weights", self.optimizer, *average, f"learning rate {rate:.3g}", f"seed {self.seed}"]
+        return f"{self.folder.name} goes on after step {self.step} of {trainer.steps}: {', '.join(parts)} restored"
 
 
 def save_state(folder: Path, trainer: Trainer) -> None:
     """Keep the trainer's state in a run's folder, in the place of an older one."""
-    average = trainer.run.averaged_weights
+    average, kept = trainer.run.averaged_weights, trainer.run.state_of_kept()
     facts = SavedState(
         step=trainer.done,
         seed=trainer.run.seed,
         optimizer=trainer.settings.name,
         averaged_updates=average.optimization_step if average else None,
         loss_scale=trainer.scaler.state_dict(),
+        kept={node_id: parted(values)[1] for node_id, values in kept.items()},
     )
     with whole_or_nothing(folder / STATE) as unfinished:
         unfinished.mkdir()
-        save_weights(unfinished / TENSORS, tensors_of(trainer), {})
+        tensors = tensors_of(trainer)
+        for node_id, values in kept.items():
+            tensors |= {f"kept.{node_id}.{name}": value for name, value in parted(values)[0].items()}
+        save_weights(unfinished / TENSORS, tensors, {})
         write_text(unfinished / FACTS, json.dumps({k: v for k, v in asdict(facts).items() if k != "folder"}, indent=2))
 
 
@@ -115,6 +133,12 @@ def tensors_of(trainer: Trainer) -> dict[str, Tensor]:
         for weight, remembered in optimizer.state.items():
             tensors |= {f"optimizer.{names[weight]}.{what}": value for what, value in remembered.items()}
     return tensors
+
+
+def parted(values: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors among some values, for the weights file, and the others, for the facts."""
+    tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+    return tensors, {name: value for name, value in values.items() if name not in tensors}
 
 
 def below(tensors: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:

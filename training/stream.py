@@ -9,20 +9,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from . import seeds
+from ..diffusion import seeds
+from ..hosts.host import Host
 from .clock import Clock
-from .host import Host
-from .preview import Colours
-from .vae_preview import VaePreviews
 
 
 class StepError(RuntimeError):
     """A node failed during a training step; the message names the node and the step."""
+
+
+@runtime_checkable
+class Kept(Protocol):
+    """A value that outlives a step and belongs to the state of a run. A node keeps one at most."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """All that is needed to go on: tensors, and values that JSON knows, by names without dots."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` gave; its tensors are on the CPU."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,15 +80,28 @@ class Run:
         self.host = host or Host()
         """Told of what happens; Host() is told and does nothing."""
         self.clock = Clock(device)
-        parts = [part for stream in streams for part in stream.walk()]
-        self.wants = frozenset().union(*(part.wants for part in parts))
-        told = (getattr(part.about, "colours", None) for part in parts)
-        found = next((colours for colours in told if colours is not None), None)
-        self.colours: Colours = found.begin(self.device) if isinstance(found, VaePreviews) else found
-        """What its data set's latents look like, if that is known."""
-        self.kept: dict[Stream, Any] = {}
+        self.parts = list(dict.fromkeys(part for stream in streams for part in stream.walk()))
+        """All streams that may be pulled, inputs first."""
+        self.wants = frozenset().union(*(part.wants for part in self.parts))
         self.averaged_weights: Any = None
         """The exponential moving average of the weights, if the trainer keeps one (diffusers' EMAModel)."""
+        self.restored: dict[str, dict[str, Any]] = {}
+        """By node id: the state of what nodes kept in the run that is resumed, until they have made it again."""
+        self._kept: dict[Any, Any] = {}
+
+    def keep(self, key: Any, make: Callable[[], Any]) -> Any:
+        """The run's own value of that key, made when it is first asked for."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
+
+    def state_of_kept(self) -> dict[str, dict[str, Any]]:
+        """By node id: the state of everything that is kept and has one, also of what is still to be made again."""
+        states = dict(self.restored)
+        for key, value in self._kept.items():
+            if isinstance(key, Stream) and isinstance(value, Kept):
+                states[key.node_id] = dict(value.state_dict())
+        return states
 
     def value(self, stream: Stream) -> Any:
         """A value that does not change from step to step, such as the live model."""
@@ -135,11 +159,20 @@ class Step:
         return self._generators[key]
 
     def keep(self, make: Callable[[], Any]) -> Any:
-        """The running node's value that outlives the step: made in the first step of a run, then always the same."""
-        assert self.current is not None
-        if self.current not in self.run.kept:
-            self.run.kept[self.current] = make()
-        return self.run.kept[self.current]
+        """The running node's value that outlives the step: made in the first step of a run, then always the same.
+
+        One that is :class:`Kept` is saved with the run's state, and has it again when the run is resumed.
+        """
+        stream = self.current
+        assert stream is not None
+
+        def made() -> Any:
+            value = make()
+            if isinstance(value, Kept) and stream.node_id in self.run.restored:
+                value.load_state_dict(self.run.restored.pop(stream.node_id))
+            return value
+
+        return self.run.keep(stream, made)
 
     def report(self, name: str, value: Tensor | float) -> None:
         """A number for the metrics; a tensor is averaged and stays on the device until somebody reads it."""

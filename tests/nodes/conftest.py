@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from comfyui_rollout import nodes
-from comfyui_rollout.training.host import Host, Interrupted, hosted_by
+from comfyui_rollout.hosts.current import hosted_by
+from comfyui_rollout.hosts.host import Host, Interrupted
 from comfyui_rollout.training.stream import Run, Step
 from safetensors.torch import load_file
 
@@ -155,15 +156,3 @@ def same_bits():
         return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
     return compare
-
-
-@pytest.fixture
-def one_line():
-    """The message of a caught error, which must be a single line."""
-
-    def message(caught):
-        text = str(caught.value)
-        assert "\n" not in text
-        return text
-
-    return message

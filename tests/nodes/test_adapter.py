@@ -7,16 +7,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 from comfyui_rollout import nodes
+from comfyui_rollout.data.encoders import PretrainedEncoders
+from comfyui_rollout.files import weights
+from comfyui_rollout.files.weights import read_metadata, read_weights
+from comfyui_rollout.models import saving
+from comfyui_rollout.models.adapters.existing import read_lora
+from comfyui_rollout.models.adapters.layers import to_peft
+from comfyui_rollout.models.adapters.names import names_in
+from comfyui_rollout.models.loading.weight_count import in_words
 from comfyui_rollout.nodes import AddLora, LoadPretrained, SaveLora, SaveModel
 from comfyui_rollout.nodes.model import trained_model
-from comfyui_rollout.training import checkpoint
-from comfyui_rollout.training.checkpoint import read_metadata, read_weights
-from comfyui_rollout.training.encoders import PretrainedEncoders
-from comfyui_rollout.training.lora.existing import read_lora
-from comfyui_rollout.training.lora.layers import to_peft
-from comfyui_rollout.training.lora.names import names_in
 from comfyui_rollout.training.stream import Run, Stream
-from comfyui_rollout.training.weight_count import in_words
 
 FORMATS = ("comfyui", "diffusers", "kohya")
 
@@ -53,7 +54,7 @@ def trained(tmp_path):
         live = Run(model).value(model)
         shake(live, number)
         run = tmp_path / f"run_{number}"
-        checkpoint.save_model(run / "model", live, None, {})
+        saving.save_model(run / "model", live, None, {})
         (run / "run.json").write_text(json.dumps({"steps_done": 40, "seed": 7}))
         return SimpleNamespace(stream=trained_model(model, run / "model", "9", "Optimizer Step"), live=live, run=run)
 
@@ -90,7 +91,7 @@ def save(build):
 
     def write(stream, **inputs):
         (path,) = build(SaveLora, model=stream, **{"dtype": "fp32", **inputs})["ui"]["text"]
-        return checkpoint.Path(path)
+        return saving.Path(path)
 
     return write
 
@@ -279,7 +280,7 @@ def test_text_encoders_in_a_file_are_left_out_aloud(base, adapt, trained, save, 
     """Many files of kohya's tools have them."""
     path = save(trained(adapt(base())).stream, format="kohya")
     tensors = read_weights(path) | {"lora_te_text_model_encoder_layers_0_mlp_fc1.alpha": torch.tensor(1.0)}
-    checkpoint.save_weights(path, tensors, {})
+    weights.save_weights(path, tensors, {})
     adapt(base(), continue_from=str(path))
     assert "its 1 tensors for text encoders are left out" in caplog.text
 
@@ -506,11 +507,11 @@ def test_a_fine_tuned_model_is_a_whole_pipeline(build, wire, base, trained, tiny
         for weight in live.network.parameters():
             weight += 0.01
     folder = output / "run" / "model"
-    checkpoint.save_model(folder, live, None, {})
+    saving.save_model(folder, live, None, {})
     stream, schedule = trained_model(model, folder, "9", "Optimizer Step"), model.about.pretrained.info.schedule
     (told,) = build(SaveModel, model=stream, schedule=schedule, name="mine")["ui"]["text"]
     assert told == str(output / "models" / "mine_00001")
-    (file,) = (checkpoint.Path(told) / "unet").glob("*.safetensors")
+    (file,) = (saving.Path(told) / "unet").glob("*.safetensors")
     assert read_metadata(file)["modelspec.architecture"] == "stable-diffusion-v1"
     pipeline = StableDiffusionPipeline.from_pretrained(told)
     state, wanted = pipeline.unet.state_dict(), live.network.state_dict()
@@ -529,7 +530,7 @@ def test_an_adapter_is_merged_into_a_whole_model(build, base, adapt, trained, ki
     schedule = made.stream.about.pretrained.info.schedule
     inputs = {"schedule": schedule, "name": "mine", "format": "single_file", "dtype": "bf16"}
     (told,) = build(SaveModel, model=made.stream, **inputs)["ui"]["text"]
-    weights = read_weights(checkpoint.Path(told))
+    weights = read_weights(saving.Path(told))
     plain = Run(made.stream.inputs["model"]).value(base())
     assert weights.keys() == plain.network.state_dict().keys()
     plain.network.load_state_dict(weights)
@@ -543,7 +544,7 @@ def test_full_fine_tuning_comes_back_to_the_bit(base, fit, same_bits):
     """A base in 16 bits, two real steps: the stream that Optimizer Step gives has the trained 32 bits."""
     model = base(storage="bf16")
     stream, folder = fit(model)
-    weights = read_weights(folder / "model" / checkpoint.WEIGHTS)
+    weights = read_weights(folder / "model" / saving.WEIGHTS)
     state = Run(stream).value(stream).network.state_dict()
     assert same_bits({name: value.clone() for name, value in state.items()}, weights)
     before = Run(model).value(model).network.state_dict()

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+from comfyui_rollout.hosts.host import Host
 from comfyui_rollout.nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, NODES
 from comfyui_rollout.nodes.base import StepNode, shown, workflow_metadata
-from comfyui_rollout.training.host import Host
 
 every_node = pytest.mark.parametrize("node", NODES, ids=lambda node: node.NODE_ID)
 

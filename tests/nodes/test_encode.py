@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from comfyui_rollout import nodes
-from comfyui_rollout.training.host import Interrupted
-from comfyui_rollout.training.models import PRETRAINED
+from comfyui_rollout.hosts.host import Interrupted
+from comfyui_rollout.models.families import PRETRAINED
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
@@ -167,7 +167,7 @@ def test_the_model_trains_on_it_in_its_colours(wire, train, images, pretrained, 
 )
 def test_what_does_not_fit_is_refused_before_anything_is_loaded(build, images, pretrained, monkeypatch, dataset, words):
     """One line with the remedy."""
-    monkeypatch.setattr("comfyui_rollout.training.encoders.load_parts", None)
+    monkeypatch.setattr("comfyui_rollout.data.encoders.load_parts", None)
     with pytest.raises(ValueError, match=words):
         build(nodes.EncodeDataset, dataset=images(**dataset), pipeline=pretrained()[2])
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from comfyui_rollout import nodes
 from comfyui_rollout.diffusion.rollout import RolloutPlan
-from comfyui_rollout.training.inspection import MOST_STATES, Film, Inspected, record, sheet_of
+from comfyui_rollout.models.vae_preview import VaeColours, VaePreviews
+from comfyui_rollout.runs.pictures.inspection import MOST_STATES, Film, Inspected, record, sheet_of
 from comfyui_rollout.training.stream import Run, Step, Stream
-from comfyui_rollout.training.vae_preview import VaeColours, VaePreviews
 from PIL import Image
 
 PLAN = {"max_step_offset": 5, "step_size": 50.0, "sampler": "euler"}

@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 from comfyui_rollout.diffusion.schedules import FlowMatching
+from comfyui_rollout.diffusion.seeds import global_seed
+from comfyui_rollout.models import saving
+from comfyui_rollout.models.families import UNet
 from comfyui_rollout.nodes import DigitsDataset, ImageFolderDataset, LoadModel, NewModel, SaveModel
 from comfyui_rollout.nodes.model import saved_model
-from comfyui_rollout.training import checkpoint
-from comfyui_rollout.training.models import UNet
-from comfyui_rollout.training.seeds import global_seed
 from comfyui_rollout.training.stream import Run
 from PIL import Image
 
@@ -94,7 +94,7 @@ def trained(tmp_path_factory):
     with global_seed(0):
         model = UNet.create(channels=1, size=8, classes=10, width=8, depth=1)
     folder = tmp_path_factory.mktemp("run") / "model"
-    checkpoint.save_model(folder, model, FlowMatching(), {})
+    saving.save_model(folder, model, FlowMatching(), {})
     return saved_model(folder, "9", "Optimizer Step")
 
 

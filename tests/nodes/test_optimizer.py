@@ -7,11 +7,11 @@ import pytest
 import torch
 from comfyui_rollout import nodes
 from comfyui_rollout.diffusion.schedules import FlowMatching
+from comfyui_rollout.hosts.host import Interrupted
+from comfyui_rollout.models import schedule_file
 from comfyui_rollout.nodes.optimizer import check_precision
-from comfyui_rollout.training import checkpoint
-from comfyui_rollout.training.host import Interrupted
+from comfyui_rollout.runs.run_folder import RunFolder, read_metrics
 from comfyui_rollout.training.optimizers import OptimizerSettings
-from comfyui_rollout.training.run_folder import RunFolder, read_metrics
 from comfyui_rollout.training.stream import Run, StepError, Stream
 from PIL import Image
 from safetensors import safe_open
@@ -161,7 +161,7 @@ def test_the_trained_model_goes_on_over_the_wire(finished, same_bits):
     """What comes out is the saved model, ready for Sample Images and Save Model, with its schedule beside it."""
     assert finished.model.about.has_weights
     assert same_bits(Run(finished.model).value(finished.model).network.state_dict(), finished.weights)
-    assert checkpoint.load_schedule(finished.folder / "model") == FlowMatching()
+    assert schedule_file.load_schedule(finished.folder / "model") == FlowMatching()
 
 
 def test_the_node_shows_the_curve_and_the_newest_samples(finished, output):
@@ -309,8 +309,8 @@ def test_a_save_that_fails_leaves_nothing_half_written(graph, train, only_run, m
     assert not [path for path in run.folder.rglob("*") if path.name.startswith(".")]
 
 
-@pytest.mark.parametrize("broken", ["plot", "update", "add_metrics"])
-def test_a_curve_that_cannot_be_drawn_costs_no_model(graph, train, only_run, monkeypatch, broken):
+@pytest.mark.parametrize("broken", ["update", "add_metrics"])
+def test_a_fact_that_cannot_be_kept_costs_no_model(graph, train, only_run, monkeypatch, broken):
     """Whatever else fails at the end, what was learnt is on disk, and so is the state to go on from."""
 
     def fail(self, *given, **facts):
@@ -325,6 +325,20 @@ def test_a_curve_that_cannot_be_drawn_costs_no_model(graph, train, only_run, mon
     folder = only_run().folder
     assert (folder / "model" / WEIGHTS).is_file()
     assert list((folder / "state").iterdir())
+
+
+def test_a_curve_that_cannot_be_drawn_fails_no_run(graph, train, monkeypatch, caplog):
+    """matplotlib may be broken or absent: a picture less, said once, and the run has finished."""
+
+    def fail(self):
+        raise ImportError("no module named matplotlib")
+
+    monkeypatch.setattr(RunFolder, "plot", fail)
+    run = train(graph(), steps=3)
+    assert run.facts["status"] == "finished"
+    assert [record.message for record in caplog.records] == [
+        "the curve loss.png could not be drawn: no module named matplotlib"
+    ]
 
 
 @pytest.mark.parametrize(("storage", "precision"), [("bf16", "fp16"), ("fp16", "bf16")])
@@ -342,7 +356,7 @@ def test_an_unwritable_output_folder_is_said_before_anything_is_loaded(graph, tr
     """A file in its place: one line, and no model was made for nothing."""
     output.write_text("a file")
     made = []
-    monkeypatch.setattr("comfyui_rollout.training.models.UNet.create", lambda **settings: made.append(settings))
+    monkeypatch.setattr("comfyui_rollout.models.families.UNet.create", lambda **settings: made.append(settings))
     with pytest.raises(ValueError, match=r"^cannot write in '.*rollout' \(.*\): choose another output folder$"):
         train(graph())
     assert made == []

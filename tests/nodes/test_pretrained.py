@@ -8,10 +8,10 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 from comfyui_rollout import nodes
+from comfyui_rollout.models import quantization
+from comfyui_rollout.models.families import PRETRAINED
+from comfyui_rollout.models.loading.pretrained import Pretrained
 from comfyui_rollout.nodes.pretrained import BY_PATH
-from comfyui_rollout.training import quantization
-from comfyui_rollout.training.models import PRETRAINED
-from comfyui_rollout.training.pretrained import Pretrained
 from comfyui_rollout.training.stream import Run, Stream
 
 NODE = nodes.LoadPretrained
@@ -50,7 +50,8 @@ def test_model_folders_are_listed(models, tiny_pipeline):
 
 def test_inside_comfyui_its_folders_are_listed(tmp_path, monkeypatch):
     """Those of folder_paths, which knows extra_model_paths.yaml."""
-    from comfyui_rollout.training.host import ComfyHost, hosted_by
+    from comfyui_rollout.hosts.comfyui import ComfyHost
+    from comfyui_rollout.hosts.current import hosted_by
 
     known = {"checkpoints": ([str(tmp_path / "one"), str(tmp_path / "extra")], {".safetensors"})}
     folder_paths = SimpleNamespace(

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from comfyui_rollout import nodes
-from comfyui_rollout.training.host import Interrupted
-from comfyui_rollout.training.models import UNet
-from comfyui_rollout.training.run_folder import read_metrics
+from comfyui_rollout.hosts.host import Interrupted
+from comfyui_rollout.models.families import UNet
+from comfyui_rollout.runs.run_folder import read_metrics
 from comfyui_rollout.training.stream import StepError, Stream
 from safetensors.torch import load_file
 from torch import nn

@@ -5,7 +5,7 @@ import torch
 from comfyui_rollout.diffusion.schedules import FlowMatching
 from comfyui_rollout.nodes import SampleImages
 from comfyui_rollout.nodes import sample as sample_module
-from comfyui_rollout.training.sampling import sample
+from comfyui_rollout.runs.sampling import sample
 from comfyui_rollout.training.stream import Run
 from PIL import Image
 

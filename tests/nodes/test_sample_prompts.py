@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from comfyui_rollout import nodes
+from comfyui_rollout.data.data import Batch, DatasetInfo
+from comfyui_rollout.hosts.host import Interrupted
 from comfyui_rollout.nodes import sample_prompts
-from comfyui_rollout.training.data import Batch, DatasetInfo
-from comfyui_rollout.training.host import Interrupted
 from comfyui_rollout.training.stream import Run, Stream
 from PIL import Image
 from safetensors.torch import load_file
@@ -170,7 +170,7 @@ def test_samples_are_drawn_around_the_live_network(samples, loaded):
     stream = samples(graph, **WHILE_TRAINING)["result"][0]
     run = Run(stream)
     run.value(stream)
-    assert run.kept[stream].unet is run.value(graph.model).network
+    assert run.keep(stream, None).unet is run.value(graph.model).network
 
 
 def test_inference_mode_does_not_matter_to_prompts(samples, loaded, output):

@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-DATA = Path(__file__).resolve().parents[1] / "data" / "comfyui"
+DATA = Path(__file__).resolve().parents[1] / "recorded" / "comfyui"
 VALUE = {"x": 2.5, "n": 3, "seed": 1, "mode": "fast", "flag": True, "text": "t"}
 
 BAD = {

@@ -5,12 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from comfyui_rollout.diffusion.seeds import global_seed
+from comfyui_rollout.hosts.host import Interrupted
 from comfyui_rollout.training import clock as clock_module
-from comfyui_rollout.training import loop as loop_module
-from comfyui_rollout.training.host import Interrupted
-from comfyui_rollout.training.loop import Metrics, autocast, averaged, mean_of_each, train
+from comfyui_rollout.training import metrics as metrics_module
+from comfyui_rollout.training.loop import autocast, averaged, mean_of_each, train
+from comfyui_rollout.training.metrics import Metrics
 from comfyui_rollout.training.optimizers import OptimizerSettings
-from comfyui_rollout.training.seeds import global_seed
 from comfyui_rollout.training.stream import Run, Step, StepError, Stream
 from diffusers.training_utils import EMAModel
 from torch import nn
@@ -387,7 +388,7 @@ def test_metrics_are_rows_of_plain_numbers():
 def watch(monkeypatch):
     """Time that is moved by hand: ``watch.now += 1``."""
     hand = SimpleNamespace(now=100.0)
-    for module in (loop_module, clock_module):
+    for module in (metrics_module, clock_module):
         monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: hand.now))
     return hand
 

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from comfyui_rollout.diffusion.seeds import global_seed
 from comfyui_rollout.training.loop import train
 from comfyui_rollout.training.optimizers import OptimizerSettings
-from comfyui_rollout.training.seeds import global_seed
 from comfyui_rollout.training.stream import Run
 from torch import nn
 

@@ -4,11 +4,14 @@ import json
 
 import pytest
 import torch
-from comfyui_rollout.training.adapters import AdapterSettings, add_adapter
+from comfyui_rollout.diffusion.seeds import global_seed
+from comfyui_rollout.models.adapters.network import add_adapter
+from comfyui_rollout.models.adapters.settings import AdapterSettings
+from comfyui_rollout.models.loading.load import load_network
+from comfyui_rollout.models.loading.recognise import inspect
+from comfyui_rollout.models.loading.source import Source
 from comfyui_rollout.training.loop import prepare
 from comfyui_rollout.training.optimizers import OptimizerSettings
-from comfyui_rollout.training.pretrained import Source, inspect, load_network
-from comfyui_rollout.training.seeds import global_seed
 from comfyui_rollout.training.state import find_state, save_state, tensors_of
 from comfyui_rollout.training.stream import Run, Stream
 from safetensors.torch import load_file, save_file
@@ -163,7 +166,7 @@ def test_a_state_is_tensors_and_plain_facts(trainer, tmp_path):
     save_state(tmp_path, begun)
     assert sorted(path.name for path in (tmp_path / "state").iterdir()) == ["state.json", "state.safetensors"]
     facts = json.loads((tmp_path / "state" / "state.json").read_text())
-    assert facts == {"step": 2, "seed": 9, "optimizer": "adamw", "averaged_updates": None, "loss_scale": {}}
+    assert facts == {"step": 2, "seed": 9, "optimizer": "adamw", "averaged_updates": None, "loss_scale": {}, "kept": {}}
     tensors = load_file(tmp_path / "state" / "state.safetensors")
     assert {name.rpartition(".")[2] for name in tensors if name.startswith("optimizer.0.weight")} == {
         *("exp_avg", "exp_avg_sq", "step")

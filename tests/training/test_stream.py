@@ -1,11 +1,10 @@
 """Streams: diamonds, generators, errors, what is kept and what is shown."""
 
 import dataclasses
-from types import SimpleNamespace
 
 import pytest
 import torch
-from comfyui_rollout.training.host import Interrupted
+from comfyui_rollout.hosts.host import Interrupted
 from comfyui_rollout.training.stream import Run, Step, StepError, Stream
 
 
@@ -228,13 +227,3 @@ def test_a_picture_is_made_only_if_somebody_looks(listener, watched, wanted, mad
     Step(Run(stream, host=host), 6, update=3, watched=watched).value(stream)
     assert len(pictures) == made
     assert host.told == [("show", "4", "noisy", 3, "picture")] * made
-
-
-def test_a_run_knows_the_colours_of_its_data_set():
-    """Any stream may say them; the first one that does is heard, and a run without them has none."""
-    colours = torch.ones(5, 3)
-    data = Stream(lambda step: None, about=SimpleNamespace(colours=colours))
-    other = Stream(lambda step: None, {"data": data}, about=SimpleNamespace(colours=None))
-    assert Run(Stream(lambda step, other: None, {"other": other})).colours is colours
-    assert Run(other.inputs["data"]).colours is colours
-    assert Run(Stream(lambda step: None, about="anything")).colours is None

@@ -1,0 +1,1 @@
+"""From pictures and captions to the batch of a step: reading, cropping, encoding, caching, mixing."""

@@ -1,0 +1,210 @@
+"""Data sets, and which items make up the batch of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from math import floor
+from typing import Protocol
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from ..diffusion import seeds
+from ..diffusion.device import moved
+from ..diffusion.solvers import Conditioning
+from ..models.vae_preview import VaePreviews
+from ..training.stream import Step
+
+
+@dataclass(frozen=True)
+class Group:
+    """Items that may share a batch, such as those of one size."""
+
+    name: str
+    """Unique among the groups of a data set: the order of the items is drawn by it."""
+    items: tuple[int, ...]
+    """Their numbers, without repeats."""
+    count: int
+    """How many there are in an epoch, repeats included: a multiple of ``len(items)``."""
+    weight: float
+    """How often batches come from this group, relative to the others."""
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What is known of a data set before training starts."""
+
+    name: str
+    count: int
+    """Items, repeats included."""
+    channels: int
+    size: int | None
+    """Height and width of the latents; None where they are not all squares of one size."""
+    classes: tuple[str, ...] = ()
+    """Names of the class labels; empty where there are none."""
+    without_classes: str = ""
+    """Where there are none although there are sub-folders: the reason and the remedy, for who needs classes."""
+    family: str = ""
+    """The family of pretrained models whose encoders made the latents; empty for pixels."""
+    groups: tuple[Group, ...] = ()
+    """Which items may share a batch; empty where all may."""
+    colours: Tensor | VaePreviews | None = field(default=None, compare=False)
+    """What the latents look like: a linear map (channels + 1, 3) to red, green and blue in 0..1, whose last row is
+    added, or a VAE. None for pixels, and where it is not known."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clean latents (B, C, H, W) in about -1..1, with what the network is told about them."""
+
+    latents: Tensor
+    conditioning: Conditioning
+    captions: tuple[str, ...] = ()
+    mask: Tensor | None = None
+    """Where the loss looks (B, 1, H, W), 0..1; None = everywhere."""
+    weight: Tensor | None = None
+    """How much each item's loss counts (B,); None = 1."""
+
+    def to(self, device: torch.device) -> Batch:
+        return self._each(lambda value: moved(value, device))
+
+    def pinned(self) -> Batch:
+        """In memory from which a GPU copies while the program goes on."""
+        return self._each(lambda value: value.pin_memory())
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        return replace(
+            self,
+            latents=change(self.latents),
+            conditioning={name: change(value) for name, value in self.conditioning.items()},
+            mask=None if self.mask is None else change(self.mask),
+            weight=None if self.weight is None else change(self.weight),
+        )
+
+
+@dataclass(frozen=True)
+class ItemGenerators(Sequence[Generator]):
+    """A generator for each item of a batch, keyed by the item's position in the whole run.
+
+    Not by the batch: whoever reads a part of it draws the same numbers for its items.
+    """
+
+    seed: int
+    name: str
+    first: int
+    """The position of the batch's first item, counted from the start of the run."""
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, place: int) -> Generator:  # type: ignore[override]  # nobody slices a batch's generators
+        if not 0 <= place < self.length:
+            raise IndexError(place)
+        return seeds.generator(self.seed, self.name, "item", self.first + place)
+
+
+class Dataset(Protocol):
+    """Anything that can hand out items by number."""
+
+    info: DatasetInfo
+
+    def batch(self, items: list[int], generators: Sequence[Generator]) -> Batch:
+        """Those items (0 <= item < info.count) on the CPU; each one's generator decides its crop, flip and caption."""
+        ...
+
+
+class Digits:
+    """scikit-learn's 1,797 real handwritten digits, 8x8, as latents (N, 1, size, size) in -1..1."""
+
+    def __init__(self, size: int = 8) -> None:
+        try:
+            from sklearn.datasets import load_digits
+        except ImportError:
+            raise ImportError('the digits come with scikit-learn: pip install "comfyui-rollout[demo]"') from None
+        pixels, labels = load_digits(return_X_y=True)
+        latents = torch.from_numpy(pixels).float().reshape(-1, 1, 8, 8) / 8 - 1
+        if size != 8:
+            latents = F.interpolate(latents, size=size, mode="bicubic", antialias=True).clamp(-1, 1)
+        self.latents, self.labels = latents, torch.from_numpy(labels).long()
+        self.info = DatasetInfo("digits", len(latents), 1, size, tuple("0123456789"))
+
+    def batch(self, items: list[int], generators: Sequence[Generator]) -> Batch:
+        return Batch(self.latents[items], {"label": self.labels[items]})
+
+
+def items_of_batch(count: int, batch_size: int, index: int, seed: int, name: str) -> list[int]:
+    """The items of batch ``index``: every epoch goes through all items once, in an order of its own.
+
+    A pure function of its arguments, so a resumed run sees the batches that it would have seen.
+    """
+    items: list[int] = []
+    for position in range(index * batch_size, (index + 1) * batch_size):
+        epoch, offset = divmod(position, count)
+        if offset == 0 or not items:
+            order = torch.randperm(count, generator=seeds.generator(seed, name, "epoch", epoch)).tolist()
+        items.append(order[offset])
+    return items
+
+
+def whose_turn(index: int, weights: Sequence[float]) -> tuple[int, int]:
+    """Which of several sources batch ``index`` comes from, and how many came from it before.
+
+    As even as can be: two sources take turns so that each is never more than half a batch from its exact share; more
+    of them are two halves that take turns, and so on. A pure function of its arguments. Weights are above 0.
+    """
+    if len(weights) == 1:
+        return 0, index
+    half = len(weights) // 2
+    left, right = (sum(map(Fraction, part)) for part in (weights[:half], weights[half:]))
+    share = left / (left + right)
+    before, after = (floor(number * share + Fraction(1, 2)) for number in (index, index + 1))
+    if after > before:
+        return whose_turn(before, weights[:half])
+    source, turn = whose_turn(index - before, weights[half:])
+    return half + source, turn
+
+
+def plan_batch(info: DatasetInfo, batch_size: int, index: int, seed: int, name: str) -> list[int]:
+    """The items of batch ``index``, all of one group; a pure function of its arguments.
+
+    Each group goes through its own items epoch by epoch, so that batches are always full, also in small groups.
+    """
+    if not info.groups:
+        return items_of_batch(info.count, batch_size, index, seed, name)
+    which, turn = whose_turn(index, [group.weight for group in info.groups])
+    group = info.groups[which]
+    chosen = items_of_batch(group.count, batch_size, turn, seed, f"{name}, {group.name}")
+    return [group.items[place % len(group.items)] for place in chosen]
+
+
+class Loader:
+    """Hands out the batch of each step, and reads the next one on a thread while the step is computed."""
+
+    def __init__(self, dataset: Dataset, batch_size: int, seed: int, name: str, pin: bool = False) -> None:
+        self.dataset, self.batch_size, self.seed, self.name, self.pin = dataset, batch_size, seed, name, pin
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="rollout-data")
+        self.ahead: dict[int, Future[Batch]] = {}
+
+    def batch(self, index: int) -> Batch:
+        batch = self.ahead.pop(index, None) or self.thread.submit(self._read, index)
+        self.ahead = {index + 1: self.thread.submit(self._read, index + 1)}
+        return batch.result()
+
+    def _read(self, index: int) -> Batch:
+        items = plan_batch(self.dataset.info, self.batch_size, index, self.seed, self.name)
+        generators = ItemGenerators(self.seed, self.name, index * self.batch_size, len(items))
+        batch = self.dataset.batch(items, generators)
+        return batch.pinned() if self.pin else batch
+
+
+def next_batch(step: Step, dataset: Dataset, batch_size: int) -> Batch:
+    """The step's batch on the run's device."""
+    loader: Loader = step.keep(
+        lambda: Loader(dataset, batch_size, step.run.seed, step.node_id, pin=step.run.device.type == "cuda")
+    )
+    return loader.batch(step.index).to(step.run.device)

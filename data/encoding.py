@@ -1,0 +1,209 @@
+"""Encode once: a folder of images as latents and encoded captions on disk, so that the encoders need not be in memory.
+
+Everything is kept by the content that it was made from: the bytes of the image, how it is cut, the caption, and the
+encoder. An edit encodes again what it changed, and an interrupted encoding goes on where it was.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+
+import torch
+from torch.nn import functional as F
+
+from ..diffusion import seeds
+from ..models.loading.weight_count import in_words
+from . import colours
+from .buckets import Size
+from .cache import Cache, content_of, key_of
+from .captions import CaptionSettings
+from .encoded import LATENTS, MASKS, TEXT, EncodedDataset, Entry, View
+from .encoders import EncodeImages, Encoders, EncodeText
+from .images import ImageFolder, ImageItem, place_of
+
+PIXELS_AT_ONCE = 1 << 20
+"""Images are encoded together up to this many pixels: enough for one of 1024 x 1024."""
+
+Advance = Callable[[int, int], None]
+"""``advance(done, total)`` is told how many files are made."""
+
+SECONDS_BETWEEN_LINES = 10
+
+
+class Encoding:
+    """What is to be encoded of a folder of images, and by what. Nothing is loaded before :meth:`run`.
+
+    Raises ValueError where images and encoders do not go together.
+    """
+
+    def __init__(self, images: ImageFolder, encoders: Encoders, captions: CaptionSettings, cache: Cache) -> None:
+        refuse_unless_encodable(images, encoders)
+        self.images, self.encoders, self.captions, self.cache = images, encoders, captions, cache
+        self.reads_text = not encoders.classes
+        with ThreadPoolExecutor() as pool:
+            contents = pool.map(content_of, [item.path for item in images.items])
+        self.entries = [self._entry(item, content) for item, content in zip(images.items, contents, strict=True)]
+        texts = ["", *(caption for entry in self.entries for caption in entry.captions)] if self.reads_text else []
+        self.text_keys = {text: key_of(encoders.text_identity, text) for text in texts}
+        views = {view.key: view for entry in self.entries for view in entry.views}
+        masks = {entry.mask: entry.views[0] for entry in self.entries if entry.mask}
+        self.missing_texts = [text for text, key in self.text_keys.items() if not cache.has(TEXT, key)]
+        there = {*self.text_keys} - {*self.missing_texts}
+        self.caption_bytes = max((cache.path(TEXT, self.text_keys[text]).stat().st_size for text in there), default=0)
+        """What an encoded caption takes on disk at most; 0 until there is one, for only the encoder knows."""
+        self.missing_views = [view for key, view in views.items() if not cache.has(LATENTS, key)]
+        self.missing_masks = {key: view for key, view in masks.items() if not cache.has(MASKS, key)}
+        self.views = len(views)
+        """How many there are, those that look alike counted once."""
+
+    def _entry(self, item: ImageItem, content: str) -> Entry:
+        # A random cut is drawn once for each image: latents cannot be cut anew each time, as pixels can.
+        place = place_of(self.images.crop, seeds.generator(0, content, "crop"))
+        made_of = (content, item.bucket, place, self.images.background)
+        views = tuple(
+            View(item, place, flipped, key_of(self.encoders.image_identity, *made_of, flipped))
+            for flipped in ((False, True) if self.images.flip else (False,))
+        )
+        mask = ""
+        if item.mask:
+            by_opacity = item.mask == item.path
+            mask = key_of(content_of(item.mask), by_opacity, item.bucket, place, self.encoders.factor)
+        return Entry(views, mask, self.captions.variants_of(item.caption), item.label)
+
+    @property
+    def missing(self) -> int:
+        """How many files are still to be made."""
+        return len(self.missing_texts) + len(self.missing_views) + len(self.missing_masks)
+
+    @property
+    def missing_bytes(self) -> int:
+        """What the latents that are still to be made will take on disk."""
+        area = self.encoders.factor**2
+        sizes = (view.item.bucket for view in self.missing_views)
+        return sum(4 * self.encoders.channels * height * width // area for height, width in sizes)
+
+    @property
+    def missing_text_bytes(self) -> int:
+        """What the captions that are still to be made will take on disk, often more than the latents; 0 = not known."""
+        return self.caption_bytes * len(self.missing_texts)
+
+    def run(self, device: str, advance: Advance) -> EncodedDataset:
+        """Encode what is missing: first the captions, then the images, so that never both encoders are in memory.
+
+        ``advance(done, total)`` is told after each file, and may raise to stop: what is done is on disk then.
+        """
+        refuse_full_disk(self.cache, self.missing_bytes, self.missing_text_bytes)
+        progress = Progress(self.missing, advance)
+        with torch.inference_mode(False), torch.no_grad():
+            if self.missing_texts:
+                with self.encoders.text(device) as encode_text:
+                    self._encode_texts(encode_text, progress)
+            if self.missing_views:
+                with self.encoders.images(device) as encode_images:
+                    self._encode_views(encode_images, progress)
+            self._shrink_masks(progress)
+            return EncodedDataset(
+                self.images, self.encoders, self.cache, self.entries, self.text_keys, self.captions.dropout
+            )
+
+    def _encode_texts(self, encode: EncodeText, progress: Progress) -> None:
+        for done, text in enumerate(self.missing_texts, 1):
+            told = encode([text])  # by itself, so that no other one changes how long it is padded
+            self.cache.save(TEXT, self.text_keys[text], {name: value.cpu() for name, value in told.items()})
+            progress.add(1)
+            if not self.caption_bytes:
+                self._weigh_captions(self.text_keys[text], len(self.missing_texts) - done)
+
+    def _weigh_captions(self, key: str, missing: int) -> None:
+        """The first encoded caption says how large they are: what is still missing must fit on the disk."""
+        self.caption_bytes = self.cache.path(TEXT, key).stat().st_size
+        needed = missing * self.caption_bytes
+        each, rest = in_words(self.caption_bytes, "B"), in_words(needed, "B")
+        logging.info("an encoded caption takes %s, the %d that are missing %s", each, missing, rest)
+        refuse_full_disk(self.cache, self.missing_bytes, needed)
+
+    def _encode_views(self, encode: EncodeImages, progress: Progress) -> None:
+        """The likeliest latents of each view, not a sample of the VAE's posterior.
+
+        The posterior is far narrower than any noise that is trained, and this way an image's latents are always the
+        same, whatever else is in the folder.
+        """
+        decode = lru_cache(maxsize=1)(self.images.pixels)  # a mirrored view comes right behind its image
+        for views in batches_of(self.missing_views):
+            pixels = torch.stack([view.pixels(decode) for view in views])
+            for view, image, latents in zip(views, pixels, encode(pixels).cpu(), strict=True):
+                kept = {"latents": latents, "moments": colours.moments(latents, image)}
+                self.cache.save(LATENTS, view.key, kept)
+            progress.add(len(views))
+
+    def _shrink_masks(self, progress: Progress) -> None:
+        for key, view in self.missing_masks.items():
+            mask = F.avg_pool2d(self.images.mask(view.item, view.place), self.encoders.factor)
+            self.cache.save(MASKS, key, {"mask": (255 * mask).round().byte()})
+            progress.add(1)
+
+
+class Progress:
+    """Counts files, and says in the log now and then how long the rest will take."""
+
+    def __init__(self, total: int, advance: Advance) -> None:
+        self.done, self.total, self.advance = 0, total, advance
+        self.begun = self.said = time.monotonic()
+        advance(0, total)
+
+    def add(self, count: int) -> None:
+        self.done += count
+        now = time.monotonic()
+        if now - self.said > SECONDS_BETWEEN_LINES:
+            left = round((now - self.begun) / self.done * (self.total - self.done))
+            logging.info("encoded %d of %d, %d:%02d left", self.done, self.total, left // 60, left % 60)
+            self.said = now
+        self.advance(self.done, self.total)
+
+
+def refuse_unless_encodable(images: ImageFolder, encoders: Encoders) -> None:
+    """Raises ValueError where these encoders cannot read these images."""
+    if images.color != "RGB":
+        raise ValueError("color: the model's VAE reads RGB; choose that in Image Folder Dataset")
+    wrong = sorted({item.bucket for item in images.items if any(side % encoders.multiple for side in item.bucket)})
+    if wrong:
+        height, width = wrong[0]
+        raise ValueError(
+            f"size: the model takes images whose sides are multiples of {encoders.multiple}, not {height} x {width}: "
+            "change size in Image Folder Dataset"
+        )
+    if encoders.classes and not images.info.classes:
+        raise ValueError(
+            images.info.without_classes
+            or f"the model knows {encoders.classes} classes and reads no captions: sort the images into sub-folders, "
+            "one a class"
+        )
+    if encoders.classes and images.info.size is None:
+        raise ValueError("buckets: a model that knows classes takes squares of one size; turn them off in Image Folder")
+
+
+def refuse_full_disk(cache: Cache, latents: int, captions: int) -> None:
+    """Raises ValueError where so many bytes of latents and captions would not fit; 0 = captions of unknown size."""
+    folder = next(parent for parent in (cache.folder, *cache.folder.absolute().parents) if parent.is_dir())
+    free = shutil.disk_usage(folder).free
+    if latents + captions > free:
+        what = "latents and captions" if captions else "latents"
+        there = f"{str(folder)!r} has {in_words(free, 'B')} left"
+        raise ValueError(f"cache_folder: the {what} take {in_words(latents + captions, 'B')}, and {there}")
+
+
+def batches_of(views: list[View]) -> Iterator[list[View]]:
+    """Views of one size together, as many as may be encoded at once."""
+    of_size: dict[Size, list[View]] = defaultdict(list)
+    for view in views:
+        of_size[view.item.bucket].append(view)
+    for (height, width), same in of_size.items():
+        most = max(1, PIXELS_AT_ONCE // (height * width))
+        for start in range(0, len(same), most):
+            yield same[start : start + most]

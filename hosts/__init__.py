@@ -1,0 +1,1 @@
+"""Where a run reports and asks: nobody, our own graph runner, or ComfyUI."""

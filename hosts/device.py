@@ -1,0 +1,34 @@
+"""Which device a run uses, and giving its memory back."""
+
+from __future__ import annotations
+
+import gc
+
+import torch
+
+
+def free_memory() -> None:
+    """Give back what nobody holds any more, also to the GPU's other users."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def choose_device(name: str) -> str:
+    """``auto`` becomes cuda, mps or cpu, whichever is there; another name is a device that torch knows.
+
+    Raises ValueError where torch knows no such device, or says that it is not there.
+    """
+    import torch
+
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return next(device for device, there in available.items() if there)
+    try:
+        kind = torch.device(name).type
+    except RuntimeError as error:
+        raise ValueError(f"device {name!r} is none that torch knows: choose auto, cpu, cuda or mps") from error
+    if not available.get(kind, True):
+        there = ", ".join(device for device, yes in available.items() if yes)
+        raise ValueError(f"device {name!r} is not available here: choose auto or one of {there}")
+    return name

@@ -1,0 +1,59 @@
+"""What every place to report to has; this one reports to nobody."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from PIL.Image import Image
+
+
+class Interrupted(BaseException):
+    """The user asked the run to stop. Not an Exception, so that nobody swallows it by accident."""
+
+
+class Host:
+    """Reports to nobody. Every method is called on the training thread and must not block."""
+
+    output_folder: Path = Path("output")
+    device: str = "auto"
+
+    def model_folders(self, kind: str) -> list[Path]:
+        """Where models of that kind are kept: ``checkpoints``, ``vae``, ``loras`` ..., ComfyUI's names.
+
+        New ones are put into the first.
+        """
+        return [self.output_folder / kind, Path("models") / kind]
+
+    def make_room(self) -> None:
+        """Asks the host to let go of its own models, before ours come onto the device; by default it has none."""
+
+    def progress(self, node_id: str, value: int, maximum: int) -> None:
+        """``value`` of ``maximum`` steps of that node are done."""
+
+    def wants(self, kind: str) -> bool:
+        """Whether anybody would look at a picture of this kind (``noisy``, ``rollout``, ``samples`` ...)."""
+        return False
+
+    def show(self, node_id: str, kind: str, update: int, picture: Image) -> None:
+        """A picture of what passes through that node."""
+
+    def frames(
+        self, node_id: str, update: int, sheet: Image, facts: dict[str, Any], files: dict[str, str] | None = None
+    ) -> None:
+        """The rollouts of a few items that are always the same, on one sheet (see inspection.py).
+
+        ``files`` says where they are kept, once they are: ``subfolder`` of the output folder, ``image`` and ``data``.
+        """
+
+    def metrics(self, node_id: str, rows: list[dict[str, Any]]) -> None:
+        """Finished lines of metrics, oldest first."""
+
+    def resumed(self, node_id: str, text: str) -> None:
+        """That node goes on with an earlier run; the text says from where, and what was restored."""
+
+    def finish(self, node_id: str) -> None:
+        """That node has nothing more to do in this run."""
+
+    def check_interrupted(self) -> None:
+        """Raises, as a BaseException, when the user asked to stop."""

@@ -1,0 +1,1 @@
+"""Workflows made of other trainers' configurations."""

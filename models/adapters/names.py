@@ -1,0 +1,240 @@
+"""What a network's layers are called by others.
+
+diffusers renames and splits the layers of the models it loads. Tools that run the original code (ComfyUI, kohya's
+sd-scripts, A1111) know the original names, where q, k and v often are one layer. Both are joined here, once, for
+writing and for reading.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ...files.whole import read_object
+from ..loading.load import local_folder
+from ..loading.pretrained import Pretrained
+from .text_encoders import text_layers
+
+Layers = Mapping[str, tuple[int, ...]]
+"""Shapes of the weights of a network's layers, (out, in) or (out, in, height, width), by diffusers' name."""
+
+Groups = Mapping[str, tuple[str, ...]]
+"""Original layer name -> the layers of diffusers that it consists of, in the order of its outputs."""
+
+# "*" stands for the number of a block.
+QKV = ("to_q", "to_k", "to_v")
+ADDED_QKV = ("add_q_proj", "add_k_proj", "add_v_proj")
+
+
+def _inside(block: str, names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(f"{block}.{name}" for name in names)
+
+
+FLUX: Groups = {
+    "img_in": ("x_embedder",),
+    "txt_in": ("context_embedder",),
+    "time_in.in_layer": ("time_text_embed.timestep_embedder.linear_1",),
+    "time_in.out_layer": ("time_text_embed.timestep_embedder.linear_2",),
+    "vector_in.in_layer": ("time_text_embed.text_embedder.linear_1",),
+    "vector_in.out_layer": ("time_text_embed.text_embedder.linear_2",),
+    "guidance_in.in_layer": ("time_text_embed.guidance_embedder.linear_1",),
+    "guidance_in.out_layer": ("time_text_embed.guidance_embedder.linear_2",),
+    "double_blocks.*.img_mod.lin": ("transformer_blocks.*.norm1.linear",),
+    "double_blocks.*.txt_mod.lin": ("transformer_blocks.*.norm1_context.linear",),
+    "double_blocks.*.img_attn.qkv": _inside("transformer_blocks.*.attn", QKV),
+    "double_blocks.*.txt_attn.qkv": _inside("transformer_blocks.*.attn", ADDED_QKV),
+    "double_blocks.*.img_attn.proj": ("transformer_blocks.*.attn.to_out.0",),
+    "double_blocks.*.txt_attn.proj": ("transformer_blocks.*.attn.to_add_out",),
+    "double_blocks.*.img_mlp.0": ("transformer_blocks.*.ff.net.0.proj",),
+    "double_blocks.*.img_mlp.2": ("transformer_blocks.*.ff.net.2",),
+    "double_blocks.*.txt_mlp.0": ("transformer_blocks.*.ff_context.net.0.proj",),
+    "double_blocks.*.txt_mlp.2": ("transformer_blocks.*.ff_context.net.2",),
+    "single_blocks.*.modulation.lin": ("single_transformer_blocks.*.norm.linear",),
+    "single_blocks.*.linear1": (
+        *_inside("single_transformer_blocks.*.attn", QKV),
+        "single_transformer_blocks.*.proj_mlp",
+    ),
+    "single_blocks.*.linear2": ("single_transformer_blocks.*.proj_out",),
+    "final_layer.adaLN_modulation.1": ("norm_out.linear",),
+    "final_layer.linear": ("proj_out",),
+}
+
+SD3: Groups = {
+    "x_embedder.proj": ("pos_embed.proj",),
+    "context_embedder": ("context_embedder",),
+    "t_embedder.mlp.0": ("time_text_embed.timestep_embedder.linear_1",),
+    "t_embedder.mlp.2": ("time_text_embed.timestep_embedder.linear_2",),
+    "y_embedder.mlp.0": ("time_text_embed.text_embedder.linear_1",),
+    "y_embedder.mlp.2": ("time_text_embed.text_embedder.linear_2",),
+    "joint_blocks.*.x_block.adaLN_modulation.1": ("transformer_blocks.*.norm1.linear",),
+    "joint_blocks.*.context_block.adaLN_modulation.1": ("transformer_blocks.*.norm1_context.linear",),
+    "joint_blocks.*.x_block.attn.qkv": _inside("transformer_blocks.*.attn", QKV),
+    "joint_blocks.*.x_block.attn2.qkv": _inside("transformer_blocks.*.attn2", QKV),
+    "joint_blocks.*.context_block.attn.qkv": _inside("transformer_blocks.*.attn", ADDED_QKV),
+    "joint_blocks.*.x_block.attn.proj": ("transformer_blocks.*.attn.to_out.0",),
+    "joint_blocks.*.x_block.attn2.proj": ("transformer_blocks.*.attn2.to_out.0",),
+    "joint_blocks.*.context_block.attn.proj": ("transformer_blocks.*.attn.to_add_out",),
+    "joint_blocks.*.x_block.mlp.fc1": ("transformer_blocks.*.ff.net.0.proj",),
+    "joint_blocks.*.x_block.mlp.fc2": ("transformer_blocks.*.ff.net.2",),
+    "joint_blocks.*.context_block.mlp.fc1": ("transformer_blocks.*.ff_context.net.0.proj",),
+    "joint_blocks.*.context_block.mlp.fc2": ("transformer_blocks.*.ff_context.net.2",),
+    "final_layer.adaLN_modulation.1": ("norm_out.linear",),
+    "final_layer.linear": ("proj_out",),
+}
+
+
+def _lumina_block(block: str) -> dict[str, tuple[str, ...]]:
+    return {
+        f"{block}.attention.qkv": _inside(f"{block}.attn", QKV),
+        f"{block}.attention.out": (f"{block}.attn.to_out.0",),
+        f"{block}.feed_forward.w1": (f"{block}.feed_forward.linear_1",),
+        f"{block}.feed_forward.w2": (f"{block}.feed_forward.linear_2",),
+        f"{block}.feed_forward.w3": (f"{block}.feed_forward.linear_3",),
+        f"{block}.adaLN_modulation.1": (f"{block}.norm1.linear",),
+    }
+
+
+LUMINA2: Groups = {
+    "x_embedder": ("x_embedder",),
+    "t_embedder.mlp.0": ("time_caption_embed.timestep_embedder.linear_1",),
+    "t_embedder.mlp.2": ("time_caption_embed.timestep_embedder.linear_2",),
+    "cap_embedder.1": ("time_caption_embed.caption_embedder.1",),
+    **_lumina_block("layers.*"),
+    **_lumina_block("noise_refiner.*"),
+    **_lumina_block("context_refiner.*"),
+    "final_layer.adaLN_modulation.1": ("norm_out.linear_1",),
+    "final_layer.linear": ("norm_out.linear_2",),
+}
+
+ORIGINAL: Mapping[str, Groups] = {
+    "FluxTransformer2DModel": FLUX,
+    "SD3Transformer2DModel": SD3,
+    "Lumina2Transformer2DModel": LUMINA2,
+}
+"""Transformers whose original code has other names, by diffusers' class name."""
+
+
+def turned(network_class: str, layer: str, layers: Layers) -> bool:
+    """Whether diffusers has the two halves of this layer's outputs, scale and shift, the other way round."""
+    if network_class == "FluxTransformer2DModel":
+        return layer == "norm_out.linear"
+    if network_class == "SD3Transformer2DModel":
+        last = sum(name.endswith(".norm1_context.linear") for name in layers) - 1
+        return layer in ("norm_out.linear", f"transformer_blocks.{last}.norm1_context.linear")
+    return False
+
+
+def _fill(groups: Groups, layers: Layers) -> dict[str, tuple[str, ...]]:
+    """The groups with the numbers of the blocks that this network has."""
+    filled: dict[str, tuple[str, ...]] = {}
+    for original, parts in groups.items():
+        pattern = re.compile(re.escape(parts[0]).replace(r"\*", r"(\d+)"))
+        for match in filter(None, map(pattern.fullmatch, layers)):
+            number = match[1] if match.groups() else ""
+            filled[original.replace("*", number)] = tuple(part.replace("*", number) for part in parts)
+    return filled
+
+
+UNET_NAMES = {
+    "conv_in": "input_blocks.0.0",
+    "conv_out": "out.2",
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
+    "class_embedding.linear_1": "label_emb.0.0",
+    "class_embedding.linear_2": "label_emb.0.2",
+}
+
+RESNET_NAMES = {
+    "conv1": "in_layers.2",
+    "conv2": "out_layers.3",
+    "time_emb_proj": "emb_layers.1",
+    "conv_shortcut": "skip_connection",
+}
+
+
+def unet_name(layer: str, resnets: int, layers: Layers) -> str | None:
+    """A U-Net's layer in the original (latent diffusion) code, which counts all blocks of a side in one row.
+
+    ``resnets`` is the number of them in a down block; an up block has one more.
+    """
+    if layer in UNET_NAMES:
+        return UNET_NAMES[layer]
+    row = resnets + 1
+    if match := re.fullmatch(
+        r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)", layer
+    ):
+        side, block, kind, number, inner = match[1], int(match[2]), match[3], int(match[4]), match[5]
+        if kind == "downsamplers":
+            return f"input_blocks.{(block + 1) * row}.0.op"
+        if kind == "upsamplers":
+            after = 1 + any(name.startswith(f"up_blocks.{block}.attentions.") for name in layers)
+            return f"output_blocks.{block * row + resnets}.{after}.conv"
+        place = (
+            f"input_blocks.{1 + block * row + number}" if side == "down" else f"output_blocks.{block * row + number}"
+        )
+        return f"{place}.0.{RESNET_NAMES.get(inner, inner)}" if kind == "resnets" else f"{place}.1.{inner}"
+    if match := re.fullmatch(r"mid_block\.resnets\.(\d)\.(.+)", layer):
+        return f"middle_block.{2 * int(match[1])}.{RESNET_NAMES.get(match[2], match[2])}"
+    if match := re.fullmatch(r"mid_block\.attentions\.0\.(.+)", layer):
+        return f"middle_block.1.{match[1]}"
+    return None
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names of one network's layers."""
+
+    network_class: str
+    layers: Layers
+    groups: Groups
+    """Original names of all layers that have one."""
+    is_sdxl: bool = False
+
+    def turned(self, layer: str) -> bool:
+        return turned(self.network_class, layer, self.layers)
+
+    @property
+    def is_unet(self) -> bool:
+        return self.network_class == "UNet2DConditionModel"
+
+
+def names_of(network_class: str, config: Mapping[str, Any]) -> Names:
+    """The names for a network with this configuration; no memory is taken for its weights."""
+    layers = layers_of(network_class, config)
+    if network_class in ORIGINAL:
+        return Names(network_class, layers, _fill(ORIGINAL[network_class], layers))
+    if network_class == "UNet2DConditionModel":
+        resnets = config["layers_per_block"]
+        named = {layer: unet_name(layer, resnets, layers) for layer in layers}
+        groups = {original: (layer,) for layer, original in named.items() if original}
+        return Names(network_class, layers, groups, is_sdxl=config.get("addition_embed_type") == "text_time")
+    return Names(network_class, layers, {})
+
+
+def names_in(pretrained: Pretrained, text_encoders: bool = False) -> Names:
+    """The names for a pretrained model, from its small files; with those of text encoders that can be trained."""
+    kind = pretrained.info.kind
+    names = names_of(kind.network_class, network_config(pretrained))
+    return replace(names, layers={**names.layers, **text_layers(pretrained)}) if text_encoders else names
+
+
+def network_config(pretrained: Pretrained) -> dict[str, Any]:
+    """The settings of a pretrained model's network."""
+    home = local_folder(pretrained.source.home)
+    return read_object(home / pretrained.info.kind.network_part / "config.json")
+
+
+def layers_of(network_class: str, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Shapes of the weights of all linear and convolution layers, from the configuration alone."""
+    import diffusers
+    import torch
+    from torch import nn
+
+    with torch.device("meta"):
+        network = getattr(diffusers, network_class).from_config(dict(config))
+    found = network.named_modules()
+    return {name: tuple(layer.weight.shape) for name, layer in found if isinstance(layer, nn.Linear | nn.Conv2d)}

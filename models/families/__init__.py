@@ -1,0 +1,33 @@
+"""Networks, behind one small face: what the mathematics above never asks about."""
+
+from ..model import Model, NewModel
+from .class_conditional import ClassConditionalDiT
+from .dit import DiT
+from .flux import Flux
+from .lumina2 import Lumina2
+from .pretrained import PretrainedModel
+from .sd import StableDiffusion
+from .sd3 import StableDiffusion3
+from .sdxl import StableDiffusionXL
+from .unet import UNet
+
+FAMILIES: dict[str, type[NewModel]] = {"unet": UNet, "dit": DiT}
+"""Families that can be made from a few numbers, by the name that the New Model node shows."""
+
+PRETRAINED: dict[str, type[PretrainedModel]] = {
+    "sd": StableDiffusion,
+    "sdxl": StableDiffusionXL,
+    "sd3": StableDiffusion3,
+    "flux": Flux,
+    "dit": ClassConditionalDiT,
+    "lumina2": Lumina2,
+}
+"""Families that Load Pretrained knows, by their short name."""
+
+
+def known_families() -> str:
+    """What Load Pretrained knows, for messages."""
+    return ", ".join(kind.title for kind in PRETRAINED.values())
+
+
+__all__ = ["FAMILIES", "PRETRAINED", "DiT", "Model", "NewModel", "PretrainedModel", "UNet", "known_families"]

@@ -1,0 +1,168 @@
+"""What all families of pretrained models share; the next family is one small file beside this one."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ...diffusion.schedules import Density
+from ...diffusion.solvers import Conditioning
+from ..model import Model
+from ..quiet import quiet
+
+if TYPE_CHECKING:
+    from diffusers.models.modeling_utils import ModelMixin
+
+MOST_PIXELS = 1_500_000
+"""Of an image that a VAE takes whole; larger ones in tiles. Families are made for 1 megapixel, well below."""
+
+
+class PretrainedModel(Model):
+    """The network of a diffusers pipeline.
+
+    A family says which parts its pipeline has, what the network is told about an image, and how it is called: latents
+    come in and go out as (B, C, H, W), levels come in as timesteps 0..1000, and the output is what the schedule says
+    (velocity = noise - latents for flow matching). Packing, scaling of timesteps and a turned sign stay in here.
+    """
+
+    title: str
+    """What people call the family."""
+    pipeline_class: str
+    """diffusers' pipeline, as found in model_index.json."""
+    network_part: str = "transformer"
+    """The pipeline's component that is trained: ``unet`` or ``transformer``."""
+    text_parts: tuple[str, ...] = ()
+    """The components that encode captions, in the pipeline's order; none for a family that knows class labels."""
+    trainable_text_parts: tuple[str, ...] = ()
+    """The text encoders that can be trained too; the family then has :meth:`embed`, and encodes captions' tokens."""
+    single_file_types: tuple[str, ...] = ()
+    """What diffusers calls single-file checkpoints of this family."""
+    density: Density = "uniform"
+    """How training timesteps are drawn unless the user says otherwise, as diffusers' training example does."""
+    patch: int = 2
+    """Side of a patch in latent pixels: image sides are multiples of this times the VAE's factor."""
+    negative_prompts: bool = True
+    """Whether sampling with guidance asks the network about a negative prompt too; not if it is told the guidance."""
+    lora_targets: dict[str, tuple[str, ...]]
+    """Presets of the layers that an adapter is put on, by name: ``attention``, ``all``; ends of module names."""
+
+    def __init__(self, network: ModelMixin, guidance: float = 1.0) -> None:
+        super().__init__(network)
+        self.guidance = guidance
+        """What a guidance-distilled network is told while it is trained; others do not ask."""
+        self.text_encoders: tuple[nn.Module, ...] = ()
+        """Those that are trained along with the network (see text_encoders.py), in the pipeline's order."""
+
+    def __call__(self, x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+        """The output (B, C, H, W), in the network's own dtype; numbers that are no fractions, such as sizes, stay."""
+        told = {
+            name: value.to(self.dtype) if value.is_floating_point() else value
+            for name, value in self.read_anew(conditioning).items()
+        }
+        return self.predict(x.to(self.dtype), timestep, told)
+
+    def read_anew(self, conditioning: Conditioning) -> Conditioning:
+        """The conditioning as text encoders that are trained read its captions now; without them, as it is."""
+        if not self.text_encoders:
+            return conditioning
+        if "tokens" not in conditioning:
+            raise ValueError(
+                "the captions were encoded without their tokens, which training text encoders needs: clear the cache, "
+                "and run Encode Dataset again"
+            )
+        return {**conditioning, **self.embed(self.text_encoders, conditioning["tokens"])}
+
+    @classmethod
+    def embed(cls, encoders: Sequence[nn.Module], tokens: Tensor) -> Conditioning:
+        """What the network is told about captions, with gradient, by the encoders of ``trainable_text_parts``.
+
+        ``tokens`` (B, encoders, length) are their numbers, as :meth:`encode_captions` gives them.
+        """
+        raise NotImplementedError(f"the text encoders of {cls.title} cannot be trained")
+
+    @abstractmethod
+    def predict(self, x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+        """The network's output (B, C, H, W) at ``x`` (B, C, H, W) and ``timestep`` (B,), all in its own dtype."""
+
+    @classmethod
+    def latent_channels(cls, network: Mapping[str, Any]) -> int:
+        """Channels of the latents, from the network's settings."""
+        channels: int = network["in_channels"]
+        return channels
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the network computes in, which need not be what its adapters are kept in."""
+        dtype: torch.dtype = self.network.dtype  # type: ignore[assignment]
+        return dtype
+
+    @classmethod
+    def encode_captions(cls, pipeline: Any, captions: Sequence[str], negative: bool = False) -> Conditioning:
+        """What the network is told about these captions, each tensor (len(captions), ...), without gradient.
+
+        ``pipeline`` is one of ``load_parts(source, info, cls.text_parts)``. ``negative`` = they are negative prompts,
+        which some families read in another way; so they read the empty caption.
+        """
+        with torch.no_grad(), quiet():
+            return cls.encode_text(pipeline, list(captions), negative)
+
+    @classmethod
+    @abstractmethod
+    def encode_text(cls, pipeline: Any, captions: list[str], negative: bool) -> Conditioning:
+        """How the family does what :meth:`encode_captions` promises."""
+
+    @classmethod
+    def describe_size(cls, original: tuple[int, int], corner: tuple[int, int], size: tuple[int, int]) -> Conditioning:
+        """What the network is told about one image's (height, width), its crop's (top, left) and its final size.
+
+        A batch of one: each tensor is (1, ...), to be concatenated like those of :meth:`encode_captions` and to be
+        merged with them (SDXL: ``time_ids`` (1, 6), whole numbers). Nothing for a family that is not told.
+        """
+        return {}
+
+    @classmethod
+    def encode_images(cls, vae: Any, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Latents (B, C, H / f, W / f), float32, of images (B, 3, H, W) in -1..1; the likeliest without a generator."""
+        keep_from_overflowing(vae)
+        tile_if_large(vae, images.shape[-2] * images.shape[-1])
+        distribution = vae.encode(images.to(vae.dtype)).latent_dist
+        latents = distribution.mode() if generator is None else distribution.sample(generator)
+        return (latents.float() - (vae.config.get("shift_factor") or 0.0)) * vae.config.scaling_factor
+
+    @classmethod
+    def decode_latents(cls, vae: Any, latents: Tensor) -> Tensor:
+        """Images (B, 3, H, W), float32, in about -1..1 of latents."""
+        keep_from_overflowing(vae)
+        tile_if_large(vae, latents.shape[-2] * latents.shape[-1] * downscaling(vae.config) ** 2)
+        latents = latents.float() / vae.config.scaling_factor + (vae.config.get("shift_factor") or 0.0)
+        images: Tensor = vae.decode(latents.to(vae.dtype)).sample
+        return images.float()
+
+    @classmethod
+    @abstractmethod
+    def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:
+        """The pipeline's keyword arguments for encoded prompts, in place of text; ``negative`` only with guidance."""
+
+
+def keep_from_overflowing(vae: Any) -> None:
+    """Move a VAE whose values do not fit in fp16 to float32, as diffusers' pipelines do."""
+    if vae.dtype == torch.float16 and vae.config.get("force_upcast"):
+        vae.to(torch.float32)
+
+
+def tile_if_large(vae: Any, pixels: int) -> None:
+    """Have the VAE work in overlapping tiles on an image of more than MOST_PIXELS, which would not fit otherwise."""
+    if hasattr(vae, "use_tiling"):  # those of diffusers that can
+        (vae.enable_tiling if pixels > MOST_PIXELS else vae.disable_tiling)()
+
+
+def downscaling(vae_config: Mapping[str, Any]) -> int:
+    """How many pixels a latent is high and wide: every level of a VAE but the last halves the image."""
+    levels = vae_config.get("block_out_channels") or vae_config.get("encoder_block_out_channels")
+    if not isinstance(levels, (list, tuple)):
+        raise ValueError(f"the VAE {vae_config.get('_class_name')} is none whose latents' size we know")
+    return 2 ** (len(levels) - 1)

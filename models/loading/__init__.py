@@ -1,0 +1,1 @@
+"""Pretrained models as people have them (a folder, a hub id, one file): recognised, counted and loaded."""

@@ -1,0 +1,138 @@
+"""Loading pretrained models with diffusers: the network, or some parts of its pipeline. Only safetensors are read."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ...files.weights import read_weights
+from ...files.whole import read_object
+from ..families import PretrainedModel
+from ..quantization import loading_options, squeeze
+from ..quiet import quiet
+from .hub import local_folder, variant_in
+from .single_file import parts_in
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+from .recognise import encoders_of, tokenizers_of
+from .source import DTYPES, PretrainedInfo, Source
+
+
+def number_format(dtype: torch.dtype) -> dict[str, torch.dtype]:
+    """diffusers' option for a number format, which it called ``torch_dtype`` before 0.40."""
+    import diffusers
+    from packaging.version import Version
+
+    return {"dtype" if Version(diffusers.__version__) >= Version("0.40") else "torch_dtype": dtype}
+
+
+def load_network(source: Source, info: PretrainedInfo, device: torch.device | str) -> PretrainedModel:
+    """The network with its pretrained weights, on the device; raises ValueError where it cannot be loaded."""
+    import diffusers
+
+    kind, dtype = info.kind, DTYPES[source.storage]
+    options: dict[str, Any] = number_format(dtype) | loading_options(source.quantization, dtype)
+    loader, part = getattr(diffusers, kind.network_class), kind.network_part
+    home = local_folder(source.home, *([] if source.is_file else [part]))
+    with refused(source), quiet():
+        if source.is_file:
+            network = loader.from_single_file(source.path, config=str(home), subfolder=part, **options)
+        else:
+            options |= variant_in(home / part)
+            network = loader.from_pretrained(home, subfolder=part, use_safetensors=True, **options)
+    squeeze(network, source.quantization, device)
+    if source.gradient_checkpointing:
+        network.enable_gradient_checkpointing()
+    model = kind(network, guidance=source.guidance)
+    model.to(torch.device(device))
+    return model
+
+
+def load_parts(source: Source, info: PretrainedInfo, names: Collection[str], **given: Any) -> DiffusionPipeline:
+    """The pipeline with these components only, and those that are ``given``; the others are None.
+
+    ``load_parts(source, info, kind.text_parts)`` encodes captions, ``load_parts(source, info, ["vae"])`` images. Where
+    the network is not among them, something with the network's ``config`` stands in for it: pipelines ask it.
+    """
+    import diffusers
+
+    home = local_folder(source.home)
+    pipeline_class = getattr(diffusers, info.kind.pipeline_class)
+    index = read_object(home / "model_index.json")
+    parts = {name for name, value in index.items() if isinstance(value, list)}
+    wanted = {*names, "scheduler"} & parts
+    options: dict[str, Any] = dict.fromkeys(parts) | given | replacements(source, info, wanted - given.keys(), home)
+    missing = {name for name in wanted if options[name] is None and index[name][0]}
+    in_file = missing & {*parts_in(source.path), info.kind.network_part} if source.is_file else set()
+    dtype = number_format(DTYPES[source.storage])
+    in_base = missing - in_file
+    local_folder(source.home, *(name for name in in_base if name not in ("scheduler", *tokenizers_of(info.kind))))
+    with refused(source), quiet():
+        from_base = {name: value for name, value in options.items() if name not in in_base}
+        variant = next((found for name in sorted(in_base) if (found := variant_in(home / name))), {})
+        pipeline = pipeline_class.from_pretrained(home, use_safetensors=True, **from_base, **dtype, **variant)
+        if in_file:
+            from_file = {name: value for name, value in pipeline.components.items() if name not in in_file}
+            pipeline = pipeline_class.from_single_file(source.path, config=str(home), **from_file, **dtype)
+    if getattr(pipeline, info.kind.network_part) is None:
+        config = SimpleNamespace(**read_object(home / info.kind.network_part / "config.json"))
+        setattr(pipeline, info.kind.network_part, SimpleNamespace(config=config))
+    return pipeline
+
+
+def replacements(source: Source, info: PretrainedInfo, wanted: Collection[str], home: Path) -> dict[str, Any]:
+    """The components among those ``wanted`` that are to be taken from elsewhere."""
+    found: dict[str, Any] = {}
+    if source.vae and "vae" in wanted:
+        found["vae"] = load_vae(source, home)
+    for name, path in zip(encoders_of(info.kind), source.text_encoders, strict=False):
+        if name in wanted:
+            found[name] = load_text_encoder(source, home, name, path)
+    return found
+
+
+def load_vae(source: Source, home: Path) -> Any:
+    """The VAE that was asked for in place of the pipeline's own."""
+    import diffusers
+
+    name = read_object(home / "model_index.json")["vae"][1]
+    loader, options = getattr(diffusers, name), number_format(DTYPES[source.storage])
+    with refused(source), quiet():
+        if Path(source.vae).suffix == ".safetensors":
+            return loader.from_single_file(source.vae, config=str(home), subfolder="vae", **options)
+        return loader.from_pretrained(source.vae, use_safetensors=True, **options)
+
+
+def load_text_encoder(source: Source, home: Path, name: str, path: str) -> Any:
+    """A text encoder with the pipeline's settings and the weights of a file, in transformers' names.
+
+    Raises ValueError, naming a tensor, where the file does not hold all that the encoder needs.
+    """
+    import transformers
+
+    kind = getattr(transformers, read_object(home / "model_index.json")[name][1])
+    with refused(source), quiet():
+        config = kind.config_class.from_pretrained(home / name)
+        encoder, report = kind.from_pretrained(
+            None, config=config, state_dict=read_weights(Path(path)), dtype=DTYPES[source.storage],
+            output_loading_info=True, ignore_mismatched_sizes=True,
+        )  # fmt: skip
+    if wrong := sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]):
+        raise ValueError(f"text_encoders: {path!r} does not fit {name}: it lacks {len(wrong)} tensors, e.g. {wrong[0]}")
+    return encoder
+
+
+@contextmanager
+def refused(source: Source) -> Iterator[None]:
+    """diffusers fails in many ways; each becomes one line that names the model."""
+    try:
+        yield
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"the model {source.path!r} cannot be loaded: {reason or type(error).__name__}") from error

@@ -1,0 +1,97 @@
+"""A network with what is needed to call it the same way whatever its family."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ..diffusion.solvers import Conditioning
+from .quantization import is_squeezed
+
+if TYPE_CHECKING:
+    from diffusers.models.modeling_utils import ModelMixin  # slow to import, and only a word here
+
+
+class Model(ABC):
+    """A network of one family; one small subclass a family knows how it is called."""
+
+    network_class: str
+    """diffusers' class name, as found in a saved config.json."""
+
+    def __init__(self, network: ModelMixin) -> None:
+        self.network = network
+        self.adapters: tuple[str, ...] = ()
+        """Names of the adapters (LoRA and its relatives) in the network; only they are trained where there are any."""
+
+    @abstractmethod
+    def __call__(self, x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+        """The network's output (B, C, H, W) at ``x`` (B, C, H, W) and ``timestep`` (B,)."""
+
+    @property
+    def classes(self) -> int:
+        """How many class labels the network knows; 0 for one that takes none."""
+        return 0
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the latents the network was made for."""
+        config = self.network.config
+        return config.in_channels, config.sample_size, config.sample_size
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    def to(self, device: torch.device) -> Model:
+        """Move the network there; returns itself."""
+        self.network.to(device)  # type: ignore[arg-type]  # diffusers' wrapper confuses mypy
+        return self
+
+    @property
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The weights that are trained, by name."""
+        return {name: weight for name, weight in self.network.named_parameters() if weight.requires_grad}
+
+    def prepare_training(self) -> None:
+        """Train the adapters, or everything where there are none, in float32: small updates vanish in 16 bits."""
+        for name, weight in self.network.named_parameters():
+            chosen = not self.adapters or any(part in self.adapters for part in name.split("."))
+            if chosen and is_squeezed(weight):
+                raise ValueError(
+                    "quantised weights cannot be trained themselves: put an Add LoRA node behind the model"
+                )
+            if weight.is_floating_point():
+                weight.requires_grad_(chosen)
+            if chosen and weight.dtype in (torch.float16, torch.bfloat16):
+                weight.data = weight.data.float()
+        self.network.train()
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Dropout and the like are off inside; each module's own mode comes back, whatever happens."""
+        modes = [(module, module.training) for module in self.network.modules()]
+        self.network.eval()
+        try:
+            yield
+        finally:
+            for module, mode in modes:
+                module.training = mode
+
+
+class NewModel(Model):
+    """A family that can be made from a few numbers, with random weights."""
+
+    @classmethod
+    @abstractmethod
+    def check(cls, *, size: int, width: int, depth: int) -> None:
+        """Raises ValueError, in a trainer's words, where the numbers do not fit together."""
+
+    @classmethod
+    @abstractmethod
+    def create(cls, *, channels: int, size: int, classes: int, width: int, depth: int) -> NewModel:
+        """A network with random weights, from the global generator; ``classes`` = 0 for an unconditional one."""

@@ -1,0 +1,115 @@
+"""Model folders on disk: configuration, weights as safetensors, and the noise schedule of the training."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..diffusion.schedules import Schedule
+from ..files.weights import read_weights, save_weights
+from ..files.whole import read_object, whole_or_nothing, write_text
+from .adapters.saved import restore_adapters, save_adapters
+from .families import FAMILIES
+from .model import Model
+from .schedule_file import SCHEDULE_FILE, schedule_to_dict
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+CONFIG = "config.json"
+
+CHECKPOINTS = "checkpoints"
+"""The folder of a run with copies of the model on the way: ``step_000100`` ..."""
+
+
+def save_model(folder: Path, model: Model, schedule: Schedule | None, metadata: Mapping[str, str]) -> Path:
+    """Write what was trained as a folder, which diffusers can load too: the network, or its adapters; returns it."""
+    with whole_or_nothing(folder) as unfinished:
+        unfinished.mkdir()
+        if model.adapters:
+            save_adapters(unfinished, model, metadata, stem_of(folder))
+        else:
+            model.network.save_config(unfinished)
+            save_weights(unfinished / WEIGHTS, model.network.state_dict(), metadata)
+        if schedule is not None:
+            write_text(unfinished / SCHEDULE_FILE, json.dumps(schedule_to_dict(schedule), indent=2))
+    return folder
+
+
+def stem_of(folder: Path) -> str:
+    """How an adapter's file in this folder is called: diffusers' default, or a checkpoint's run and step."""
+    is_checkpoint = folder.parent.name == CHECKPOINTS
+    return f"{folder.parent.parent.name}_{folder.name}" if is_checkpoint else "pytorch_lora_weights"
+
+
+def drop_oldest(checkpoints: Path, keep: int) -> None:
+    """Of a run's checkpoints leave only so many, the newest; 0 = all."""
+    steps = [folder for folder in checkpoints.glob("step_*") if folder.is_dir()]
+    steps.sort(key=lambda folder: int(folder.name.removeprefix("step_")))
+    for folder in steps[:-keep] if keep else []:
+        shutil.rmtree(folder)
+
+
+def check_model_folder(folder: Path) -> dict[str, Any]:
+    """The configuration of a model folder; raises ValueError, before any weights are read, if it is not one."""
+    if not folder.is_dir():
+        raise ValueError(f"the model folder {str(folder)!r} does not exist")
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise ValueError(f"{str(folder)!r} is not a model folder: it has no {name}")
+    config = read_object(folder / CONFIG)
+    if _family(config) is None:
+        known = ", ".join(family.network_class for family in FAMILIES.values())
+        raise ValueError(f"{folder / CONFIG} describes a {config.get('_class_name')}, and we can train {known}")
+    for name in ("in_channels", "sample_size"):
+        if not isinstance(config.get(name), int):
+            raise ValueError(f"{folder / CONFIG} does not say {name}, a whole number")
+    return config
+
+
+def _family(config: Mapping[str, Any]) -> type[Model] | None:
+    return next((kind for kind in FAMILIES.values() if kind.network_class == config.get("_class_name")), None)
+
+
+def load_model(folder: Path) -> Model:
+    """A model from a folder that :func:`save_model` wrote."""
+    import diffusers
+
+    config = check_model_folder(folder)
+    family = _family(config)
+    assert family is not None
+    try:
+        network = getattr(diffusers, family.network_class).from_config(config)
+    except Exception as error:  # diffusers checks its settings in many ways
+        raise ValueError(f"{folder / CONFIG} describes no working network: {' '.join(str(error).split())}") from error
+    load_weights(network, folder)
+    return family(network)
+
+
+def restore(model: Model, folder: Path) -> Model:
+    """Give the model the trained weights that :func:`save_model` wrote; returns it."""
+    if model.adapters:
+        restore_adapters(folder, model)
+    else:
+        load_weights(model.network, folder)
+    return model
+
+
+def load_weights(network: nn.Module, folder: Path) -> None:
+    """Load a model folder's weights, in their number format; raises ValueError where they do not fit the network."""
+    weights = read_weights(folder / WEIGHTS)
+    wanted = {name: value.shape for name, value in network.state_dict().items()}
+    given = {name: value.shape for name, value in weights.items()}
+    if wrong := sorted(name for name in wanted | given if wanted.get(name) != given.get(name)):
+        raise ValueError(
+            f"{folder / WEIGHTS} does not fit its {CONFIG}: "
+            f"{len(wrong)} tensors are missing, unknown or of another shape, e.g. {wrong[0]}"
+        )
+    for name, weight in network.named_parameters():
+        weight.data = weight.data.to(weights[name].dtype)  # a base in 16 bits was trained in 32
+    network.load_state_dict(weights)

@@ -1,0 +1,110 @@
+"""Training from plain Python, and from Optimizer Step: one call that trains and leaves a folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..hosts.device import choose_device
+from ..hosts.host import Host
+from ..training.loop import Trainer, prepare
+from ..training.optimizers import OptimizerSettings
+from ..training.state import SavedState
+from ..training.stream import Run, Stream
+from .looks import Account, Checkpoint, Measure, Progress
+from .recorder import Recorder
+from .run_folder import RunFolder, versions
+from .session import Look, Session
+
+
+def fit(
+    loss: Stream,
+    model: Stream,
+    optimizer: OptimizerSettings,
+    *,
+    steps: int,
+    folder: Path | str | None = None,
+    resume: SavedState | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    host: Host | None = None,
+    looks: Sequence[Look] = (),
+    preview_every: int = 0,
+    files: Mapping[str, Any] | None = None,
+    node_id: str = "train",
+    **options: Any,
+) -> Session:
+    """Train ``model`` on ``loss``, a stream of one value per sample, for ``steps`` updates in all.
+
+    With ``folder`` (``output/cats``) the run leaves a new, numbered one of that name (``output/cats_00001``) with its
+    metrics, curve, pictures, state and model, beside the JSON ``files``; a :class:`Checkpoint` among ``looks`` says how
+    often on the way. ``resume`` (:func:`~comfyui_rollout.training.state.find_state`) goes on with an earlier run in its
+    own folder and with its own seed. ``options`` are :class:`~comfyui_rollout.training.loop.Trainer`'s: accumulation,
+    clip_norm, ema_decay, precision. Every ``preview_every``-th step, nodes show the host what passes through them.
+
+    Raises ValueError for what cannot be trained, before a resumed run's folder is touched, and StepError, naming node
+    and step, for what fails on the way; what was learnt until then is saved first.
+    """
+    host, place = host or Host(), choose_device(device)
+    seed = resume.seed if resume else seed
+    facts = {"seed": seed, "steps": steps, "node": node_id, "device": place, "versions": versions()}
+    record = open_folder(folder, resume, facts)
+    streams = [loss, model, *(stream for look in looks for stream in look.streams)]
+    run = Run(*streams, seed=seed, device=place, host=Recorder(host, record) if record else host)
+
+    def ready() -> Trainer:
+        return prepare(loss, model, optimizer, steps=steps, run=run, state=resume, node_id=node_id, **options)
+
+    trainer, notes = None, []
+    if resume and record:  # what does not fit is refused before anything in the run's folder changes
+        trainer = ready()
+        record.go_on(resume.step, facts)
+        notes = [resume.in_words(trainer)]
+        run.host.resumed(node_id, notes[0])
+    if record:
+        for name, content in (files or {}).items():
+            record.write_json(name, content)
+    with status_of(record):
+        trainer = trainer or ready()
+        session = Session(trainer, run.value(model), in_order(looks), record)
+        session.notes += notes
+        session.train(preview_every)
+    for part in (part for stream in streams for part in stream.walk()):
+        host.finish(part.node_id)
+    return session
+
+
+def in_order(looks: Sequence[Look]) -> list[Look]:
+    """With the looks that every run has: progress and losses first, so that a copy is of what has been checked."""
+    if not any(isinstance(look, Checkpoint) for look in looks):
+        looks = [*looks, Checkpoint()]
+    return [Progress(), Measure(), *looks, Account()]
+
+
+def open_folder(folder: Path | str | None, resume: SavedState | None, facts: Mapping[str, Any]) -> RunFolder | None:
+    """The run's folder: the resumed run's own, a new one, or none. Raises ValueError if nothing can be written."""
+    if resume:
+        return RunFolder(resume.folder)
+    return RunFolder.create(Path(folder).parent, Path(folder).name, facts) if folder else None
+
+
+@contextmanager
+def status_of(folder: RunFolder | None) -> Iterator[None]:
+    """The run's folder says how it ended, whatever happens."""
+    if folder is None:
+        yield
+        return
+    begun = time.perf_counter() - folder.facts.get("seconds", 0.0)  # those before a resume count too
+    try:
+        yield
+    except Exception as error:
+        folder.update(status="failed", message=str(error), seconds=round(time.perf_counter() - begun, 2))
+        raise
+    except BaseException as stop:  # ComfyUI's interrupt and ours are both of this kind
+        message = str(stop) or "stopped by the user"
+        folder.update(status="interrupted", message=message, seconds=round(time.perf_counter() - begun, 2))
+        raise
+    folder.update(status="finished", seconds=round(time.perf_counter() - begun, 2))

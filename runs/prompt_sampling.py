@@ -1,0 +1,182 @@
+"""Images for prompts, by a pretrained family's own diffusers pipeline around the very network that is being trained."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..data.encoders import PretrainedEncoders
+from ..diffusion.schedules import DDPM
+from ..diffusion.solvers import Conditioning
+from ..models.families import PretrainedModel
+from ..models.families.pretrained import tile_if_large
+from ..models.loading.load import load_parts
+from ..models.loading.pretrained import Pretrained
+from ..models.quiet import quiet
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How prompts become images."""
+
+    steps: int = 28
+    guidance: float = 5.0
+    """How strongly the images follow the prompt; 1 = not guided, so that the negative prompt is not asked for."""
+    width: int = 0
+    """In pixels; 0 = what the model was made for."""
+    height: int = 0
+    count: int = 1
+    """Images a prompt."""
+    seed: int = 0
+    """The first image of each prompt starts from this seed, the next from the next; diffusers draws the same noise."""
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedPrompts:
+    """What the network is told for each prompt, on the CPU: no text encoder is needed any more."""
+
+    positive: tuple[Conditioning, ...]
+    """One for each prompt, each tensor (1, ...)."""
+    negative: Conditioning | None
+    """None where the guidance does without."""
+
+
+def check_size(pretrained: Pretrained, width: int, height: int) -> None:
+    """Raises ValueError where the family cannot make images of this size; 0 is the size it was made for."""
+    kind, step = pretrained.info.kind, PretrainedEncoders(pretrained).multiple
+    if (width or height) and not takes(pipeline_class(pretrained), "width"):
+        raise ValueError(f"width, height: {kind.title} makes images of one size only; write 0 for both")
+    for name, side in (("width", width), ("height", height)):
+        if side % step:
+            nearest = max(1, round(side / step)) * step
+            raise ValueError(f"{name} {side} must be a multiple of {step} for {kind.title}: {nearest} is the nearest")
+
+
+def pipeline_class(pretrained: Pretrained) -> Any:
+    import diffusers
+
+    return getattr(diffusers, pretrained.info.kind.pipeline_class)
+
+
+def takes(pipeline: Any, name: str) -> bool:
+    """Whether a pipeline has a keyword argument of that name."""
+    return name in inspect.signature(pipeline.__call__).parameters
+
+
+def encode_prompts(pretrained: Pretrained, prompts: Sequence[str], negative: str | None, device: str) -> EncodedPrompts:
+    """Load the text encoders, encode each prompt by itself so that none is padded for another, and let go of them.
+
+    ``negative`` is encoded where the family's guidance asks for one; None = no guidance. Raises ValueError for a class
+    that a class-conditional model does not know.
+    """
+    if not pretrained.info.kind.negative_prompts:
+        negative = None
+    with PretrainedEncoders(pretrained).text(device) as encode:
+        positive = tuple(on_cpu(encode([prompt])) for prompt in prompts)
+        return EncodedPrompts(positive, on_cpu(encode([negative], negative=True)) if negative is not None else None)
+
+
+def on_cpu(conditioning: Conditioning) -> Conditioning:
+    return {name: value.cpu() for name, value in conditioning.items()}
+
+
+def sampling_pipeline(pretrained: Pretrained, model: PretrainedModel) -> Any:
+    """The family's pipeline around this network, which stays where and what it is, with a VAE on the CPU."""
+    info = pretrained.info
+    pipeline: Any = load_parts(pretrained.source, info, ["vae"], **{info.kind.network_part: model.network})
+    if isinstance(info.schedule, DDPM):  # Load Pretrained may know better than the scheduler's settings
+        pipeline.scheduler = scheduler_for(info.schedule, pipeline.scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def scheduler_for(schedule: DDPM, scheduler: Any) -> Any:
+    """The pipeline's scheduler, made anew with the settings of the training.
+
+    One with zero terminal SNR must start where it was trained, at pure noise, hence trailing timesteps
+    (arXiv 2305.08891, sections 3.1 and 3.3).
+    """
+    changed: dict[str, Any] = {"prediction_type": schedule.prediction}
+    if schedule.zero_terminal_snr:
+        changed |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    return type(scheduler).from_config(scheduler.config, **changed)
+
+
+@torch.no_grad()
+def sample_prompts(
+    model: PretrainedModel,
+    pipeline: Any,
+    prompts: EncodedPrompts,
+    settings: SamplingSettings,
+    *,
+    check: Callable[[], None],
+    progress: Callable[[int, int], None],
+) -> Tensor:
+    """Images (prompts * count, 3, H, W) in 0..1, on the CPU, those of a prompt side by side.
+
+    ``check()`` is called before each forward, and what it raises ends the sampling. ``progress(done, images)``.
+    """
+    total = settings.count * len(prompts.positive)
+    images: list[Tensor] = []
+    tile_if_large(pipeline.vae, settings.width * settings.height)
+    with model.evaluating(), checked(model.network, check), lent(pipeline.vae, model):
+        for positive in prompts.positive:
+            for number in range(settings.count):
+                random = torch.Generator().manual_seed(settings.seed + number)
+                arguments = pipeline_arguments(model, pipeline, positive, prompts.negative, settings)
+                images.append(pipeline(**arguments, generator=random, output_type="pt").images.float().cpu())
+                progress(len(images), total)
+    return torch.cat(images)
+
+
+def pipeline_arguments(
+    model: PretrainedModel,
+    pipeline: Any,
+    positive: Conditioning,
+    negative: Conditioning | None,
+    settings: SamplingSettings,
+) -> dict[str, Any]:
+    """The pipeline's keyword arguments for one prompt."""
+    negative = told(negative, model) if negative is not None else None
+    arguments = model.sampling_arguments(told(positive, model), negative)
+    # FLUX and Qwen-Image say guidance_scale for what a network is told, true_cfg_scale for guidance by a negative.
+    guidance = "true_cfg_scale" if negative is not None and takes(pipeline, "true_cfg_scale") else "guidance_scale"
+    arguments |= {guidance: settings.guidance, "num_inference_steps": settings.steps}
+    sides = {"width": settings.width, "height": settings.height}
+    return arguments | {name: side for name, side in sides.items() if side}
+
+
+def told(conditioning: Conditioning, model: PretrainedModel) -> Conditioning:
+    """What the network is told, on its device and in what it computes in; a pipeline's latents follow this."""
+    there = {name: value.to(model.device) for name, value in conditioning.items()}
+    return {
+        name: value.to(model.dtype) if value.is_floating_point() else value
+        for name, value in model.read_anew(there).items()
+    }
+
+
+@contextmanager
+def checked(network: nn.Module, check: Callable[[], None]) -> Iterator[None]:
+    """``check()`` is called before each forward of the network: not every pipeline calls back after its steps."""
+    handle = network.register_forward_pre_hook(lambda *_: check())
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def lent(vae: nn.Module, model: PretrainedModel) -> Iterator[None]:
+    """The VAE is beside the network inside, and computes in the same; afterwards it makes room for training."""
+    with quiet():  # diffusers warns of modules that would have to stay in float32, and names none
+        vae.to(model.device, model.dtype)
+    try:
+        yield
+    finally:
+        vae.to("cpu")

@@ -1,0 +1,123 @@
+"""What people read before anything is loaded."""
+
+import pytest
+from comfyui_rollout.data.images import ImageFolder
+from comfyui_rollout.data.preflight import epoch_in_words, images_in_words, steps_in_words
+from PIL import Image
+
+
+@pytest.fixture
+def paint(tmp_path):
+    """``paint("cat.png", (width, height), caption="a cat")``: an image in the test's folder."""
+
+    def save(name, size=(64, 64), caption=None, mode="RGB"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new(mode, size).save(path)
+        if caption is not None:
+            path.with_suffix(".txt").write_text(caption)
+
+    return save
+
+
+def words(tmp_path, batch_size=4, **options):
+    return images_in_words(ImageFolder(tmp_path, **{"size": 64, **options}), batch_size)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        ((24, 10, 4), "24 images x 10 repeats / batch 4 = 60 steps per epoch"),
+        ((1, 1, 1), "1 image x 1 repeat / batch 1 = 1 step per epoch"),
+        ((5, 1, 4), "5 images x 1 repeat / batch 4 = 2 steps per epoch"),
+    ],
+)
+def test_the_arithmetic_of_an_epoch(numbers, text):
+    """As a person would check it; the last batch of an epoch counts even if it reaches into the next."""
+    assert epoch_in_words(*numbers) == text
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        ({"count": 240, "batch_size": 4, "steps": 600}, "600 steps = 10 epochs of 240 images"),
+        ({"count": 240, "batch_size": 4, "steps": 100}, "100 steps = 1.67 epochs of 240 images"),
+        ({"count": 240, "batch_size": 2, "steps": 600, "accumulation": 2}, "600 steps = 10 epochs of 240 images"),
+    ],
+)
+def test_steps_in_epochs(numbers, text):
+    """Accumulated batches count."""
+    assert steps_in_words(**numbers) == text
+
+
+def test_a_folder_that_is_all_right(paint, tmp_path):
+    """Two lines, and no complaint."""
+    for name in ("a", "b"):
+        paint(f"{name}.png", caption=f"caption {name}")
+    assert words(tmp_path, repeats=10) == [
+        "2 images x 10 repeats / batch 4 = 5 steps per epoch",
+        "captions: 2 of 2",
+    ]
+
+
+def test_captions_that_are_missing_empty_misspelt_or_shared(paint, tmp_path):
+    """Four things that nobody sees in a folder of hundreds."""
+    paint("a.jpg", caption="a cat")
+    paint("a.png")
+    paint("b.png", caption=" \n")
+    for name in "cdefg":
+        paint(f"{name}.png")
+    (tmp_path / "cc.txt").write_text("for c.png")
+    assert words(tmp_path)[1:] == [
+        "captions: 3 of 8; none for c.png, d.png, e.png, 2 more (empty)",
+        "1 caption file empty: b.txt",
+        "1 caption file without an image: cc.txt",
+        "a.jpg and a.png share a.txt",
+    ]
+
+
+def test_a_caption_for_all(paint, tmp_path):
+    """What stands in is said."""
+    paint("a.png")
+    assert words(tmp_path, default_caption="a dog")[1] == "captions: 0 of 1 ('a dog' stands in)"
+    assert words(tmp_path)[1] == "captions: 0 of 1 (empty)"
+
+
+def test_classes_need_no_captions(paint, tmp_path):
+    """A folder sorted by class is not told that it lacks captions."""
+    paint("cat/a.png")
+    paint("dog/b.png")
+    assert words(tmp_path) == ["2 images x 1 repeat / batch 4 = 1 step per epoch"]
+
+
+def test_damaged_images_are_named(paint, tmp_path):
+    """On the node, not only in the log."""
+    paint("a.png", caption="a")
+    (tmp_path / "b.png").write_text("no image")
+    assert words(tmp_path)[1].startswith("left out 1 damaged image: cannot read")
+    assert "b.png" in words(tmp_path)[1]
+
+
+def test_buckets_with_their_numbers(paint, tmp_path):
+    """Which sizes there will be, and which images are enlarged for them."""
+    paint("a.png", (200, 100), "a")
+    paint("b.png", (128, 128), "b")
+    paint("c.png", (64, 64), "c")
+    found = words(tmp_path, size=128, buckets=True)
+    assert found[2:] == [
+        "buckets (height x width): 64x128: 1, 128x128: 2",
+        "1 image enlarged, being smaller: c.png",
+    ]
+    kept = words(tmp_path, size=128, buckets=True, upscale=False)
+    assert kept[2:] == ["buckets (height x width): 64x64: 1, 64x128: 1, 128x128: 1"]
+
+
+def test_masks_found_and_missing(paint, tmp_path):
+    """By their names in a folder, or by the images' transparency."""
+    paint("images/a.png", caption="a")
+    paint("images/b.png", caption="b", mode="RGBA")
+    paint("masks/a.png", mode="L")
+    options = {"mask_folder": tmp_path / "masks"}
+    assert words(tmp_path / "images", **options)[-1] == "masks: 1 of 2; everything counts in b.png"
+    alpha = words(tmp_path / "images", mask_folder="alpha")
+    assert alpha[-1] == "transparency: 1 of 2; everything counts in a.png"

@@ -1,0 +1,269 @@
+"""Every family of pretrained models keeps the promises of PretrainedModel, so that nobody above asks which it is."""
+
+import pytest
+import torch
+from comfyui_rollout.diffusion.rollout import Draw, noisy_batch, roll_out, rows
+from comfyui_rollout.diffusion.solvers import SOLVERS, ask, solver
+from comfyui_rollout.models.adapters.network import add_adapter
+from comfyui_rollout.models.adapters.settings import AdapterSettings
+from comfyui_rollout.models.families import PRETRAINED
+from comfyui_rollout.models.loading.load import load_parts
+from comfyui_rollout.models.loading.recognise import inspect
+from comfyui_rollout.models.loading.source import Source
+
+FAMILIES = sorted(PRETRAINED)
+PRESETS = [(family, preset) for family in FAMILIES for preset in PRETRAINED[family].lora_targets]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_output_has_the_shape_of_the_latents(batch_of, family):
+    """(B, C, H, W) in and out, whatever the network packs; and it sees the latents, the level and the conditioning."""
+    model, batch = batch_of(family)
+    output = ask(model, batch.x, batch.timestep, batch.conditioning)
+    assert output.shape == batch.latents.shape
+    others = {name: value.roll(1, 0) for name, value in batch.conditioning.items()}
+    assert not torch.equal(output, ask(model, batch.x.flip(0), batch.timestep, batch.conditioning))
+    assert not torch.equal(output, ask(model, batch.x, batch.timestep / 2, batch.conditioning))
+    assert not torch.equal(output, ask(model, batch.x, batch.timestep, others))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_batch_is_its_items_one_by_one(batch_of, family):
+    """Items of a batch, their masks and their ids do not mix."""
+    model, batch = batch_of(family)
+    together = ask(model, batch.x, batch.timestep, batch.conditioning)
+    for item in range(3):
+        only = slice(item, item + 1)
+        alone = ask(model, batch.x[only], batch.timestep[only], rows(batch.conditioning, only))
+        assert torch.allclose(alone, together[only], atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("sampler", SOLVERS)
+def test_rollouts(batch_of, family, sampler):
+    """Rolled-out latents are finite, and the same alone as in a batch; an item without a rollout stays as it is."""
+    model, batch = batch_of(family)
+    lengths = torch.tensor([2, 0, 3])
+    stride = torch.where(lengths > 0, 20.0, 0.0).double()
+    draw = Draw(lengths, batch.timestep + lengths * stride, stride)
+    solve = solver(sampler)
+    rolled = roll_out(model, batch, draw, solve)
+    assert rolled.x.isfinite().all()
+    assert rolled.x.shape == batch.x.shape
+    assert torch.equal(rolled.x[1], batch.x[1])
+    assert (rolled.x[[0, 2]] - batch.x[[0, 2]]).abs().amax((1, 2, 3)).min() > 1e-4
+    alone = roll_out(model, one(batch, 2), Draw(*(value[2:3] for value in draw)), solve)
+    assert torch.allclose(alone.x[0], rolled.x[2], atol=1e-4)
+
+
+def one(batch, item):
+    """A batch of a single item."""
+    only = slice(item, item + 1)
+    return noisy_batch(
+        batch.latents[only],
+        batch.noise[only],
+        batch.timestep[only],
+        batch.schedule,
+        rows(batch.conditioning, only),
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("storage", ["bf16", "fp16"])
+def test_half_precision_storage_works_without_autocast(batch_of, live, family, storage):
+    """Latents and conditioning are brought to the network's dtype, and the answer comes back in that of the latents."""
+    model, batch = batch_of(family)
+    exact = ask(model, batch.x, batch.timestep, batch.conditioning)
+    half, _ = live(family, storage)
+    rough = ask(half, batch.x, batch.timestep, batch.conditioning)
+    assert half.dtype in (torch.bfloat16, torch.float16)
+    assert rough.dtype == torch.float32
+    assert (rough - exact).abs().mean() < 0.05 * exact.abs().mean()
+
+
+@pytest.mark.parametrize(("family", "preset"), PRESETS)
+def test_lora_presets_fit_their_networks(live, family, preset):
+    """Each name of a preset ends the name of a layer, and a fresh adapter there changes nothing."""
+    model, _ = live(family)
+    targets = model.lora_targets[preset]
+    names = [name for name, _ in model.network.named_modules()]
+    unused = [target for target in targets if not any(f".{name}".endswith(f".{target}") for name in names)]
+    assert [name for name in unused if "single_transformer_blocks" not in name] == []
+    add_adapter(model, AdapterSettings("new", rank=2, targets=targets), 0)
+    layers = [name for name, _ in model.network.named_modules() if name.endswith("lora_A")]
+    assert len(layers) > (len(targets) if len(targets) < 20 else 10)
+    assert not any(name.startswith("proj_out.") for name in layers)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_presets_begin_with_attention(family):
+    """Every family offers the same two choices at least."""
+    presets = PRETRAINED[family].lora_targets
+    assert set(presets) >= {"attention", "all"}
+    assert set(presets["attention"]) < set(presets["all"])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradients_reach_an_adapter_with_checkpointing(batch_of, family):
+    """Gradient checkpointing changes memory, not gradients."""
+    gradients = []
+    for checkpointing in (False, True):
+        model, batch = batch_of(family)
+        if checkpointing:
+            model.network.enable_gradient_checkpointing()
+        add_adapter(model, AdapterSettings("new", rank=2, targets=model.lora_targets["attention"]), 0)
+        model.prepare_training()
+        for name, weight in model.trained.items():
+            torch.nn.init.normal_(weight.data, std=0.1, generator=torch.Generator().manual_seed(len(name)))
+        ask(model, batch.x, batch.timestep, batch.conditioning).square().mean().backward()
+        gradients.append([weight.grad.clone() for weight in model.trained.values()])
+    assert all(torch.allclose(plain, saved, atol=1e-6) for plain, saved in zip(*gradients, strict=True))
+    assert max(gradient.abs().max() for gradient in gradients[0]) > 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_latents_decode_to_images(tiny_pipeline, family):
+    """An eighth as high and wide, and back; scaled and shifted by the VAE's own numbers both ways."""
+    source = Source(str(tiny_pipeline(family)), storage="fp32")
+    info = inspect(source)
+    vae = load_parts(source, info, ["vae"]).vae
+    images = torch.rand(2, 3, 64, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        latents = info.kind.encode_images(vae, images)
+        assert latents.shape == (2, info.channels, 8, 6)
+        wanted = vae.decode(vae.encode(images).latent_dist.mode()).sample
+        assert torch.allclose(info.kind.decode_latents(vae, latents), wanted, atol=1e-4)
+        drawn = [info.kind.encode_images(vae, images, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+
+
+def test_a_vae_that_overflows_in_fp16_is_kept_in_fp32(tiny_pipeline):
+    """SDXL's VAE makes black images in fp16."""
+    source = Source(str(tiny_pipeline("sdxl")), storage="fp16")
+    info = inspect(source)
+    vae = load_parts(source, info, ["vae"]).vae
+    assert vae.dtype == torch.float16
+    latents = info.kind.encode_images(vae, torch.zeros(1, 3, 32, 32))
+    assert (vae.dtype, latents.dtype) == (torch.float32, torch.float32)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_captions_are_encoded_without_gradient_and_in_order(told, family):
+    """Batch-first, the same alone as in a batch, so that encodings can be cached one by one."""
+    together = told(family)
+    assert all(len(value) == 3 and not value.requires_grad for value in together.values())
+    alone = told(family, ["a cat"])
+    assert all(torch.allclose(alone[name][0].float(), value[0].float(), atol=1e-5) for name, value in together.items())
+    assert any(not torch.equal(value[0], value[1]) for value in together.values())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_encoded_prompts_draw_what_the_prompts_draw(tiny_pipeline, family):
+    """sampling_arguments() stands in for the text: the family's pipeline makes the same image from either."""
+    source = Source(str(tiny_pipeline(family)), storage="fp32")
+    info = inspect(source)
+    kind = info.kind
+    pipeline = load_parts(source, info, [*kind.text_parts, "vae", kind.network_part])
+    pipeline.set_progress_bar_config(disable=True)
+    common = {"num_inference_steps": 2, "guidance_scale": 3.0, "output_type": "pt"}
+    if not info.classes:
+        common |= {"height": 32, "width": 48}
+    negative = kind.encode_captions(pipeline, ["bad"], negative=True) if kind.negative_prompts else None
+    arguments = kind.sampling_arguments(kind.encode_captions(pipeline, ["dog"]), negative)
+    text = {"class_labels": [1]} if info.classes else {"prompt": "dog"}
+    text |= {"negative_prompt": "bad"} if kind.negative_prompts else {}
+    images = [
+        pipeline(**each, **common, generator=torch.Generator().manual_seed(0)).images for each in (arguments, text)
+    ]
+    assert torch.allclose(images[0], images[1], atol=1e-5)
+
+
+def test_sdxl_is_told_sizes_as_whole_numbers(told, live):
+    """Original size, corner of the crop, final size; exact also where the network computes in bf16."""
+    conditioning = told("sdxl")
+    assert conditioning["time_ids"].tolist() == [[100, 80, 4, 2, 64, 48]] * 3
+    kind = PRETRAINED["sdxl"]
+    assert kind.describe_size((1023, 5), (0, 0), (64, 64))["time_ids"].shape == (1, 6)
+    seen = []
+    model, _ = live("sdxl", "bf16")
+    model.network.register_forward_pre_hook(lambda _, args, kwargs: seen.append(kwargs), with_kwargs=True)
+    sizes = torch.tensor([[1023, 1021, 1, 3, 1019, 1017]] * 3)
+    model(torch.zeros(3, 4, 8, 8), torch.zeros(3), conditioning | {"time_ids": sizes})
+    assert torch.equal(seen[0]["added_cond_kwargs"]["time_ids"], sizes)
+
+
+def test_sd3_does_without_t5(told, live):
+    """Zeros stand in for the third encoder, as wide as the network wants them."""
+    conditioning = told("sd3", t5=False)
+    assert conditioning["text"].shape == (3, 16 + 256, 32)
+    assert not conditioning["text"][:, 16:].any()
+
+
+def test_sd35_is_the_same_family(batch_of):
+    """Its second attention and its normalised queries are matters of the network alone."""
+    model, batch = batch_of("sd3", dual_attention_layers=(0,), qk_norm="rms_norm")
+    assert ask(model, batch.x, batch.timestep, batch.conditioning).isfinite().all()
+
+
+def test_flux_is_told_its_guidance(batch_of):
+    """Only a distilled network is; schnell, which is not, has shorter texts."""
+    model, batch = batch_of("flux")
+    weak = ask(model, batch.x, batch.timestep, batch.conditioning)
+    model.guidance = 3.5
+    assert not torch.equal(weak, ask(model, batch.x, batch.timestep, batch.conditioning))
+    assert batch.conditioning["text"].shape[1] == 512
+    schnell, batch = batch_of("flux", guidance=False)
+    plain = ask(schnell, batch.x, batch.timestep, batch.conditioning)
+    schnell.guidance = 3.5
+    assert torch.equal(plain, ask(schnell, batch.x, batch.timestep, batch.conditioning))
+    assert batch.conditioning["text"].shape[1] == 256
+
+
+def test_flux_can_be_trained_after_it_ran_in_inference_mode(batch_of):
+    """ComfyUI runs nodes in inference mode; what is remembered there must not come back in training."""
+    model, batch = batch_of("flux")
+    with torch.inference_mode():
+        ask(model, batch.x, batch.timestep, batch.conditioning)
+    ask(model, batch.x, batch.timestep, batch.conditioning).mean().backward()
+    assert model.network.x_embedder.weight.grad.isfinite().all()
+
+
+def test_dit_drops_no_labels_by_itself(batch_of):
+    """diffusers' label dropout is off: two forwards in training mode are the same, and no label is a class too many."""
+    model, batch = batch_of("dit", timesteps=(300.0,) * 3)
+    assert batch.conditioning["label"].tolist() == [0, 1, 1000]
+    model.network.train()
+    x, label = batch.x[:1].expand(40, -1, -1, -1), batch.conditioning["label"][:1].expand(40)
+    outputs = ask(model, x, batch.timestep[:1].expand(40), {"label": label})
+    assert torch.allclose(outputs, outputs[:1].expand_as(outputs), atol=1e-6)
+    assert model.classes == 1000
+
+
+def test_dit_without_learned_variance(batch_of):
+    model, batch = batch_of("dit", learned_sigma=False)
+    assert ask(model, batch.x, batch.timestep, batch.conditioning).shape == batch.x.shape
+
+
+def test_dit_knows_classes_by_name_and_number(tiny_pipeline):
+    """A caption that is neither is refused by name."""
+    source = Source(str(tiny_pipeline("dit")))
+    info = inspect(source)
+    pipeline = load_parts(source, info, ())
+    labels = info.kind.encode_captions(pipeline, ["tabby", "dog", "7", " ", "999"])["label"]
+    assert labels.tolist() == [0, 1, 7, 1000, 999]
+    for caption in ("horse", "1001"):
+        with pytest.raises(ValueError, match=f"the caption '{caption}' is no class of this model"):
+            info.kind.encode_captions(pipeline, [caption])
+
+
+def test_lumina_reads_negative_prompts_without_its_system_prompt(tiny_pipeline):
+    """So reads its pipeline; a dropped caption is read like an empty negative prompt."""
+    source = Source(str(tiny_pipeline("lumina2")), storage="fp32")
+    info = inspect(source)
+    pipeline = load_parts(source, info, info.kind.text_parts)
+    positive = info.kind.encode_captions(pipeline, ["cat", ""])
+    negative = info.kind.encode_captions(pipeline, ["cat", ""], negative=True)
+    assert positive["mask"].sum(1)[0] > negative["mask"].sum(1)[0]
+    assert torch.equal(positive["text"][1], negative["text"][1])
+    assert torch.equal(positive["mask"][1], negative["mask"][1])

@@ -1,0 +1,213 @@
+"""Our training step is that of diffusers' training example of each family: what goes into the network, and the loss.
+
+Each ``example_*`` below is the heart of a file in diffusers' examples/, with the same objects of diffusers: it is given
+latents, noise and u (which noise levels are drawn), and calls the bare network.
+"""
+
+import inspect
+from dataclasses import dataclass
+
+import pytest
+import torch
+from comfyui_rollout.diffusion.losses import per_item, target
+from comfyui_rollout.diffusion.rollout import noisy_batch
+from comfyui_rollout.diffusion.schedules import FlowMatching
+from comfyui_rollout.diffusion.solvers import ask
+from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler, FluxPipeline
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+from torch.nn import functional as F
+
+U = torch.tensor([0.13, 0.5, 0.871])
+"""Where in the table of noise levels each item is; the examples draw it."""
+GUIDANCE = 2.5
+
+
+@dataclass
+class Example:
+    """What a training example computed: the loss of each item, and at which timestep of ours that is."""
+
+    losses: torch.Tensor
+    timestep: torch.Tensor
+
+
+def mean_square(prediction, wanted):
+    return F.mse_loss(prediction.float(), wanted.float(), reduction="none").flatten(1).mean(1)
+
+
+def flow_levels(folder):
+    """The examples' get_sigmas: timesteps (B,) and sigmas (B, 1, 1, 1) of the family's scheduler at ``U``."""
+    scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(folder, subfolder="scheduler")
+    indices = (U * scheduler.config.num_train_timesteps).long()
+    return scheduler.timesteps[indices], scheduler.sigmas[indices].reshape(-1, 1, 1, 1)
+
+
+def example_ddpm(folder, network, latents, noise, **told):
+    """examples/text_to_image/train_text_to_image.py and train_text_to_image_sdxl.py."""
+    scheduler = DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
+    timesteps = (U * scheduler.config.num_train_timesteps).long()
+    noisy = scheduler.add_noise(latents, noise, timesteps)
+    v_prediction = scheduler.config.prediction_type == "v_prediction"
+    wanted = scheduler.get_velocity(latents, noise, timesteps) if v_prediction else noise
+    prediction = network(noisy, timesteps, **told, return_dict=False)[0]
+    return Example(mean_square(prediction, wanted), timesteps)
+
+
+def example_sd(folder, network, latents, noise, told):
+    return example_ddpm(folder, network, latents, noise, encoder_hidden_states=told["text"])
+
+
+def example_sdxl(folder, network, latents, noise, told):
+    added = {"time_ids": told["time_ids"].float(), "text_embeds": told["pooled"]}
+    return example_ddpm(folder, network, latents, noise, encoder_hidden_states=told["text"], added_cond_kwargs=added)
+
+
+def example_dit(folder, network, latents, noise, told):
+    """DiT's own train.py (facebookresearch/DiT): epsilon is the first half of the output."""
+    scheduler = DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
+    timesteps = (U * scheduler.config.num_train_timesteps).long()
+    noisy = scheduler.add_noise(latents, noise, timesteps)
+    output = network(noisy, timestep=timesteps, class_labels=told["label"], return_dict=False)[0]
+    epsilon, _ = output.split(latents.shape[1], dim=1)
+    return Example(mean_square(epsilon, noise), timesteps)
+
+
+def example_sd3(folder, network, latents, noise, told):
+    """examples/dreambooth/train_dreambooth_lora_sd3.py, without its preconditioning, weighting 1."""
+    timesteps, sigmas = flow_levels(folder)
+    noisy = (1.0 - sigmas) * latents + sigmas * noise
+    prediction = network(
+        hidden_states=noisy,
+        timestep=timesteps,
+        encoder_hidden_states=told["text"],
+        pooled_projections=told["pooled"],
+        return_dict=False,
+    )[0]
+    return Example(mean_square(prediction, noise - latents), timesteps)
+
+
+def example_flux(folder, network, latents, noise, told):
+    """examples/dreambooth/train_dreambooth_lora_flux.py."""
+    timesteps, sigmas = flow_levels(folder)
+    batch, channels, height, width = latents.shape
+    ids = FluxPipeline._prepare_latent_image_ids(batch, height // 2, width // 2, "cpu", torch.float32)
+    noisy = (1.0 - sigmas) * latents + sigmas * noise
+    packed = FluxPipeline._pack_latents(
+        noisy, batch_size=batch, num_channels_latents=channels, height=height, width=width
+    )
+    guidance = torch.tensor([GUIDANCE]).expand(batch) if network.config.guidance_embeds else None
+    prediction = network(
+        hidden_states=packed,
+        timestep=timesteps / 1000,
+        guidance=guidance,
+        pooled_projections=told["pooled"],
+        encoder_hidden_states=told["text"],
+        txt_ids=torch.zeros(told["text"].shape[1], 3),
+        img_ids=ids,
+        return_dict=False,
+    )[0]
+    prediction = FluxPipeline._unpack_latents(prediction, height=height * 8, width=width * 8, vae_scale_factor=8)
+    return Example(mean_square(prediction, noise - latents), timesteps)
+
+
+def example_lumina2(folder, network, latents, noise, told):
+    """examples/dreambooth/train_dreambooth_lora_lumina2.py: sigma 1 is the image there."""
+    timesteps, sigmas = flow_levels(folder)
+    noisy = (1.0 - sigmas) * noise + sigmas * latents
+    prediction = network(
+        hidden_states=noisy,
+        encoder_hidden_states=told["text"],
+        encoder_attention_mask=told["mask"],
+        timestep=timesteps / 1000,
+        return_dict=False,
+    )[0]
+    return Example(mean_square(prediction, latents - noise), 1000 - timesteps)
+
+
+V_PREDICTION = {"prediction_type": "v_prediction"}
+EXAMPLES = {
+    "sd": (example_sd, "sd", {}),
+    "sd 2": (example_sd, "sd", V_PREDICTION),
+    "sd, zero terminal snr": (example_sd, "sd", V_PREDICTION | {"rescale_betas_zero_snr": True}),
+    "sdxl": (example_sdxl, "sdxl", {}),
+    "sd3": (example_sd3, "sd3", {}),
+    "flux dev": (example_flux, "flux", {}),
+    "flux schnell": (example_flux, "flux", {"guidance": False}),
+    "dit": (example_dit, "dit", {}),
+    "lumina2": (example_lumina2, "lumina2", {}),
+}
+
+
+def test_every_family_has_its_example():
+    from comfyui_rollout.models.families import PRETRAINED
+
+    assert {family for _, family, _ in EXAMPLES.values()} == set(PRETRAINED)
+
+
+def recorded(network):
+    """What the network is given from now on, by the names of its parameters."""
+    calls, signature = [], inspect.signature(network.forward)
+    network.register_forward_pre_hook(
+        lambda _, args, kwargs: calls.append(signature.bind(*args, **kwargs).arguments), with_kwargs=True
+    )
+    return calls
+
+
+def flat(arguments):
+    """Nested tensors by name; a number for each item is a tensor too, and what is None is not there."""
+    found = {}
+    for name, value in arguments.items():
+        if isinstance(value, dict):
+            found |= flat(value)
+        elif isinstance(value, torch.Tensor):
+            found[name] = value.double()
+    return found
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+@torch.no_grad()
+def test_network_and_loss_are_those_of_the_training_example(tiny_pipeline, live, told, name):
+    """The same tensors go into the network, and the same loss comes out, item by item."""
+    example, family, options = EXAMPLES[name]
+    model, info = live(family, **options)
+    model.guidance = GUIDANCE
+    conditioning = told(family, **options)
+    generator = torch.Generator().manual_seed(1)
+    shape = (3, info.channels, 8, 8 if info.classes else 6)
+    latents, noise = (torch.randn(shape, generator=generator) for _ in range(2))
+
+    calls = recorded(model.network)
+    theirs = example(tiny_pipeline(family, **options), model.network, latents, noise, conditioning)
+    batch = noisy_batch(latents, noise, theirs.timestep.double(), info.schedule, conditioning)
+    ours = per_item((ask(model, batch.x, batch.timestep, batch.conditioning) - target(batch)) ** 2)
+
+    their_call, our_call = map(flat, calls)
+    assert our_call.keys() == their_call.keys()
+    for key, value in their_call.items():
+        assert torch.allclose(our_call[key], value, rtol=1e-5, atol=1e-5), key
+    assert torch.allclose(ours, theirs.losses, rtol=1e-4)
+    assert theirs.losses.min() > 0.1
+
+
+@pytest.mark.parametrize("family", ["sd3", "flux", "lumina2"])
+def test_levels_are_shifted_as_the_family_samples(tiny_pipeline, live, family):
+    """Towards noise, by a fixed number or by one that grows with the image."""
+    _, info = live(family)
+    scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(tiny_pipeline(family), subfolder="scheduler")
+    grows = scheduler.config.use_dynamic_shifting
+    for tokens in (64, 1024, 4096):
+        scheduler.set_timesteps(
+            sigmas=torch.linspace(1, 1 / 9, 9).tolist(), **({"mu": calculate_shift(tokens)} if grows else {})
+        )
+        ours = info.schedule.at_size(tokens).sampling_timesteps(9)
+        assert torch.allclose(ours[:-1].float(), scheduler.timesteps, rtol=1e-4)
+    assert isinstance(info.schedule, FlowMatching)
+    assert bool(info.schedule.max_shift) == grows
+
+
+def test_sd3_draws_levels_as_its_example_does(tiny_pipeline, live):
+    """The normal density is the same from both ends, so u from the table's noisy end is 1 - u of ours."""
+    _, info = live("sd3")
+    assert info.schedule.density == "logit_normal"
+    timesteps, sigmas = flow_levels(tiny_pipeline("sd3"))
+    assert torch.allclose(info.schedule.shifted(1 - U), sigmas.flatten(), atol=2e-3)
+    assert torch.allclose(timesteps, 1000 * sigmas.flatten())

@@ -1,0 +1,416 @@
+"""Pretrained models as people have them: a folder, a hub id, one file, and what may be put in place of their parts."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from comfyui_rollout.diffusion.schedules import DDPM, FlowMatching
+from comfyui_rollout.models.families import PRETRAINED
+from comfyui_rollout.models.loading.load import load_network, load_parts, number_format
+from comfyui_rollout.models.loading.pretrained import Pretrained
+from comfyui_rollout.models.loading.recognise import encoders_of, inspect, schedule_of
+from comfyui_rollout.models.loading.source import Source
+from original_names import clip, ldm_unet, ldm_vae, sd3, write, write_header
+from safetensors.torch import load_file, save_file
+
+FAMILIES = sorted(PRETRAINED)
+NETWORK_FILE = "diffusion_pytorch_model.safetensors"
+
+
+def equal(one, other):
+    """Whether two networks have the same weights, bit for bit."""
+    one, other = one.state_dict(), other.state_dict()
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def parts(source, *names):
+    info = inspect(source)
+    return load_parts(source, info, names or ["vae", *info.kind.text_parts])
+
+
+def network(source):
+    return load_network(source, inspect(source), "cpu").network
+
+
+@pytest.fixture
+def pipeline_of(tiny_pipeline):
+    """``pipeline_of(family)``: diffusers' own loading of the whole tiny pipeline, as what ours is compared to."""
+    import diffusers
+
+    def load(family, **options):
+        kind = getattr(diffusers, PRETRAINED[family].pipeline_class)
+        return kind.from_pretrained(tiny_pipeline(family, **options), use_safetensors=True)
+
+    return load
+
+
+@pytest.fixture
+def changed(tiny_pipeline, tmp_path):
+    """``changed(family, "unet/config.json", key=value)``: a copy of a tiny pipeline, with other settings."""
+
+    def copy(family, file, **values):
+        folder = tmp_path / "changed"
+        shutil.copytree(tiny_pipeline(family), folder)
+        settings = {**json.loads((folder / file).read_text()), **values}
+        (folder / file).write_text(json.dumps(settings))
+        return Source(str(folder))
+
+    return copy
+
+
+@pytest.fixture
+def single_file(pipeline_of, tmp_path):
+    """``single_file(family, *parts)``: the family's checkpoint in one file, named as its own repository does."""
+
+    def make(family, *names, **marks):
+        pipeline = pipeline_of(family)
+        weights = sd3(pipeline.transformer) if family == "sd3" else ldm_unet(pipeline.unet)
+        extra = {
+            "vae": lambda: ldm_vae(pipeline.vae),
+            "text_encoder": lambda: clip(pipeline.text_encoder, "cond_stage_model.transformer."),
+        }
+        return write(tmp_path / f"{family}.safetensors", weights, *(extra[name]() for name in names), **marks)
+
+    return make
+
+
+# ---- folders
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_folder_is_loaded_as_diffusers_loads_it(tiny_pipeline, pipeline_of, family):
+    """Network, encoders and VAE, each for itself, in the number format that was asked for."""
+    source = Source(str(tiny_pipeline(family)), storage="fp32")
+    info = inspect(source)
+    wanted = pipeline_of(family)
+    assert (info.family, info.classes) == (family, 1000 if family == "dit" else 0)
+    assert equal(network(source), wanted.components[info.kind.network_part])
+    loaded = parts(source)
+    for name in ("vae", *encoders_of(info.kind)):
+        assert equal(loaded.components[name], wanted.components[name])
+    half = Source(str(tiny_pipeline(family)), storage="fp16")
+    assert network(half).dtype == torch.float16
+    assert parts(half, "vae").vae.dtype == torch.float16
+
+
+def test_only_what_is_asked_for_is_loaded(tiny_pipeline):
+    """Text encoders without a VAE, and the other way round; a live network is taken as it is."""
+    source = Source(str(tiny_pipeline("sdxl")))
+    info = inspect(source)
+    texts = load_parts(source, info, info.kind.text_parts)
+    assert texts.vae is None
+    assert texts.text_encoder_2 is not None
+    assert not isinstance(texts.unet, torch.nn.Module)
+    assert texts.unet.config.in_channels == 4
+    live = network(source)
+    images = load_parts(source, info, ["vae"], unet=live)
+    assert images.unet is live
+    assert images.text_encoder is None
+
+
+def test_half_precision_files_are_found(tiny_pipeline):
+    """A folder whose files are called *.fp16.safetensors, as many keep them to save disk."""
+    folder = tiny_pipeline("sd", variant="fp16")
+    assert [path.name for path in (folder / "unet").glob("*.safetensors")] == [
+        "diffusion_pytorch_model.fp16.safetensors"
+    ]
+    source = Source(str(folder), storage="fp32")
+    stored = load_file(folder / "unet" / "diffusion_pytorch_model.fp16.safetensors")
+    assert all(torch.equal(value, stored[name].float()) for name, value in network(source).state_dict().items())
+    assert parts(source).text_encoder is not None
+
+
+def test_loading_says_nothing(tiny_pipeline, capfd):
+    """Neither bars nor warnings, also for captions that are too long."""
+    source = Source(str(tiny_pipeline("sd3")))
+    network(source)
+    PRETRAINED["sd3"].encode_captions(parts(source), ["a very long caption indeed, of many words" * 9])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_gradient_checkpointing_is_switched_on(tiny_pipeline):
+    assert network(Source(str(tiny_pipeline("flux")), gradient_checkpointing=True)).is_gradient_checkpointing
+    assert not network(Source(str(tiny_pipeline("flux")))).is_gradient_checkpointing
+
+
+# ---- the hub
+
+
+def test_a_hub_id_is_found_in_the_cache(tiny_pipeline, tmp_path, monkeypatch):
+    """As huggingface_hub keeps it: what was downloaded once needs no network."""
+    from huggingface_hub import constants
+
+    cache = tmp_path / "hub" / "models--somebody--tiny"
+    shutil.copytree(tiny_pipeline("sd"), cache / "snapshots" / "abc")
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("abc")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    source = Source("somebody/tiny", storage="fp32")
+    assert equal(network(source), network(Source(str(tiny_pipeline("sd")), storage="fp32")))
+    assert parts(source).text_encoder is not None
+    assert Pretrained(source, inspect(source)).weights()["unet"] > 0
+
+
+def test_a_hub_id_that_cannot_be_fetched_is_one_line(tmp_path, monkeypatch):
+    """Offline, gated or misspelt: the line says which model, and that it is not here."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match="'somebody/tiny' is no folder here and could not be fetched") as caught:
+        inspect(Source("somebody/tiny"))
+    assert "\n" not in str(caught.value)
+
+
+# ---- one file
+
+
+@pytest.mark.parametrize(
+    ("family", "inside"), [("sd", ("vae", "text_encoder")), ("sd", ()), ("sdxl", ("vae",)), ("sdxl", ()), ("sd3", ())]
+)
+def test_a_single_file_is_the_pipeline_it_was_made_from(single_file, tiny_pipeline, pipeline_of, family, inside):
+    """Bit for bit, whether the file holds all or the network only; what it lacks comes from base."""
+    source = Source(str(single_file(family, *inside)), base=str(tiny_pipeline(family)), storage="fp32")
+    info, wanted = inspect(source), pipeline_of(family)
+    assert info == inspect(Source(str(tiny_pipeline(family))))
+    assert equal(network(source), wanted.components[info.kind.network_part])
+    loaded = parts(source)
+    for name in ("vae", *encoders_of(info.kind)):
+        assert equal(loaded.components[name], wanted.components[name])
+
+
+def test_parts_of_a_file_go_before_those_of_its_base(single_file, tiny_pipeline, tmp_path):
+    """A checkpoint with a fine-tuned VAE and text encoder is used with these."""
+    path = single_file("sd", "vae", "text_encoder")
+    weights = load_file(path)
+    for name in (
+        "first_stage_model.decoder.conv_in.bias",
+        "cond_stage_model.transformer.text_model.final_layer_norm.bias",
+    ):
+        weights[name] += 1
+    save_file(weights, path)
+    loaded = parts(Source(str(path), base=str(tiny_pipeline("sd")), storage="fp32"))
+    own = parts(Source(str(tiny_pipeline("sd")), storage="fp32"))
+    assert torch.allclose(loaded.vae.decoder.conv_in.bias, own.vae.decoder.conv_in.bias + 1)
+    name = next(name for name in own.text_encoder.state_dict() if name.endswith("final_layer_norm.bias"))
+    assert torch.allclose(loaded.text_encoder.state_dict()[name], own.text_encoder.state_dict()[name] + 1)
+
+
+@pytest.mark.parametrize(("family", "inside"), [("sd", ("text_encoder",)), ("sd", ()), ("sdxl", ())])
+def test_text_encoders_are_loaded_without_their_tokenizers(single_file, tiny_pipeline, pipeline_of, family, inside):
+    """For training them: from the file, or from its base where the file has none."""
+    source = Source(str(single_file(family, *inside)), base=str(tiny_pipeline(family)), storage="fp32")
+    kind = inspect(source).kind
+    loaded = load_parts(source, inspect(source), kind.trainable_text_parts)
+    assert loaded.tokenizer is None
+    for name in kind.trainable_text_parts:
+        assert equal(loaded.components[name], pipeline_of(family).components[name])
+
+
+@pytest.mark.parametrize("family", ["flux", "lumina2", "sd3"])
+def test_a_network_in_diffusers_names_is_loaded(tiny_pipeline, tmp_path, family):
+    """Such files lie in diffusion_models; base says whose they are."""
+    path = tmp_path / "network.safetensors"
+    shutil.copy(tiny_pipeline(family) / "transformer" / NETWORK_FILE, path)
+    source = Source(str(path), base=str(tiny_pipeline(family)), storage="fp32")
+    assert inspect(source).family == family
+    assert equal(network(source), network(Source(str(tiny_pipeline(family)), storage="fp32")))
+
+
+def test_a_file_and_its_base_must_be_of_one_family(single_file, tiny_pipeline):
+    source = Source(str(single_file("sdxl")), base=str(tiny_pipeline("flux")))
+    with pytest.raises(ValueError, match=r"base: .* is FLUX.1, and the file .* is Stable Diffusion XL"):
+        inspect(source)
+
+
+def test_a_v_prediction_file_says_so(single_file, tiny_pipeline):
+    """SDXL's carry the marks that ComfyUI goes by; the node's own choice goes before them."""
+    source = Source(str(single_file("sdxl", v_pred=1, ztsnr=1)), base=str(tiny_pipeline("sdxl")))
+    assert inspect(source).schedule == DDPM(prediction="v_prediction", zero_terminal_snr=True)
+    source = Source(str(single_file("sdxl", v_pred=1)), base=str(tiny_pipeline("sdxl")), prediction="epsilon")
+    assert inspect(source).schedule == DDPM()
+
+
+def test_a_file_of_stable_diffusion_2_must_be_told_its_prediction(tiny_pipeline, tmp_path, monkeypatch):
+    """Base models predict epsilon, the others v, and no tensor tells them apart: a guess would train the wrong one."""
+    shapes = {
+        "input_blocks.0.0.weight": (320, 4, 3, 3),
+        "input_blocks.2.1.transformer_blocks.0.attn2.to_k.weight": (320, 1024),
+    }
+    names = {f"model.diffusion_model.{name}": shape for name, shape in shapes.items()}
+    source = Source(str(write_header(tmp_path / "v2.safetensors", **names)))
+    with pytest.raises(ValueError, match=r"prediction: the file .*v2.safetensors' does not say .* choose epsilon"):
+        inspect(source)
+    monkeypatch.setattr("comfyui_rollout.models.loading.source.default_base", lambda path: str(tiny_pipeline("sd")))
+    for prediction in ("epsilon", "v_prediction"):
+        assert inspect(replace(source, prediction=prediction)).schedule.prediction == prediction
+    assert inspect(replace(source, base=str(tiny_pipeline("sd")))).schedule.prediction == "epsilon"
+
+
+# ---- other parts
+
+
+@pytest.mark.parametrize("form", ["file", "folder"])
+def test_another_vae(tiny_pipeline, tmp_path, form):
+    """In place of the pipeline's own: a file in its repository's names, or a folder."""
+    own = parts(Source(str(tiny_pipeline("sd")), storage="fp32"), "vae").vae
+    with torch.no_grad():
+        own.decoder.conv_in.bias += 1
+    if form == "file":
+        place = write(tmp_path / "other.safetensors", ldm_vae(own, prefix=""))
+    else:
+        place = tmp_path / "other"
+        own.save_pretrained(place)
+    assert equal(parts(Source(str(tiny_pipeline("sd")), vae=str(place), storage="fp32"), "vae").vae, own)
+
+
+@pytest.mark.parametrize("family", ["sd", "sdxl", "sd3", "flux"])
+def test_other_text_encoders(tiny_pipeline, tmp_path, family):
+    """ComfyUI's files, in the pipeline's order, take the place of the pipeline's own; T5's names are transformers'."""
+    own = parts(Source(str(tiny_pipeline(family)), storage="fp32"))
+    files, encoders = [], encoders_of(PRETRAINED[family])
+    for name in encoders:
+        encoder = own.components[name]
+        with torch.no_grad():
+            next(encoder.parameters()).add_(1)
+        is_clip = "CLIP" in type(encoder).__name__
+        weights = clip(encoder) if is_clip else {**encoder.state_dict()}
+        weights.pop("encoder.embed_tokens.weight", None)  # the same as shared.weight, which the real files keep once
+        files.append(str(write(tmp_path / f"{name}.safetensors", weights)))
+    loaded = parts(Source(str(tiny_pipeline(family)), text_encoders=tuple(files), storage="fp32"))
+    assert all(equal(loaded.components[name], own.components[name]) for name in encoders)
+    only_first = parts(Source(str(tiny_pipeline(family)), text_encoders=tuple(files[:1]), storage="bf16"))
+    assert only_first.text_encoder.dtype == torch.bfloat16
+    for name in encoders[1:]:
+        assert not equal(only_first.components[name].float(), own.components[name])
+
+
+def test_text_encoders_that_do_not_fit_are_refused(tiny_pipeline, tmp_path):
+    """Too many, missing, and of another network: each in one line that names the input."""
+    folder = str(tiny_pipeline("sd"))
+    wrong = str(write(tmp_path / "wrong.safetensors", {"shared.weight": torch.zeros(3, 3)}))
+    with pytest.raises(ValueError, match=r"text_encoders: Stable Diffusion 1.x / 2.x has 1, and 2 are named"):
+        inspect(Source(folder, text_encoders=(wrong, wrong)))
+    with pytest.raises(ValueError, match=r"the file 'nowhere.safetensors' does not exist"):
+        inspect(Source(folder, text_encoders=("nowhere.safetensors",)))
+    with pytest.raises(ValueError, match=r"text_encoders: .*wrong.safetensors' does not fit text_encoder: it lacks 36"):
+        parts(Source(folder, text_encoders=(wrong,)))
+    scaled = str(write(tmp_path / "scaled.safetensors", {"scaled_fp8": torch.zeros(2)}))
+    with pytest.raises(ValueError, match="holds scaled fp8 weights"):
+        inspect(Source(folder, text_encoders=(scaled,)))
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize("suffix", ["ckpt", "bin", "pt", "CKPT"])
+def test_pickled_files_are_refused(tmp_path, suffix):
+    """They are not opened at all, and the line says why."""
+    path = tmp_path / f"model.{suffix}"
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match="is a pickled file, which can run any code when it is opened"):
+        inspect(Source(str(path)))
+
+
+def test_a_folder_of_pickled_weights_is_refused(tiny_pipeline, tmp_path):
+    folder = tmp_path / "old"
+    shutil.copytree(tiny_pipeline("sd"), folder)
+    (folder / "unet" / NETWORK_FILE).rename(folder / "unet" / "diffusion_pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"diffusion_pytorch_model.bin' is a pickled file"):
+        inspect(Source(str(folder)))
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("StableDiffusionInpaintPipeline", "is an inpainting model, whose extra inputs"),
+        ("FluxFillPipeline", "is an inpainting model"),
+        ("StableDiffusionXLImg2ImgPipeline", "is the refiner of Stable Diffusion XL"),
+        ("WanPipeline", "is a WanPipeline, and we can train Stable Diffusion 1.x"),
+    ],
+)
+def test_pipelines_of_another_purpose_are_refused(changed, name, line):
+    with pytest.raises(ValueError, match=line):
+        inspect(changed("sd", "model_index.json", _class_name=name))
+
+
+def test_an_inpainting_network_is_refused(changed):
+    """Also where its pipeline does not say so."""
+    with pytest.raises(ValueError, match="it takes 9 channels and gives 4"):
+        inspect(changed("sd", "unet/config.json", in_channels=9))
+
+
+@pytest.mark.parametrize("path", ["nowhere", "nowhere/at/all", "~/nowhere/at/all"])
+def test_what_is_not_there_is_named(path):
+    with pytest.raises(ValueError, match=r"does not exist: give a folder, a .safetensors file or a hub id"):
+        inspect(Source(path))
+
+
+def test_a_folder_that_is_no_pipeline_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"is not a pipeline's folder: it has no model_index.json"):
+        inspect(Source(str(tmp_path)))
+
+
+def test_weights_that_do_not_load_are_one_line(tiny_pipeline, tmp_path):
+    """diffusers' complaint, with the model's name before it."""
+    folder = tmp_path / "cut"
+    shutil.copytree(tiny_pipeline("sd"), folder)
+    with (folder / "unet" / NETWORK_FILE).open("r+b") as file:
+        file.truncate(1000)
+    with pytest.raises(ValueError, match=r"the model .*cut' cannot be loaded|damaged or cut short") as caught:
+        network(Source(str(folder)))
+    assert "\n" not in str(caught.value)
+
+
+# ---- schedules
+
+
+def test_schedules_are_read_from_the_settings(changed):
+    """DDPM's tables with what the network predicts, flow matching with its shift."""
+    source = changed(
+        "sd", "scheduler/scheduler_config.json", prediction_type="v_prediction", rescale_betas_zero_snr=True
+    )
+    assert inspect(source).schedule == DDPM("scaled_linear", "v_prediction", zero_terminal_snr=True)
+
+
+def test_flow_schedules():
+    """A fixed shift, one that grows with the image, and the solvers that say it in their own words."""
+    assert schedule_of({"shift": 3.0}, "logit_normal") == FlowMatching(shift=3.0, density="logit_normal")
+    grows = {"shift": 3.0, "use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15}
+    assert schedule_of(grows, "uniform") == FlowMatching(base_shift=0.5, max_shift=1.15)
+    solver = {"beta_schedule": "linear", "use_flow_sigmas": True, "flow_shift": 4.0}
+    assert schedule_of(solver, "uniform") == FlowMatching(shift=4.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"_class_name": "EDMEulerScheduler", "sigma_data": 0.5}, "EDMEulerScheduler is none that we know"),
+        ({"_class_name": "DDPMScheduler", "num_train_timesteps": 100}, "has 100 training timesteps, and we know 1000"),
+    ],
+)
+def test_unknown_schedules_are_refused(settings, line):
+    with pytest.raises(ValueError, match=line):
+        schedule_of(settings, "uniform")
+
+
+@pytest.mark.parametrize(("version", "name"), [("0.36.0", "torch_dtype"), ("0.40.0", "dtype"), ("0.42.1", "dtype")])
+def test_the_number_format_goes_by_diffusers_word_for_it(monkeypatch, version, name):
+    import diffusers
+
+    monkeypatch.setattr(diffusers, "__version__", version)
+    assert number_format(torch.bfloat16) == {name: torch.bfloat16}
+
+
+def test_nothing_is_loaded_to_know_a_model(tiny_pipeline, tmp_path):
+    """inspect() reads settings only: it works in a folder without any weights."""
+    folder = tmp_path / "empty"
+    shutil.copytree(tiny_pipeline("flux"), folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    info = inspect(Source(str(folder)))
+    assert (info.family, info.channels) == ("flux", 8)
+    assert not list(Path(folder).rglob("*.safetensors"))
+    assert Pretrained(Source(str(folder)), info).in_words() == "FLUX.1, to be downloaded"

@@ -1,0 +1,48 @@
+"""Curves."""
+
+import numpy as np
+import pytest
+from comfyui_rollout.runs.pictures.plots import plot_metrics, smoothed
+
+
+def test_no_smoothing_is_the_curve_itself():
+    """keep = 0 changes nothing."""
+    assert smoothed([3.0, 1.0, 2.0], 0) == [3.0, 1.0, 2.0]
+
+
+def test_smoothing_has_no_start_up_bias():
+    """A constant stays constant from the first step on, instead of rising from zero."""
+    assert smoothed([2.0] * 5, 0.9) == pytest.approx([2.0] * 5)
+    assert smoothed([0.0, 1.0], 0.5) == pytest.approx([0.0, 2 / 3])
+
+
+def rows(*losses):
+    return [{"step": step, "loss": loss, "seconds": {"a": 1.0}} for step, loss in enumerate(losses)]
+
+
+def ink(picture):
+    return int((np.asarray(picture) != 255).sum())
+
+
+def test_each_metric_has_a_panel():
+    """The picture grows with the number of curves."""
+    one, two = (plot_metrics(rows(1.0, 2.0), names) for names in (["loss"], ["loss", "step"]))
+    assert one.mode == "RGB"
+    assert two.height == pytest.approx(2 * one.height, abs=2)
+
+
+def test_a_curve_is_drawn():
+    """The picture depends on the numbers."""
+    assert ink(plot_metrics(rows(1.0, 2.0, 0.5), ["loss"])) > ink(plot_metrics([], ["loss"]))
+
+
+@pytest.mark.parametrize("losses", [(), (1.0,), (0.0, -1.0), (1.0, float("nan"))])
+def test_odd_metrics_can_be_plotted(losses):
+    """Nothing, a single point, values that have no logarithm, and a loss that was no number."""
+    assert plot_metrics(rows(*losses), ["loss"], log_scale=True).width > 0
+
+
+def test_rows_without_the_metric_are_passed_over():
+    """A metric may begin late, and words are not plotted."""
+    mixed = [{"step": 0}, {"step": 1, "drift": 1.0}, {"step": 2, "drift": "word"}]
+    assert plot_metrics(mixed, ["drift"]).width > 0

@@ -1,0 +1,316 @@
+"""Pipelines of every family with random weights and a few thousand parameters, saved as a real user would have them."""
+
+import json
+from pathlib import Path
+
+import torch
+
+SPECIAL = ["<|startoftext|>", "<|endoftext|>"]
+LETTERS = [chr(code) for code in range(33, 127)]
+
+
+def clip_tokenizer(folder: Path):
+    """A CLIP tokenizer that knows letters only, made on the spot."""
+    from transformers import CLIPTokenizer
+
+    tokens = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), *SPECIAL]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps({token: number for number, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=16)
+
+
+def t5_tokenizer():
+    """A T5 tokenizer that knows letters only."""
+    from transformers import T5TokenizerFast
+
+    tokens = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((letter, -3.0) for letter in LETTERS)]
+    return T5TokenizerFast(vocab=tokens, extra_ids=0, model_max_length=512)
+
+
+def gemma_tokenizer():
+    """A Gemma tokenizer that knows letters only."""
+    from transformers import GemmaTokenizerFast
+
+    tokens = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *LETTERS]
+    return GemmaTokenizerFast(vocab={token: number for number, token in enumerate(tokens)}, merges=[])
+
+
+def clip_text_encoder(tokenizer, width=16, projected=False, **options):
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        projection_dim=width,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=16,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.eos_token_id,
+        **options,
+    )
+    return (CLIPTextModelWithProjection if projected else CLIPTextModel)(config).eval()
+
+
+def t5_text_encoder(tokenizer, width=32):
+    from transformers import T5Config, T5EncoderModel
+
+    config = T5Config(
+        vocab_size=len(tokenizer), d_model=width, d_kv=8, d_ff=2 * width, num_layers=1, num_heads=2, use_cache=False,
+        feed_forward_proj="gated-gelu", tie_word_embeddings=False,
+    )  # fmt: skip
+    return T5EncoderModel(config).eval()
+
+
+def gemma_text_encoder(tokenizer, width=16):
+    from transformers import Gemma2Config, Gemma2Model
+
+    config = Gemma2Config(
+        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2, head_dim=8,
+        num_attention_heads=2, num_key_value_heads=1, sliding_window=16, use_cache=False,
+    )  # fmt: skip
+    return Gemma2Model(config).eval()
+
+
+def vae(channels=4, **options):
+    """An AutoencoderKL that makes latents an eighth as high and wide."""
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        in_channels=3,
+        out_channels=3,
+        latent_channels=channels,
+        block_out_channels=(8, 8, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+        norm_num_groups=4,
+        sample_size=64,
+        **options,
+    ).eval()
+
+
+def flow_vae(scaling_factor, shift_factor):
+    """As SD3, FLUX and Lumina have it: more channels, shifted latents, no convolution around them."""
+    return vae(
+        8, scaling_factor=scaling_factor, shift_factor=shift_factor, use_quant_conv=False, use_post_quant_conv=False
+    )
+
+
+def unet(text_width=16, **options):
+    from diffusers import UNet2DConditionModel
+
+    settings = {
+        "sample_size": 8,
+        "in_channels": 4,
+        "out_channels": 4,
+        "layers_per_block": 1,
+        "block_out_channels": (8, 16),
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        "cross_attention_dim": text_width,
+        "attention_head_dim": 2,
+        "norm_num_groups": 4,
+    }
+    return UNet2DConditionModel(**(settings | options)).eval()
+
+
+def ddpm_scheduler(**options):
+    from diffusers import DDIMScheduler
+
+    settings = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    return DDIMScheduler(**(settings | options), clip_sample=False, set_alpha_to_one=False, steps_offset=1)
+
+
+def flow_scheduler(**options):
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    return FlowMatchEulerDiscreteScheduler(**options)
+
+
+def dynamic_shift(shift):
+    """The scheduler of FLUX.1 dev and of Lumina 2: its shift grows with the image, and ``shift`` is not used."""
+    return flow_scheduler(shift=shift, use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15)
+
+
+def sd(folder: Path, *, unet_options=None, **options):
+    """Stable Diffusion 1.x; ``prediction_type="v_prediction"`` for 2.x."""
+    from diffusers import StableDiffusionPipeline
+
+    tokenizer = clip_tokenizer(folder / "made")
+    return StableDiffusionPipeline(
+        vae=vae(),
+        text_encoder=clip_text_encoder(tokenizer),
+        tokenizer=tokenizer,
+        unet=unet(**(unet_options or {})),
+        scheduler=ddpm_scheduler(**options),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def sdxl(folder: Path, **options):
+    """Stable Diffusion XL base: two encoders, and a U-Net that is told sizes."""
+    from diffusers import StableDiffusionXLPipeline
+
+    tokenizer = clip_tokenizer(folder / "made")
+    told = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8, "transformer_layers_per_block": (1, 1)}
+    return StableDiffusionXLPipeline(
+        vae=vae(scaling_factor=0.13025),
+        text_encoder=clip_text_encoder(tokenizer, hidden_act="quick_gelu"),
+        text_encoder_2=clip_text_encoder(tokenizer, projected=True, hidden_act="gelu"),
+        tokenizer=tokenizer,
+        tokenizer_2=clip_tokenizer(folder / "made"),
+        unet=unet(text_width=32, projection_class_embeddings_input_dim=6 * 8 + 16, **told),
+        scheduler=ddpm_scheduler(**options),
+        add_watermarker=False,
+    )
+
+
+def sd3_network(**options):
+    from diffusers import SD3Transformer2DModel
+
+    settings = {
+        "sample_size": 8,
+        "in_channels": 8,
+        "out_channels": 8,
+        "num_layers": 2,
+        "attention_head_dim": 8,
+        "num_attention_heads": 2,
+        "caption_projection_dim": 16,
+        "joint_attention_dim": 32,
+        "pooled_projection_dim": 32,
+        "pos_embed_max_size": 16,
+    }
+    return SD3Transformer2DModel(**(settings | options)).eval()
+
+
+def sd3(folder: Path, *, t5=True, **network):
+    """Stable Diffusion 3; ``t5=False`` without its third encoder; 3.5 by options of the network."""
+    from diffusers import StableDiffusion3Pipeline
+
+    tokenizer = clip_tokenizer(folder / "made")
+    return StableDiffusion3Pipeline(
+        vae=flow_vae(1.5305, 0.0609),
+        text_encoder=clip_text_encoder(tokenizer, projected=True),
+        text_encoder_2=clip_text_encoder(tokenizer, projected=True, hidden_act="gelu"),
+        text_encoder_3=t5_text_encoder(t5_tokenizer()) if t5 else None,
+        tokenizer=tokenizer,
+        tokenizer_2=clip_tokenizer(folder / "made"),
+        tokenizer_3=t5_tokenizer() if t5 else None,
+        transformer=sd3_network(**network),
+        scheduler=flow_scheduler(shift=3.0),
+    )
+
+
+def flux_network(**options):
+    from diffusers import FluxTransformer2DModel
+
+    settings = {
+        "patch_size": 1,
+        "in_channels": 4 * 8,
+        "num_layers": 1,
+        "num_single_layers": 2,
+        "attention_head_dim": 8,
+        "num_attention_heads": 2,
+        "joint_attention_dim": 32,
+        "pooled_projection_dim": 16,
+        "guidance_embeds": True,
+        "axes_dims_rope": (2, 2, 4),
+    }
+    return FluxTransformer2DModel(**(settings | options)).eval()
+
+
+def flux(folder: Path, *, guidance=True):
+    """FLUX.1 dev; ``guidance=False`` for schnell."""
+    from diffusers import FluxPipeline
+
+    tokenizer = clip_tokenizer(folder / "made")
+    return FluxPipeline(
+        vae=flow_vae(0.3611, 0.1159),
+        text_encoder=clip_text_encoder(tokenizer),
+        text_encoder_2=t5_text_encoder(t5_tokenizer()),
+        tokenizer=tokenizer,
+        tokenizer_2=t5_tokenizer(),
+        transformer=flux_network(guidance_embeds=guidance),
+        scheduler=dynamic_shift(3.0) if guidance else flow_scheduler(shift=1.0),
+    )
+
+
+def dit(folder: Path, *, learned_sigma=True, **options):
+    """DiT on ImageNet's classes; it puts out its learned variance too. ``folder`` is not used."""
+    from diffusers import DiTPipeline, DiTTransformer2DModel
+
+    names = {0: "cat, tabby", 1: "dog"}
+    pipeline = DiTPipeline(
+        transformer=DiTTransformer2DModel(
+            sample_size=8,
+            in_channels=4,
+            out_channels=8 if learned_sigma else 4,
+            num_layers=2,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            num_embeds_ada_norm=1000,  # the pipeline takes class 1000 for none
+        ).eval(),
+        vae=vae(),
+        scheduler=ddpm_scheduler(**({"beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear"} | options)),
+        id2label=names,
+    )
+    pipeline.register_to_config(id2label=names)  # the hub's has the names in its model_index.json; diffusers forgets
+    return pipeline
+
+
+def lumina2(folder: Path):
+    """Lumina Image 2.0. ``folder`` is not used."""
+    from diffusers import Lumina2Pipeline, Lumina2Transformer2DModel
+
+    tokenizer = gemma_tokenizer()
+    return Lumina2Pipeline(
+        vae=flow_vae(0.3611, 0.1159),
+        text_encoder=gemma_text_encoder(tokenizer),
+        tokenizer=tokenizer,
+        transformer=Lumina2Transformer2DModel(
+            sample_size=8,
+            in_channels=8,
+            hidden_size=16,
+            num_layers=2,
+            num_refiner_layers=1,
+            num_attention_heads=2,
+            num_kv_heads=1,
+            multiple_of=16,
+            axes_dim_rope=(4, 2, 2),
+            axes_lens=(300, 64, 64),
+            cap_feat_dim=16,
+        ).eval(),
+        scheduler=dynamic_shift(6.0),
+    )
+
+
+MAKERS = {"sd": sd, "sdxl": sdxl, "sd3": sd3, "flux": flux, "dit": dit, "lumina2": lumina2}
+
+
+def save(family: str, folder: Path, *, variant: str | None = None, **options) -> Path:
+    """The tiny pipeline of that family as a folder, always with the same weights; returns the folder.
+
+    ``variant="fp16"`` writes half-precision files named ``*.fp16.safetensors``, as many people keep them.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        pipeline = MAKERS[family](folder.parent / f"{folder.name}_made", **options)
+        wake_up(pipeline)
+    if variant == "fp16":
+        pipeline.to(torch.float16)
+    pipeline.save_pretrained(folder, variant=variant)
+    return folder
+
+
+def wake_up(pipeline):
+    """Layers that start at zero, and would hide what is before them, get small random weights."""
+    for part in pipeline.components.values():
+        for weight in part.parameters() if isinstance(part, torch.nn.Module) else ():
+            if not weight.any():
+                torch.nn.init.normal_(weight, std=0.05)

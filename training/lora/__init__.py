@@ -1,1 +1,0 @@
-"""Adapter files (LoRA, LoKr, LoHa): the names, formats and metadata that other tools read and write."""

@@ -1,0 +1,69 @@
+"""The numbers of each step, read from the device all at once, now and then."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .stream import Run, Step
+
+
+class Metrics:
+    """Collects the numbers of each step and reads them from the device all at once, now and then."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.pending: list[tuple[int, dict[str, Tensor | float]]] = []
+        self.timed = 0
+        self.since: float | None = None
+        """When the stretch began whose speed is measured; the very first step, which sets things up, is left out."""
+        self.seconds: dict[str, float] = defaultdict(float)
+        """Seconds per node since the start."""
+
+    def add(self, step: Step) -> None:
+        self.pending.append((step.update, step.metrics))
+        if self.since is None:
+            self.since, self.timed = time.perf_counter(), 0
+        else:
+            self.timed += 1
+
+    def read(self) -> list[dict[str, Any]]:
+        """One row a step, oldest first, with seconds per node and steps per second of the whole stretch.
+
+        A number that is not finite is None, for JSON knows no other word for it.
+        """
+        tensors = [value for _, metrics in self.pending for value in metrics.values() if isinstance(value, Tensor)]
+        numbers = iter(torch.stack([tensor.float() for tensor in tensors]).tolist() if tensors else [])
+        rows: list[dict[str, Any]] = [
+            {"step": update}
+            | {name: finite(next(numbers) if isinstance(value, Tensor) else value) for name, value in metrics.items()}
+            for update, metrics in self.pending
+        ]
+        measured = self.run.clock.read()
+        for name, total in measured.items():
+            self.seconds[name] += total
+        seconds = {name: total / max(1, len(rows)) for name, total in measured.items()}
+        speed = self._speed()
+        for row in rows:
+            row["steps_per_second"] = speed
+            row["seconds"] = seconds
+        self.pending.clear()
+        return rows
+
+    def _speed(self) -> float | None:
+        """Steps per second of wall time since the last reading, sampling and saving included."""
+        if not self.since or not self.timed:
+            return None
+        now = time.perf_counter()
+        speed = self.timed / (now - self.since)
+        self.since, self.timed = now, 0
+        return speed
+
+
+def finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
