@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from . import (
+    datasets,
     files,
     jobs,
     locales,
@@ -43,6 +44,7 @@ def add_all(router: web.UrlDispatcher) -> None:
         locales,
         runs,
         thumbnails,
+        datasets,
         static,
     )
     for table in tables:

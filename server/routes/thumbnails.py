@@ -7,8 +7,8 @@ from aiohttp import web
 from ..bodies import BadBody
 from ..files import send_file
 from ..images import NotAnImage
+from ..pictures.thumbnails import SIDES, thumbnail
 from ..studio import STUDIO
-from ..thumbnails import SIDES, thumbnail
 from .files import named
 
 

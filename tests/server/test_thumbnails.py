@@ -4,7 +4,7 @@ import io
 import json
 
 import pytest
-from comfyui_rollout.server import thumbnails
+from comfyui_rollout.server.pictures import thumbnails
 from PIL import Image
 
 
