@@ -10,6 +10,7 @@ from typing import Any
 
 from ..graph import Executor, Result
 from ..graph.events import Listener
+from .found import log_found
 from .job import Job, now
 from .job_queue import JobQueue
 
@@ -71,6 +72,7 @@ class Worker:
             if kind in LASTING:
                 job.messages.append((kind, data))
             report(kind, data)
+            log_found(job.prompt, kind, data)
             if job.observer is not None:
                 job.observer(kind, data)
 
