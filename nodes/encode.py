@@ -72,6 +72,13 @@ class EncodeDataset(DatasetNode):
                     "such as madebyollin/taesd.",
                     advanced=True,
                 ),
+                "keep_tags": integer(
+                    0,
+                    0,
+                    100,
+                    "shuffle_tags: so many tags in front stay there. The trigger word stays first anyway.",
+                    advanced=True,
+                ),
             },
             "hidden": UNIQUE_ID,
         }
@@ -94,14 +101,15 @@ class EncodeDataset(DatasetNode):
         caption_variants: int,
         cache_folder: str,
         previews: str = "",
+        keep_tags: int = 0,
     ) -> dict[str, Any]:
         images, batch_size = dataset.inputs["dataset"], dataset.inputs["batch_size"]
         if not isinstance(images, ImageFolder):
             raise ValueError("dataset: wire an Image Folder Dataset; others are not encoded, or are so already")
         host = current_host()
-        captions = CaptionSettings(trigger_word, shuffle_tags, caption_variants, caption_dropout)
+        captions = CaptionSettings(trigger_word, shuffle_tags, caption_variants, caption_dropout, keep_tags)
         encoding = Encoding(images, PretrainedEncoders(pipeline), captions, cache_of(cache_folder))
-        words = [*images_in_words(images, batch_size), *encoding_in_words(encoding)]
+        words = [*images_in_words(images, batch_size, encoding.reads_text), *encoding_in_words(encoding)]
 
         def advance(done: int, total: int) -> None:
             if total:

@@ -57,6 +57,8 @@ class Source:
     gradient_checkpointing: bool = False
     guidance: float = 1.0
     prediction: Literal["auto", "epsilon", "v_prediction"] = "auto"
+    clip_skip: int = 0
+    """Which layer of CLIP is read, counted from the last, 1; 0 = as the family does. Stable Diffusion 1.x and 2.x."""
 
     @property
     def is_file(self) -> bool:
@@ -299,6 +301,8 @@ def load_parts(source: Source, info: PretrainedInfo, names: Collection[str], **g
         if in_file:
             from_file = {name: value for name, value in pipeline.components.items() if name not in in_file}
             pipeline = pipeline_class.from_single_file(source.path, config=str(home), **from_file, **dtype)
+    if getattr(pipeline, "text_encoder", None) is not None:
+        info.kind.skip_layers(pipeline, source.clip_skip)
     if getattr(pipeline, info.kind.network_part) is None:
         config = SimpleNamespace(**read_object(home / info.kind.network_part / "config.json"))
         setattr(pipeline, info.kind.network_part, SimpleNamespace(config=config))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...training.images import find_images
+from ...training.folder import find_images
 from ..dataset import folder_of
 from .draft import Draft
 from .report import Report
