@@ -25,6 +25,7 @@ from .graph.overrides import OverrideError, apply
 from .graph.reference import explained, indented, reference
 from .graph.write_back import write_back
 from .nodes import simpletuner
+from .nodes.preflight import preflight
 from .training.checkpoint import write_text
 from .training.host import EventHost, choose_device, hosted_by
 from .training.run_folder import versions
@@ -110,6 +111,8 @@ def validate_command(options: argparse.Namespace) -> int:
     _, prompt = read(options)
     validation = checked(prompt)
     print(f"{options.workflow}: {len(prompt)} nodes, {len(validation.outputs)} outputs, all valid")
+    for told in preflight(validation.prompt, data=options.data):
+        print(told)
     return 0
 
 
