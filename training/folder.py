@@ -202,10 +202,15 @@ def repeats_and_words(folder: str) -> tuple[int, str]:
     return (int(found[1]), found[2].strip()) if found else (1, "")
 
 
+def printable(name: str) -> str:
+    """A name as it can stand in a line: newlines and other controls become question marks."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name)
+
+
 def left_out_in_words(listing: Listing) -> list[str]:
     """One line for each reason, with some names, and one for each kind of file that is not read."""
     lines = [
-        f"{reason}: {', '.join(place.relative_to(listing.folder).as_posix() for place in places[:3])}"
+        f"{reason}: {', '.join(printable(place.relative_to(listing.folder).as_posix()) for place in places[:3])}"
         + (f", {len(places) - 3} more" if len(places) > 3 else "")
         for reason, places in listing.left_out.items()
     ]
@@ -215,7 +220,7 @@ def left_out_in_words(listing: Listing) -> list[str]:
     for kind, paths in sorted(kinds.items()):
         remedy = " (convert to JPEG or PNG)" if kind in OTHER_PICTURES else ""
         count = f"{len(paths)} file{'s' * (len(paths) > 1)}"
-        lines.append(f"not read: {count} {kind}{remedy}, e.g. {paths[0].name}")
+        lines.append(f"not read: {count} {kind}{remedy}, e.g. {printable(paths[0].name)}")
     return lines
 
 

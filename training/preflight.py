@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .buckets import is_smaller
 from .encoding import Encoding
-from .folder import left_out_in_words, repeats_and_words
+from .folder import left_out_in_words, printable, repeats_and_words
 from .images import ALPHA, ImageFolder, ImageItem
 from .mixture import Mixture
 from .weight_count import in_words
@@ -240,8 +240,9 @@ def number_of(count: int, what: str) -> str:
 
 
 def some(words: list[str], between: str = ", ") -> str:
+    """The first words, and how many more; all in one line, whatever a file is called."""
     more = f"{between}{len(words) - NAMED} more" if len(words) > NAMED else ""
-    return between.join(words[:NAMED]) + more
+    return printable(between.join(words[:NAMED])) + more
 
 
 def names(paths: list[Path]) -> str:
