@@ -325,6 +325,7 @@ def test_every_key_of_the_table_is_read():
     backend |= {"caption_shuffle": {"enable": True}} | {
         "crop": True,
         "id": "a",
+        "dataset_name": "x/y",
         "instance_data_dir": "datasets/corgi",
         "resolution": 512,
         "resolution_type": "pixel",
