@@ -7,19 +7,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..files.whole import free_file, read_object
-from ..hosts.current import current_host
-from ..models.adapters.export import export_lora
-from ..models.adapters.metadata import About, base_of
-from ..models.adapters.names import names_in
-from ..models.adapters.saved import adapter_files
-from ..models.loading.pretrained import Pretrained
-from ..models.loading.source import DTYPES
-from ..models.schedule_file import load_schedule
-from ..training.stream import Stream
-from .base import MODEL, Node, workflow_metadata
-from .inputs import choice, line, plain_name, switch, wire
-from .model import ModelInfo
+from ...files.whole import free_file, read_object
+from ...hosts.current import current_host
+from ...models.adapters.export import export_lora
+from ...models.adapters.metadata import About, base_of
+from ...models.adapters.names import names_in
+from ...models.adapters.saved import adapter_files
+from ...models.loading.pretrained import Pretrained
+from ...models.loading.source import DTYPES
+from ...models.schedule_file import load_schedule
+from ...training.stream import Stream
+from ..base import MODEL, Node, workflow_metadata
+from ..inputs import choice, line, plain_name, switch, wire
+from ..models.model import ModelInfo
 
 
 class SaveLora(Node):

@@ -7,7 +7,7 @@ import torch
 from comfyui_rollout import nodes
 from comfyui_rollout.data.data import Batch, DatasetInfo
 from comfyui_rollout.hosts.host import Interrupted
-from comfyui_rollout.nodes import sample_prompts
+from comfyui_rollout.nodes.results import sample_prompts
 from comfyui_rollout.training.stream import Run, Stream
 from PIL import Image
 from safetensors.torch import load_file
@@ -92,7 +92,7 @@ def test_a_node_of_its_own_draws_right_away(samples, loaded, output):
 
 def test_samples_of_a_training_are_not_drawn_while_wiring(samples, loaded, output, monkeypatch):
     """Wired into Optimizer Step, straight or through another Sample Prompts, it waits: no network is loaded."""
-    monkeypatch.setattr("comfyui_rollout.nodes.pretrained.load_network", None)
+    monkeypatch.setattr("comfyui_rollout.nodes.models.pretrained.load_network", None)
     chained = {"c": {"class_type": "RolloutSamplePrompts", "inputs": {"samples": ["s", 0]}}}
     last = {"t": {"class_type": "RolloutOptimizerStep", "inputs": {"samples": ["c", 0]}}}
     for prompt in (WHILE_TRAINING["prompt"], WHILE_TRAINING["prompt"] | chained | last):

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from ..data.captions import caption_file
-from ..data.data import Batch, Dataset, Digits, next_batch
-from ..data.images import ALPHA, ImageFolder, find_images
-from ..data.mixture import Mixture
-from ..data.preflight import images_in_words, mixture_in_words
-from ..training.stream import Step, Stream
-from .base import DATASET, StepNode
-from .inputs import UNIQUE_ID, choice, integer, line, number, switch, wire
+from ...data.captions import caption_file
+from ...data.data import Batch, Dataset, Digits, next_batch
+from ...data.images import ALPHA, ImageFolder, find_images
+from ...data.mixture import Mixture
+from ...data.preflight import images_in_words, mixture_in_words
+from ...training.stream import Step, Stream
+from ..base import DATASET, StepNode
+from ..inputs import UNIQUE_ID, choice, integer, line, number, switch, wire
 
 BATCH_SIZE = integer(64, 1, 4096, "Images per training step. Larger is steadier and slower.")
 

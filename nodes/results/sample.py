@@ -11,20 +11,20 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from ..diffusion import seeds
-from ..diffusion.schedules import Schedule
-from ..diffusion.solvers import SOLVERS, Solver, solver
-from ..files.whole import whole_or_nothing
-from ..hosts.current import current_host
-from ..hosts.device import choose_device
-from ..models.model import Model
-from ..runs.pictures.preview import Colours, colours_of, picture_of_latents
-from ..runs.run_folder import name_of
-from ..runs.sampling import parse_labels, sample
-from ..training.loop import training_mode
-from ..training.stream import Run, Step, Stream
-from .base import MODEL, SAMPLES, SCHEDULE, StepNode, shown
-from .inputs import UNIQUE_ID, choice, integer, line, seed, wire
+from ...diffusion import seeds
+from ...diffusion.schedules import Schedule
+from ...diffusion.solvers import SOLVERS, Solver, solver
+from ...files.whole import whole_or_nothing
+from ...hosts.current import current_host
+from ...hosts.device import choose_device
+from ...models.model import Model
+from ...runs.pictures.preview import Colours, colours_of, picture_of_latents
+from ...runs.run_folder import name_of
+from ...runs.sampling import parse_labels, sample
+from ...training.loop import training_mode
+from ...training.stream import Run, Step, Stream
+from ..base import MODEL, SAMPLES, SCHEDULE, StepNode, shown
+from ..inputs import UNIQUE_ID, choice, integer, line, seed, wire
 
 
 class SampleImages(StepNode):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from comfyui_rollout.diffusion.schedules import FlowMatching
 from comfyui_rollout.nodes import SampleImages
-from comfyui_rollout.nodes import sample as sample_module
+from comfyui_rollout.nodes.results import sample as sample_module
 from comfyui_rollout.runs.sampling import sample
 from comfyui_rollout.training.stream import Run
 from PIL import Image
@@ -119,7 +119,7 @@ def test_chained_samples_of_a_trained_model_are_drawn_once(build, graph, train, 
         drawn.append(steps)
         return sample(*arguments, steps=steps, **options)
 
-    monkeypatch.setattr("comfyui_rollout.nodes.sample.sample", counted)
+    monkeypatch.setattr("comfyui_rollout.nodes.results.sample.sample", counted)
     inputs = {"model": model, "schedule": FlowMatching(), "count": 1, "labels": "0"}
     (first,) = build(SampleImages, **inputs, unique_id="a", steps=1)["result"]
     build(SampleImages, **inputs, unique_id="b", steps=2, samples=first)

@@ -11,7 +11,7 @@ from comfyui_rollout import nodes
 from comfyui_rollout.models import quantization
 from comfyui_rollout.models.families import PRETRAINED
 from comfyui_rollout.models.loading.pretrained import Pretrained
-from comfyui_rollout.nodes.pretrained import BY_PATH
+from comfyui_rollout.nodes.models.pretrained import BY_PATH
 from comfyui_rollout.training.stream import Run, Stream
 
 NODE = nodes.LoadPretrained

@@ -8,7 +8,7 @@ from comfyui_rollout.diffusion import losses
 from comfyui_rollout.diffusion.schedules import DDPM
 from comfyui_rollout.diffusion.solvers import ask, solver
 from comfyui_rollout.nodes import DiffusionLoss, NoisyBatch, ReflexFlowLoss, Rollout
-from comfyui_rollout.nodes.loss import reference_solver, wanted_output
+from comfyui_rollout.nodes.rollouts.loss import reference_solver, wanted_output
 from comfyui_rollout.training.loop import autocast, training_mode
 from comfyui_rollout.training.stream import Run, Step
 from diffusers.training_utils import EMAModel

@@ -8,12 +8,12 @@ from typing import Any
 from PIL.Image import Image
 from torch import Tensor
 
-from ..hosts.current import current_host
-from ..hosts.device import choose_device
-from ..models.families import PretrainedModel
-from ..models.loading.pretrained import Pretrained
-from ..runs.pictures.preview import grid
-from ..runs.prompt_sampling import (
+from ...hosts.current import current_host
+from ...hosts.device import choose_device
+from ...models.families import PretrainedModel
+from ...models.loading.pretrained import Pretrained
+from ...runs.pictures.preview import grid
+from ...runs.prompt_sampling import (
     EncodedPrompts,
     SamplingSettings,
     check_size,
@@ -21,11 +21,11 @@ from ..runs.prompt_sampling import (
     sample_prompts,
     sampling_pipeline,
 )
-from ..training.loop import training_mode
-from ..training.stream import Step, Stream
-from .base import MODEL, PIPELINE, SAMPLES, StepNode
-from .inputs import UNIQUE_ID, integer, line, number, seed, wire
-from .optimizer import OptimizerStep
+from ...training.loop import training_mode
+from ...training.stream import Step, Stream
+from ..base import MODEL, PIPELINE, SAMPLES, StepNode
+from ..inputs import UNIQUE_ID, integer, line, number, seed, wire
+from ..training.optimizer import OptimizerStep
 from .sample import draw_now
 
 

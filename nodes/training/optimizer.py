@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..data.data import DatasetInfo
-from ..data.preflight import steps_in_words
-from ..hosts.current import current_host
-from ..hosts.device import free_memory
-from ..runs.fit import fit
-from ..runs.looks import Checkpoint, Sample
-from ..runs.session import Look
-from ..training.optimizers import OptimizerSettings
-from ..training.stream import Stream
-from .base import LOSS, MODEL, OPTIMIZER, RUN, SAMPLES, Node, shown, workflow_metadata
-from .inputs import UNIQUE_ID, choice, integer, line, number, plain_name, seed, wire
-from .model import ModelInfo, trained_model
+from ...data.data import DatasetInfo
+from ...data.preflight import steps_in_words
+from ...hosts.current import current_host
+from ...hosts.device import free_memory
+from ...runs.fit import fit
+from ...runs.looks import Checkpoint, Sample
+from ...runs.session import Look
+from ...training.optimizers import OptimizerSettings
+from ...training.stream import Stream
+from ..base import LOSS, MODEL, OPTIMIZER, RUN, SAMPLES, Node, shown, workflow_metadata
+from ..inputs import UNIQUE_ID, choice, integer, line, number, plain_name, seed, wire
+from ..models.model import ModelInfo, trained_model
 from .resume import begun_anew, state_of
 
 OPTIONS_OF_FIT = ("steps", "seed", "accumulation", "clip_norm", "ema_decay", "precision", "preview_every")

@@ -6,20 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..data.cache import Cache
-from ..data.captions import CaptionSettings
-from ..data.encoders import PretrainedEncoders
-from ..data.encoding import Encoding
-from ..data.images import ImageFolder
-from ..data.preflight import encoding_in_words, images_in_words
-from ..hosts.current import current_host
-from ..hosts.device import choose_device
-from ..models.loading.pretrained import Pretrained
-from ..models.vae_preview import VaePreviews
-from ..training.stream import Stream
-from .base import DATASET, PIPELINE
+from ...data.cache import Cache
+from ...data.captions import CaptionSettings
+from ...data.encoders import PretrainedEncoders
+from ...data.encoding import Encoding
+from ...data.images import ImageFolder
+from ...data.preflight import encoding_in_words, images_in_words
+from ...hosts.current import current_host
+from ...hosts.device import choose_device
+from ...models.loading.pretrained import Pretrained
+from ...models.vae_preview import VaePreviews
+from ...training.stream import Stream
+from ..base import DATASET, PIPELINE
+from ..inputs import UNIQUE_ID, integer, line, number, switch, wire
 from .dataset import DatasetNode
-from .inputs import UNIQUE_ID, integer, line, number, switch, wire
 
 
 class EncodeDataset(DatasetNode):

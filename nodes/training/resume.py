@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..training.state import SavedState, find_state
+from ...training.state import SavedState, find_state
 
 
 def state_of(name: str, output_folder: Path) -> SavedState:

@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 
-from ..data.data import Batch
-from ..diffusion.rollout import NoisyBatch as NoisyLatents
-from ..diffusion.rollout import noisy_batch
-from ..diffusion.schedules import DDPM, FlowMatching, Schedule
-from ..runs.pictures.preview import colours_of, picture_of_latents
-from ..training.stream import Step
-from .base import BATCH, DATASET, SCHEDULE, Node, StepNode
-from .inputs import UNIQUE_ID, choice, number, switch, wire
+from ...data.data import Batch
+from ...diffusion.rollout import NoisyBatch as NoisyLatents
+from ...diffusion.rollout import noisy_batch
+from ...diffusion.schedules import DDPM, FlowMatching, Schedule
+from ...runs.pictures.preview import colours_of, picture_of_latents
+from ...training.stream import Step
+from ..base import BATCH, DATASET, SCHEDULE, Node, StepNode
+from ..inputs import UNIQUE_ID, choice, number, switch, wire
 
 
 class FlowMatchingSchedule(Node):

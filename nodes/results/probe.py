@@ -8,20 +8,20 @@ from typing import Any
 
 import torch
 
-from ..data.data import Batch
-from ..diffusion import seeds
-from ..diffusion.exposure_bias import LevelStatistics, measure, summary
-from ..diffusion.schedules import Schedule
-from ..diffusion.solvers import SOLVERS, solver
-from ..files.whole import free_folder, write_text
-from ..hosts.current import current_host
-from ..hosts.device import choose_device
-from ..runs.pictures.plots import plot_levels
-from ..training.loop import training_mode
-from ..training.stream import Run, Step, Stream
-from .base import DATASET, MODEL, SCHEDULE, Node, shown
-from .inputs import choice, integer, seed, wire
-from .model import refuse_untrained
+from ...data.data import Batch
+from ...diffusion import seeds
+from ...diffusion.exposure_bias import LevelStatistics, measure, summary
+from ...diffusion.schedules import Schedule
+from ...diffusion.solvers import SOLVERS, solver
+from ...files.whole import free_folder, write_text
+from ...hosts.current import current_host
+from ...hosts.device import choose_device
+from ...runs.pictures.plots import plot_levels
+from ...training.loop import training_mode
+from ...training.stream import Run, Step, Stream
+from ..base import DATASET, MODEL, SCHEDULE, Node, shown
+from ..inputs import choice, integer, seed, wire
+from ..models.model import refuse_untrained
 
 
 class ExposureBiasProbe(Node):

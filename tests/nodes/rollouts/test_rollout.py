@@ -8,7 +8,7 @@ import torch
 from comfyui_rollout.diffusion.rollout import RolloutPlan
 from comfyui_rollout.diffusion.solvers import solver
 from comfyui_rollout.nodes import DiffusionLoss, ReflexFlowLoss, Rollout
-from comfyui_rollout.nodes.rollout import estimate
+from comfyui_rollout.nodes.rollouts.rollout import estimate
 from comfyui_rollout.training.stream import Run, Step, StepError, Stream
 
 EVERY = {"max_step_offset": 3, "probability": 1.0, "step_size": 50.0, "strategy": "biased_late"}

@@ -16,7 +16,7 @@ from comfyui_rollout.models.adapters.layers import to_peft
 from comfyui_rollout.models.adapters.names import names_in
 from comfyui_rollout.models.loading.weight_count import in_words
 from comfyui_rollout.nodes import AddLora, LoadPretrained, SaveLora, SaveModel
-from comfyui_rollout.nodes.model import trained_model
+from comfyui_rollout.nodes.models.model import trained_model
 from comfyui_rollout.training.stream import Run, Stream
 
 FORMATS = ("comfyui", "diffusers", "kohya")

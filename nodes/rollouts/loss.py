@@ -7,18 +7,18 @@ from typing import Any
 
 from torch import Tensor
 
-from ..diffusion import losses, reflexflow
-from ..diffusion.noisy_batch import NoisyBatch, predict
-from ..diffusion.plan import RolloutPlan
-from ..diffusion.predictions import per_sample
-from ..diffusion.schedules import Schedule
-from ..diffusion.solvers import SOLVERS, Solver, solver
-from ..diffusion.trajectory import fine_path, target_onto
-from ..models.model import Model
-from ..training.loop import averaged
-from ..training.stream import Step, Stream
-from .base import BATCH, LOSS, MODEL, StepNode
-from .inputs import UNIQUE_ID, choice, integer, number, switch, wire
+from ...diffusion import losses, reflexflow
+from ...diffusion.noisy_batch import NoisyBatch, predict
+from ...diffusion.plan import RolloutPlan
+from ...diffusion.predictions import per_sample
+from ...diffusion.schedules import Schedule
+from ...diffusion.solvers import SOLVERS, Solver, solver
+from ...diffusion.trajectory import fine_path, target_onto
+from ...models.model import Model
+from ...training.loop import averaged
+from ...training.stream import Step, Stream
+from ..base import BATCH, LOSS, MODEL, StepNode
+from ..inputs import UNIQUE_ID, choice, integer, number, switch, wire
 
 TARGET = choice(
     ("original", "clean", "trajectory"),

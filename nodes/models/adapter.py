@@ -8,22 +8,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..diffusion import seeds
-from ..hosts.current import current_host
-from ..models.adapters.existing import find_lora, read_lora, text_tensors_in
-from ..models.adapters.layers import LayerAdapter
-from ..models.adapters.names import Names, names_in
-from ..models.adapters.network import add_adapter, continue_adapter
-from ..models.adapters.settings import AdapterSettings
-from ..models.adapters.text_encoders import ATTACHED, attach_text_encoders
-from ..models.adapters.text_encoders import TARGETS as TEXT_TARGETS
-from ..models.families import PRETRAINED, PretrainedModel
-from ..models.loading.pretrained import Pretrained
-from ..models.loading.weight_count import in_words, lora_weights, training_bytes
-from ..models.model import Model
-from ..training.stream import Step, Stream
-from .base import MODEL, StepNode
-from .inputs import UNIQUE_ID, choice, integer, line, number, switch, wire
+from ...diffusion import seeds
+from ...hosts.current import current_host
+from ...models.adapters.existing import find_lora, read_lora, text_tensors_in
+from ...models.adapters.layers import LayerAdapter
+from ...models.adapters.names import Names, names_in
+from ...models.adapters.network import add_adapter, continue_adapter
+from ...models.adapters.settings import AdapterSettings
+from ...models.adapters.text_encoders import ATTACHED, attach_text_encoders
+from ...models.adapters.text_encoders import TARGETS as TEXT_TARGETS
+from ...models.families import PRETRAINED, PretrainedModel
+from ...models.loading.pretrained import Pretrained
+from ...models.loading.weight_count import in_words, lora_weights, training_bytes
+from ...models.model import Model
+from ...training.stream import Step, Stream
+from ..base import MODEL, StepNode
+from ..inputs import UNIQUE_ID, choice, integer, line, number, switch, wire
 from .model import ModelInfo
 
 CUSTOM = "custom"

@@ -9,7 +9,7 @@ from comfyui_rollout.diffusion.seeds import global_seed
 from comfyui_rollout.models import saving
 from comfyui_rollout.models.families import UNet
 from comfyui_rollout.nodes import DigitsDataset, ImageFolderDataset, LoadModel, NewModel, SaveModel
-from comfyui_rollout.nodes.model import saved_model
+from comfyui_rollout.nodes.models.model import saved_model
 from comfyui_rollout.training.stream import Run
 from PIL import Image
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..hosts.current import current_host
-from ..models.families import PretrainedModel
-from ..models.loading.load import load_network
-from ..models.loading.model_files import CHECKPOINTS, changed_at, find_model, find_models, list_models
-from ..models.loading.pretrained import Pretrained
-from ..models.loading.recognise import inspect, refuse_pickle
-from ..models.loading.source import Source
-from ..models.quantization import check_checkpointing, check_installed
-from ..training.stream import Step
-from .base import MODEL, PIPELINE, SCHEDULE, StepNode
-from .inputs import UNIQUE_ID, choice, line, number, switch
+from ...hosts.current import current_host
+from ...models.families import PretrainedModel
+from ...models.loading.load import load_network
+from ...models.loading.model_files import CHECKPOINTS, changed_at, find_model, find_models, list_models
+from ...models.loading.pretrained import Pretrained
+from ...models.loading.recognise import inspect, refuse_pickle
+from ...models.loading.source import Source
+from ...models.quantization import check_checkpointing, check_installed
+from ...training.stream import Step
+from ..base import MODEL, PIPELINE, SCHEDULE, StepNode
+from ..inputs import UNIQUE_ID, choice, line, number, switch
 from .model import ModelInfo
 
 BY_PATH = "as in path"

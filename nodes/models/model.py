@@ -8,24 +8,24 @@ from typing import Any
 
 from torch import Tensor
 
-from ..data.data import DatasetInfo
-from ..diffusion import seeds
-from ..diffusion.schedules import Schedule
-from ..files.weights import check_weights, read_weights
-from ..files.whole import free_file, free_folder
-from ..hosts.current import current_host
-from ..models.adapters.metadata import About, base_of, modelspec
-from ..models.adapters.network import merged_weights
-from ..models.families import FAMILIES
-from ..models.loading.pretrained import Pretrained
-from ..models.loading.source import DTYPES
-from ..models.model import Model
-from ..models.pipeline_folder import save_pipeline, save_single_file
-from ..models.saving import CONFIG, WEIGHTS, check_model_folder, load_model, restore, save_model
-from ..models.schedule_file import SCHEDULE_FILE, load_schedule
-from ..training.stream import Run, Step, Stream
-from .base import DATASET, MODEL, SCHEDULE, Node, StepNode, workflow_metadata
-from .inputs import UNIQUE_ID, choice, integer, line, plain_name, switch, wire
+from ...data.data import DatasetInfo
+from ...diffusion import seeds
+from ...diffusion.schedules import Schedule
+from ...files.weights import check_weights, read_weights
+from ...files.whole import free_file, free_folder
+from ...hosts.current import current_host
+from ...models.adapters.metadata import About, base_of, modelspec
+from ...models.adapters.network import merged_weights
+from ...models.families import FAMILIES
+from ...models.loading.pretrained import Pretrained
+from ...models.loading.source import DTYPES
+from ...models.model import Model
+from ...models.pipeline_folder import save_pipeline, save_single_file
+from ...models.saving import CONFIG, WEIGHTS, check_model_folder, load_model, restore, save_model
+from ...models.schedule_file import SCHEDULE_FILE, load_schedule
+from ...training.stream import Run, Step, Stream
+from ..base import DATASET, MODEL, SCHEDULE, Node, StepNode, workflow_metadata
+from ..inputs import UNIQUE_ID, choice, integer, line, plain_name, switch, wire
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,15 @@ from typing import Any
 
 from torch import Tensor
 
-from ..diffusion.chains import Keeper
-from ..diffusion.rollout import NoisyBatch, RolloutPlan, roll_out, with_clean_output
-from ..diffusion.solvers import SOLVERS, Conditioning, Solver, solver
-from ..models.model import Model
-from ..runs.pictures.inspection import inspect
-from ..runs.pictures.preview import colours_of, picture_of_rollout
-from ..training.stream import Step, Stream
-from .base import BATCH, MODEL, StepNode
-from .inputs import UNIQUE_ID, choice, integer, number, switch, wire
+from ...diffusion.chains import Keeper
+from ...diffusion.rollout import NoisyBatch, RolloutPlan, roll_out, with_clean_output
+from ...diffusion.solvers import SOLVERS, Conditioning, Solver, solver
+from ...models.model import Model
+from ...runs.pictures.inspection import inspect
+from ...runs.pictures.preview import colours_of, picture_of_rollout
+from ...training.stream import Step, Stream
+from ..base import BATCH, MODEL, StepNode
+from ..inputs import UNIQUE_ID, choice, integer, number, switch, wire
 
 LARGEST_STEP = 10_000_000
 
