@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .device import moved
 from .noisy_batch import Memory, NoisyBatch, noisy_batch
-from .plan import Cost, Draw, RolloutPlan, Strategy
+from .rollouts.plan import Cost, Draw, RolloutPlan, Strategy
 from .solvers import Conditioning, Model, Solver, ask, integrate, rows
 
 __all__ = [

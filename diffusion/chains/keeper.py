@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from ..noisy_batch import NoisyBatch
-from ..plan import RolloutPlan
+from ..rollouts.plan import RolloutPlan
 from ..solvers import Model, Solver
 from .life import Ride, renewed, seated
 from .state import Chains, kind_of

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from ..device import moved
 from ..noisy_batch import Memory, NoisyBatch
-from ..plan import RolloutPlan
+from ..rollouts.plan import RolloutPlan
 from ..schedules import Schedule
 from ..solvers import Conditioning, History, Level, Model, Predictor, Solver, rows
 from .levels import Ways, draw_ways

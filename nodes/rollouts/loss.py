@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from ...diffusion import losses, reflexflow
-from ...diffusion.noisy_batch import NoisyBatch, predict
-from ...diffusion.plan import RolloutPlan
+from ...diffusion.noisy_batch import NoisyBatch, Perturbation, predict
 from ...diffusion.predictions import per_sample
+from ...diffusion.rollouts.plan import RolloutPlan
 from ...diffusion.schedules import Schedule
 from ...diffusion.solvers import SOLVERS, Solver, solver
 from ...diffusion.trajectory import fine_path, target_onto
@@ -241,6 +241,12 @@ class ReflexFlowLoss(StepNode):
         defar = inputs["objective"] == "defar"
         if defar and rolls and reflexflow != "disable":
             raise ValueError("objective defar makes its own drift: wire Noisy Batch straight into this loss")
+        perturbed = (p for p in batch.constants(Perturbation) if p.mixflow or p.input_perturbation)
+        if defar and any(perturbed) and reflexflow != "disable":
+            raise ValueError(
+                "objective defar does not look at what Noisy Batch has perturbed: set its mixflow and "
+                "input_perturbation to 0, or choose objective spec"
+            )
         active = reflexflow == "enable" or (reflexflow == "auto" and flow and (rolls or defar))
         if active and not defar and inputs["target"] == "trajectory" and inputs["beta1"]:
             raise ValueError(

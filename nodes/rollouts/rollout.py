@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from ...diffusion.chains import Keeper
+from ...diffusion.noisy_batch import Perturbation
 from ...diffusion.rollout import NoisyBatch, RolloutPlan, roll_out, with_clean_output
 from ...diffusion.solvers import SOLVERS, Conditioning, Solver, solver
 from ...models.model import Model
@@ -120,6 +121,22 @@ class Rollout(StepNode):
                     "images of a rare size. 0 = ten for each step that it makes.",
                     advanced=True,
                 ),
+                "start": number(
+                    0.0,
+                    0.0,
+                    1.0,
+                    0.05,
+                    "No rollouts before this share of the training: 0.75 = in its last quarter, however long it is. "
+                    "The later of this and start_step counts.",
+                ),
+                "ramp": number(
+                    0.0,
+                    0.0,
+                    1.0,
+                    0.05,
+                    "Warm-up over this share of the training, from prob_start to prob_end; instead of ramp_steps.",
+                    advanced=True,
+                ),
             },
             "hidden": UNIQUE_ID,
         }
@@ -129,6 +146,8 @@ class Rollout(StepNode):
     ) -> dict[str, Any]:
         if any(batch.constants(RolloutPlan)):
             raise ValueError("batch: these latents were rolled out already; wire Noisy Batch into this Rollout")
+        if any(perturbation.mixflow for perturbation in batch.constants(Perturbation)):
+            raise ValueError("mixflow and rollouts both change what the network sees at a level: set mixflow to 0")
         plan = RolloutPlan(persistent=options.pop("rollout", "fresh") == "persistent", **options)
         solve = solver(sampler, order)
         inputs = {"batch": batch, "model": model, "plan": plan, "solve": solve, "sampler": sampler}
@@ -137,6 +156,7 @@ class Rollout(StepNode):
     def step(
         self, step: Step, batch: NoisyBatch, model: Model, plan: RolloutPlan, solve: Solver, sampler: str
     ) -> NoisyBatch:
+        plan = plan.over(step.run.steps)
         rolled = (persistent if plan.persistent else fresh)(step, batch, model, plan, solve)
         with model.evaluating():
             inspect(step, batch, model, plan, solve, sampler)

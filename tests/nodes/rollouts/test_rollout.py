@@ -116,6 +116,34 @@ def test_a_ramp_counts_updates(graph, train):
     assert [row["rollout_probability"] for row in rows] == pytest.approx([0.2, 0.6, 1.0, 1.0])
 
 
+def test_start_and_ramp_are_shares_of_the_training(graph, train):
+    """From half of it on, over a quarter of it, however many steps that is; the later start counts."""
+    ramped = {**EVERY, "start": 0.5, "ramp": 0.25, "prob_start": 0.25, "prob_end": 1.0}
+    for steps, expected in ((4, [0, 0, 0.25, 1.0]), (8, [0, 0, 0, 0, 0.25, 0.625, 1, 1])):
+        run = train(graph(rollout=ramped), steps=steps)
+        rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+        assert [row["rollout_probability"] for row in rows] == pytest.approx(expected)
+    plan = RolloutPlan(max_step_offset=1, probability=0.5, start=0.5, start_step=7)
+    assert [plan.over(steps).start_step for steps in (10, 20)] == [7, 10]
+    with pytest.raises(ValueError, match="ramp and ramp_steps"):
+        graph(rollout={**EVERY, "ramp": 0.5, "ramp_steps": 3})
+
+
+def test_rollouts_that_never_begin_are_told(graph, train, caplog):
+    """Before the training is paid for, in the log, and on the node; a plan that is off or begins has no such line."""
+    late = train(graph(rollout={**EVERY, "start_step": 3}), steps=3)
+    line = "rollouts never begin: they start at step 3, and the training has 3"
+    assert line in late.ui["text"]
+    assert line in caplog.text
+    for rollout in (
+        {**EVERY, "start_step": 2},
+        {**EVERY, "start": 0.75},
+        {"start_step": 9},
+        {**EVERY, "ramp_steps": 9},
+    ):
+        assert not any("never begin" in text for text in train(graph(rollout=rollout), steps=3).ui["text"])
+
+
 def test_start_step_counts_updates(graph, train):
     """With accumulation too: the first rollout comes in update 2, not in pull 2."""
     run = train(graph(rollout={**EVERY, "start_step": 2}), accumulation=2, steps=4)
