@@ -28,6 +28,21 @@ class Folders:
         """One folder a training run."""
         return self.output / "rollout"
 
+    @property
+    def locales(self) -> Path:
+        """Translations; beside the extension, where ComfyUI looks for those of a node pack."""
+        return self.web.parent / "locales"
+
+    @property
+    def datasets(self) -> Path:
+        """One folder a data set: pictures that were brought in, with their captions."""
+        return self.input / "datasets"
+
+    @property
+    def thumbnails(self) -> Path:
+        """Small copies of pictures; may be removed at any time."""
+        return self.user / ".thumbnails"
+
     def of_type(self, name: str) -> Path:
         """The folder that ComfyUI's API calls ``input``, ``output`` or ``temp``; raises KeyError for other names."""
         return {"input": self.input, "output": self.output, "temp": self.temp}[name]

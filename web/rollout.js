@@ -7,27 +7,44 @@ import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { Backend } from "./lib/backend.js";
 import { CurvesPanel } from "./lib/curves_panel.js";
-import { element, select, fillSelect } from "./lib/element.js";
+import { formatDuration } from "./lib/duration.js";
+import { element, fillSelect, iconButton, select } from "./lib/element.js";
 import { FilmReader } from "./lib/film_reader.js";
 import { framesAmong, runOf } from "./lib/film.js";
+import { Found, linesOf } from "./lib/found.js";
+import { Gate } from "./lib/gate.js";
+import { Gallery } from "./lib/gallery.js";
 import { idsOf, nodeAt, nodesOf } from "./lib/graph.js";
 import { Inspector } from "./lib/inspector.js";
 import { LossCard } from "./lib/loss_card.js";
 import { Recording, Recordings } from "./lib/recordings.js";
 import { recall, remember } from "./lib/remembered.js";
 import { RunsTab } from "./lib/runs_tab.js";
+import { TrainingBar } from "./lib/training_bar.js";
+import { t } from "./lib/words.js";
 
 const ROLLOUT = "Rollout";
 const TRAINER = "RolloutOptimizerStep";
+const OURS = /^Rollout/;
 const ROLLOUTS_TAB = "rollout-inspector";
 const CURVES_TAB = "rollout-curves";
+const SAMPLES_TAB = "rollout-samples";
 
 const backend = new Backend(api);
 const reader = new FilmReader(backend);
 const recordings = new Recordings();
 const views = new Map(); // by node, those on the canvas
-const large = { rollouts: null, curves: null, runs: null };
-const chosen = { [ROLLOUT]: "", [TRAINER]: "" }; // which node the panel shows
+const founds = new Map(); // by node, the words on it
+const large = { rollouts: null, curves: null, samples: null, runs: null };
+const gate = new Gate(api, {
+  lookUp: (jobId) => backend.job(jobId),
+  onCanvas: () => workflowId(),
+  settled: (jobId, home) => recordings.settle(jobId, home),
+  draws: (id) => views.get(nodeAt(root(), id)) instanceof Inspector,
+});
+const chosen = { [ROLLOUT]: "", [TRAINER]: "", run: "" }; // which node the panel shows
+
+const bar = { view: null }; // the line over the canvas
 
 const root = () => app.rootGraph ?? app.graph;
 const workflowId = () => root()?.id ?? "";
@@ -53,6 +70,26 @@ function addView(node, name, view, height) {
     views.delete(node);
     return removed?.apply(this, args);
   };
+}
+
+/** Writes what a node found on the node; the place for it is made when there is something to say. */
+function showFound(node, lines) {
+  if (!lines.length && !founds.has(node)) return;
+  if (!founds.has(node)) {
+    const found = new Found();
+    const options = { serialize: false, hideOnZoom: false, getMinHeight: () => found.height, getMaxHeight: () => found.height };
+    node.addDOMWidget("rollout_found", "rollout_found", found.element, options).serialize = false;
+    founds.set(node, found);
+    const removed = node.onRemoved;
+    node.onRemoved = function (...args) {
+      founds.delete(node);
+      return removed?.apply(this, args);
+    };
+  }
+  if (!founds.get(node).show(lines)) return;
+  const needed = node.computeSize();
+  if (node.size[1] < needed[1]) node.setSize([node.size[0], needed[1]]);
+  app.canvas?.setDirty(true, true);
 }
 
 function addInspector(node) {
@@ -90,11 +127,55 @@ function refresh() {
       const view = views.get(node);
       if (view instanceof Inspector) showRollouts(view, id);
       else view?.show(recordingOf(id));
+      if (OURS.test(node.comfyClass)) showFound(node, recordings.wordsOf(workflowId(), id));
     }
     if (large.rollouts?.element.isConnected) showRollouts(large.rollouts.view, pick(large.rollouts.choice, ROLLOUT));
+    if (large.samples?.element.isConnected && recordings.training?.recording.running) large.samples.view.expect();
     if (large.curves?.element.isConnected) large.curves.view.show(recordingOf(pick(large.curves.choice, TRAINER)));
+    const training = recordings.training;
+    if (training?.recording.running) bar.view?.showTraining(titleOfTraining(training), training.recording);
   });
 }
+
+const isElsewhere = ({ home }) => home !== workflowId();
+const titleOfTraining = (training) => (isElsewhere(training) ? t("Training in another workflow") : titleOf(training.node));
+
+/** Brings the node that trains into view, or the workflow that it is in. */
+async function showTraining() {
+  const training = recordings.training;
+  if (!training) return;
+  if (isElsewhere(training) && training.recording.run) await load(training.recording.run);
+  const node = nodeAt(root(), training.node);
+  if (!node) return;
+  app.canvas.centerOnNode(node);
+  app.canvas.selectNode(node);
+}
+
+/** Says how a training ended; what went wrong on the canvas, the frontend itself tells. */
+async function showEnd(kind, message = "") {
+  const training = recordings.training;
+  if (!training) return bar.view?.hide();
+  const { run, metrics } = training.recording, steps = (metrics.lastStep + 1).toLocaleString("en-US");
+  const facts = run ? await backend.run(run).catch(() => null) : null;
+  if (recordings.training?.recording.running) return; // the next one has begun
+  if (kind === "failed") return isElsewhere(training) ? bar.view?.showEnd(kind, t("Failed"), message) : bar.view?.hide();
+  if (kind === "stopped") {
+    const title = facts?.can_resume ? t("Stopped, saved") : t("Stopped");
+    const resumes = facts?.can_resume && iconButton("play", t("Go on with the run where it was"), () => attempt(() => resume(facts)), t("Resume"));
+    return bar.view?.showEnd(kind, title, t("after step {step}", { step: steps }), resumes);
+  }
+  bar.view?.showEnd(kind, t("Trained"), [t("{steps} steps", { steps }), facts?.seconds && formatDuration(facts.seconds)].filter(Boolean).join(" · "));
+}
+
+async function attempt(action) {
+  try {
+    await action();
+  } catch (error) {
+    tell("error", String(error.message ?? error));
+  }
+}
+
+const stop = () => api.interrupt(recordings.training?.job ?? null);
 
 /** The node that the panel shows; where there are several, the user chooses. */
 function pick(choice, classId) {
@@ -126,6 +207,27 @@ function renderCurves(place) {
   renderInto(place, large.curves);
 }
 
+function renderSamples(place) {
+  if (!large.samples) {
+    const gallery = new Gallery(backend);
+    large.samples = { view: gallery, element: element("div.rollout-slot", {}, gallery.element) };
+  }
+  renderInto(place, large.samples);
+  large.samples.view.open(chosen.run || runOfCanvas());
+  chosen.run = "";
+}
+
+/** The run that the trainer on the canvas made last. */
+const runOfCanvas = () => idsOf(root(), TRAINER).map((id) => recordingOf(id)?.run).find(Boolean) ?? "";
+
+/** Opens the samples of a run. */
+function openSamples(run = "") {
+  chosen.run = run;
+  const panel = app.extensionManager.bottomPanel;
+  if (large.samples?.element.isConnected) large.samples.view.open(run);
+  else panel.toggleBottomPanelTab(SAMPLES_TAB);
+}
+
 const tell = (severity, detail) => app.extensionManager?.toast?.add({ severity, summary: "Runs", detail, life: 8000 });
 const load = async (run) => app.loadGraphData(await backend.workflow(run), true, true, run);
 
@@ -144,7 +246,7 @@ function renderRuns(place) {
   large.runs ??= new RunsTab(backend, {
     load,
     resume,
-    stop: () => api.interrupt(),
+    stop,
     confirm: (run) => app.extensionManager.dialog.confirm({
       title: "Delete this run?", message: "Its folder is removed with everything in it: the trained model, samples, rollouts and curves.",
       itemList: [run], type: "delete",
@@ -161,6 +263,7 @@ function renderRuns(place) {
 async function restore() {
   const id = workflowId();
   recordings.adopt(id);
+  await restoreWords(id);
   const known = recall(sessionStorage, id);
   const running = Object.keys(known).length ? "" : await runningRun(id);
   for (const [node, { comfyClass }] of nodesOf(root())) {
@@ -175,6 +278,11 @@ async function restore() {
     }
     recordings.restore(id, node, found);
   }
+}
+
+/** Brings back what the nodes said in the newest job of this workflow. */
+async function restoreWords(id) {
+  for (const [node, output] of Object.entries(await backend.outputsOf(id).catch(() => ({})))) recordings.restoreWords(id, node, linesOf(output));
 }
 
 /** The films of a node that its run keeps; null where the server cannot list them. */
@@ -203,13 +311,30 @@ function keep(node) {
   if (recording?.run) remember(sessionStorage, workflowId(), node, recording);
 }
 
+function end(kind, message) {
+  recordings.end(kind === "finished" ? "" : kind);
+  showEnd(kind, message);
+}
+
+/** A page that is opened while something runs shows what runs: a training that was started elsewhere is watched. */
+let hasLooked = false;
+async function watchWhatRuns() {
+  hasLooked = true;
+  if (root()?.nodes.length) return;
+  const workflow = await backend.runningWorkflow().catch(() => null);
+  if (!workflow || root()?.nodes.length) return;
+  await app.loadGraphData(workflow, true, true, t("running"));
+  document.activeElement?.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape", bubbles: true })); // the templates
+}
+
 function listen() {
   recordings.addEventListener("change", refresh);
-  api.addEventListener("execution_start", async ({ detail }) => {
-    if (!recordings.begin(detail.prompt_id, workflowId())) return;
-    const home = await backend.workflowOfJob(detail.prompt_id).catch(() => undefined);
-    if (home) recordings.settle(detail.prompt_id, home);
-  });
+  api.addEventListener("executed", ({ detail: { prompt_id: job, node, output } }) => {
+    recordings.addWords(job, node, linesOf(output));
+    if (output?.images) output.images = output.images.filter(({ filename }) => filename !== "loss.png"); // the node draws it, and better
+  }, { capture: true });
+  gate.listen();
+  api.addEventListener("execution_start", ({ detail }) => recordings.begin(detail.prompt_id, ""));
   api.addEventListener("rollout.metrics", ({ detail }) => {
     recordings.addRows(detail.node, detail.rows, performance.now() / 1000);
     large.runs?.expect();
@@ -230,9 +355,9 @@ function listen() {
     recordings.setRun(detail.node, run);
     keep(detail.node);
   });
-  api.addEventListener("execution_success", () => recordings.end());
-  api.addEventListener("execution_interrupted", () => recordings.end("stopped"));
-  api.addEventListener("execution_error", () => recordings.end("failed"));
+  api.addEventListener("execution_success", () => end("finished"));
+  api.addEventListener("execution_interrupted", () => end("stopped"));
+  api.addEventListener("execution_error", ({ detail }) => end("failed", detail.exception_message?.trim()));
   api.addEventListener("status", () => large.runs?.element.isConnected && large.runs.refresh());
 }
 
@@ -243,8 +368,11 @@ app.registerExtension({
   bottomPanelTabs: [
     { id: ROLLOUTS_TAB, title: "Rollouts", type: "custom", render: renderRollouts, destroy: () => large.rollouts?.view.stop() },
     { id: CURVES_TAB, title: "Training curves", type: "custom", render: renderCurves },
+    { id: SAMPLES_TAB, title: "Samples", type: "custom", render: renderSamples },
   ],
   setup() {
+    bar.view = new TrainingBar({ stop: () => attempt(stop), show: () => attempt(showTraining) });
+    (document.querySelector(".graph-canvas-panel") ?? document.body).append(bar.view.element);
     document.head.append(element("link", { rel: "stylesheet", href: new URL("./rollout.css", import.meta.url).href }));
     app.extensionManager.registerSidebarTab({
       id: "rollout-runs", icon: "pi pi-history", title: "Runs", tooltip: "Training runs", type: "custom", render: renderRuns,
@@ -252,11 +380,12 @@ app.registerExtension({
   },
   nodeCreated(node) {
     if (node.comfyClass === ROLLOUT) addInspector(node);
-    if (node.comfyClass === TRAINER) addView(node, "rollout_loss", new LossCard({ open: () => openPanel(CURVES_TAB, TRAINER, node) }), 120);
+    if (node.comfyClass === TRAINER) addView(node, "rollout_loss", new LossCard({ open: () => openPanel(CURVES_TAB, TRAINER, node) }), 220);
     if (views.has(node)) refresh();
   },
   async afterConfigureGraph() {
     refresh();
+    if (!hasLooked) setTimeout(watchWhatRuns); // later: the page is not done with its own graph yet
     await restore();
   },
 });

@@ -38,7 +38,7 @@ class DigitsDataset(DatasetNode):
     DISPLAY_NAME = "Digits Dataset"
     DESCRIPTION = (
         "1,797 real handwritten digits, 8x8 pixels, with their labels 0-9. Small enough to train a model from scratch "
-        "on a laptop in two minutes. They come with scikit-learn; nothing is downloaded."
+        "on a laptop in two minutes. They come with these nodes; nothing is downloaded."
     )
     SEARCH_ALIASES = ("mnist", "toy data", "example data")
 

@@ -25,7 +25,7 @@ from ...models.saving import CONFIG, WEIGHTS, check_model_folder, load_model, re
 from ...models.schedule_file import SCHEDULE_FILE, load_schedule
 from ...training.stream import Run, Step, Stream
 from ..base import DATASET, MODEL, SCHEDULE, Node, StepNode, workflow_metadata
-from ..inputs import UNIQUE_ID, choice, integer, line, plain_name, switch, wire
+from ..inputs import UNIQUE_ID, checked_name, choice, integer, line, plain_name, switch, wire
 
 
 @dataclass(frozen=True)
@@ -258,6 +258,7 @@ class SaveModel(Node):
         extra_pnginfo: Any = None,
     ) -> dict[str, Any]:
         refuse_untrained(model)
+        checked_name(name, "folder")
         host, metadata = current_host(), workflow_metadata(prompt, extra_pnginfo)
         pretrained: Pretrained | None = model.about.pretrained
         folder = free_folder(host.output_folder / "models", name)

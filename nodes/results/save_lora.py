@@ -18,7 +18,7 @@ from ...models.loading.source import DTYPES
 from ...models.schedule_file import load_schedule
 from ...training.stream import Stream
 from ..base import MODEL, Node, workflow_metadata
-from ..inputs import choice, line, plain_name, switch, wire
+from ..inputs import checked_name, choice, line, plain_name, switch, wire
 from ..models.model import ModelInfo
 
 
@@ -67,7 +67,7 @@ class SaveLora(Node):
 
     @classmethod
     def VALIDATE_INPUTS(cls, name: str) -> bool | str:
-        return plain_name(name, "file")
+        return plain_name(name and name.strip(), "file")
 
     def build(
         self,
@@ -84,7 +84,7 @@ class SaveLora(Node):
         extra_pnginfo: Any = None,
     ) -> dict[str, Any]:
         pretrained, folder = trained_adapter(model)
-        name = name.strip().removesuffix(".safetensors")
+        name = checked_name(name.strip().removesuffix(".safetensors"), "file")
         names, base = names_in(pretrained, text_encoders=True), base_of(pretrained, load_schedule(folder))
         extra = workflow_metadata(prompt, extra_pnginfo) | settings_metadata(prompt) if embed_workflow else {}
         trigger = trigger or (trigger_word(prompt) if embed_workflow else "")

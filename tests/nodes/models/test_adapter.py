@@ -490,7 +490,7 @@ def test_only_a_trained_adapter_can_be_saved(build, base, adapt, trained, one_li
             build(SaveLora, model=stream, name="mine")
         one_line(caught)
     assert not output.exists()
-    assert SaveLora.VALIDATE_INPUTS(name="a/b") == "'a/b' must be a plain file name, without slashes"
+    assert SaveLora.VALIDATE_INPUTS(name="a/b") == "'a/b' holds '/'; give a plain file name, without slashes"
 
 
 # Save Model
