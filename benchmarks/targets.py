@@ -3,8 +3,8 @@
 Every arm trains as long as 1,000 teacher-forced steps take (or ``--budget``): what its rollouts cost is measured first,
 step against step in turn, and it gets as many fewer steps. Then 1,000 images are sampled at 5, 10, 20 and 50 Euler and
 UniPC steps and compared with the real digits: Frechet distance in the features of a classifier. Results are kept in a
-file of one line per (arm, seed, budget). When ``--minutes`` are up the benchmark stops, also in the middle of an arm, and
-goes on exactly there when it is run again.
+file of one line per (arm, seed, budget). When ``--minutes`` are up it stops, also in the middle of an arm, and goes on
+exactly there when it is run again.
 
     python benchmarks/targets.py [--minutes 9] [--arms teacher_forcing trajectory] [--seeds 0 1] [--budget 1000]
         [--only-table]

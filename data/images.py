@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 
 from .buckets import Size, bucket_for, bucket_sizes
 from .captions import caption_file, read_caption
-from .data import Batch, DatasetInfo, Group
+from .data import Batch, DatasetInfo, Group, no_class
 
 APPLE = frozenset({".heic", ".heif"})
 """Photos of Apple's phones, which Pillow reads with a plug-in only: they are found, so that they are named."""
@@ -247,6 +247,7 @@ class ImageFolder:
             tuple(item.caption for item in chosen),
             torch.stack([mask for _, mask in drawn]) if self.mask_folder else None,
             weight_of(self.loss_weight, len(chosen)),
+            no_class if self.info.classes else None,
         )
 
     def _draw(self, item: ImageItem, generator: Generator) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -67,6 +68,8 @@ class NoisyBatch:
     fine: Tensor | None = None
     """Where the first n items are on their fine paths (n, ...), if these go on from step to step; else they are walked
     from their source."""
+    negative: Callable[[], Conditioning] | None = None
+    """Makes the rows (1, ...), on the CPU, that stand for no caption or class; None = it is not known what does."""
     listener: Listener | None = None
     """Who is to be told what the network puts out at ``x``: see :func:`predict`."""
 
@@ -92,14 +95,14 @@ def noisy_batch(
     conditioning: Conditioning,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
+    negative: Callable[[], Conditioning] | None = None,
 ) -> NoisyBatch:
     """Teacher forcing: clean latents with exactly the scheduled amount of noise."""
     x = schedule.add_noise(latents, noise, timestep)
     lengths = torch.zeros(len(latents), dtype=torch.int64)
     still = torch.zeros_like(timestep)
-    return NoisyBatch(
-        latents, noise, timestep, x, x, conditioning, schedule, lengths, timestep, still, mask=mask, weight=weight
-    )
+    batch = NoisyBatch(latents, noise, timestep, x, x, conditioning, schedule, lengths, timestep, still)
+    return replace(batch, mask=mask, weight=weight, negative=negative)
 
 
 @dataclass(frozen=True)

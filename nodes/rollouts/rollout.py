@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -9,13 +10,17 @@ from torch import Tensor
 from ...diffusion.chains import Keeper
 from ...diffusion.noisy_batch import Perturbation
 from ...diffusion.rollout import NoisyBatch, RolloutPlan, roll_out, with_clean_output
+from ...diffusion.rollouts.guidance import UNGUIDED, Guidance
 from ...diffusion.solvers import SOLVERS, Conditioning, Solver, solver
+from ...models.families import PRETRAINED
 from ...models.model import Model
 from ...runs.pictures.inspection import inspect
 from ...runs.pictures.preview import colours_of, picture_of_rollout
 from ...training.stream import Step, Stream
 from ..base import BATCH, MODEL, StepNode
 from ..inputs import UNIQUE_ID, choice, integer, number, switch, wire
+from ..models.model import ModelInfo, check_guidance
+from .negative import negative_rows
 
 LARGEST_STEP = 10_000_000
 
@@ -121,6 +126,23 @@ class Rollout(StepNode):
                     "images of a rare size. 0 = ten for each step that it makes.",
                     advanced=True,
                 ),
+                "guidance": number(
+                    1.0,
+                    1.0,
+                    30.0,
+                    0.5,
+                    "Roll out with classifier-free guidance, as people sample: each forward pass is for twice the "
+                    "items. 1 is off. Not with the target trajectory, whose reference is guided instead.",
+                ),
+                "sampling_guidance": number(
+                    0.0,
+                    0.0,
+                    30.0,
+                    0.5,
+                    "For guidance-distilled models such as FLUX.1-dev: the guidance that the network is told in "
+                    "rollouts; training keeps its own. 0 = the same as in training.",
+                    advanced=True,
+                ),
                 "start": number(
                     0.0,
                     0.0,
@@ -142,7 +164,15 @@ class Rollout(StepNode):
         }
 
     def build(
-        self, unique_id: str, batch: Stream, model: Stream, sampler: str, order: int, **options: Any
+        self,
+        unique_id: str,
+        batch: Stream,
+        model: Stream,
+        sampler: str,
+        order: int,
+        guidance: float = 1.0,
+        sampling_guidance: float = 0.0,
+        **options: Any,
     ) -> dict[str, Any]:
         if any(batch.constants(RolloutPlan)):
             raise ValueError("batch: these latents were rolled out already; wire Noisy Batch into this Rollout")
@@ -150,16 +180,30 @@ class Rollout(StepNode):
             raise ValueError("mixflow and rollouts both change what the network sees at a level: set mixflow to 0")
         plan = RolloutPlan(persistent=options.pop("rollout", "fresh") == "persistent", **options)
         solve = solver(sampler, order)
-        inputs = {"batch": batch, "model": model, "plan": plan, "solve": solve, "sampler": sampler}
-        return {"ui": {"text": [estimate(plan, solve, batch)]}, "result": (self.stream(unique_id, inputs),)}
+        guide = Guidance(guidance, sampling_guidance)
+        if guidance != 1:
+            check_guidance(model.about)
+        if sampling_guidance:
+            check_sampling_guidance(model.about)
+        inputs = {"batch": batch, "model": model, "plan": plan, "solve": solve, "sampler": sampler, "guide": guide}
+        return {"ui": {"text": [estimate(plan, solve, batch, guide)]}, "result": (self.stream(unique_id, inputs),)}
 
     def step(
-        self, step: Step, batch: NoisyBatch, model: Model, plan: RolloutPlan, solve: Solver, sampler: str
+        self,
+        step: Step,
+        batch: NoisyBatch,
+        model: Model,
+        plan: RolloutPlan,
+        solve: Solver,
+        sampler: str,
+        guide: Guidance,
     ) -> NoisyBatch:
         plan = plan.over(step.run.steps)
-        rolled = (persistent if plan.persistent else fresh)(step, batch, model, plan, solve)
+        if guide.scale != 1:
+            guide = replace(guide, negative=negative_rows(step, batch.negative))
+        rolled = (persistent if plan.persistent else fresh)(step, batch, model, plan, solve, guide)
         with model.evaluating():
-            inspect(step, batch, model, plan, solve, sampler)
+            inspect(step, batch, guide.of(model), plan, solve, sampler)
         step.report("rollout_probability", plan.probability_at(step.update))
         step.report("rollout_share", float(rolled.rolled.double().mean()))
         step.report("rollout_length", float(rolled.lengths.double().mean()))
@@ -169,14 +213,17 @@ class Rollout(StepNode):
         return rolled
 
 
-def fresh(step: Step, batch: NoisyBatch, model: Model, plan: RolloutPlan, solve: Solver) -> NoisyBatch:
+def fresh(step: Step, batch: NoisyBatch, model: Model, plan: RolloutPlan, solve: Solver, guide: Guidance) -> NoisyBatch:
     """Rollouts made for this step alone."""
     draw = plan.draw(batch.timestep, batch.schedule, step.update, step.generator())
+    wanted = wants_clean_output(step, batch)
     with model.evaluating():
-        return roll_out(model, batch, draw, solve, want_clean_output=wants_clean_output(step, batch))
+        return roll_out(model, batch, draw, solve, want_clean_output=wanted, guide=guide)
 
 
-def persistent(step: Step, batch: NoisyBatch, model: Model, plan: RolloutPlan, solve: Solver) -> NoisyBatch:
+def persistent(
+    step: Step, batch: NoisyBatch, model: Model, plan: RolloutPlan, solve: Solver, guide: Guidance
+) -> NoisyBatch:
     """Rollouts that go on from step to step, at the first places of the batch."""
 
     def calm(x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
@@ -184,28 +231,36 @@ def persistent(step: Step, batch: NoisyBatch, model: Model, plan: RolloutPlan, s
             return model(x, timestep, conditioning)
 
     keeper: Keeper = step.keep(Keeper)
-    seated = keeper.seat(batch, calm, plan, solve, step.update, step.generator())
+    seated = keeper.seat(batch, calm, plan, solve, step.update, step.generator(), guide)
     step.report("rollout_age", float(keeper.oldest(step.update)))
-    if wants_clean_output(step, batch):
-        return with_clean_output(calm, seated)
-    return seated
+    return with_clean_output(calm, seated) if wants_clean_output(step, batch) else seated
 
 
 def wants_clean_output(step: Step, batch: NoisyBatch) -> bool:
     return "clean_output" in step.run.wants and batch.schedule.is_flow_matching
 
 
-def estimate(plan: RolloutPlan, solve: Solver, batch: Stream) -> str:
+def check_sampling_guidance(info: ModelInfo) -> None:
+    """Raises ValueError for a model that is not told its guidance."""
+    if info.pretrained is None or not PRETRAINED[info.pretrained.info.family].told_guidance:
+        raise ValueError(
+            "sampling_guidance is for models that were distilled to be told it, such as FLUX.1-dev: set it to 0, and "
+            "guidance in its place"
+        )
+
+
+def estimate(plan: RolloutPlan, solve: Solver, batch: Stream, guide: Guidance = UNGUIDED) -> str:
     """What the rollouts will cost, said before it is paid."""
     items = next((stream.inputs["batch_size"] for stream in batch.walk() if "batch_size" in stream.inputs), 1)
     if not plan.active:
         return "no rollouts: max_step_offset or probability is 0"
     if plan.persistent:
-        seats, more = plan.peak_probability * items, solve.calls - 1
+        seats, more = plan.peak_probability * items, solve.calls - (not guide.active)
         cost_in_words = f"{more} more forward passes of these" if more else "no forward pass of their own"
         return f"persistent rollouts at {seats:.3g} of {items} places of a batch take {cost_in_words} per training step"
     cost = plan.forwards(items, solve.calls)
+    twice = ", each of them twice for guidance" if guide.scale != 1 else ""
     return (
         f"rollouts take up to {cost.worst} more forward passes per training step, at full probability "
-        f"{cost.expected:.1f} on average with {cost.samples:.0f} items in all (the batch has {items})"
+        f"{cost.expected:.1f} on average with {cost.samples:.0f} items in all (the batch has {items}){twice}"
     )

@@ -7,13 +7,17 @@ from typing import Any
 import torch
 
 from ...data.data import Batch
+from ...diffusion.device import moved
 from ...diffusion.noisy_batch import NoisyBatch as NoisyLatents
 from ...diffusion.noisy_batch import Perturbation, noisy_batch
+from ...diffusion.rollouts.guidance import unconditional
 from ...diffusion.schedules import DDPM, FlowMatching, Schedule
+from ...diffusion.solvers import Conditioning
 from ...runs.pictures.preview import colours_of, picture_of_latents
-from ...training.stream import Step
+from ...training.stream import Step, Stream
 from ..base import BATCH, DATASET, SCHEDULE, Node, StepNode
 from ..inputs import UNIQUE_ID, choice, integer, number, switch, wire
+from .negative import negative_rows
 
 
 class FlowMatchingSchedule(Node):
@@ -160,26 +164,51 @@ class NoisyBatch(StepNode):
                     "Moves the noise of each channel as a whole, so that very dark and very bright images can be "
                     "learnt. 0.05 is usual; not needed with zero terminal SNR or flow matching.",
                 ),
+                "label_dropout": number(
+                    0.0,
+                    0.0,
+                    1.0,
+                    0.05,
+                    "Chance that the network is not told an image's class, or its caption, so that it can be sampled "
+                    "with guidance. 0.1 is usual. A new model needs its null_class for it.",
+                ),
             },
             "hidden": UNIQUE_ID,
         }
 
-    def build(self, unique_id: str, dataset: Any, schedule: Schedule, **options: Any) -> Any:
+    def build(
+        self, unique_id: str, dataset: Stream, schedule: Schedule, label_dropout: float = 0.0, **options: Any
+    ) -> tuple[Stream]:
         perturbation = Perturbation(**options)
         if perturbation.mixflow and not schedule.is_flow_matching:
             raise ValueError("mixflow is for flow matching: set it to 0, or wire a flow-matching schedule")
         inputs = {"dataset": dataset, "schedule": schedule, "perturbation": perturbation}
+        inputs["label_dropout"] = label_dropout
         return (self.stream(unique_id, inputs),)
 
-    def step(self, step: Step, dataset: Batch, schedule: Schedule, perturbation: Perturbation) -> NoisyLatents:
+    def step(
+        self, step: Step, dataset: Batch, schedule: Schedule, perturbation: Perturbation, label_dropout: float
+    ) -> NoisyLatents:
         latents = dataset.latents
         schedule = schedule.at_size(latents.shape[-2] * latents.shape[-1] // 4)
         levels, pixels = step.generator(), step.generator(latents.device)
         timestep = perturbation.timestep(schedule.sample_timesteps(len(latents), levels), schedule, levels)
         noise = perturbation.offset(torch.randn(latents.shape, generator=pixels, device=latents.device), pixels)
-        batch = noisy_batch(
-            latents, noise, timestep, schedule, dataset.conditioning, mask=dataset.mask, weight=dataset.weight
-        )
+        told = self.dropped(step, dataset, label_dropout, levels) if label_dropout else dataset.conditioning
+        mask, weight, negative = dataset.mask, dataset.weight, dataset.negative
+        batch = noisy_batch(latents, noise, timestep, schedule, told, mask, weight, negative)
         batch = perturbation.seen(batch, step.update, pixels, levels)
         step.show("noisy", lambda: picture_of_latents(batch.x, colours=colours_of(step.run)))
         return batch
+
+    @staticmethod
+    def dropped(step: Step, dataset: Batch, chance: float, generator: torch.Generator) -> Conditioning:
+        """What the network is told, without the class or caption of some items."""
+        if dataset.negative is None:
+            raise ValueError("label_dropout: this data set has neither classes nor captions; set it to 0")
+        drop = moved(torch.rand(len(dataset.latents), generator=generator) < chance, step.run.device)
+        nothing = unconditional(dataset.conditioning, negative_rows(step, dataset.negative))
+        return {
+            name: torch.where(drop.reshape(-1, *[1] * (value.dim() - 1)), nothing[name], value)
+            for name, value in dataset.conditioning.items()
+        }

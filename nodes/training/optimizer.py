@@ -243,6 +243,9 @@ def check_that_they_fit(loss: Stream, model: Stream) -> None:
     if model not in loss.walk():
         raise ValueError("model: wire the same model into the loss and into Optimizer Step")
     info: ModelInfo = model.about
+    drops = any(stream.inputs.get("label_dropout") for stream in loss.walk())
+    if drops and info.pretrained is None and info.classes and not info.null_class:
+        raise ValueError("label_dropout in Noisy Batch trains a class for none: turn on null_class in New Model")
     for stream in loss.walk():
         data = stream.about
         if not isinstance(data, DatasetInfo):

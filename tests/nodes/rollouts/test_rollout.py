@@ -320,6 +320,45 @@ def test_the_life_of_a_chain_is_a_film(graph, train):
     assert facts["timesteps"][-1] == [200.0] * 4
 
 
+GUIDED = {**EVERY, "guidance": 3.0}
+
+
+@pytest.mark.parametrize("family", [{}, {"family": "dit", "width": 32}], ids=["unet", "dit"])
+@pytest.mark.parametrize("rollout", [EVERY, CHAINS], ids=["fresh", "persistent"])
+def test_guided_rollouts_ask_without_the_class_too(graph, family, rollout):
+    """In the same forward, or beside the training forward; the latents differ from those without guidance."""
+    states = []
+    for guidance in (1.0, 3.0):
+        wired = graph(rollout={**rollout, "guidance": guidance}, model={"null_class": True, **family})
+        run, network = live(wired, wired.loss)
+        torch.nn.init.normal_(list(network.parameters())[-1], std=0.5)
+        labels = []
+        network.register_forward_pre_hook(
+            lambda _, inputs, told, labels=labels: labels.append(told["class_labels"]), with_kwargs=True
+        )
+        for update in range(3):
+            step = Step(run, update)
+            step.value(wired.loss)
+        states.append(step.value(wired.batch).x)
+        assert any((told == 10).any() for told in labels) == (guidance != 1)
+    assert not torch.equal(*states)
+
+
+def test_guidance_without_a_null_class_is_refused(graph, wire, build):
+    """A new unet knows none unless it is asked to; one without classes has nothing to be guided to."""
+    with pytest.raises(
+        ValueError, match=r"^guidance: this model knows no class that stands for none: turn on null_class"
+    ):
+        graph(rollout=GUIDED)
+    with pytest.raises(ValueError, match=r"^guidance: this model is told no class"):
+        graph(rollout=GUIDED, model={"class_conditional": False})
+    with pytest.raises(ValueError, match=r"^sampling_guidance is for models that were distilled"):
+        graph(rollout={**EVERY, "sampling_guidance": 3.5}, model={"null_class": True})
+    wired = graph(model={"null_class": True})
+    text = build(Rollout, batch=wired.batch, model=wired.model, **GUIDED)["ui"]["text"][0]
+    assert text.endswith("each of them twice for guidance")
+
+
 def test_the_cost_can_be_told_of_any_batch():
     """Another pack's data set has no batch_size widget: the words are those of a single item."""
     batch = Stream(lambda step, dataset: dataset, {"dataset": Stream(lambda step: None)})

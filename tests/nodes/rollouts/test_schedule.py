@@ -8,6 +8,7 @@ from comfyui_rollout.diffusion import seeds
 from comfyui_rollout.diffusion.schedules import DDPM, FlowMatching
 from comfyui_rollout.nodes import (
     DDPMSchedule,
+    DiffusionLoss,
     DigitsDataset,
     FlowMatchingSchedule,
     NewModel,
@@ -117,6 +118,31 @@ def test_the_noise_offset_moves_channels(wire, pull):
     torch.testing.assert_close(shift, shift[..., :1].expand_as(shift), rtol=0, atol=1e-6)
     assert shift[..., 0].std() == pytest.approx(0.5, abs=0.12)
     torch.testing.assert_close(moved.x, FlowMatching().add_noise(moved.latents, moved.noise, moved.timestep))
+
+
+def test_label_dropout_hides_classes(wire, pull):
+    """That share of the labels is the one that stands for none; levels and noise are those without it."""
+    plain, hidden = (noisy(wire, pull, label_dropout=chance) for chance in (0.0, 0.25))
+    gone = hidden.conditioning["label"] == -1
+    assert 6 < int(gone.sum()) < 28
+    assert torch.equal(hidden.conditioning["label"][~gone], plain.conditioning["label"][~gone])
+    assert torch.equal(hidden.x, plain.x)
+
+
+def test_label_dropout_needs_somebody_who_knows_no_class(wire, train, graph):
+    """A unet with its null class learns it; one without is refused before anything is made."""
+    for null_class in (True, False):
+        wired = graph(model={"null_class": null_class})
+        wired.batch = wire(NoisyBatch, dataset=wired.dataset, schedule=wired.schedule, label_dropout=0.9)
+        wired.loss = wire(DiffusionLoss, batch=wired.batch, model=wired.model)
+        if null_class:
+            before = Run(wired.loss).value(wired.model).network.class_embedding.weight
+            after = train(wired, steps=2).weights["class_embedding.weight"]
+            assert len(after) == 11
+            assert not torch.equal(after[10], before[10])
+        else:
+            with pytest.raises(ValueError, match=r"^label_dropout in Noisy Batch trains a class for none: turn on"):
+                train(wired)
 
 
 def test_remedies_that_are_off_change_no_bit(wire, pull):
