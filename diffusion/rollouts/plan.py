@@ -119,6 +119,18 @@ class RolloutPlan:
         lengths = torch.where(chosen, self._lengths(batch, generator), 0)
         return self.place(timestep, schedule, lengths, self.strides(batch, generator))
 
+    def draw_down(self, timestep: Tensor, lowest: float, step: int, generator: Generator) -> Draw:
+        """Rollouts that begin where the items are and end at ``lowest`` at the latest, at least a step long.
+
+        For copies that are trained beside their items; those that stand at the lowest level already have none.
+        """
+        batch = len(timestep)
+        chosen = torch.rand(batch, generator=generator) < self.probability_at(step)
+        lengths, stride = self._lengths(batch, generator).clamp(min=1), self.strides(batch, generator)
+        possible = ((timestep - lowest) / stride - 1e-9).ceil().long().clamp(min=0)
+        lengths = torch.where(chosen, torch.minimum(lengths, possible), 0)
+        return Draw(lengths, timestep, torch.where(lengths > 0, stride, 0.0))
+
     @staticmethod
     def place(timestep: Tensor, schedule: Schedule, lengths: Tensor, stride: Tensor) -> Draw:
         """Rollouts of these lengths and strides (B,) that end at ``timestep``, cut short at the noisy end."""

@@ -8,7 +8,7 @@ import torch
 from comfyui_rollout.diffusion.rollout import RolloutPlan
 from comfyui_rollout.diffusion.solvers import solver
 from comfyui_rollout.nodes import DiffusionLoss, ReflexFlowLoss, Rollout
-from comfyui_rollout.nodes.rollouts.rollout import estimate
+from comfyui_rollout.nodes.rollouts.rolling import estimate
 from comfyui_rollout.training.stream import Run, Step, StepError, Stream
 
 EVERY = {"max_step_offset": 3, "probability": 1.0, "step_size": 50.0, "strategy": "biased_late"}
@@ -357,6 +357,65 @@ def test_guidance_without_a_null_class_is_refused(graph, wire, build):
     wired = graph(model={"null_class": True})
     text = build(Rollout, batch=wired.batch, model=wired.model, **GUIDED)["ui"]["text"][0]
     assert text.endswith("each of them twice for guidance")
+
+
+SOAR = {"max_step_offset": 1, "probability": 1.0, "step_size": 25.0, "sampler": "euler", "keep_base": True}
+SOAR |= {"renoise": "same_noise", "renoise_levels": 2, "guidance": 4.5}
+
+
+def test_copies_are_trained_beside_their_items(graph, build, pull):
+    """One loss for each, of which the first are those of the batch without them; one training forward for all."""
+    wired = graph(rollout=SOAR, model={"null_class": True}, loss_inputs={"target": "clean"})
+    text = build(Rollout, batch=wired.batch.inputs["batch"], model=wired.model, **SOAR)["ui"]["text"][0]
+    assert text.endswith("put 8 copies beside the 4 items of a batch, which is then as large as 12")
+    run, network = live(wired, wired.loss)
+    sizes = []
+    network.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    loss = Step(run, 0).value(wired.loss)
+    assert sizes == [8, 12]
+    alone = graph(model={"null_class": True})
+    torch.testing.assert_close(loss[:4], pull(alone.loss)[0])
+    lighter = graph(
+        rollout={**SOAR, "copies_weight": 0.25}, model={"null_class": True}, loss_inputs={"target": "clean"}
+    )
+    light = pull(lighter.loss)[0]
+    expected = (loss[:4].sum() + 0.25 * loss[4:].sum()) / (4 + 0.25 * 8)
+    torch.testing.assert_close(light.mean(), expected)
+
+
+@pytest.mark.parametrize("loss", [DiffusionLoss, ReflexFlowLoss])
+def test_copies_can_be_trained_with_any_loss(graph, train, loss):
+    """ReflexFlow asks for their clean output too; masks, frequency weights and films go with them."""
+    options = {"keep_base": True, "max_step_offset": 2, "probability": 0.7, "step_size": 40.0}
+    run = train(graph(rollout=options, loss=loss), steps=3, preview_every=1)
+    rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert all(row["loss"] > 0 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"renoise": "same_noise"}, "^renoise is for copies: turn on keep_base"),
+        ({"keep_base": True, "rollout": "persistent"}, "^keep_base copies items anew"),
+        ({"stochastic": "cps"}, "^stochastic: cps is an Euler step of flow matching in fresh rollouts"),
+        ({"stochastic": "flow_sde", "sampler": "euler", "rollout": "persistent"}, "^stochastic: flow_sde is"),
+    ],
+)
+def test_settings_that_contradict_one_another_are_refused(graph, options, message):
+    """While wiring, in one line that names the cure."""
+    with pytest.raises(ValueError, match=message):
+        graph(rollout={**EVERY, **options})
+
+
+def test_new_noise_makes_rollouts_differ(graph, pull):
+    """By seed, node and step, as all noise; each kind differs from the deterministic path."""
+    euler = {**EVERY, "sampler": "euler"}
+    states = [
+        pull(graph(rollout={**euler, "stochastic": kind}).batch)[0].x for kind in ("none", "cps", "flow_sde", "cps")
+    ]
+    assert torch.equal(states[1], states[3])
+    assert not torch.equal(states[0], states[1])
+    assert not torch.equal(states[1], states[2])
 
 
 def test_the_cost_can_be_told_of_any_batch():
