@@ -12,7 +12,7 @@ from ...data.mixture import Mixture
 from ...data.preflight import images_in_words, mixture_in_words
 from ...training.stream import Step, Stream
 from ..base import DATASET, StepNode
-from ..inputs import UNIQUE_ID, choice, integer, line, number, switch, wire
+from ..inputs import UNIQUE_ID, choice, integer, line, number, refusal, switch, wire
 
 BATCH_SIZE = integer(64, 1, 4096, "Images per training step. Larger is steadier and slower.")
 
@@ -115,14 +115,11 @@ class ImageFolderDataset(DatasetNode):
 
     @classmethod
     def VALIDATE_INPUTS(cls, folder: str, mask_folder: str = "") -> bool | str:
-        try:
-            if folder is not None:
-                find_images(folder_of(folder))
-            if mask_folder is not None and isinstance(masks := masks_of(mask_folder), Path):
-                find_images(masks)
-        except ValueError as error:
-            return str(error)
-        return True
+        masks = masks_of(mask_folder) if mask_folder is not None else None
+        said = refusal("folder", lambda: find_images(folder_of(folder))) if folder is not None else None
+        if said is None and isinstance(masks, Path):
+            said = refusal("mask_folder", lambda: find_images(masks))
+        return said or True
 
     @classmethod
     def IS_CHANGED(cls, folder: str, mask_folder: str = "", **other: Any) -> Any:

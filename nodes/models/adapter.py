@@ -23,7 +23,7 @@ from ...models.loading.weight_count import in_words, lora_weights, training_byte
 from ...models.model import Model
 from ...training.stream import Step, Stream
 from ..base import MODEL, StepNode
-from ..inputs import UNIQUE_ID, choice, integer, line, number, switch, wire
+from ..inputs import UNIQUE_ID, choice, integer, line, number, refusal, switch, wire
 from .model import ModelInfo
 
 CUSTOM = "custom"
@@ -115,12 +115,12 @@ class AddLora(StepNode):
             if targets == CUSTOM and pattern is not None and not continue_from:
                 layers_in(pattern)
             AdapterSettings("x", kind or "lora", dora=bool(dora), rslora=bool(rslora))  # type: ignore[arg-type]
-            if continue_from:
-                find_lora(current_host(), continue_from.strip())
-            elif text_encoders and kind is not None:
+            if text_encoders and kind is not None and not continue_from:
                 refuse_kind(kind)
         except ValueError as error:
             return str(error)
+        if continue_from:
+            return refusal("continue_from", lambda: find_lora(current_host(), continue_from.strip())) or True
         return True
 
     @classmethod

@@ -25,7 +25,7 @@ from ...models.saving import CONFIG, WEIGHTS, check_model_folder, load_model, re
 from ...models.schedule_file import SCHEDULE_FILE, load_schedule
 from ...training.stream import Run, Step, Stream
 from ..base import DATASET, MODEL, SCHEDULE, Node, StepNode, workflow_metadata
-from ..inputs import UNIQUE_ID, checked_name, choice, integer, line, plain_name, switch, wire
+from ..inputs import UNIQUE_ID, checked_name, choice, integer, line, plain_name, refusal, switch, wire
 
 
 @dataclass(frozen=True)
@@ -229,14 +229,7 @@ class LoadModel(StepNode):
     def VALIDATE_INPUTS(cls, folder: str) -> bool | str:
         if folder is None:
             return True
-        try:
-            found = find_model_folder(folder)
-            check_model_folder(found)
-            check_weights(found / WEIGHTS)
-            saved_schedule(found)
-        except ValueError as error:
-            return str(error)
-        return True
+        return refusal("folder", lambda: check_saved(folder)) or True
 
     @classmethod
     def IS_CHANGED(cls, folder: str, **other: Any) -> Any:
@@ -318,6 +311,14 @@ class SaveModel(Node):
         else:
             written = save_pipeline(folder, pretrained, weights, schedule, metadata)
         return {"ui": {"text": [str(written)]}}
+
+
+def check_saved(folder: str) -> None:
+    """Raises ValueError unless the folder holds a model that can be loaded."""
+    found = find_model_folder(folder)
+    check_model_folder(found)
+    check_weights(found / WEIGHTS)
+    saved_schedule(found)
 
 
 def trained_weights(model: Stream) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from ...models.loading.source import Source
 from ...models.quantization import check_checkpointing, check_installed
 from ...training.stream import Step
 from ..base import MODEL, PIPELINE, SCHEDULE, StepNode
-from ..inputs import UNIQUE_ID, choice, line, number, switch
+from ..inputs import UNIQUE_ID, choice, line, number, refusal, switch
 from .model import ModelInfo
 
 BY_PATH = "as in path"
@@ -117,8 +117,10 @@ class LoadPretrained(StepNode):
             return "path: name a diffusers folder, a .safetensors file or a hub id, or choose a checkpoint"
         if checkpoint != BY_PATH and checkpoint not in list_models(current_host(), *CHECKPOINTS):
             return f"checkpoint: {checkpoint!r} is not in your model folders; put it there, or name a path"
+        named, file = ("path", path.strip()) if checkpoint == BY_PATH else ("checkpoint", checkpoint)
+        if said := refusal(named, lambda: refuse_pickle(file)):
+            return said
         try:
-            refuse_pickle(path.strip() if checkpoint == BY_PATH else checkpoint)
             check_installed(quantize or "none")
             check_checkpointing(quantize or "none", gradient_checkpointing is not False)
             check_parts(vae or "", text_encoders or "")
