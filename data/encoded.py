@@ -12,7 +12,7 @@ from ..diffusion.solvers import Conditioning
 from ..models.families.clip import alike
 from . import colours
 from .cache import Cache
-from .data import Batch
+from .data import Batch, no_class
 from .encoders import Encoders
 from .images import ImageFolder, ImageItem, Place, corner_of, weight_of
 
@@ -99,7 +99,12 @@ class EncodedDataset:
             tuple(caption for part in parts for caption in part.captions),
             torch.stack([part.mask for part in parts if part.mask is not None]) if self.has_masks else None,
             weight_of(self.loss_weight, len(items)),
+            self.no_caption,
         )
+
+    def no_caption(self) -> Conditioning:
+        """What the network is told where there is no caption: a batch of one."""
+        return no_class() if self.encoders.classes else self.cache.load(TEXT, self.text_keys[""])
 
     def _draw(self, entry: Entry, generator: Generator) -> Batch:
         """One item, its latents and mask without a batch dimension."""

@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 
 from .buckets import MOST_OBLONG, Size, bucket_for, bucket_sizes
 from .caption_files import CaptionFinder
-from .data import Batch, DatasetInfo, Group
+from .data import Batch, DatasetInfo, Group, no_class
 from .folder import MASK, MASK_ALONE, WITH_PLUGIN, Listing, listing_of, look_into, repeats_and_words
 
 ALPHA = "alpha"
@@ -241,6 +241,7 @@ class ImageFolder:
             tuple(item.caption for item in chosen),
             torch.stack([mask for _, mask in drawn]) if self.has_masks else None,
             weight_of(self.loss_weight, len(chosen)),
+            no_class if self.info.classes else None,
         )
 
     def _draw(self, item: ImageItem, generator: Generator) -> tuple[Tensor, Tensor]:

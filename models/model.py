@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from diffusers.models.modeling_utils import ModelMixin  # slow to import, and only a word here
 
 
+NO_CLASS = -1
+"""The label that stands for none; a network that knows such a class puts its own number in its place."""
+
+
+NULL_CLASS = "_null_class"
+"""In the settings of a network whose last class stands for none; diffusers leaves names with such a beginning alone."""
+
+
 class Model(ABC):
     """A network of one family; one small subclass a family knows how it is called."""
 
@@ -36,6 +44,11 @@ class Model(ABC):
     def classes(self) -> int:
         """How many class labels the network knows; 0 for one that takes none."""
         return 0
+
+    @property
+    def null_class(self) -> bool:
+        """Whether the network knows a class that stands for none, which guidance needs."""
+        return False
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -83,6 +96,11 @@ class Model(ABC):
                 module.training = mode
 
 
+def numbered(labels: Tensor, classes: int) -> Tensor:
+    """Class labels (B,) with the number of a network's own null class, the one after all others, in place of none."""
+    return torch.where(labels < 0, classes, labels)
+
+
 class NewModel(Model):
     """A family that can be made from a few numbers, with random weights."""
 
@@ -93,5 +111,10 @@ class NewModel(Model):
 
     @classmethod
     @abstractmethod
-    def create(cls, *, channels: int, size: int, classes: int, width: int, depth: int) -> NewModel:
-        """A network with random weights, from the global generator; ``classes`` = 0 for an unconditional one."""
+    def create(
+        cls, *, channels: int, size: int, classes: int, width: int, depth: int, null_class: bool = False
+    ) -> NewModel:
+        """A network with random weights, from the global generator; ``classes`` = 0 for an unconditional one.
+
+        ``null_class``: it knows one more class, which stands for none.
+        """

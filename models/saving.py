@@ -15,7 +15,7 @@ from ..files.weights import read_weights, save_weights
 from ..files.whole import read_object, whole_or_nothing, write_text
 from .adapters.saved import restore_adapters, save_adapters
 from .families import FAMILIES
-from .model import Model
+from .model import NULL_CLASS, Model
 from .schedule_file import SCHEDULE_FILE, schedule_to_dict
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -87,6 +87,8 @@ def load_model(folder: Path) -> Model:
         network = getattr(diffusers, family.network_class).from_config(config)
     except Exception as error:  # diffusers checks its settings in many ways
         raise ValueError(f"{folder / CONFIG} describes no working network: {' '.join(str(error).split())}") from error
+    if config.get(NULL_CLASS):
+        network.register_to_config(**{NULL_CLASS: True})
     load_weights(network, folder)
     return family(network)
 

@@ -82,6 +82,7 @@ class Trainer:
     def __post_init__(self) -> None:
         from diffusers.training_utils import EMAModel
 
+        self.run.steps = self.steps
         self.weights = {name: weight for name, weight in self.network.named_parameters() if weight.requires_grad}
         self.parameters = list(self.weights.values())
         self.optimizers = self.settings.optimizers(self.network)

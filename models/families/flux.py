@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ...diffusion.rollouts.guidance import TOLD
 from ...diffusion.solvers import Conditioning
 from .pretrained import PretrainedModel
 from .sd3 import JOINT_ATTENTION, JOINT_MLP
@@ -27,6 +28,7 @@ class Flux(PretrainedModel):
     negative_prompts = False
     longest_text = 512
     reading_tokenizer = "tokenizer_2"
+    told_guidance = True
     lora_targets = {  # noqa: RUF012
         "attention": JOINT_ATTENTION,
         "attention+mlp": (*JOINT_ATTENTION, *JOINT_MLP),
@@ -50,7 +52,7 @@ class Flux(PretrainedModel):
         output = self.network(
             FluxPipeline._pack_latents(x, batch, channels, height, width),
             timestep=timestep / 1000,
-            guidance=x.new_full((batch,), self.guidance) if guided else None,
+            guidance=conditioning.get(TOLD, x.new_full((batch,), self.guidance)) if guided else None,
             pooled_projections=conditioning["pooled"],
             encoder_hidden_states=text,
             txt_ids=text.new_zeros(text.shape[1], 3),

@@ -53,6 +53,8 @@ class PretrainedModel(Model):
     """The tokenizer of the encoder that reads most of a caption."""
     negative_prompts: bool = True
     """Whether sampling with guidance asks the network about a negative prompt too; not if it is told the guidance."""
+    told_guidance: bool = False
+    """Whether the network was distilled to be told its guidance."""
     lora_targets: dict[str, tuple[str, ...]]
     """Presets of the layers that an adapter is put on, by name: ``attention``, ``all``; ends of module names."""
 

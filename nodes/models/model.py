@@ -16,10 +16,10 @@ from ...files.whole import free_file, free_folder
 from ...hosts.current import current_host
 from ...models.adapters.metadata import About, base_of, modelspec
 from ...models.adapters.network import merged_weights
-from ...models.families import FAMILIES
+from ...models.families import FAMILIES, PRETRAINED
 from ...models.loading.pretrained import Pretrained
 from ...models.loading.source import DTYPES
-from ...models.model import Model
+from ...models.model import NULL_CLASS, Model
 from ...models.pipeline_folder import save_pipeline, save_single_file
 from ...models.saving import CONFIG, WEIGHTS, check_model_folder, load_model, restore, save_model
 from ...models.schedule_file import SCHEDULE_FILE, load_schedule
@@ -42,6 +42,8 @@ class ModelInfo:
     """Where it came from, if it was not made from scratch."""
     adapters: tuple[str, ...] = ()
     """Names of the adapters on it."""
+    null_class: bool = False
+    """Whether it knows a class that stands for none."""
     trained: Path | None = None
     """The folder with the weights that were trained in this graph, if it comes out of a training."""
 
@@ -75,11 +77,26 @@ class NewModel(StepNode):
                 "depth": integer(2, 1, 48, "Levels (unet: each one halves the image) or layers (dit)."),
                 "class_conditional": switch(True, "Tell the network the class label, so that it can be asked for one."),
             },
+            "optional": {
+                "null_class": switch(
+                    False,
+                    "One more class, which stands for none: for guidance, and for label_dropout in Noisy Batch, which "
+                    "trains it. The dit has it anyway.",
+                    advanced=True,
+                ),
+            },
             "hidden": UNIQUE_ID,
         }
 
     def build(
-        self, unique_id: str, dataset: Stream, family: str, width: int, depth: int, class_conditional: bool
+        self,
+        unique_id: str,
+        dataset: Stream,
+        family: str,
+        width: int,
+        depth: int,
+        class_conditional: bool,
+        null_class: bool = False,
     ) -> tuple[Stream]:
         data: DatasetInfo = dataset.about
         classes = len(data.classes) if class_conditional else 0
@@ -90,16 +107,37 @@ class NewModel(StepNode):
                 "dataset: a new model is made for squares of one size; turn buckets off in Image Folder Dataset"
             )
         FAMILIES[family].check(size=data.size, width=width, depth=depth)
-        settings = {"channels": data.channels, "size": data.size, "classes": classes, "width": width, "depth": depth}
-        about = ModelInfo(data.channels, data.size, classes, has_weights=False)
+        settings: dict[str, Any] = {"channels": data.channels, "size": data.size, "classes": classes}
+        settings |= {"width": width, "depth": depth}
+        null_class = classes > 0 and (null_class or family == "dit")
+        settings["null_class"] = null_class
+        about = ModelInfo(data.channels, data.size, classes, has_weights=False, null_class=null_class)
         return (self.stream(unique_id, {"family": family, "settings": settings}, about=about),)
 
-    def step(self, step: Step, family: str, settings: dict[str, int]) -> Model:
+    def step(self, step: Step, family: str, settings: dict[str, Any]) -> Model:
         return step.keep(lambda: self._create(step, family, settings))
 
-    def _create(self, step: Step, family: str, settings: dict[str, int]) -> Model:
+    def _create(self, step: Step, family: str, settings: dict[str, Any]) -> Model:
         with seeds.global_seed(seeds.derive(step.run.seed, step.node_id, "weights")):
             return FAMILIES[family].create(**settings).to(step.run.device)
+
+
+def check_guidance(info: ModelInfo) -> None:
+    """Raises ValueError where a model cannot be asked without caption or class, as guidance does."""
+    if info.pretrained is not None:
+        family = PRETRAINED[info.pretrained.info.family]
+        if not (family.negative_prompts or info.null_class):
+            raise ValueError(
+                f"guidance: {family.title} is told its guidance and knows no negative prompt: set sampling_guidance, "
+                "and guidance to 1"
+            )
+    elif not info.classes:
+        raise ValueError("guidance: this model is told no class that it could be guided to: set guidance to 1")
+    elif not info.null_class:
+        raise ValueError(
+            "guidance: this model knows no class that stands for none: turn on null_class in New Model, and set "
+            "label_dropout in Noisy Batch, which trains it"
+        )
 
 
 def refuse_untrained(model: Stream) -> None:
@@ -111,8 +149,12 @@ def refuse_untrained(model: Stream) -> None:
 def saved_model(folder: Path, node_id: str, title: str) -> Stream:
     """A model folder as a stream: it is loaded once in each run that asks for it."""
     config = check_model_folder(folder)
-    classes = config.get("num_class_embeds") or config.get("num_embeds_ada_norm") or 0
-    about = ModelInfo(config["in_channels"], config["sample_size"], classes if classes > 1 else 0, has_weights=True)
+    null_class = bool(config.get(NULL_CLASS))
+    classes = (config.get("num_class_embeds") or config.get("num_embeds_ada_norm") or 0) - null_class
+    classes = classes if classes > 1 else 0
+    null_class = classes > 0 and (null_class or "num_embeds_ada_norm" in config)
+    size = config["sample_size"]
+    about = ModelInfo(config["in_channels"], size, classes, has_weights=True, null_class=null_class)
 
     def step(step: Step, folder: Path) -> Model:
         return step.keep(lambda: load_model(folder).to(step.run.device))

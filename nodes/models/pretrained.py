@@ -163,7 +163,10 @@ class LoadPretrained(StepNode):
         pretrained = Pretrained(source, inspect(source))
         pretrained.info.kind.check_clip_skip(source.clip_skip)
         info = pretrained.info
-        about = ModelInfo(info.channels, None, info.classes, has_weights=True, pretrained=pretrained)
+        null_class = info.classes > 0
+        about = ModelInfo(
+            info.channels, None, info.classes, has_weights=True, pretrained=pretrained, null_class=null_class
+        )
         stream = self.stream(unique_id, {"pretrained": pretrained}, about=about)
         return {"ui": {"text": [pretrained.in_words()]}, "result": (stream, info.schedule, pretrained)}
 

@@ -12,19 +12,21 @@ from PIL.Image import Image
 from torch import Tensor
 
 from ...diffusion import seeds
+from ...diffusion.rollouts.guidance import Guidance
 from ...diffusion.schedules import Schedule
 from ...diffusion.solvers import SOLVERS, Solver, solver
 from ...files.whole import whole_or_nothing
 from ...hosts.current import current_host
 from ...hosts.device import choose_device
-from ...models.model import Model
+from ...models.model import NO_CLASS, Model
 from ...runs.pictures.preview import Colours, colours_of, picture_of_latents
 from ...runs.run_folder import name_of
 from ...runs.sampling import parse_labels, sample
 from ...training.loop import training_mode
 from ...training.stream import Run, Step, Stream
 from ..base import MODEL, SAMPLES, SCHEDULE, StepNode, shown
-from ..inputs import UNIQUE_ID, choice, integer, line, seed, wire
+from ..inputs import UNIQUE_ID, choice, integer, line, number, seed, wire
+from ..models.model import check_guidance
 
 
 class SampleImages(StepNode):
@@ -55,7 +57,17 @@ class SampleImages(StepNode):
                 "count": integer(4, 1, 256, "Images per class; in all, for a model without classes."),
                 "seed": seed("Which noise to start from."),
             },
-            "optional": {"samples": wire(SAMPLES, "Another Sample Images, to be drawn at the same time.")},
+            "optional": {
+                "samples": wire(SAMPLES, "Another Sample Images, to be drawn at the same time."),
+                "guidance": number(
+                    1.0,
+                    1.0,
+                    30.0,
+                    0.5,
+                    "Classifier-free guidance: more of the class, less variety. 1 is off; above, each step asks the "
+                    "network twice, and the model needs a null class that label_dropout has trained.",
+                ),
+            },
             "hidden": UNIQUE_ID,
         }
 
@@ -65,6 +77,8 @@ class SampleImages(StepNode):
         if model.about.pretrained is not None:
             raise ValueError("model: a pretrained model reads prompts; use Sample Prompts for it")
         chosen = parse_labels(labels, model.about.classes) if model.about.classes else []
+        if inputs.get("guidance", 1.0) != 1:
+            check_guidance(model.about)
         inputs |= {"model": model, "labels": chosen, "solve": solver(sampler, order)}
         stream = self.stream(unique_id, inputs)
         about = f"{sampler}_{inputs['steps']}_steps_seed_{inputs['seed']}"
@@ -91,6 +105,7 @@ class SampleImages(StepNode):
         count: int,
         seed: int,
         samples: Tensor | None = None,
+        guidance: float = 1.0,
     ) -> Tensor:
         told = torch.tensor(labels, device=step.run.device).repeat_interleave(count)
         latents = sample(
@@ -102,6 +117,7 @@ class SampleImages(StepNode):
             conditioning={"label": told} if labels else {},
             generator=seeds.generator(seed, "samples"),
             observe=lambda number, x: step.run.host.check_interrupted(),
+            guidance=Guidance(guidance, negative={"label": told.new_tensor([NO_CLASS])}),
         )
         step.show("samples", lambda: self.picture(latents, labels, count, colours_of(step.run)))
         return latents

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from ...data.data import DatasetInfo
 from ...data.preflight import steps_in_words
+from ...diffusion.rollouts.plan import RolloutPlan
 from ...hosts.current import current_host
 from ...hosts.device import free_memory
 from ...runs.fit import fit
@@ -17,6 +19,8 @@ from ..base import LOSS, MODEL, OPTIMIZER, RUN, SAMPLES, Node, shown, workflow_m
 from ..inputs import UNIQUE_ID, choice, integer, line, number, plain_name, seed, wire
 from ..models.model import ModelInfo, trained_model
 from .resume import begun_anew, state_of
+
+log = logging.getLogger(__name__)
 
 OPTIONS_OF_FIT = ("steps", "seed", "accumulation", "clip_norm", "ema_decay", "precision", "preview_every")
 
@@ -170,6 +174,8 @@ class OptimizerStep(Node):
     ) -> dict[str, Any]:
         check_that_they_fit(loss, model)
         check_precision(model.about, options["precision"])
+        for words in idle_rollouts_in_words(loss, options["steps"]):
+            log.warning(words)  # before the training is paid for; the node says it afterwards
         try:
             return self.train(loss, model, optimizer, str(unique_id), samples, resume, prompt, extra_pnginfo, options)
         finally:
@@ -214,6 +220,7 @@ class OptimizerStep(Node):
         text = [
             *session.notes,
             *epochs_in_words(loss, options["steps"], options["accumulation"]),
+            *idle_rollouts_in_words(loss, options["steps"]),
             f"the run's folder is {session.folder.folder}",
             session.shares_of_time(),
         ]
@@ -226,11 +233,19 @@ def epochs_in_words(loss: Stream, steps: int, accumulation: int) -> list[str]:
     return [steps_in_words(data.about.count, data.inputs["batch_size"], steps, accumulation)] if data else []
 
 
+def idle_rollouts_in_words(loss: Stream, steps: int) -> list[str]:
+    """Rollouts that the training is too short for."""
+    return [words for plan in loss.constants(RolloutPlan) if (words := plan.never_begins(steps))]
+
+
 def check_that_they_fit(loss: Stream, model: Stream) -> None:
     """Raises ValueError where the wires cannot be right, before anything is loaded."""
     if model not in loss.walk():
         raise ValueError("model: wire the same model into the loss and into Optimizer Step")
     info: ModelInfo = model.about
+    drops = any(stream.inputs.get("label_dropout") for stream in loss.walk())
+    if drops and info.pretrained is None and info.classes and not info.null_class:
+        raise ValueError("label_dropout in Noisy Batch trains a class for none: turn on null_class in New Model")
     for stream in loss.walk():
         data = stream.about
         if not isinstance(data, DatasetInfo):

@@ -425,7 +425,7 @@ RAMP = ROLLOUTS | {"scheduled_sampling_ramp_steps": 100}
         ({"base_model_precision": "int4-quanto"}, "it is nf4, which needs", "LoadPretrained", {"quantize": "nf4"}),
         ({"base_model_precision": "int2-quanto"}, "has no equal here", "LoadPretrained", {"quantize": "none"}),
         ({"flux_guidance_mode": "random-range"}, "its middle, 2", "LoadPretrained", {"guidance": 2.0}),
-        ({"mixflow_enabled": True}, "there is no MixFlow here", "NoisyBatch", {}),
+        ({"mixflow_enabled": True}, "for MixFlow set mixflow of Noisy Batch", "NoisyBatch", {}),
         ({"flux_lora_target": "tiny"}, "becomes the preset 'attention'", "AddLora", {"targets": "attention"}),
         (
             {"model_family": "sdxl", "rescale_betas_zero_snr": True},
