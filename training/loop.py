@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..diffusion import seeds
 from ..models.model import Model
-from .optimizers import OptimizerSettings
+from .optimizers import OptimizerSettings, average_by_themselves
 from .stream import Run, Step, Stream
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -43,16 +43,21 @@ def trained(network: nn.Module) -> list[nn.Parameter]:
 
 @contextmanager
 def averaged(run: Run, network: nn.Module) -> Iterator[None]:
-    """The network has the averaged (EMA) values of its trained weights inside, if the run keeps any."""
-    if run.averaged_weights is None:
+    """The network has the averaged values of its trained weights inside, if the run or its optimizer keeps any."""
+    if run.averaged_weights is None and not run.schedule_free:
         yield
         return
     parameters = trained(network)
     live = [parameter.detach().clone() for parameter in parameters]  # on the device: EMAModel's store would wait for it
-    run.averaged_weights.copy_to(parameters)
+    if run.averaged_weights is not None:
+        run.averaged_weights.copy_to(parameters)
+    for optimizer in run.schedule_free:
+        optimizer.eval()
     try:
         yield
     finally:
+        for optimizer in run.schedule_free:
+            optimizer.train()
         with torch.no_grad():
             for parameter, value in zip(parameters, live, strict=True):
                 parameter.copy_(value)
@@ -90,6 +95,9 @@ class Trainer:
             raise ValueError(
                 "muon does not go with fp16, whose overflowing steps must be skipped: choose bf16 or adamw"
             )
+        self.run.schedule_free = average_by_themselves(self.optimizers)
+        if self.run.schedule_free and self.ema_decay:
+            raise ValueError(f"ema_decay: {self.settings.name} averages the weights by itself: set 0, or choose adamw")
         self.schedulers = [self.settings.scheduler(optimizer, self.steps, self.done) for optimizer in self.optimizers]
         self.scaler = torch.amp.GradScaler(self.run.device.type, enabled=self.precision == "fp16")
         if self.ema_decay:

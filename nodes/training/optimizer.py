@@ -13,10 +13,10 @@ from ...hosts.device import free_memory
 from ...runs.fit import fit
 from ...runs.looks import Checkpoint, Sample
 from ...runs.session import Look
-from ...training.optimizers import OptimizerSettings
+from ...training.optimizers import OptimizerSettings, check_optimizer, installed
 from ...training.stream import Stream
 from ..base import LOSS, MODEL, OPTIMIZER, RUN, SAMPLES, Node, shown, workflow_metadata
-from ..inputs import UNIQUE_ID, choice, integer, line, number, plain_name, seed, wire
+from ..inputs import UNIQUE_ID, choice, integer, line, number, plain_name, seed, switch, wire
 from ..models.model import ModelInfo, trained_model
 from .resume import begun_anew, state_of
 
@@ -29,7 +29,18 @@ class Optimizer(Node):
     NODE_ID = "RolloutOptimizer"
     DISPLAY_NAME = "Optimizer"
     DESCRIPTION = "How the weights are changed, and how the learning rate goes over the training."
-    SEARCH_ALIASES = ("adamw", "adafactor", "sgd", "muon", "learning rate", "lr scheduler")
+    SEARCH_ALIASES = (
+        "adamw",
+        "adafactor",
+        "sgd",
+        "muon",
+        "prodigy",
+        "lion",
+        "came",
+        "8bit",
+        "learning rate",
+        "lr scheduler",
+    )
     RETURN_TYPES = (OPTIMIZER,)
     RETURN_NAMES = ("optimizer",)
     OUTPUT_TOOLTIPS = ("Settings for Optimizer Step.",)
@@ -39,10 +50,12 @@ class Optimizer(Node):
         return {
             "required": {
                 "optimizer": choice(
-                    ("adamw", "adafactor", "sgd", "muon"),
+                    installed(),
                     "adamw",
                     "adamw: the safe choice. adafactor: least memory. sgd: plain. muon: for matrices, with adamw for "
-                    "all other weights.",
+                    "all other weights. Where pytorch-optimizer is installed, prodigy (finds the learning rate: set "
+                    "1), came, lion (a third of adamw's rate) and adamw_schedule_free (needs no lr_schedule); with "
+                    "bitsandbytes adamw_8bit.",
                 ),
                 "learning_rate": number(
                     1e-4,
@@ -66,7 +79,7 @@ class Optimizer(Node):
                     0.0,
                     0.9999,
                     0.01,
-                    "Memory of past gradients: adamw's first beta, momentum for sgd and muon.",
+                    "Memory of past gradients: the first beta of adamw and its kin, the momentum of sgd and muon.",
                     advanced=True,
                 ),
                 "beta2": number(
@@ -74,13 +87,31 @@ class Optimizer(Node):
                     0.0,
                     0.99999,
                     0.001,
-                    "adamw's second beta: memory of past squared gradients.",
+                    "The second beta of adamw, prodigy and came: memory of past squared gradients.",
                     advanced=True,
                 ),
-            }
+            },
+            "optional": {
+                "relative_step": switch(
+                    False,
+                    "adafactor: learning_rate counts in sizes of the weight itself, 1e-2 is usual; for full "
+                    "fine-tuning, since a new LoRA begins at zero and would hardly learn.",
+                    advanced=True,
+                ),
+            },
         }
 
+    @classmethod
+    def VALIDATE_INPUTS(cls, optimizer: str, learning_rate: float) -> bool | str:
+        try:
+            if optimizer is not None:
+                check_optimizer(optimizer, learning_rate)
+        except ValueError as error:
+            return str(error)
+        return True
+
     def build(self, optimizer: str, **options: Any) -> tuple[OptimizerSettings]:
+        check_optimizer(optimizer, options["learning_rate"])
         return (OptimizerSettings(name=optimizer, **options),)  # type: ignore[arg-type]
 
 
