@@ -195,7 +195,8 @@ def check_parts(vae: str, text_encoders: str) -> None:
         *(("text_encoders", file) for file in find_models(host, text_encoders, *TEXT_ENCODERS)),
     ]
     for name, file in named:
-        refuse_pickle(file)
+        if said := refusal(name, lambda file=file: refuse_pickle(file)):  # type: ignore[misc]
+            raise ValueError(said)
         if file and not Path(file).exists():
             raise ValueError(
                 f"{name}: {file!r} is not in the {name} folder, and no path; put it there, or name its path"
