@@ -19,6 +19,7 @@ import { Inspector } from "./lib/inspector.js";
 import { LossCard } from "./lib/loss_card.js";
 import { Recording, Recordings } from "./lib/recordings.js";
 import { recall, remember } from "./lib/remembered.js";
+import { DATA_TAB, Photos } from "./lib/photos.js";
 import { RunsTab } from "./lib/runs_tab.js";
 import { TrainingBar } from "./lib/training_bar.js";
 import { t } from "./lib/words.js";
@@ -228,7 +229,7 @@ function openSamples(run = "") {
   else panel.toggleBottomPanelTab(SAMPLES_TAB);
 }
 
-const tell = (severity, detail) => app.extensionManager?.toast?.add({ severity, summary: "Runs", detail, life: 8000 });
+const tell = (severity, detail, summary = t("Runs")) => app.extensionManager?.toast?.add({ severity, summary, detail, life: 8000 });
 const load = async (run) => app.loadGraphData(await backend.workflow(run), true, true, run);
 
 /** Puts a run's workflow on the canvas, set to go on with it, and queues it if there are steps left. */
@@ -327,6 +328,8 @@ async function watchWhatRuns() {
   document.activeElement?.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape", bubbles: true })); // the templates
 }
 
+const photos = new Photos(app, backend, (severity, detail) => tell(severity, detail, t("Pictures")));
+
 function listen() {
   recordings.addEventListener("change", refresh);
   api.addEventListener("executed", ({ detail: { prompt_id: job, node, output } }) => {
@@ -374,11 +377,16 @@ app.registerExtension({
     bar.view = new TrainingBar({ stop: () => attempt(stop), show: () => attempt(showTraining) });
     (document.querySelector(".graph-canvas-panel") ?? document.body).append(bar.view.element);
     document.head.append(element("link", { rel: "stylesheet", href: new URL("./rollout.css", import.meta.url).href }));
+    photos.listen(document);
+    app.extensionManager.registerSidebarTab({
+      id: DATA_TAB, icon: "pi pi-images", title: t("Data"), tooltip: t("Pictures to train on"), type: "custom", render: (place) => photos.render(place),
+    });
     app.extensionManager.registerSidebarTab({
       id: "rollout-runs", icon: "pi pi-history", title: "Runs", tooltip: "Training runs", type: "custom", render: renderRuns,
     });
   },
   nodeCreated(node) {
+    photos.addChoice(node);
     if (node.comfyClass === ROLLOUT) addInspector(node);
     if (node.comfyClass === TRAINER) addView(node, "rollout_loss", new LossCard({ open: () => openPanel(CURVES_TAB, TRAINER, node) }), 220);
     if (views.has(node)) refresh();
