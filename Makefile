@@ -41,11 +41,11 @@ clean: ## remove the virtual environment and caches
 	@touch $@
 
 .venv/demo: .venv/python pyproject.toml requirements.txt constraints.txt
-	$(PIP) --editable ".[demo]"
+	$(PIP) --editable .
 	@touch $@
 
 .venv/serve: .venv/python pyproject.toml requirements.txt constraints.txt
-	$(PIP) --editable ".[demo,standalone]"
+	$(PIP) --editable ".[standalone]"
 	@touch $@
 
 .venv/dev: .venv/python pyproject.toml requirements.txt constraints.txt

@@ -18,7 +18,7 @@ from typing import Any
 
 from . import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, __version__
 from ._arguments import parser
-from ._terminal import Terminal, stopping
+from ._terminal import Terminal, mute_libraries, stopping
 from .files.whole import write_text
 from .graph import Executor, WorkflowError, describe, is_prompt, load, object_info, to_prompt, validate
 from .graph.layout import Group, to_workflow
@@ -55,6 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         serve=serve_command,
         import_config=import_command,
     ).parse_args(arguments)
+    mute_libraries()
     try:
         return options.command(options)
     except (Refused, WorkflowError, OverrideError) as error:
@@ -214,10 +215,17 @@ def serve_command(options: argparse.Namespace) -> int:
     from .server import serve_until_stopped
 
     with ExitStack() as stack:
-        _, app, opened, address = studio_on(options, hosting(options), stack)
+        studio, app, opened, address = studio_on(options, hosting(options), stack, keeps_jobs=True)
 
         def ready() -> None:
             print(f"ComfyUI-Rollout is at {address}", flush=True)
+            if studio.left_behind:
+                print("a job was interrupted when the server ended; go on with its run in the Runs tab", flush=True)
+            if studio.waiting_again:
+                print(
+                    f"{len(studio.waiting_again)} jobs of the last time wait again; cancel them in the queue",
+                    flush=True,
+                )
             if options.open:
                 webbrowser.open(address)
 
@@ -241,7 +249,7 @@ def watched_run(
         return job.result
 
 
-def studio_on(options: argparse.Namespace, hosted: Hosted, stack: ExitStack) -> Any:
+def studio_on(options: argparse.Namespace, hosted: Hosted, stack: ExitStack, keeps_jobs: bool = False) -> Any:
     """(studio, application, listening socket, address) as the options want them; what is temporary goes with the stack.
 
     Raises Refused where the server cannot start.
@@ -269,7 +277,8 @@ def studio_on(options: argparse.Namespace, hosted: Hosted, stack: ExitStack) -> 
         reached = " or ".join([options.listen, *options.allowed_hosts])
         print(f"warning: whoever reaches {reached} can use this server and read its output", file=sys.stderr)
     nodes = (NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS)
-    studio = server.Studio(*nodes, folders, hosted, device=chosen_device(options), versions=versions())
+    device = chosen_device(options)
+    studio = server.Studio(*nodes, folders, hosted, device, versions(), keeps_jobs=keeps_jobs)
     app = server.application(studio, access)
     return studio, app, opened, server.address_of(opened, token)
 

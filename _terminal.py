@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import threading
@@ -12,6 +13,16 @@ from typing import Any
 
 FAILED = 1
 STOPPED = 130
+
+
+NOISY = ("torchao", "torch.utils._pytree", "diffusers.quantizers")
+"""Loggers that warn of what no user of ours has asked for: diffusers loads torchao wherever it is installed."""
+
+
+def mute_libraries() -> None:
+    """Let these libraries say errors only, before our own first word."""
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from .rollout import noisy_batch
+from .noisy_batch import noisy_batch
 from .schedules import Schedule
 from .solvers import Conditioning, Model, Solver, ask, integrate
 

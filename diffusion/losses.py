@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .device import moved
+from .noisy_batch import NoisyBatch
 from .predictions import determinant, per_item, per_sample, to_target
-from .rollout import NoisyBatch
 from .schedules import Schedule
 
 __all__ = [
@@ -65,7 +65,7 @@ def target_weight(batch: NoisyBatch, kind: str) -> Tensor:
         return torch.where(batch.rolled, (sigma / source.clamp(min=1e-9)) ** 2, ones)
     if kind == "trajectory":
         step = torch.minimum(batch.timestep - batch.schedule.clean_timestep, batch.stride)
-        return torch.where(batch.rolled, (step / batch.stride.clamp(min=1e-9)) ** 2, ones)
+        return torch.where(batch.stride > 0, (step / batch.stride.clamp(min=1e-9)) ** 2, ones)
     return ones
 
 

@@ -22,8 +22,8 @@ from .losses import (
     masked_mean,
     misdirection,
 )
+from .noisy_batch import NoisyBatch
 from .predictions import per_sample, to_target
-from .rollout import NoisyBatch
 from .schedules import Schedule
 from .solvers import Model, ask
 

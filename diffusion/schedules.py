@@ -54,6 +54,10 @@ class Schedule(ABC):
         """Training timesteps (batch,), float64 on the CPU."""
 
     @abstractmethod
+    def density_at(self, timestep: Tensor) -> Tensor:
+        """How often :meth:`sample_timesteps` draws about there, up to a constant factor; 0 where it never does."""
+
+    @abstractmethod
     def sampling_timesteps(self, steps: int) -> Tensor:
         """The grid (steps + 1,) that a sampler walks from pure noise to the clean end, float64 on the CPU."""
 
@@ -114,6 +118,32 @@ class FlowMatching(Schedule):
 
     def sample_timesteps(self, batch: int, generator: Generator) -> Tensor:
         return NUM_TRAIN_TIMESTEPS * self.shifted(self._draw(batch, generator).double()).clamp(0, 1)
+
+    def density_at(self, timestep: Tensor) -> Tensor:
+        sigma = timestep.double() / NUM_TRAIN_TIMESTEPS
+        stretch = self.shift - (self.shift - 1) * sigma
+        unshifted = (sigma / stretch).clamp(0, 1)
+        density = self._density(unshifted) * self.shift / stretch**2
+        return torch.where((sigma >= 0) & (sigma <= 1), density, 0.0)
+
+    def _density(self, u: Tensor) -> Tensor:
+        """The density of :meth:`_draw` at u in 0..1, up to a constant factor."""
+        if self.density == "logit_normal":
+            inside = u.clamp(1e-12, 1 - 1e-12)
+            return torch.exp(-(((inside.logit() - self.logit_mean) / self.logit_std) ** 2) / 2) / (
+                inside * (1 - inside)
+            )
+        if self.density == "beta":
+            inside = u.clamp(1e-6, 1 - 1e-6)  # at the very ends it may be infinite
+            return inside ** (self.beta_alpha - 1) * (1 - inside) ** (self.beta_beta - 1)
+        if self.density == "mode":
+            # The draws are a falling function of uniform ones (arXiv 2403.03206, eq. 20): its slope, looked up.
+            drawn = torch.linspace(0, 1, 4097, dtype=torch.float64)
+            level = 1 - drawn - self.mode_scale * ((math.pi / 2 * drawn).cos() ** 2 - 1 + drawn)
+            level = level.flip(0)
+            place = torch.searchsorted(level, u.contiguous()).clamp(1, len(level) - 1)
+            return 1 / (level[place] - level[place - 1])
+        return torch.ones_like(u)
 
     def sampling_timesteps(self, steps: int) -> Tensor:
         return NUM_TRAIN_TIMESTEPS * self.shifted(torch.linspace(1, 0, steps + 1, dtype=torch.float64))
@@ -187,6 +217,10 @@ class DDPM(Schedule):
 
     def sample_timesteps(self, batch: int, generator: Generator) -> Tensor:
         return torch.randint(NUM_TRAIN_TIMESTEPS, (batch,), generator=generator).double()
+
+    def density_at(self, timestep: Tensor) -> Tensor:
+        """Whole timesteps 0..999 are drawn, all alike."""
+        return ((timestep >= 0) & (timestep <= NUM_TRAIN_TIMESTEPS - 1)).double()
 
     def sampling_timesteps(self, steps: int) -> Tensor:
         """Trailing spacing, as arXiv 2305.08891 recommends: it starts at the last timestep."""

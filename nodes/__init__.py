@@ -1,19 +1,19 @@
-"""The nodes: sockets and widgets on top of the mathematics and the training step. One file a family."""
+"""The nodes: sockets and widgets, thin, on top of all that is below."""
 
-from .adapter import AddLora
-from .dataset import CombineDatasets, DigitsDataset, ImageFolderDataset
-from .encode import EncodeDataset
-from .loss import DiffusionLoss, ReflexFlowLoss
-from .model import LoadModel, NewModel, SaveModel
-from .optimizer import Optimizer, OptimizerStep
-from .pretrained import LoadPretrained
-from .preview import PlotMetrics, PreviewLatents
-from .probe import ExposureBiasProbe
-from .rollout import Rollout
-from .sample import SampleImages
-from .sample_prompts import SamplePrompts
-from .save_lora import SaveLora
-from .schedule import DDPMSchedule, FlowMatchingSchedule, NoisyBatch
+from .data.dataset import CombineDatasets, DigitsDataset, ImageFolderDataset
+from .data.encode import EncodeDataset
+from .models.adapter import AddLora
+from .models.model import LoadModel, NewModel, SaveModel
+from .models.pretrained import LoadPretrained
+from .results.preview import PlotMetrics, PreviewLatents
+from .results.probe import ExposureBiasProbe
+from .results.sample import SampleImages
+from .results.sample_prompts import SamplePrompts
+from .results.save_lora import SaveLora
+from .rollouts.loss import DiffusionLoss, ReflexFlowLoss
+from .rollouts.rollout import Rollout
+from .rollouts.schedule import DDPMSchedule, FlowMatchingSchedule, NoisyBatch
+from .training.optimizer import Optimizer, OptimizerStep
 
 NODES = (
     DigitsDataset,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
+
+from ..files.names import trouble_with_name
 
 Input = tuple[Any, dict[str, Any]]
 
 UNIQUE_ID = {"unique_id": "UNIQUE_ID"}
 """The hidden input by which a node learns its id."""
 
-LARGEST_SEED = 2**53 - 1
-"""Numbers above lose digits in a browser."""
+LARGEST_SEED = 2**64 - 1
+"""As ComfyUI's own nodes have it: seeds of other tools and workflows are taken as they are."""
 
 
 def wire(kind: str, tooltip: str) -> Input:
@@ -49,6 +50,13 @@ def seed(tooltip: str) -> Input:
 
 def plain_name(name: str | None, what: str) -> bool | str:
     """What VALIDATE_INPUTS says of the name of a file or folder (``what``); None is a wire, whose value comes later."""
-    if name is not None and (not name.strip() or Path(name).name != name):
-        return f"{name!r} must be a plain {what} name, without slashes"
-    return True
+    reason = None if name is None else trouble_with_name(name)
+    return True if reason is None else f"{name!r:.60} {reason}; give a plain {what} name, without slashes"
+
+
+def checked_name(name: str, what: str) -> str:
+    """The name, once the wire that it came through has said it. Raises ValueError where it is no plain one."""
+    verdict = plain_name(name, what)
+    if isinstance(verdict, str):
+        raise ValueError(f"name: {verdict}")
+    return name

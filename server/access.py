@@ -6,7 +6,6 @@ import secrets
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -16,7 +15,8 @@ from .serve import CannotServe
 COOKIE = "rollout_token"
 COOKIE_DAYS = 30
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-PORTS = {"http": 80, "https": 443}
+LARGEST_PORT = 65535
+HOST = re.compile(r"(\[(?P<address>[0-9a-f:.]+)\]|(?P<name>[^\s\[\]:/?#@\\]+))(:(?P<port>[0-9]{0,5}))?", re.ASCII)
 HOST_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 
 
@@ -115,26 +115,20 @@ def host_name(text: str) -> str:
 
 def split_host(text: str) -> tuple[str | None, int | None]:
     """A Host header as (name in lower case, port or None); (None, None) if it is no such thing."""
-    try:
-        parts = urlsplit(f"//{text}")
-        name, port = parts.hostname, parts.port
-    except ValueError:
+    found = HOST.fullmatch(text.lower())
+    port = int(found["port"]) if found and found["port"] else None
+    if found is None or (port or 0) > LARGEST_PORT or (found["address"] and not _is_address(found["address"])):
         return None, None
-    if not text or parts.path or parts.query or parts.fragment or "@" in text or "?" in text or "#" in text:
-        return None, None
-    return name, port
+    return found["address"] or found["name"], port
 
 
 def _is_same(origin: str, name: str | None, port: int | None) -> bool:
     """Whether the page's origin is this very server. As in ComfyUI, ports count only where both sides have one."""
-    try:
-        parts = urlsplit(origin)
-        theirs = parts.port
-    except ValueError:
+    scheme, _, place = origin.partition("://")
+    theirs, their_port = split_host(place)
+    if scheme.lower() not in ("http", "https") or theirs is None or theirs != name:
         return False
-    if parts.scheme not in PORTS or parts.hostname != name:
-        return False
-    return theirs is None or port is None or theirs == port
+    return their_port is None or port is None or their_port == port
 
 
 def _is_address(name: str) -> bool:

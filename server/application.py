@@ -1,6 +1,7 @@
 """The web application around a studio."""
 
 import logging
+import sys
 from collections.abc import AsyncIterator
 
 from aiohttp import web
@@ -40,7 +41,7 @@ async def _stop(app: web.Application) -> None:
 
 
 async def _log_kept(app: web.Application) -> AsyncIterator[None]:
-    """While the application lives, its log also goes to the browsers that have the panel open."""
+    """While the application lives, its log also goes to the browsers that have the panel open, warnings to stderr."""
     studio = app[STUDIO]
 
     def show(line: dict[str, str]) -> None:
@@ -49,9 +50,21 @@ async def _log_kept(app: web.Application) -> AsyncIterator[None]:
             studio.on_loop(lambda: studio.audience.send_to(studio.logs.subscribers, message))
 
     logger, studio.logs.added = logging.getLogger(LOGGER), show
-    level = logger.level
-    logger.addHandler(studio.logs)
+    level, terminal = logger.level, logging.StreamHandler(sys.stderr)
+    terminal.setLevel(logging.WARNING)
+    terminal.setFormatter(Lowercase("%(levelname)s: %(message)s"))
+    handlers: tuple[logging.Handler, ...] = (studio.logs, terminal)
+    for handler in handlers:
+        logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     yield
-    logger.removeHandler(studio.logs)
+    for handler in handlers:
+        logger.removeHandler(handler)
     logger.setLevel(level)
+
+
+class Lowercase(logging.Formatter):
+    """Lines like those of the command line: ``warning: ...``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return super().format(logging.makeLogRecord({**record.__dict__, "levelname": record.levelname.lower()}))

@@ -11,11 +11,12 @@ MOST_CLIENTS = 256
 
 
 class Audience:
-    """Sends every message of a job to everybody, and tells late comers what they missed. Lives on the event loop.
+    """Sends messages to those whom they concern, and tells late comers what they missed. Lives on the event loop.
 
-    ComfyUI tells only the browser that queued a job. Here all of them hear all of it, so that a training that was
-    started on one machine can be watched on another; the frontend itself tells jobs apart by their `prompt_id`, and
-    shows errors only where the job's workflow is open.
+    A job's messages go to the client that queued it, as in ComfyUI, and to those who watch: clients that announced
+    their features, as browsers do. So a training that was started on one machine can be watched on another; the
+    frontend tells jobs apart by their `prompt_id`. A program that only waits for its own job, and takes every message
+    for one of it, hears of no other.
     """
 
     def __init__(self) -> None:
@@ -33,12 +34,21 @@ class Audience:
         return len(self._clients) >= MOST_CLIENTS
 
     def join(self, client: Client, status: dict[str, Any]) -> None:
-        """Welcome a client: its id, the queue, then the running job. It replaces an older socket of the same id."""
+        """Welcome a client: its id, the queue, then its running job. It replaces an older socket of the same id."""
         older = self._clients.pop(client.sid, None)
         if older is not None:
             older.drop()
         self._clients[client.sid] = client
         client.send(Message("status", {"status": status, "sid": client.sid}))
+        if client.sid == self.snapshot.owner:
+            self._tell_story(client)
+
+    def watch(self, client: Client) -> None:
+        """A client has announced its features: what it missed of a job that somebody else queued."""
+        if client.sid != self.snapshot.owner:
+            self._tell_story(client)
+
+    def _tell_story(self, client: Client) -> None:
         for message in self.snapshot.story():
             client.send(message)
 
@@ -53,9 +63,16 @@ class Audience:
             del self._clients[client.sid]
 
     def send(self, message: Message) -> None:
-        self.snapshot.note(message)
+        """Send a message that is no part of a job to everybody."""
         for client in self:
             client.send(message)
+
+    def send_of_job(self, owner: str | None, message: Message) -> None:
+        """Send a message of the running job to the client that queued it, if one did, and to all who watch."""
+        self.snapshot.note(message, owner)
+        for client in self:
+            if client.watches or client.sid == owner:
+                client.send(message)
 
     def knows(self, sid: str) -> bool:
         return sid in self._clients

@@ -6,7 +6,7 @@ import json
 
 from aiohttp import WSMessage, WSMsgType, web
 
-from .messages import Message
+from .messages import Message, Preview
 from .outbox import Outbox
 
 PATIENCE = 20.0
@@ -18,6 +18,9 @@ class Client:
 
     def __init__(self, sid: str, socket: web.WebSocketResponse, transport: asyncio.Transport | None) -> None:
         self.sid = sid
+        self.watches = False
+        """Whether it announced its features. Others are programs: they hear of their own jobs, and get no previews,
+        which they would take for results."""
         self.understands_metadata = False
         """Whether it announced that it can read previews that say where they belong."""
         self._socket, self._transport = socket, transport
@@ -26,6 +29,8 @@ class Client:
         """Whether it has sent its first message."""
 
     def send(self, message: Message) -> None:
+        if isinstance(message, Preview) and not self.watches:
+            return
         if not self._outbox.put(message):
             self.drop()
 
@@ -46,7 +51,8 @@ class Client:
             return False
         with contextlib.suppress(ValueError, RecursionError, AttributeError, TypeError):
             said = json.loads(message.data)
-            if said["type"] == "feature_flags":
+            if said["type"] == "feature_flags" and isinstance(said["data"], dict):
+                self.watches = True
                 self.understands_metadata = said["data"].get("supports_preview_metadata") is True
                 return True
         return False

@@ -2,7 +2,8 @@
 
 import logging
 
-from aiohttp import web
+from aiohttp import ClientPayloadError, web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from .bodies import BadBody
@@ -35,6 +36,9 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 
+PLAIN = "identity"
+"""The one Content-Encoding that is read: a packed body may be junk, or unpack to more than there is memory."""
+
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
     """For the signal that runs before a reply's headers are sent."""
@@ -46,6 +50,10 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
 @web.middleware
 async def answer_failures(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn what handlers raise into JSON replies with a reason; the server stays alive whatever happens."""
+    encoding = request.headers.get("Content-Encoding", PLAIN)
+    if encoding.strip().lower() != PLAIN:
+        reason = f"Content-Encoding {encoding!a:.60} is not read: send the body as it is"
+        return web.json_response({"error": reason}, status=415)
     try:
         return await handler(request)
     except Outside as error:
@@ -62,6 +70,9 @@ async def answer_failures(request: web.Request, handler: Handler) -> web.StreamR
         return web.json_response({"error": "a folder or a file of that name is in the way"}, status=409)
     except PermissionError:
         return web.json_response({"error": "no permission"}, status=403)
+    except (HttpProcessingError, ClientPayloadError, web.RequestPayloadError) as error:
+        reason = " ".join(str(getattr(error, "message", error)).split())
+        return web.json_response({"error": f"the request is malformed: {reason:.200}"}, status=400)
     except (ConnectionError, TimeoutError):
         raise
     except Exception:

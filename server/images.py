@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 FORMATS = {
     "PNG": (".png",),
@@ -38,6 +39,26 @@ def check_image(path: Path, name: str) -> None:
         raise NotAnImage(f"{name} is not an image: {error}") from error
     if suffix not in FORMATS.get(kind, ()):
         raise NotAnImage(f"{name} is in truth a {kind} image")
+
+
+def put_alpha(original: Path, mask: Path) -> None:
+    """Replace the file ``mask`` by the picture ``original`` (as PNG, its texts kept) with the mask's alpha channel.
+
+    Raises NotAnImage where one of them is no picture, the mask is no PNG, or their sizes differ.
+    """
+    check_image(original, original.name)
+    with Image.open(mask, formats=list(FORMATS)) as painted, Image.open(original, formats=list(FORMATS)) as image:
+        if painted.format != "PNG":
+            raise NotAnImage("a mask must be a PNG image: its alpha channel is what is masked")
+        if painted.size != image.size:
+            raise NotAnImage(f"the mask has the size {painted.size}, and the image {image.size}")
+        texts = PngInfo()
+        for key, text in image.info.items():
+            if isinstance(key, str) and isinstance(text, str):
+                texts.add_text(key, text)
+        alpha, whole = painted.convert("RGBA").getchannel("A"), image.convert("RGBA")
+    whole.putalpha(alpha)
+    whole.save(mask, "PNG", pnginfo=texts, compress_level=4)
 
 
 def converted(path: Path, preview: str | None, channel: str | None) -> tuple[bytes, str] | None:

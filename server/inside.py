@@ -1,13 +1,12 @@
 """The one way from a name that a browser sent to a path on this machine."""
 
-import re
 from pathlib import Path
 from urllib.parse import unquote
 
-CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(\..*)?", re.IGNORECASE)
-LONGEST_PART = 255  # bytes, of common file systems
+from ..files.names import trouble_with_name, trouble_with_part
+
 LONGEST_PATH = 2000  # characters
+LONGEST_SHOWN = 60  # characters of a name in a message
 MOST_ENCODINGS = 8
 
 
@@ -47,15 +46,18 @@ def _readings(name: str) -> list[str]:
 
 
 def _check(part: str) -> None:
-    if part in ("", ".", ".."):
-        raise Outside("a name must be a relative path of plain names")
-    if CONTROL.search(part) or "\\" in part or ":" in part:
-        raise Outside(f"{part!r} holds a character that is not allowed in a name")
-    if part.endswith((".", " ")) or DEVICES.fullmatch(part.rstrip(" .")):
-        raise Outside(f"{part!r} means something else on some systems")
-    try:
-        size = len(part.encode())
-    except UnicodeEncodeError as error:
-        raise Outside("a name must be valid text") from error
-    if size > LONGEST_PART:
-        raise Outside("a part of the name is too long")
+    if reason := trouble_with_part(part):
+        raise Outside(f"{shown(part)} {reason}")
+
+
+def new_inside(folder: Path, relative: str) -> Path:
+    """As `inside`, for what is to be written: a name that is new there must be one that every system can write."""
+    path = inside(folder, relative)
+    if not path.exists() and (reason := trouble_with_name(relative.rsplit("/", 1)[-1])):
+        raise Outside(f"{shown(relative)} {reason}")
+    return path
+
+
+def shown(name: str) -> str:
+    """A name as a message quotes it."""
+    return ascii(name) if len(name) <= LONGEST_SHOWN else f"{name[:LONGEST_SHOWN]!a}..."

@@ -54,6 +54,12 @@ class Job:
         return "pending" if self.started is None else "in_progress"
 
     @property
+    def client_id(self) -> str | None:
+        """The client that queued it and hears of it; None where nobody waits for it."""
+        found = self.extra_data.get("client_id")
+        return found if isinstance(found, str) else None
+
+    @property
     def workflow_id(self) -> str | None:
         """The id of the workflow in the editor, by which the frontend finds the tab that an error belongs to."""
         info = self.extra_data.get("extra_pnginfo")

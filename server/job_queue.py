@@ -2,14 +2,17 @@
 
 import heapq
 import itertools
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 
 from .job import Job
+from .job_store import JobStore
 
 MOST_PENDING = 1000
 MOST_HISTORY = 200
+MOST_NUMBER = 2**53  # a number that a client gave may be anything; above this one ours do not go on from it
 MOST_BYTES = 128 * 1024**2  # of the requests of all jobs that are remembered
 
 
@@ -22,6 +25,7 @@ class JobQueue:
 
     def __init__(self, changed: Callable[[], None] = lambda: None) -> None:
         self._changed = changed
+        self._store: JobStore | None = None
         self._condition = threading.Condition()
         self._heap: list[tuple[float, int, Job]] = []
         self._arrivals = itertools.count()
@@ -29,6 +33,25 @@ class JobQueue:
         self._closed = False
         self.running: Job | None = None
         self._history: OrderedDict[str, Job] = OrderedDict()
+
+    def restore(self, store: JobStore) -> list[Job]:
+        """Take up the jobs of an earlier time, and write down from now on how each stands. Returns them.
+
+        Called once, before the first job is taken; what was queued before that is written down, too.
+        """
+        jobs = store.load()
+        with self._condition:
+            self._store = store
+            for job in jobs:
+                if job.result is None:
+                    heapq.heappush(self._heap, (job.number, next(self._arrivals), job))
+                else:
+                    self._history[job.id] = job
+            self._trim()
+            used = [math.ceil(abs(job.number)) for job in jobs if abs(job.number) < MOST_NUMBER]
+            self._numbers = itertools.count(max(used, default=-1) + 1)
+            self._condition.notify()
+        return jobs
 
     def next_number(self, front: bool = False) -> int:
         """The number for a job that asks for none: behind all others, or before them."""
@@ -40,6 +63,7 @@ class JobQueue:
         with self._condition:
             if len(self._heap) >= MOST_PENDING or sum(job.size for job in self.pending) > MOST_BYTES:
                 raise QueueFull
+            self._save(job)
             heapq.heappush(self._heap, (job.number, next(self._arrivals), job))
             self._condition.notify()
         self._changed()
@@ -54,6 +78,7 @@ class JobQueue:
             self.running = heapq.heappop(self._heap)[2]
             self.running.start()
             job = self.running
+            self._save(job)
         self._changed()
         return job
 
@@ -62,9 +87,22 @@ class JobQueue:
         with self._condition:
             self.running = None
             self._history[job.id] = job
-            while len(self._history) > MOST_HISTORY or self._remembered() > MOST_BYTES:
-                self._history.popitem(last=False)
+            self._save(job)
+            self._trim()
         self._changed()
+
+    def _trim(self) -> None:
+        """Let go of the oldest jobs of a long history."""
+        while len(self._history) > MOST_HISTORY or self._remembered() > MOST_BYTES:
+            self._remove([self._history.popitem(last=False)[0]])
+
+    def _save(self, job: Job) -> None:
+        if self._store is not None:
+            self._store.save(job)
+
+    def _remove(self, ids: Collection[str]) -> None:
+        if self._store is not None and ids:
+            self._store.remove(ids)
 
     def _remembered(self) -> int:
         return sum(job.size for job in self._history.values()) if len(self._history) > 1 else 0
@@ -101,18 +139,21 @@ class JobQueue:
         """Drop waiting jobs, by default all; True if there was one of them."""
         with self._condition:
             kept = [] if ids is None else [entry for entry in self._heap if entry[2].id not in ids]
-            dropped = len(kept) < len(self._heap)
+            dropped = [job.id for *_, job in self._heap if ids is None or job.id in ids]
+            self._remove(dropped)
             self._heap = kept
             heapq.heapify(self._heap)
         if dropped:
             self._changed()
-        return dropped
+        return bool(dropped)
 
     def forget(self, ids: Collection[str] | None = None) -> None:
         """Drop jobs from the history, by default all."""
         with self._condition:
-            for job_id in list(self._history) if ids is None else ids:
+            known = [job_id for job_id in (list(self._history) if ids is None else ids) if job_id in self._history]
+            for job_id in known:
                 self._history.pop(job_id, None)
+            self._remove(known)
 
     def interrupt(self, job_id: str | None = None) -> bool:
         """Ask the running job to stop, if it is this one; True if it was asked."""

@@ -35,6 +35,9 @@ class Reporter:
         self._order = 0  # of messages that must arrive; what may be replaced never moves across one of them
         self._nodes: dict[str, dict[str, Any]] = {}
         self._states: list[tuple[str, str]] = []
+        self._has_progress = False
+        self._early: dict[Hashable, Preview] = {}
+        """Pictures from before the job's first progress: a client that learns from it which job runs is shown none."""
         self._last = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -58,11 +61,19 @@ class Reporter:
             return is_urgent
         if kind == "progress":
             self._keep(Message(kind, data, (kind,)))
+            self._has_progress = True
+            for picture in self._early.values():
+                self._keep(picture)
+            self._early.clear()
             return False
         if kind == "preview":
             known = self._nodes.get(data["node_id"], {})
             ids = {name: known.get(name, data["node_id"]) for name in PICTURE_IDS} | {"prompt_id": data["prompt_id"]}
-            self._keep(Preview(data["image"], ids))
+            picture = Preview(data["image"], ids)
+            if self._has_progress:
+                self._keep(picture)
+            else:
+                self._early[picture.key] = picture
             return False
         if kind == METRICS:
             key = (self._order, METRICS, data["node"])

@@ -3,6 +3,9 @@
 import json
 import shutil
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +18,30 @@ QUIET = 60.0
 MOST_RUNS = 1000
 
 
-def list_runs(runs: Path, live_since: float | None) -> list[dict[str, Any]]:
-    """The runs below a folder, newest first. ``live_since``: when our running job began (seconds), if there is one."""
+@dataclass(frozen=True)
+class OwnJobs:
+    """What a server knows of runs from its own jobs; all in seconds since 1970."""
+
+    live_since: float | None = None
+    """When the running job began, if there is one."""
+    died: Sequence[tuple[float, float]] = ()
+    """From when to when jobs ran whose server died with them."""
+
+
+def list_runs(runs: Path, own: OwnJobs) -> list[dict[str, Any]]:
+    """The runs below a folder, newest first."""
     if not runs.is_dir():
         return []
     folders = [path for path in runs.iterdir() if (path / FACTS).is_file() and not path.is_symlink()]
     folders.sort(key=lambda path: (path / FACTS).stat().st_ctime, reverse=True)
-    listed = [describe_run(path, live_since) for path in folders[:MOST_RUNS]]
+    listed = [describe_run(path, own) for path in folders[:MOST_RUNS]]
     return sorted(listed, key=lambda run: str(run.get("started", "")), reverse=True)
 
 
-def describe_run(folder: Path, live_since: float | None = None) -> dict[str, Any]:
+def describe_run(folder: Path, own: OwnJobs) -> dict[str, Any]:
     """The facts of run.json, and what there is to see; ``status`` is "stopped" for a run that died unnoticed."""
     facts = read_facts(folder)
-    if facts.get("status") == "running" and not is_live(folder, live_since):
+    if facts.get("status") == "running" and not is_live(folder, own):
         facts["status"] = "stopped"
     has_workflow = (folder / "workflow.json").is_file()
     has_state = (folder / "state" / "state.json").is_file()
@@ -49,12 +62,31 @@ def read_facts(folder: Path) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
-def is_live(folder: Path, live_since: float | None) -> bool:
-    """Whether a run that says so really runs: our own job wrote it, or some program wrote to it a moment ago."""
-    if read_facts(folder).get("status") != "running":
+def is_live(folder: Path, own: OwnJobs) -> bool:
+    """Whether a run that says so really runs: our own job wrote it, or some program wrote to it a moment ago.
+
+    A run of a job whose server died does not, however short ago that was, unless somebody goes on with it since.
+    """
+    facts = read_facts(folder)
+    if facts.get("status") != "running":
         return False
     last = _last_sign(folder)
-    return (live_since is not None and last >= live_since) or time.time() - last < QUIET
+    if own.live_since is not None and last >= own.live_since:
+        return True
+    begun = _begun(facts)
+    if any(start - 1 <= begun and last < end for start, end in own.died):  # run.json tells whole seconds
+        return False
+    return time.time() - last < QUIET
+
+
+def _begun(facts: dict[str, Any]) -> float:
+    """When a run was started or last resumed, in seconds; 0 where run.json does not say."""
+    resumed = facts.get("resumed")
+    newest = resumed[-1] if isinstance(resumed, list) and resumed and isinstance(resumed[-1], dict) else facts
+    try:
+        return datetime.strptime(str(newest.get("started")), "%Y-%m-%dT%H:%M:%S%z").timestamp()
+    except ValueError:
+        return 0.0
 
 
 def _last_sign(folder: Path) -> float:

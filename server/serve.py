@@ -62,7 +62,8 @@ def address_of(opened: socket.socket, token: str | None = None) -> str:
 async def serve(app: web.Application, opened: socket.socket, stopped: asyncio.Event, ready: Callable[[], None]) -> None:
     """Serve until ``stopped`` is set; then the running job is stopped, saves, and everything is closed."""
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # answer_failures has logged what matters
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=GRACE)
+    # Packed bodies are refused by answer_failures, in JSON; unpacked here, they would be in the library's words.
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=GRACE, auto_decompress=False)
     await runner.setup()
     try:
         await web.SockSite(runner, opened).start()

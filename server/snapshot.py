@@ -19,15 +19,19 @@ class Snapshot:
         self._clear()
 
     def _clear(self) -> None:
+        self.owner: str | None = None
+        """The client that queued the running job, if one did."""
         self._kept: dict[str, Message] = {}
         self._previews: dict[str, Preview] = {}
         self._rows: dict[str, list[object]] = {}
         self._ours: dict[tuple[str, str], Message] = {}
 
-    def note(self, message: Message) -> None:
+    def note(self, message: Message, owner: str | None = None) -> None:
+        """A message of the job that ``owner`` queued."""
         kind, data = message.kind, message.data
         if kind == "execution_start" or (kind == "executing" and data["node"] is None):
             self._clear()
+        self.owner = owner
         if isinstance(message, Preview):
             self._previews[data["node_id"]] = message
         elif kind == METRICS:

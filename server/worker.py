@@ -30,10 +30,10 @@ class Worker:
         jobs: JobQueue,
         make_executor: Callable[[], Executor],
         hosted: Hosted,
-        reporter: Callable[[], Listener],
-        tell: Callable[[str, Any], None],
+        reporter: Callable[[Job], Listener],
+        tell: Callable[[Job, str, Any], None],
     ) -> None:
-        """``reporter`` makes the listener of a job; ``tell`` sends a message that must not overtake others."""
+        """``reporter`` makes the listener of a job; ``tell`` sends a message of it that must not overtake others."""
         self._jobs, self._make_executor, self._hosted = jobs, make_executor, hosted
         self._reporter, self._tell = reporter, tell
         self._executor = make_executor()
@@ -59,9 +59,9 @@ class Worker:
                 self._forgets.clear()
                 self._executor = self._make_executor()
             begun = time.perf_counter()
-            job.end(self._run(job, self._reporter()))
+            job.end(self._run(job, self._reporter(job)))
             self._jobs.finish(job)
-            self._tell("executing", {"node": None, "prompt_id": job.id})
+            self._tell(job, "executing", {"node": None, "prompt_id": job.id})
             job.done.set()
             log.info("job %s: %s after %.1f s", job.id, job.status, time.perf_counter() - begun)
             del job  # nothing of it is held while the thread waits

@@ -9,6 +9,7 @@ from comfyui_rollout import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
 from comfyui_rollout.diffusion.seeds import global_seed
 from comfyui_rollout.graph import load, object_info, to_prompt, validate
 from comfyui_rollout.graph.reference import inputs_of, reference
+from comfyui_rollout.runs.run_folder import read_metrics
 
 ROOT = Path(__file__).parents[1]
 DEFINITIONS = object_info(NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS)
@@ -54,15 +55,19 @@ def test_shipped_workflows_are_valid(workflow):
     )
 
 
-def test_the_python_of_the_readme_runs(capsys):
-    """The loop from plain Python, as printed, for some steps; the loss goes down."""
-    (snippet,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def test_the_python_of_the_readme_trains(tmp_path, monkeypatch, capsys):
+    """Its very text: the loss goes down from where a new model begins, never up to a hundred, and a folder is left."""
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
     with global_seed(0):
-        exec(snippet.replace("steps=100", "steps=30").replace("=64", "=16").replace("(64,", "(16,"), {})
-    printed = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert [int(step) for step, _ in printed] == list(range(30))
-    losses = [float(loss) for _, loss in printed]
-    assert mean(losses[-10:]) < mean(losses[:10])
+        exec(compile(example, "README.md", "exec"), {})
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == [
+        f"step {step}" for step in range(9, 100, 10)
+    ]
+    losses = [row["loss"] for row in read_metrics(tmp_path / "output" / "digits_00001")]
+    assert len(losses) == 100
+    assert max(losses) < 3
+    assert mean(losses[-20:]) < 0.7 * mean(losses[:20])
 
 
 def test_the_makefile_lists_its_commands():

@@ -40,6 +40,14 @@ def finished(tmp_path_factory):
     return output
 
 
+def test_a_run_says_nothing_of_libraries_that_nobody_asked_for(tmp_path):
+    """torchao, where it is installed for quantised models, is loaded by diffusers and warns of what it lacks."""
+    command = [sys.executable, "-m", "comfyui_rollout", "run", str(QUICKSTART), "--output", str(tmp_path)]
+    words = subprocess.run([*command, "--device", "cpu", *SHORT], capture_output=True, text=True, check=True).stderr
+    noise = [line for line in words.splitlines() if "torchao" in line or "pytree" in line or "Enum" in line]
+    assert noise == []
+
+
 def test_a_run_leaves_what_the_readme_says(finished):
     """Every file of the table in README.md is there and holds what it should."""
     run = the_run(finished)
@@ -313,3 +321,13 @@ def test_what_cannot_be_resumed_is_one_line(more, words, tmp_path, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("seed", [9011990233476201805, 2**64 - 1])
+def test_seeds_of_64_bits(seed, tmp_path):
+    """As ComfyUI's own nodes take them, exactly; a larger one is refused."""
+    assert main(["validate", str(QUICKSTART), "--seed", str(seed)]) == 0
+    assert main(["validate", str(QUICKSTART), "--seed", str(2**64)]) == 2
+    output = tmp_path / "output"
+    assert run_quickstart(output, "--seed", str(seed), "--set", f"SampleImages.seed={seed}") == 0
+    assert facts(output)["seed"] == seed

@@ -88,7 +88,7 @@ def test_a_shipped_workflow_trains_and_leaves_what_it_says(trained, workflow):
 
 
 # Not those that diffusers reads at the size of the real model only, or not at all: ComfyUI's own loader is asked about
-# them, in tests/training/lora.
+# them, in tests/models/adapters.
 READ_BY_DIFFUSERS = [(workflow, "diffusers") for workflow in FAMILIES] + [
     ("lora_sd15", "kohya"),
     ("lora_sdxl", "kohya"),

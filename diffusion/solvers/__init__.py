@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from .dpm import dpm
-from .euler import euler, transfer
+from .euler import euler, euler_linear, transfer
+from .heun import heun
 from .integration import integrate
 from .rk4 import rk4
-from .step import Conditioning, History, Level, Model, Predictor, Solver, Step, ask, rows
+from .step import Conditioning, History, Level, Linear, Model, Predictor, Solver, Step, ask, rows
 from .unipc import Variant, unipc
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Conditioning",
     "History",
     "Level",
+    "Linear",
     "Model",
     "Predictor",
     "Solver",
@@ -26,7 +28,7 @@ __all__ = [
     "transfer",
 ]
 
-SOLVERS = ("unipc", "euler", "dpm", "rk4")
+SOLVERS = ("unipc", "euler", "dpm", "rk4", "heun")
 
 
 def solver(name: str, order: int = 2, variant: Variant = "bh2") -> Solver:
@@ -41,4 +43,6 @@ def solver(name: str, order: int = 2, variant: Variant = "bh2") -> Solver:
         return unipc(order, variant)
     if name == "dpm":
         return dpm(order)
-    return Solver(rk4, calls=4) if name == "rk4" else Solver(euler)
+    if name == "euler":
+        return Solver(euler, linear=euler_linear)
+    return Solver(heun, calls=2) if name == "heun" else Solver(rk4, calls=4)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..predictions import blend
-from .step import History, Level, Predictor, Solver, predictions, where_finite
+from .step import History, Level, Linear, Predictor, Solver, predictions, where_finite
 
 
 def dpm(order: int = 2) -> Solver:
@@ -17,7 +17,11 @@ def dpm(order: int = 2) -> Solver:
         weights = dpm_weights(history.levels, then)
         return blend((then.sigma / now.sigma, x), *zip(weights, history.denoised, strict=True)), history
 
-    return Solver(step)
+    def linear(now: Level, then: Level, history: History) -> Linear:
+        newest, *past = dpm_weights((now, *history.levels)[:order], then)
+        return Linear(then.sigma / now.sigma, newest, tuple(zip(past, history.denoised, strict=False)))
+
+    return Solver(step, linear=linear, remembers=order)
 
 
 def dpm_weights(levels: tuple[Level, ...], then: Level) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..predictions import blend
-from .step import History, Level, Predictor
+from .step import History, Level, Linear, Predictor
 
 
 def transfer(x: Tensor, denoised: Tensor, now: Level, then: Level) -> Tensor:
@@ -20,3 +20,9 @@ def transfer(x: Tensor, denoised: Tensor, now: Level, then: Level) -> Tensor:
 def euler(predict: Predictor, x: Tensor, now: Level, then: Level, history: History) -> tuple[Tensor, History]:
     """First order; for DDPM schedules this is DDIM."""
     return transfer(x, predict.denoised(x, now), now, then), history
+
+
+def euler_linear(now: Level, then: Level, history: History) -> Linear:
+    """The same step as weights."""
+    ratio = then.sigma / now.sigma
+    return Linear(ratio, then.alpha - now.alpha * ratio)

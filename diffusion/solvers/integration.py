@@ -20,12 +20,14 @@ def integrate(
     conditioning: Conditioning,
     solve: Solver,
     observe: Callable[[int, Tensor], None] | None = None,
+    arrive: Callable[[slice, History], None] | None = None,
 ) -> Tensor:
     """Walk each sample down its own column of the grid; a step is one batched forward on those still under way.
 
     ``x`` (B, ...); ``grid`` (steps + 1, B) of timesteps and ``lengths`` (B,) of steps, longest first, both on the
-    CPU. ``observe(step, x)`` sees the whole batch before the first step (0) and after each. Returns the latents
-    (B, ...) at the end of each column.
+    CPU. ``observe(step, x)`` sees the whole batch before the first step (0) and after each; ``arrive(some, history)``
+    is told of those whose column ends, and of what the solver remembers of them. Returns the latents (B, ...) at the
+    end of each column.
     """
     levels, history = Level.at(schedule, grid), History()
     if observe is not None:
@@ -36,6 +38,9 @@ def integrate(
         predict = Predictor(model, rows(conditioning, slice(active)), schedule)
         moved, history = solve.step(predict, x[:active], now, then, history.first(active))
         x = torch.cat([moved, x[active:]])
+        going = int((lengths > step + 1).sum())
+        if arrive is not None and going < active:
+            arrive(slice(going, active), history.items(slice(going, active)))
         if observe is not None:
             observe(step + 1, x)
     return x

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -57,9 +57,11 @@ class Level:
         return self.alpha.log() - self.sigma.log()
 
     def first(self, count: int) -> Level:
-        if count == self.timestep.shape[-1]:
-            return self
-        return Level(self.timestep[..., :count], self.alpha[..., :count], self.sigma[..., :count])
+        return self if count == self.timestep.shape[-1] else self.items(slice(count))
+
+    def items(self, index: slice | Tensor) -> Level:
+        """Some samples' levels."""
+        return Level(self.timestep[..., index], self.alpha[..., index], self.sigma[..., index])
 
     def row(self, step: int) -> Level:
         """One row (B,) of a whole grid of levels."""
@@ -76,10 +78,15 @@ class History:
     """The state from which the last step was taken (a corrector starts there again)."""
 
     def first(self, count: int) -> History:
+        return self.items(slice(count))
+
+    def items(self, index: slice | Tensor) -> History:
+        """What is remembered of some samples; a tensor of their numbers is on the CPU."""
+        there = index if self.x is None or isinstance(index, slice) else moved(index, self.x.device)
         return History(
-            tuple(level.first(count) for level in self.levels),
-            tuple(value[:count] for value in self.denoised),
-            None if self.x is None else self.x[:count],
+            tuple(level.items(index) for level in self.levels),
+            tuple(value[there] for value in self.denoised),
+            None if self.x is None else self.x[there],
         )
 
     def after(self, level: Level, denoised: Tensor, x: Tensor, keep: int) -> History:
@@ -110,6 +117,18 @@ class Step(Protocol):
     ) -> tuple[Tensor, History]: ...
 
 
+class Linear(NamedTuple):
+    """A step that is linear in its newest prediction: ``x' = of_x * x + newest * m0 + sum(weight * value)``.
+
+    m0 is what the step predicts at x, the clean latents. Weights are (B,), float64 on the CPU.
+    """
+
+    of_x: Tensor
+    newest: Tensor
+    past: tuple[tuple[Tensor, Tensor], ...] = ()
+    """Weights and the remembered values (B, ...) that they belong to."""
+
+
 @dataclass(frozen=True)
 class Solver:
     """A solver's step and what it costs."""
@@ -117,6 +136,11 @@ class Solver:
     step: Step
     calls: int = 1
     """Model calls in one step."""
+    linear: Callable[[Level, Level, History], Linear] | None = None
+    """``linear(now, then, history)``: the step that comes next, before its prediction is known; None where a step has
+    several predictions."""
+    remembers: int = 0
+    """Predictions in its history, at most; 0 = it keeps none."""
 
 
 def predictions(count: int) -> Tensor:

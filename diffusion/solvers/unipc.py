@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..predictions import blend
-from .step import History, Level, Predictor, Solver, predictions, where_finite
+from .step import History, Level, Linear, Predictor, Solver, predictions, where_finite
 
 Variant = Literal["bh1", "bh2"]
 
@@ -31,7 +31,19 @@ def unipc(order: int = 2, variant: Variant = "bh2") -> Solver:
         weights = unipc_weights(history.levels, then, variant)
         return blend((then.sigma / now.sigma, x), *zip(weights, history.denoised, strict=True)), history
 
-    return Solver(step)
+    def linear(now: Level, then: Level, history: History) -> Linear:
+        keep = then.sigma / now.sigma
+        newest, *past = unipc_weights((now, *history.levels)[:order], then, variant)
+        following = tuple(zip(past, history.denoised, strict=False))
+        if history.x is None:
+            return Linear(keep, newest, following)
+        # The corrector starts anew where the last step did, and does not look at x itself.
+        *corrected, own = keep * unipc_weights(history.levels, now, variant, correct=True)
+        start = (keep * now.sigma / history.levels[0].sigma, history.x)
+        corrector = tuple(zip(corrected, history.denoised, strict=True))
+        return Linear(torch.zeros_like(keep), newest + own, (start, *corrector, *following))
+
+    return Solver(step, linear=linear, remembers=order)
 
 
 def unipc_weights(levels: tuple[Level, ...], then: Level, variant: Variant, *, correct: bool = False) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...data.images import find_images
-from ...nodes.dataset import folder_of
+from ...nodes.data.dataset import folder_of
 from .draft import Draft
 from .report import Report
 from .settings import Settings

@@ -6,7 +6,7 @@ from typing import Any
 
 from ...models.families import PRETRAINED
 from ...models.quantization import check_checkpointing
-from ...nodes.pretrained import check_parts
+from ...nodes.models.pretrained import check_parts
 from .draft import Draft
 from .report import Report
 from .settings import Settings

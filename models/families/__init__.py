@@ -1,4 +1,4 @@
-"""Networks, behind one small face: what the mathematics above never asks about."""
+"""The families of networks, one file each: what a caption becomes, how the network is called, how it samples."""
 
 from ..model import Model, NewModel
 from .class_conditional import ClassConditionalDiT

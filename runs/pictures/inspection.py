@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...diffusion import seeds
+from ...diffusion.chains import draw_ways
 from ...diffusion.rollout import Draw, NoisyBatch, RolloutPlan, noisy_batch, roll_out
 from ...diffusion.solvers import Model, Solver, rows
 from ...training.stream import Step
@@ -34,9 +35,12 @@ class Inspected:
     def choose(cls, step: Step, batch: NoisyBatch, plan: RolloutPlan) -> Inspected:
         """Up to 8 items from all over the noise levels of the batch, with lengths all over 1..max_step_offset.
 
-        Items too close to the noisy end for the longest rollout come in only where there are no others.
+        Items too close to the noisy end for the longest rollout come in only where there are no others. Persistent
+        rollouts are shown as they live, from the source of each to the last level that it trains.
         """
         count = min(MOST_ITEMS, len(batch.latents))
+        if plan.persistent:
+            return cls.of_chains(step, batch, plan, count)
         highest = batch.schedule.noisy_timestep - plan.max_step_offset * max(plan.step_size, plan.step_size_max)
         fitting = max(count, int((batch.timestep <= highest).sum()))
         ranks = torch.linspace(fitting - 1, 0, count).round().long()
@@ -48,6 +52,17 @@ class Inspected:
         conditioning = rows(batch.conditioning, there)
         items = noisy_batch(batch.latents[there], batch.noise[there], timestep, batch.schedule, conditioning)
         return cls(items, plan.place(timestep, batch.schedule, lengths, plan.strides(count, generator)))
+
+    @classmethod
+    def of_chains(cls, step: Step, batch: NoisyBatch, plan: RolloutPlan, count: int) -> Inspected:
+        """The lives of as many chains, with the first images of the batch."""
+        generator = seeds.generator(step.run.seed, step.node_id, "inspection")
+        grid, steps = draw_ways(plan, batch.schedule, count, generator)
+        lengths, some = steps - 1, slice(count)
+        timestep = grid.gather(1, lengths[:, None])[:, 0]
+        told = rows(batch.conditioning, some)
+        items = noisy_batch(batch.latents[some], batch.noise[some], timestep, batch.schedule, told)
+        return cls(items, Draw(lengths, grid[:, 0], (grid[:, 0] - timestep) / lengths.clamp(min=1)))
 
 
 @dataclass(frozen=True)
@@ -133,7 +148,7 @@ def inspect(step: Step, batch: NoisyBatch, model: Model, plan: RolloutPlan, solv
     """
     if not (step.watched and plan.max_step_offset and step.run.host.wants("inspection")):
         return
-    items = step.keep(lambda: Inspected.choose(step, first_batch(step, batch), plan))
+    items = step.run.keep((step.current, "inspected"), lambda: Inspected.choose(step, first_batch(step, batch), plan))
     film = record(model, items, solve)
     sheet, cell = sheet_of(film, colours_of(step.run))
     facts = {"step": step.update, "node": step.node_id, "sampler": sampler, "cell": list(cell)}

@@ -2,10 +2,13 @@
 
 import asyncio
 import hashlib
+import json
 import re
 import shutil
 import uuid
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from aiohttp import BodyPartReader, web
 
@@ -13,8 +16,8 @@ from ...graph.embedded import BrokenFile, safetensors_metadata
 from ..bodies import BadBody
 from ..files import disposition, place, send_foreign_file, walk
 from ..folders import Folders
-from ..images import NotAnImage, check_image, converted
-from ..inside import inside
+from ..images import NotAnImage, check_image, converted, put_alpha
+from ..inside import inside, new_inside
 from ..studio import STUDIO
 
 LARGEST_UPLOAD = 100 * 1024**2  # bytes
@@ -61,6 +64,19 @@ async def list_folder(request: web.Request) -> web.Response:
 
 async def upload_image(request: web.Request) -> web.Response:
     """Keep an uploaded picture; the same one again is the same file, another one of its name gets a number."""
+    return await _upload(request, _as_it_is)
+
+
+async def upload_mask(request: web.Request) -> web.Response:
+    """Keep a picture that is here already with the alpha channel of the uploaded one, as a mask painted on it.
+
+    ``original_ref`` is the picture, as JSON: {"filename", "subfolder", "type"}.
+    """
+    return await _upload(request, _masked)
+
+
+async def _upload(request: web.Request, prepare: Callable[[Folders, Path, dict[str, str]], None]) -> web.Response:
+    """``prepare`` makes of the received file, in its place, the one to keep."""
     if not request.content_type.startswith("multipart/"):
         raise BadBody("an upload must be a multipart form")
     folders = request.app[STUDIO].folders
@@ -72,14 +88,34 @@ async def upload_image(request: web.Request) -> web.Response:
         kind, subfolder = fields.get("type") or "input", fields.get("subfolder", "")
         path = _target(folders, kind, subfolder, name)
         overwrite = fields.get("overwrite", "").lower() in ("true", "1")
+        await asyncio.to_thread(prepare, folders, unfinished, fields)
         path = await asyncio.to_thread(_store, unfinished, path, overwrite)
     except NotAnImage as error:
         raise BadBody(str(error), 415) from error
-    except ValueError as error:
-        raise BadBody(str(error)) from error
+    except (ValueError, AssertionError) as error:  # the latter is the library's word for a form without boundary
+        raise BadBody(str(error) or "the form is malformed") from error
     finally:
         unfinished.unlink(missing_ok=True)
     return web.json_response({"name": path.name, "subfolder": subfolder, "type": kind})
+
+
+def _as_it_is(folders: Folders, unfinished: Path, fields: dict[str, str]) -> None:
+    pass
+
+
+def _masked(folders: Folders, unfinished: Path, fields: dict[str, str]) -> None:
+    names: tuple[Any, ...] = ()
+    try:
+        reference = json.loads(fields.get("original_ref", ""))
+        names = reference["filename"], reference.get("type") or "output", reference.get("subfolder") or ""
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        pass
+    if not names or not all(isinstance(name, str) for name in names):
+        raise BadBody('original_ref must be JSON: {"filename": ..., "subfolder": ..., "type": ...}')
+    original = _existing(folders, *names)
+    if not original.is_file():
+        raise BadBody(f"original_ref: there is no file {names[0]!a:.100}", 404)
+    put_alpha(original, unfinished)
 
 
 async def _receive(request: web.Request, unfinished: Path) -> tuple[str, dict[str, str]]:
@@ -119,7 +155,7 @@ def _target(folders: Folders, kind: str, subfolder: str, name: str) -> Path:
         raise BadBody("type must be input, output or temp") from None
     if "/" in name or name.startswith("."):
         raise BadBody("the file name must be a plain name")
-    return inside(folder, f"{subfolder}/{name}" if subfolder else name)
+    return new_inside(folder, f"{subfolder}/{name}" if subfolder else name)
 
 
 def _store(unfinished: Path, path: Path, overwrite: bool) -> Path:
@@ -158,11 +194,16 @@ def named(request: web.Request) -> Path:
         name, kind = annotated[1], annotated[2]
     if not name:
         raise BadBody("filename is missing")
+    return _existing(request.app[STUDIO].folders, name, kind, request.query.get("subfolder", ""))
+
+
+def _existing(folders: Folders, name: str, kind: str, subfolder: str) -> Path:
+    """The path of a file of the input, output or temp folder. Raises BadBody for other folders."""
     try:
-        folder = request.app[STUDIO].folders.of_type(kind)
+        folder = folders.of_type(kind)
     except KeyError:
         raise BadBody("type must be input, output or temp") from None
-    subfolder = request.query.get("subfolder", "").rstrip("/")
+    subfolder = subfolder.rstrip("/")
     return inside(folder, f"{subfolder}/{name}" if subfolder else name)
 
 
@@ -175,5 +216,6 @@ ROUTES = (
     ("GET", "/view", view),
     ("GET", "/view_metadata/{folder}", view_metadata),
     ("POST", "/upload/image", upload_image),
+    ("POST", "/upload/mask", upload_mask),
     ("GET", "/internal/files/{kind}", list_folder),
 )

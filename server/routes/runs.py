@@ -12,20 +12,14 @@ from ..studio import STUDIO
 MOST_ROWS = 20_000
 
 
-def _live_since(request: web.Request) -> float | None:
-    """When the running job began, in seconds."""
-    job = request.app[STUDIO].jobs.running
-    return None if job is None or job.started is None else job.started / 1000
-
-
 async def show_all(request: web.Request) -> web.Response:
-    runs = await asyncio.to_thread(list_runs, request.app[STUDIO].folders.runs, _live_since(request))
+    runs = await asyncio.to_thread(list_runs, request.app[STUDIO].folders.runs, request.app[STUDIO].own_jobs)
     return web.json_response(text=to_text({"runs": runs}))
 
 
 async def show_one(request: web.Request) -> web.Response:
     folder = run_folder(request.app[STUDIO].folders.runs, request.match_info["name"])
-    return web.json_response(text=to_text(describe_run(folder, _live_since(request))))
+    return web.json_response(text=to_text(describe_run(folder, request.app[STUDIO].own_jobs)))
 
 
 async def metrics(request: web.Request) -> web.Response:
@@ -55,7 +49,7 @@ async def workflow(request: web.Request) -> web.Response:
 async def delete(request: web.Request) -> web.Response:
     """Remove a run with all it left behind; refused (409) while it is running."""
     folder = run_folder(request.app[STUDIO].folders.runs, request.match_info["name"])
-    if is_live(folder, _live_since(request)):
+    if is_live(folder, request.app[STUDIO].own_jobs):
         return web.json_response({"error": "the run is still going; stop it first"}, status=409)
     await asyncio.to_thread(delete_run, folder)
     return web.Response(status=204)

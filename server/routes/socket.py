@@ -39,7 +39,8 @@ async def connect(request: web.Request) -> web.StreamResponse:
             is_first = not client.has_spoken
             if client.hears_flags(message):
                 client.send(Message("feature_flags", flags()))
-            if is_first:
+                studio.audience.watch(client)
+            if is_first and client.watches:
                 for seconds in (0.0, *SHOWN_AGAIN):
                     loop.call_later(seconds, studio.audience.show_previews, client)
     finally:

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from ..bodies import BadBody, read_bytes
 from ..files import content_type, disposition, file_info, place, walk, write_whole
-from ..inside import inside
+from ..inside import inside, new_inside
 from ..studio import STUDIO
 
 EMPTY = {
@@ -24,8 +24,8 @@ def _base(request: web.Request) -> Path:
     return request.app[STUDIO].folders.user
 
 
-def _path(request: web.Request, part: str = "file") -> Path:
-    return inside(_base(request), request.match_info[part])
+def _path(request: web.Request) -> Path:
+    return inside(_base(request), request.match_info["file"])
 
 
 async def list_folder(request: web.Request) -> web.Response:
@@ -72,7 +72,7 @@ async def show(request: web.Request) -> web.StreamResponse:
 
 
 async def save(request: web.Request) -> web.Response:
-    path = _path(request)
+    path = new_inside(_base(request), request.match_info["file"])
     data = await read_bytes(request)
     await asyncio.to_thread(write_whole, path, data, request.query.get("overwrite") != "false")
     return _saved(request, path)
@@ -87,7 +87,7 @@ async def delete(request: web.Request) -> web.Response:
 
 
 async def move(request: web.Request) -> web.Response:
-    source, target = _path(request), _path(request, "target")
+    source, target = _path(request), new_inside(_base(request), request.match_info["target"])
     if not source.is_file():
         raise FileNotFoundError(source)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from comfyui_rollout.diffusion.predictions import blend
 from comfyui_rollout.diffusion.rollout import Draw, noisy_batch, ragged_grid, roll_out
 from comfyui_rollout.diffusion.schedules import DDPM, FlowMatching
 from comfyui_rollout.diffusion.solvers import SOLVERS, History, Level, Predictor, integrate, solver
@@ -11,10 +12,11 @@ from diffusers import (
     DDIMScheduler,
     DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
     UniPCMultistepScheduler,
 )
 
-EVERY_SOLVER = [("euler", 1, "bh2"), ("rk4", 1, "bh2")]
+EVERY_SOLVER = [(name, 1, "bh2") for name in ("euler", "heun", "rk4")]
 EVERY_SOLVER += [("dpm", order, "bh2") for order in (1, 2, 3)]
 EVERY_SOLVER += [("unipc", order, variant) for order in (1, 2, 3) for variant in ("bh1", "bh2")]
 SMOOTH = [
@@ -67,6 +69,7 @@ def test_each_solver_converges_at_its_order(mixture, schedule):
     assert order("unipc", 2, "bh2") == pytest.approx(3, abs=0.3)
     assert order("unipc", 3, "bh1") > 2.8
     assert order("unipc", 3, "bh2") > 2.8
+    assert order("heun", 1) == pytest.approx(2, abs=0.15)
     assert order("rk4", 1) == pytest.approx(4, abs=0.15)
 
 
@@ -171,6 +174,23 @@ def test_euler_is_flow_matching_euler(mixture):
     assert distance(got, expected) < 1e-5
 
 
+def test_heun_is_flow_matching_heun(mixture):
+    """Our heun on a flow schedule is diffusers' FlowMatchHeunDiscreteScheduler, whose last step alone is Euler's."""
+    schedule, scheduler = FlowMatching(), FlowMatchHeunDiscreteScheduler()
+    scheduler.set_timesteps(10)
+    grid = schedule.sampling_timesteps(10)
+    scheduler.sigmas = torch.cat([grid[:1], grid[1:-1].repeat_interleave(2), grid[-1:]]) / 1000
+    scheduler.timesteps = 1000 * scheduler.sigmas[:-1]
+    model, x = mixture(schedule), normal(1, 2, 3, 3)
+    expected = x
+    for timestep in scheduler.timesteps:
+        expected = scheduler.step(model(expected, timestep[None], {}), timestep, expected).prev_sample
+    got = integrate(model, schedule, x, grid[:-1, None], torch.tensor([9]), {}, solver("heun"))
+    last = grid[-2:, None]
+    got = integrate(model, schedule, got, last, torch.tensor([1]), {}, solver("euler"))
+    assert distance(got, expected) < 1e-5
+
+
 @pytest.mark.parametrize("which", EVERY_SOLVER, ids=names)
 def test_a_ragged_batch_equals_its_items_one_by_one(mixture, schedule, which):
     """Sources, targets and lengths of their own: batching must not mix the items' levels or histories."""
@@ -219,6 +239,33 @@ def test_sampling_from_pure_noise_to_clean_stays_finite(mixture, schedule, which
     assert samples.std() == pytest.approx(1.05, abs=0.2)  # the mixture's own is 1.04
 
 
+LINEAR = [which for which in EVERY_SOLVER if which[0] in ("euler", "dpm", "unipc")]
+
+
+@pytest.mark.parametrize("which", LINEAR, ids=names)
+def test_the_weights_of_a_step_are_the_step(mixture, schedule, which):
+    """Solver.linear, with a history of any depth, says where the step lands before its prediction is there."""
+    solve, x, history = solver(*which), normal(3, 1, 2, 2), History()
+    predict = Predictor(mixture(schedule), {}, schedule)
+    source = torch.tensor([schedule.noisy_timestep, 900.0, 500.0]).double()
+    target = torch.tensor([300.0, schedule.clean_timestep, 77.0]).double()
+    levels = Level.at(schedule, ragged_grid(source, target, torch.full((3,), 5)))
+    for step in range(5):
+        now, then = levels.row(step), levels.row(step + 1)
+        linear = solve.linear(now, then, history)
+        newest = (linear.newest, predict.denoised(x, now))
+        expected = blend((linear.of_x, x), newest, *linear.past)
+        x, history = solve.step(predict, x, now, then, history)
+        assert len(history.denoised) == min(step + 1, solve.remembers)
+        assert distance(x, expected) < 1e-12 * max(1, x.abs().max())
+
+
+@pytest.mark.parametrize("name", ["heun", "rk4"])
+def test_steps_with_several_predictions_have_no_weights(name):
+    """No single output decides where they land."""
+    assert solver(name).linear is None
+
+
 @pytest.mark.parametrize("which", EVERY_SOLVER, ids=names)
 def test_a_solver_costs_what_it_says(mixture, which):
     """Solver.calls, from which costs are estimated, is the number of model calls in a step."""
@@ -247,7 +294,7 @@ def test_the_network_is_never_told_an_untrained_timestep(mixture, name):
     assert torch.cat(told).min() >= 0
 
 
-@pytest.mark.parametrize("arguments", [("heun",), ("dpm", 4), ("unipc", 0), ("unipc", 2, "bh3")])
+@pytest.mark.parametrize("arguments", [("midpoint",), ("dpm", 4), ("unipc", 0), ("unipc", 2, "bh3")])
 def test_unknown_solvers_are_refused(arguments):
     """A wrong name, order or variant is an error with a line to read, not a silent fallback."""
     with pytest.raises(ValueError, match=r"unknown|order"):

@@ -6,8 +6,8 @@ from comfyui_rollout.diffusion.losses import target
 from comfyui_rollout.diffusion.predictions import to_denoised
 from comfyui_rollout.diffusion.rollout import Draw, noisy_batch, ragged_grid, roll_out
 from comfyui_rollout.diffusion.schedules import FlowMatching
-from comfyui_rollout.diffusion.solvers import Level, integrate, solver, transfer
-from comfyui_rollout.diffusion.trajectory import fine_grid, trajectory_target
+from comfyui_rollout.diffusion.solvers import Level, Predictor, integrate, solver, transfer
+from comfyui_rollout.diffusion.trajectory import fine_grid, fine_path, following, trajectory_target
 
 LENGTHS = torch.tensor([2, 0, 1, 3, 1])
 STRIDE = torch.tensor([80.0, 0.0, 40.0, 50.0, 60.0]).double()
@@ -45,6 +45,38 @@ def test_the_next_coarse_step_lands_on_the_fine_path(mixture, batch, name):
         grid = torch.cat([walked, last[1:]])
         y = integrate(model, schedule, x, grid, steps + 4, {}, solver(name))
         assert (landed[one] - y).abs().max() < 1e-9
+
+
+SAMPLERS = [("euler", 1), ("dpm", 1), ("dpm", 2), ("dpm", 3), ("unipc", 1), ("unipc", 2), ("unipc", 3)]
+
+
+@pytest.mark.parametrize("which", SAMPLERS)
+def test_a_network_that_puts_out_the_target_lets_its_sampler_follow_the_fine_path(mixture, batch, which):
+    """The sampler's next step, with all that it remembers of the rollout, ends on the fine path: for each solver."""
+    schedule, model, solve = batch.schedule, mixture(batch.schedule), solver(*which)
+    rolled = roll_out(model, batch, Draw(LENGTHS, batch.timestep + LENGTHS * STRIDE, STRIDE), solve)
+    reference = {"reference_steps": 4, "solve": solver("rk4")}
+    path = fine_path(model, rolled, **reference)
+    wanted = trajectory_target(model, rolled, **reference, sampler=solve)
+    now, then = Level.at(schedule, rolled.timestep), Level.at(schedule, following(rolled))
+    assert sorted(path.places.tolist()) == sorted(place for part in rolled.memory for place in part.places.tolist())
+    for part in rolled.memory:
+        told = Predictor(lambda x, timestep, told, part=part: wanted[part.places], {}, schedule)
+        at = now.items(part.places), then.items(part.places)
+        landed, _ = solve.step(told, rolled.x[part.places], *at, part.history)
+        y = torch.zeros_like(batch.x).index_copy(0, path.places, path.y)[part.places]
+        assert (landed - y).abs().max() < 1e-9
+
+
+def test_where_a_sampler_has_no_history_its_target_is_the_plain_one(mixture, batch):
+    """Euler's next step is what the target is made for anyway; heun's and rk4's do not depend on one output alone."""
+    model = mixture(batch.schedule)
+    reference = {"reference_steps": 2, "solve": solver("euler")}
+    for name in ("euler", "heun", "rk4"):
+        solve = solver(name)
+        rolled = roll_out(model, batch, Draw(LENGTHS, batch.timestep + LENGTHS * STRIDE, STRIDE), solve)
+        plain = trajectory_target(model, rolled, **reference)
+        assert torch.equal(trajectory_target(model, rolled, **reference, sampler=solve), plain)
 
 
 def test_for_flow_matching_it_is_a_velocity(mixture, generator):
@@ -117,5 +149,7 @@ def test_nothing_waits_for_the_device(batch):
     def network(x, timestep, conditioning):
         return x * timestep[:, None, None, None]
 
-    rolled = rolled_out(network, absent)
-    assert trajectory_target(network, rolled, reference_steps=2, solve=solver("unipc")).device.type == "meta"
+    rolled = roll_out(network, absent, Draw(LENGTHS, batch.timestep + LENGTHS * STRIDE, STRIDE), solver("unipc"))
+    reference = {"reference_steps": 2, "solve": solver("unipc")}
+    assert trajectory_target(network, rolled, **reference).device.type == "meta"
+    assert trajectory_target(network, rolled, **reference, sampler=solver("unipc")).device.type == "meta"

@@ -103,7 +103,7 @@ CONTRACT = {
 }
 
 CHOICES = {
-    ("Rollout", "sampler"): {"unipc", "euler", "dpm", "rk4"},
+    ("Rollout", "sampler"): {"unipc", "euler", "dpm", "rk4", "heun"},
     ("Rollout", "ramp_shape"): {"linear", "cosine"},
     ("Rollout", "strategy"): {"uniform", "biased_early", "biased_late"},
     ("RolloutReflexFlowLoss", "reflexflow"): {"auto", "enable", "disable"},

@@ -1,7 +1,6 @@
 """A run from plain Python: one call that trains, with looks beside it, and leaves a folder."""
 
 import json
-import re
 from pathlib import Path
 
 import pytest
@@ -168,20 +167,3 @@ def test_weights_that_are_no_numbers_push_out_no_copy(fitted, tmp_path, at):
     assert not (folder / "model").exists()
     facts = json.loads((folder / "run.json").read_text())
     assert (facts["status"], facts["steps_done"]) == ("failed", at)
-
-
-README = Path(__file__).parents[2] / "README.md"
-
-
-def test_the_example_of_the_readme_is_what_it_says(tmp_path, monkeypatch, capsys):
-    """Its very text: it runs, and its loss goes down from where a new model begins, never to a hundred."""
-    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
-    exec(compile(example, "README.md", "exec"), {"__name__": "readme"})
-    (folder,) = (tmp_path / "output").iterdir()
-    losses = [row["loss"] for row in read_metrics(folder)]
-    assert len(losses) == 100
-    assert max(losses) < 3
-    assert sum(losses[-20:]) < 0.7 * sum(losses[:20])
-    assert capsys.readouterr().out

@@ -14,6 +14,18 @@ REFUSED = [
     {"Host": "127.0.0.1@evil.example"},
     {"Host": "10.0.0.5:8188"},
     {"Host": ""},
+    {"Host": "[::1].evil.com"},
+    {"Host": "[::1]evil.com:8188"},
+    {"Host": "[::1]:8188.evil.com"},
+    {"Host": "evil.com[::1]"},
+    {"Host": "[localhost]"},
+    {"Host": "[127.0.0.1]@evil.com"},
+    {"Host": "localhost evil.com"},
+    {"Host": "localhost,evil.com"},
+    {"Host": "localhost.."},
+    {"Host": "[::1]", "Origin": "http://[::1].evil.com"},
+    {"Host": "localhost", "Origin": "http://localhost@evil.com"},
+    {"Host": "localhost", "Origin": "http://localhost/x"},
     {"Host": "localhost:port"},
     {"Sec-Fetch-Site": "cross-site"},
     {"Origin": "http://evil.example"},
@@ -141,7 +153,25 @@ def test_what_is_no_name(text):
         Access.on("127.0.0.1", also=[text])
 
 
-@pytest.mark.parametrize("text", ["a/b", "a?b", "a#b", "u@h", "h:99999", "[::1", ""])
+NO_HOSTS = [
+    "a/b",
+    "a?b",
+    "a#b",
+    "u@h",
+    "h:99999",
+    "[::1",
+    "",
+    "[::1].x",
+    "[::1]x",
+    "[x]",
+    "a:b",
+    "h:1:2",
+    "a\\b",
+    "a b",
+]
+
+
+@pytest.mark.parametrize("text", NO_HOSTS)
 def test_odd_host_headers(text):
     assert split_host(text) == (None, None)
 

@@ -311,3 +311,108 @@ def test_active_files_are_only_saved(serve, folders):
             )
 
     serve(check)
+
+
+def with_alpha(size=(8, 8)):
+    buffer = io.BytesIO()
+    Image.new("RGBA", size, (9, 9, 9, 77)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_a_mask_painted_on_a_picture(serve, folders):
+    """As ComfyUI's /upload/mask: the original's colours and texts with the painted alpha; the original stays."""
+    from PIL.PngImagePlugin import PngInfo
+
+    (folders.output / "sub").mkdir(parents=True)
+    texts = PngInfo()
+    texts.add_text("workflow", "{}")
+    Image.new("RGB", (8, 8), "red").save(folders.output / "sub" / "o.png", pnginfo=texts)
+    before = (folders.output / "sub" / "o.png").read_bytes()
+
+    async def check(client, studio):
+        async def upload(data, **fields):
+            reply = await client.post("/api/upload/mask", data=form(data, "m.png", **fields))
+            return reply.status, await reply.json()
+
+        reference = json.dumps({"filename": "o.png", "subfolder": "sub"})
+        found = await upload(with_alpha(), original_ref=reference, subfolder="clipspace", type="input")
+        assert found == (200, {"name": "m.png", "subfolder": "clipspace", "type": "input"})
+        with Image.open(folders.input / "clipspace" / "m.png") as made:
+            assert made.getpixel((3, 3)) == (255, 0, 0, 77)
+            assert made.info["workflow"] == "{}"
+        bad = ["", "x", "[]", "7", "{}", '{"filename": 7}', '{"filename": "o.png", "type": "user"}']
+        for wrong in bad:
+            assert (await upload(with_alpha(), original_ref=wrong))[0] == 400, wrong
+        assert (await upload(with_alpha(), original_ref='{"filename": "none.png"}'))[0] == 404
+        for outside in ("../o.png", "/etc/passwd", "CON", "a\\u0000"):
+            assert (await upload(with_alpha(), original_ref=f'{{"filename": "{outside}"}}'))[0] in (400, 403), outside
+        status, reply = await upload(with_alpha((4, 4)), original_ref=reference)
+        assert (status, "size" in reply["error"]) == (415, True)
+        assert (await upload(picture("JPEG"), original_ref=reference))[0] == 415
+        assert (await client.post("/api/upload/mask", data=form(with_alpha()))).status == 400
+
+    serve(check)
+    assert (folders.output / "sub" / "o.png").read_bytes() == before
+    assert [path.name for path in folders.temp.iterdir()] == []
+
+
+FORMS = {
+    "NUL": b'--x\r\nContent-Disposition: form-data; name="image"; filename="a\0.png"\r\n\r\nz\r\n--x--\r\n',
+    "NUL encoded": b'--x\r\nContent-Disposition: form-data; name="image"; filename="a%00.png"\r\n\r\nz\r\n--x--\r\n',
+    "newline": b'--x\r\nContent-Disposition: form-data; name="image"; filename="a%0a.png"\r\n\r\nz\r\n--x--\r\n',
+    "device": b'--x\r\nContent-Disposition: form-data; name="image"; filename="con.png"\r\n\r\nz\r\n--x--\r\n',
+    "no header": b"--x\r\n\r\nz\r\n--x--\r\n",
+    "broken header": b"--x\r\nContent\x01: \xff\r\n\r\nz\r\n--x--\r\n",
+    "other boundary": b"--y\r\n\r\nz\r\n--y--\r\n",
+    "cut": b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\nz',
+    "empty": b"",
+    "nested": b"--x\r\nContent-Type: multipart/mixed; boundary=y\r\n\r\n--y\r\n\r\n--y--\r\n--x--\r\n",
+    "encoding": b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n'
+    b"Content-Transfer-Encoding: nonsense\r\n\r\nz\r\n--x--\r\n",
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("boundary", ["; boundary=x", "", "; boundary="])
+def test_malformed_forms(serve, name, boundary, caplog):
+    """A reason in JSON with a 4xx, and nothing in the log that looks like a fault of ours."""
+
+    async def check(client, studio):
+        headers = {"Content-Type": f"multipart/form-data{boundary}"}
+        for path in ("/api/upload/image", "/api/upload/mask"):
+            reply = await client.post(path, data=FORMS[name], headers=headers)
+            assert 400 <= reply.status < 500
+            assert (await reply.json())["error"]
+
+    serve(check)
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize("encoding", ["deflate", "gzip", "br", "zstd", "nonsense", "gzip, gzip", "x\xff"])
+def test_packed_bodies(make_studio, encoding):
+    """Refused at once, in JSON, by the server as it runs, whatever is in them."""
+    import socket
+
+    from comfyui_rollout.server import Access, application, listening_socket, serving
+
+    with listening_socket("127.0.0.1", 0) as opened, serving(application(make_studio(), Access()), opened):
+        for path in ("/api/prompt", "/api/settings", "/api/upload/image"):
+            with socket.create_connection(opened.getsockname()) as asking:
+                head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Encoding: {encoding}\r\n"
+                asking.sendall(f"{head}Content-Length: 4\r\nConnection: close\r\n\r\njunk".encode("latin-1"))
+                reply = b"".join(iter(lambda asking=asking: asking.recv(65536), b""))
+            head, _, body = reply.partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 415")
+            assert "is not read: send the body as it is" in json.loads(body)["error"]
+
+
+def test_warnings_reach_the_terminal(serve, capfd):
+    """What goes wrong in the server is said where it was started, not only in a panel of the browser."""
+    import logging
+
+    async def check(client, studio):
+        logging.getLogger("comfyui_rollout.server.anything").warning("the disk is nearly full")
+        logging.getLogger("comfyui_rollout.server.anything").info("ordinary")
+
+    serve(check)
+    assert capfd.readouterr().err == "warning: the disk is nearly full\n"

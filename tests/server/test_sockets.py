@@ -24,8 +24,8 @@ def test_late_joiner(serve, host, browse, queue, prompt):
         await late.announce()  # not the first message: it changes nothing
         told = [*late.welcome, *await late.until("BIN 4")]
         kinds = [kind for kind, _ in told]
-        expected = ["status", "execution_start", "execution_cached", "progress_state", "executing", "rollout.metrics"]
-        assert kinds == [*expected, "feature_flags", "BIN 4"]
+        expected = ["execution_start", "execution_cached", "progress_state", "executing", "rollout.metrics"]
+        assert kinds == ["status", "feature_flags", *expected, "BIN 4"]
         about = dict(told)
         assert about["status"]["status"]["exec_info"]["queue_remaining"] == 1
         assert about["progress_state"]["nodes"]["1"]["state"] == "running"
@@ -41,8 +41,8 @@ def test_late_joiner(serve, host, browse, queue, prompt):
     serve(check)
 
 
-def test_everybody_watches(serve, browse, queue, prompt):
-    """Every browser hears all of a job, whoever queued it."""
+def test_every_browser_watches(serve, browse, queue, prompt):
+    """Every browser hears all of a job, whoever queued it; browsers are clients that announce their features."""
 
     async def check(client, studio):
         browsers = [await browse(client, f"browser{number}") for number in range(5)]
@@ -52,6 +52,77 @@ def test_everybody_watches(serve, browse, queue, prompt):
         assert {"progress_state", "BIN 4", "executed", "execution_success"} <= set(heard[0])
 
     serve(check)
+
+
+def test_two_programs_at_once(serve, browse, queue, prompt):
+    """Programs that use the API hear of their own jobs alone, in order, and are sent no pictures but results."""
+
+    async def check(client, studio):
+        names = ("program1", "program2")
+        programs = [await browse(client, name, announces=False) for name in names]
+        browser = await browse(client, "browser")
+        jobs = []
+        for seed, name in enumerate(names):
+            prompt["1"]["inputs"]["seed"] = seed
+            jobs.append((await queue(client, prompt, client_id=name))["prompt_id"])
+        nobodys = {**prompt, "1": {**prompt["1"], "inputs": {**prompt["1"]["inputs"], "seed": 9}}}
+        reply = await client.post("/api/prompt", json={"prompt": nobodys})
+        jobs.append((await reply.json())["prompt_id"])
+        watched = [message for _ in jobs for message in await browser.until_done()]
+        for program, job in zip(programs, jobs, strict=False):
+            heard = await program.until_done()
+            about = [data["prompt_id"] for _, data in heard if "prompt_id" in data]
+            assert set(about) == {job}
+            kinds = [kind for kind, _ in heard if kind not in ("status", "progress_state", "dummy.event")]
+            assert kinds[:2] == ["execution_start", "execution_cached"]
+            assert kinds[-2:] == ["execution_success", "executing"]
+            assert {"progress", "executed"} <= set(kinds)
+            assert not [kind for kind in kinds if kind.startswith("BIN")]
+            assert [kind for kind, _ in heard].count("execution_start") == 1
+        assert {data["prompt_id"] for kind, data in watched if kind == "execution_start"} == set(jobs)
+        assert {data["prompt_id"] for kind, data in watched if kind == "BIN 4"} == set(jobs)
+
+    serve(check)
+
+
+def test_a_program_that_comes_late(serve, host, browse, queue, prompt):
+    """It is told of its own job when it connects, and nothing of somebody else's."""
+
+    async def check(client, studio):
+        host.gate.clear()
+        browser = await browse(client, "browser")
+        job = (await queue(client, prompt, client_id="late"))["prompt_id"]
+        await browser.until("dummy.event")
+        late = await browse(client, "late", announces=False)
+        kind, about = (await late.until("executing"))[0]
+        assert (kind, about["prompt_id"]) == ("execution_start", job)
+        other = await browse(client, "other", announces=False)
+        host.gate.set()
+        await late.until_done()
+        assert [kind for kind, _ in other.welcome] == ["status"]
+        kind, status = await other.receive()  # the queue is empty again: that is for everybody
+        assert (kind, status["status"]["exec_info"]["queue_remaining"]) == ("status", 0)
+
+    serve(check)
+
+
+def test_no_picture_before_the_first_progress():
+    """A client learns from progress which job runs; a picture that comes earlier waits for it, and is not lost."""
+
+    async def check():
+        heard = []
+        reporter = Reporter(asyncio.get_running_loop(), heard.append, interval=0.01)
+        reporter("preview", {"node_id": "1", "prompt_id": "p", "image": None})
+        reporter("preview", {"node_id": "2", "prompt_id": "p", "image": None})
+        reporter("executed", {"node": "3"})
+        await asyncio.sleep(0.05)
+        assert [message.kind for message in heard] == ["executed"]
+        reporter("progress", {"node": "1", "value": 1})
+        await asyncio.sleep(0.05)
+        assert [message.kind for message in heard] == ["executed", "progress", "preview", "preview"]
+        assert [message.data["node_id"] for message in heard[2:]] == ["1", "2"]
+
+    asyncio.run(check())
 
 
 def test_reconnect(serve, host, browse, queue, prompt):
@@ -184,14 +255,16 @@ def test_order_of_a_delivery():
     async def check():
         heard = []
         reporter = Reporter(asyncio.get_running_loop(), heard.append, interval=30)
+        reporter("progress", {"node": "1"})
         reporter("progress_state", {"nodes": {"1": {"state": "running"}}})
         reporter("preview", {"node_id": "1", "prompt_id": "p", "image": None})
         reporter("progress_state", {"nodes": {"1": {"state": "running", "value": 2}}})
         reporter("executed", {"node": "1"})
         reporter("progress_state", {"nodes": {"1": {"state": "finished"}}})
         await asyncio.sleep(0.05)
-        assert [message.kind for message in heard] == ["progress_state", "preview", "executed", "progress_state"]
-        assert heard[0].data["nodes"]["1"]["value"] == 2
+        kinds = [message.kind for message in heard]
+        assert kinds == ["progress", "progress_state", "preview", "executed", "progress_state"]
+        assert heard[1].data["nodes"]["1"]["value"] == 2
 
     asyncio.run(check())
 

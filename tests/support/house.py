@@ -74,8 +74,9 @@ def undocumented(root, rooms, document):
     missing = []
     for folder in folders:
         name, face = folder.relative_to(root).as_posix(), folder / "__init__.py"
-        sentence = ast.get_docstring(ast.parse(face.read_text(encoding="utf-8"))) if face.is_file() else None
-        if not sentence or "\n" in sentence or f"`{name}/`" not in document or sentence not in document:
+        docstring = ast.get_docstring(ast.parse(face.read_text(encoding="utf-8"))) if face.is_file() else None
+        sentence = (docstring or "").partition("\n")[0]
+        if not sentence or f"| `{name}/` | {sentence} |" not in document:
             missing.append(name)
     return missing
 

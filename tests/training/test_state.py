@@ -204,3 +204,84 @@ def test_a_state_that_does_not_fit_changes_nothing(trainer, tmp_path):
     with pytest.raises(ValueError, match=r"trained another model: .*e\.g\. 0\.bias, which is \(6,\) there and \(5,\)"):
         trainer(other, state=find_state(tmp_path))
     assert same(other.state_dict(), before)
+
+
+# What nodes keep from step to step
+
+
+class Counter:
+    """Something that outlives a step: it counts, and adds up what it saw."""
+
+    def __init__(self):
+        self.count, self.total = 0, torch.zeros(3)
+
+    def see(self, value):
+        self.count, self.total = self.count + 1, self.total + value.detach()
+
+    def state_dict(self):
+        return {"count": self.count, "total": self.total}
+
+    def load_state_dict(self, state):
+        self.count, self.total = state["count"], state["total"].clone()
+
+
+@pytest.fixture
+def counting(regression):
+    """``counting(state)``: a trainer whose loss depends on what a node has kept, and the counters that were made."""
+    made = []
+
+    def make(state=None, node_id="7:3"):
+        loss, model, _ = regression(network())
+
+        def kept(step, loss, model):
+            counter = step.keep(lambda: made.append(Counter()) or made[-1])
+            counter.see(loss[:3])
+            return loss * (1 + counter.total.mean() / counter.count)
+
+        counted = Stream(kept, {"loss": loss, "model": model}, node_id, "Counter")
+        run = Run(counted, model)
+        settings = OptimizerSettings("sgd", learning_rate=0.01)
+        return prepare(counted, model, settings, steps=12, run=run, state=state), made
+
+    return make
+
+
+def test_what_a_node_keeps_goes_on_to_the_bit(counting, tmp_path):
+    """Tensors in the weights file, numbers among the facts; the value is made anew and then has its state again."""
+    whole, _ = counting()
+    losses = go(whole, 8)
+    first, _ = counting()
+    go(first, 5)
+    save_state(tmp_path, first)
+    facts = json.loads((tmp_path / "state" / "state.json").read_text())
+    assert facts["kept"] == {"7:3": {"count": 5}}
+    assert "kept.7:3.total" in load_file(tmp_path / "state" / "state.safetensors")
+    second, made = counting(find_state(tmp_path))
+    assert go(second, 3) == losses[5:]
+    assert made[-1].count == 8
+
+
+def test_a_kept_value_that_was_not_asked_for_again_is_not_lost(counting, tmp_path):
+    """A stop right after a resume, before any step, keeps what the run before had kept."""
+    first, _ = counting()
+    go(first, 2)
+    save_state(tmp_path, first)
+    save_state(tmp_path, counting(find_state(tmp_path))[0])
+    assert find_state(tmp_path).kept == {"7:3": {"count": 2}}
+    second, made = counting(find_state(tmp_path))
+    go(second, 1)
+    assert made[-1].count == 3
+
+
+def test_a_state_of_before_goes_on_without_what_nodes_keep(counting, tmp_path):
+    """States of earlier versions say nothing of it: it begins anew."""
+    first, _ = counting()
+    go(first, 2)
+    save_state(tmp_path, first)
+    path = tmp_path / "state" / "state.json"
+    facts = json.loads(path.read_text())
+    del facts["kept"]
+    path.write_text(json.dumps(facts))
+    second, made = counting(find_state(tmp_path))
+    go(second, 1)
+    assert made[-1].count == 1

@@ -1,0 +1,192 @@
+"""How chains live: they begin, sit in a batch, and go on by one step when the network has answered. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Generator, Tensor
+
+from ..device import moved
+from ..noisy_batch import Memory, NoisyBatch
+from ..plan import RolloutPlan
+from ..schedules import Schedule
+from ..solvers import Conditioning, History, Level, Model, Predictor, Solver, rows
+from .levels import Ways, draw_ways
+from .state import Chains, picked
+
+OLDEST = 10
+"""A chain that lives more than so many training steps for each of its own begins anew: its weights are long gone."""
+
+
+def renewed(
+    chains: Chains | None,
+    batch: NoisyBatch,
+    count: int,
+    plan: RolloutPlan,
+    solve: Solver,
+    update: int,
+    generator: Generator,
+) -> Chains:
+    """At least ``count`` chains, each with a step to go: those that are over or too old begin anew.
+
+    Begins with the images that the batch has at the chains' places. Chains beyond ``count`` wait as they are.
+    """
+    if chains is None or not fits(chains, plan, solve):
+        chains = begun(
+            batch, torch.empty(0, dtype=torch.int64), draw_ways(plan, batch.schedule, 0, generator), solve, 0
+        )
+    limit = torch.full_like(chains.steps, plan.max_age) if plan.max_age else OLDEST * chains.steps
+    over = (chains.age >= chains.steps) | (update - chains.begun > limit)
+    again = over[:count].nonzero().flatten()
+    first = torch.arange(len(chains), max(len(chains), count))
+    ways = [
+        draw_ways(plan, batch.schedule, len(places), generator, midway=midway)
+        for places, midway in ((again, False), (first, True))
+    ]
+    grid, steps = (torch.cat(parts) for parts in zip(*ways, strict=True))
+    new = torch.cat([again, first])
+    if len(new) == 0:
+        return chains
+    order = torch.arange(max(len(chains), count)).index_copy(0, new, len(chains) + torch.arange(len(new)))
+    return chains.joined(begun(batch, new, Ways(grid, steps), solve, update)).items(order)
+
+
+def fits(chains: Chains, plan: RolloutPlan, solve: Solver) -> bool:
+    """Whether the chains were made for such rollouts; a resumed training may have other ones."""
+    remembered = 1 + solve.remembers if solve.remembers else 0
+    return (chains.grid.shape[1], chains.memory.shape[1]) == (plan.max_step_offset + 2, remembered)
+
+
+def begun(batch: NoisyBatch, places: Tensor, ways: Ways, solve: Solver, update: int) -> Chains:
+    """New chains with the images of these places (n,), at the tops of their ways."""
+    there = moved(places, batch.x.device)
+    latents, noise = batch.latents[there], batch.noise[there]
+    x = batch.schedule.add_noise(latents, noise, ways.grid[:, 0])
+    remembered = 1 + solve.remembers if solve.remembers else 0
+    return Chains(
+        latents=latents,
+        noise=noise,
+        conditioning=rows(batch.conditioning, there),
+        x=x,
+        fine=x,
+        memory=x.new_zeros(len(x), remembered, *x.shape[1:]),
+        grid=ways.grid,
+        steps=ways.steps,
+        age=torch.zeros_like(ways.steps),
+        begun=torch.full_like(ways.steps, update),
+        mask=None if batch.mask is None else batch.mask[there],
+        weight=None if batch.weight is None else picked(batch.weight, places),
+    )
+
+
+def seated(batch: NoisyBatch, ride: Ride) -> NoisyBatch:
+    """The batch with the ride's chains at its first places: their images, levels and states in place of its own."""
+    chains, solve = ride.chains, ride.solve
+    timestep = chains.timestep()
+
+    def joined(mine: Tensor, others: Tensor) -> Tensor:
+        return torch.cat([mine, others[len(chains) :]])
+
+    return replace(
+        batch,
+        latents=joined(chains.latents, batch.latents),
+        noise=joined(chains.noise, batch.noise),
+        timestep=joined(timestep, batch.timestep),
+        teacher_forced=joined(batch.schedule.add_noise(chains.latents, chains.noise, timestep), batch.teacher_forced),
+        x=joined(chains.x, batch.x),
+        conditioning={name: joined(value, batch.conditioning[name]) for name, value in chains.conditioning.items()},
+        lengths=joined(chains.age, batch.lengths),
+        source=joined(chains.grid[:, 0], batch.source),
+        stride=joined(timestep - chains.timestep(1), batch.stride),
+        mask=None if chains.mask is None or batch.mask is None else joined(chains.mask, batch.mask),
+        weight=None if chains.weight is None or batch.weight is None else joined(chains.weight, batch.weight),
+        solve=solve,
+        memory=tuple(memories(chains, batch.schedule, solve)),
+        fine=chains.fine,
+        listener=ride,
+    )
+
+
+def memories(chains: Chains, schedule: Schedule, solve: Solver) -> list[Memory]:
+    """What the solver remembers of the chains, those together of which it remembers equally many steps."""
+    depths = chains.age.clamp(max=solve.remembers)
+    found = []
+    for depth in depths.unique().tolist():
+        places = (depths == depth).nonzero().flatten()
+        some = chains.items(places)
+        history = History(
+            tuple(Level.at(schedule, some.timestep(-1 - back)) for back in range(depth)),
+            tuple(some.memory[:, 1 + back] for back in range(depth)),
+            some.memory[:, 0] if depth else None,
+        )
+        found.append(Memory(places, history))
+    return found
+
+
+@torch.no_grad()
+def advanced(
+    chains: Chains, output: Tensor, model: Model, schedule: Schedule, solve: Solver, fine: Tensor | None = None
+) -> Chains:
+    """The chains one solver step later; ``output`` (n, ...) is what the network put out at their states.
+
+    ``model`` is asked only by solvers with several calls a step (heun: one more forward of the chains, rk4: three).
+    ``fine`` (n, ...) is where their fine paths are then, if there are any.
+    """
+    x, memory = chains.x, chains.memory
+    for part in memories(chains, schedule, solve):
+        some, there = chains.items(part.places), moved(part.places, x.device)
+        now, then = (Level.at(schedule, some.timestep(later).clamp(min=schedule.clean_timestep)) for later in (0, 1))
+        predict = Predictor(answering(output[there], model), some.conditioning, schedule)
+        moved_on, history = solve.step(predict, some.x, now, then, part.history)
+        x = x.index_copy(0, there, moved_on.to(x.dtype))
+        if solve.remembers:
+            memory = memory.index_copy(0, there, remembered(history, memory[there]))
+    return replace(chains, x=x, memory=memory, age=chains.age + 1, fine=chains.fine if fine is None else fine)
+
+
+def answering(output: Tensor, model: Model) -> Model:
+    """A network that has answered its first question already."""
+    answers = iter([output])
+
+    def network(x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+        answer = next(answers, None)
+        return model(x, timestep, conditioning) if answer is None else answer
+
+    return network
+
+
+def remembered(history: History, before: Tensor) -> Tensor:
+    """The history as a chain keeps it (n, 1 + remembers, ...), of the shape of ``before``."""
+    assert history.x is not None
+    values = [history.x, *history.denoised]
+    missing = before[:, len(values) :]
+    return torch.cat([torch.stack(values, 1).to(before.dtype), missing], 1)
+
+
+class Ride:
+    """The chains in one training batch: they hear what the training works out, and go on by one step."""
+
+    def __init__(
+        self,
+        chains: Chains,
+        model: Model,
+        schedule: Schedule,
+        solve: Solver,
+        arrive: Callable[[Chains], None],
+    ) -> None:
+        self.chains, self.model, self.schedule, self.solve, self.arrive = chains, model, schedule, solve, arrive
+        self.fine: Tensor | None = None
+        self.over = False
+
+    def landed(self, fine: Tensor) -> None:
+        """Where the chains' fine paths are after this step (n, ...)."""
+        self.fine = fine
+
+    def answered(self, output: Tensor) -> None:
+        """What the network put out at the batch's states (B, ...); only the first answer counts."""
+        if not self.over:
+            self.over = True
+            mine = output[: len(self.chains)].detach()
+            self.arrive(advanced(self.chains, mine, self.model, self.schedule, self.solve, self.fine))

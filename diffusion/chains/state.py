@@ -1,0 +1,94 @@
+"""Rollouts under way, as small data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from ..device import moved
+from ..noisy_batch import NoisyBatch
+from ..solvers import Conditioning
+
+TOLD = "conditioning/"
+ON_CPU = ("grid", "steps", "age", "begun")
+
+
+@dataclass(frozen=True)
+class Chains:
+    """Rollouts under way, one a row; chain i sits at place i of the batch. Whole numbers and levels are on the CPU."""
+
+    latents: Tensor
+    """Clean latents (n, C, H, W) of each chain's image."""
+    noise: Tensor
+    """The noise of its source state."""
+    conditioning: Conditioning
+    x: Tensor
+    """Where it is now (n, C, H, W)."""
+    fine: Tensor
+    """Where it would be had it gone finely: the state of the trajectory's reference path; its source, without one."""
+    memory: Tensor
+    """What its solver remembers (n, 1 + remembers, C, H, W): the state before the last step, then predictions, the
+    newest first. Empty (n, 0, ...) for a solver that remembers nothing."""
+    grid: Tensor
+    """The timesteps of its way (n, longest + 2), float64."""
+    steps: Tensor
+    """How many solver steps the way has (n,), int64."""
+    age: Tensor
+    """How many of them are done (n,), int64."""
+    begun: Tensor
+    """The update in which it began (n,), int64."""
+    mask: Tensor | None = None
+    weight: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.age)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that a chain is, by name, each (n, ...); :meth:`of` is the way back."""
+        named = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "conditioning"}
+        told = {f"{TOLD}{name}": value for name, value in self.conditioning.items()}
+        return {name: value for name, value in named.items() if value is not None} | told
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> Chains:
+        told = {name.removeprefix(TOLD): value for name, value in tensors.items() if name.startswith(TOLD)}
+        return cls(conditioning=told, **{name: value for name, value in tensors.items() if not name.startswith(TOLD)})
+
+    def to(self, device: torch.device) -> Chains:
+        """The same chains with their latents on another device."""
+        tensors = self.tensors().items()
+        return Chains.of({name: value if name in ON_CPU else moved(value, device) for name, value in tensors})
+
+    def items(self, index: slice | Tensor) -> Chains:
+        """Some chains; a tensor of their numbers is on the CPU."""
+        return Chains.of({name: picked(value, index) for name, value in self.tensors().items()})
+
+    def joined(self, others: Chains) -> Chains:
+        """These chains, and then the others."""
+        if len(others) == 0:
+            return self
+        more = others.tensors()
+        return Chains.of({name: torch.cat([value, more[name]]) for name, value in self.tensors().items()})
+
+    def timestep(self, later: int = 0) -> Tensor:
+        """Each chain's level (n,) now, or some steps later; beyond the clean end if the way goes there."""
+        return self.grid.gather(1, (self.age + later).clamp(0, self.grid.shape[1] - 1)[:, None])[:, 0]
+
+    def oldest(self, update: int) -> int:
+        """For how many updates the oldest of them has lived."""
+        return int((update - self.begun).max()) if len(self) else 0
+
+
+def picked(values: Tensor, index: slice | Tensor) -> Tensor:
+    """Some rows; a tensor of their numbers is on the CPU, whatever device they are on."""
+    return values[index if isinstance(index, slice) else moved(index, values.device)]
+
+
+def kind_of(batch: NoisyBatch) -> str:
+    """What chains must share with a batch to sit in it: sizes, what the network is told, masks and weights or none."""
+    parts = {"latents": batch.latents, **batch.conditioning, "mask": batch.mask, "weight": batch.weight}
+    there = ((name, "x".join(map(str, value.shape[1:]))) for name, value in parts.items() if value is not None)
+    return ", ".join(f"{name} {size}".strip() for name, size in there)

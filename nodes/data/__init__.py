@@ -1,0 +1,1 @@
+"""Nodes that bring pictures: data sets, mixtures, encoding."""

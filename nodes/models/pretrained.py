@@ -1,0 +1,188 @@
+"""Pretrained models: the checkpoints that people have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ...hosts.current import current_host
+from ...models.families import PretrainedModel
+from ...models.loading.load import load_network
+from ...models.loading.model_files import CHECKPOINTS, changed_at, find_model, find_models, list_models
+from ...models.loading.pretrained import Pretrained
+from ...models.loading.recognise import inspect, refuse_pickle
+from ...models.loading.source import Source
+from ...models.quantization import check_checkpointing, check_installed
+from ...training.stream import Step
+from ..base import MODEL, PIPELINE, SCHEDULE, StepNode
+from ..inputs import UNIQUE_ID, choice, line, number, switch
+from .model import ModelInfo
+
+BY_PATH = "as in path"
+TEXT_ENCODERS = ("text_encoders", "clip")
+"""ComfyUI's folders of text encoders: the second is its former name."""
+
+
+class LoadPretrained(StepNode):
+    NODE_ID = "RolloutLoadPretrained"
+    DISPLAY_NAME = "Load Pretrained"
+    DESCRIPTION = (
+        "A pretrained text-to-image model to fine-tune: a checkpoint file, a diffusers folder or a hub id. Its network "
+        "is loaded when training starts; its text encoders and VAE only to encode the data set and to make samples."
+    )
+    SEARCH_ALIASES = ("checkpoint loader", "stable diffusion", "sdxl", "flux", "sd3", "fine-tune", "base model")
+    RETURN_TYPES = (MODEL, SCHEDULE, PIPELINE)
+    RETURN_NAMES = ("model", "schedule", "pipeline")
+    OUTPUT_TOOLTIPS = (
+        "The network. Put Add LoRA behind it, or train all of it.",
+        "The noise schedule it was made with, with the way its family usually draws timesteps.",
+        "Text encoders and VAE, for Encode Dataset and Sample Prompts.",
+    )
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        found = list_models(current_host(), *CHECKPOINTS)
+        return {
+            "required": {
+                "checkpoint": choice(
+                    [BY_PATH, *found],
+                    BY_PATH,
+                    "A model in the folders checkpoints, diffusion_models or diffusers; or name another one in path.",
+                ),
+                "path": line(
+                    "",
+                    "If checkpoint says so: a diffusers folder, a .safetensors file, or a hub id such as "
+                    "stable-diffusion-v1-5/stable-diffusion-v1-5.",
+                ),
+                "storage": choice(
+                    ("bf16", "fp16", "fp32"),
+                    "bf16",
+                    "Number format of the frozen weights. What is trained is always kept in fp32.",
+                ),
+                "quantize": choice(
+                    ("none", "int8", "fp8", "nf4"),
+                    "none",
+                    "Squeeze the frozen weights to fit a smaller card, for LoRA only. int8 and fp8 need torchao, "
+                    "nf4 needs bitsandbytes.",
+                ),
+                "gradient_checkpointing": switch(
+                    True, "Compute parts of the network twice instead of remembering them: a third slower, far smaller."
+                ),
+            },
+            "optional": {
+                "base": line(
+                    "",
+                    "For a file that holds the network only: folder or hub id of the pipeline with its text encoders, "
+                    "VAE and settings. Empty: the family's original on the hub.",
+                    advanced=True,
+                ),
+                "vae": line("", "Another VAE: a file name from the vae folder, a path, or a folder.", advanced=True),
+                "prediction": choice(
+                    ("auto", "epsilon", "v_prediction"),
+                    "auto",
+                    "What an SD 1.x, 2.x or SDXL network puts out. auto: as its scheduler's settings say.",
+                    advanced=True,
+                ),
+                "guidance": number(
+                    1.0,
+                    0.0,
+                    100.0,
+                    0.1,
+                    "FLUX.1 dev: the guidance that the network is told while it is trained.",
+                    advanced=True,
+                ),
+                "text_encoders": line(
+                    "",
+                    "Other text encoders: file names from the text_encoders folder, or paths, separated by commas, in "
+                    "the pipeline's order, e.g. clip_l.safetensors, t5xxl_fp16.safetensors for FLUX.1.",
+                    advanced=True,
+                ),
+            },
+            "hidden": UNIQUE_ID,
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(
+        cls,
+        checkpoint: str,
+        path: str,
+        quantize: str,
+        gradient_checkpointing: bool | None = True,
+        vae: str = "",
+        text_encoders: str = "",
+    ) -> bool | str:
+        if checkpoint is None or path is None:
+            return True
+        if checkpoint == BY_PATH and not path.strip():
+            return "path: name a diffusers folder, a .safetensors file or a hub id, or choose a checkpoint"
+        if checkpoint != BY_PATH and checkpoint not in list_models(current_host(), *CHECKPOINTS):
+            return f"checkpoint: {checkpoint!r} is not in your model folders; put it there, or name a path"
+        try:
+            refuse_pickle(path.strip() if checkpoint == BY_PATH else checkpoint)
+            check_installed(quantize or "none")
+            check_checkpointing(quantize or "none", gradient_checkpointing is not False)
+            check_parts(vae or "", text_encoders or "")
+        except ValueError as error:
+            return str(error)
+        return True
+
+    def build(
+        self,
+        unique_id: str,
+        checkpoint: str,
+        path: str,
+        quantize: str,
+        gradient_checkpointing: bool,
+        base: str = "",
+        vae: str = "",
+        text_encoders: str = "",
+        **options: Any,
+    ) -> dict[str, Any]:
+        check_checkpointing(quantize, gradient_checkpointing)  # they may have been wired in
+        host = current_host()
+        name = path if checkpoint == BY_PATH else checkpoint
+        source = Source(
+            find_model(host, name, *CHECKPOINTS),
+            base=find_model(host, base, "diffusers"),
+            vae=find_model(host, vae, "vae"),
+            text_encoders=find_models(host, text_encoders, *TEXT_ENCODERS),
+            quantization=quantize,  # type: ignore[arg-type]
+            gradient_checkpointing=gradient_checkpointing,
+            **options,
+        )
+        pretrained = Pretrained(source, inspect(source))
+        info = pretrained.info
+        about = ModelInfo(info.channels, None, info.classes, has_weights=True, pretrained=pretrained)
+        stream = self.stream(unique_id, {"pretrained": pretrained}, about=about)
+        return {"ui": {"text": [pretrained.in_words()]}, "result": (stream, info.schedule, pretrained)}
+
+    @classmethod
+    def IS_CHANGED(
+        cls, checkpoint: str, path: str, base: str = "", vae: str = "", text_encoders: str = "", **other: Any
+    ) -> Any:
+        host = current_host()
+        files = [
+            find_model(host, path if checkpoint == BY_PATH else checkpoint, *CHECKPOINTS),
+            find_model(host, base, "diffusers"),
+            find_model(host, vae, "vae"),
+            *find_models(host, text_encoders, *TEXT_ENCODERS),
+        ]
+        return [changed_at(file) for file in files]
+
+    def step(self, step: Step, pretrained: Pretrained) -> PretrainedModel:
+        return step.keep(lambda: load_network(pretrained.source, pretrained.info, step.run.device))
+
+
+def check_parts(vae: str, text_encoders: str) -> None:
+    """Raises ValueError where a VAE or a text encoder is named that is not there, or that is not read."""
+    host = current_host()
+    named = [
+        ("vae", find_model(host, vae, "vae")),
+        *(("text_encoders", file) for file in find_models(host, text_encoders, *TEXT_ENCODERS)),
+    ]
+    for name, file in named:
+        refuse_pickle(file)
+        if file and not Path(file).exists():
+            raise ValueError(
+                f"{name}: {file!r} is not in the {name} folder, and no path; put it there, or name its path"
+            )

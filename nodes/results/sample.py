@@ -1,0 +1,125 @@
+"""Images from the model, while it trains and afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from ...diffusion import seeds
+from ...diffusion.schedules import Schedule
+from ...diffusion.solvers import SOLVERS, Solver, solver
+from ...files.whole import whole_or_nothing
+from ...hosts.current import current_host
+from ...hosts.device import choose_device
+from ...models.model import Model
+from ...runs.pictures.preview import Colours, colours_of, picture_of_latents
+from ...runs.run_folder import name_of
+from ...runs.sampling import parse_labels, sample
+from ...training.loop import training_mode
+from ...training.stream import Run, Step, Stream
+from ..base import MODEL, SAMPLES, SCHEDULE, StepNode, shown
+from ..inputs import UNIQUE_ID, choice, integer, line, seed, wire
+
+
+class SampleImages(StepNode):
+    NODE_ID = "RolloutSampleImages"
+    DISPLAY_NAME = "Sample Images"
+    DESCRIPTION = (
+        "Makes images with the model. Wire samples into Optimizer Step to see them while it trains, always from the "
+        "same noise. A model that has weights already (from Load Model or Optimizer Step) is sampled right away."
+    )
+    SEARCH_ALIASES = ("generate", "validation", "ksampler")
+    RETURN_TYPES = (SAMPLES,)
+    RETURN_NAMES = ("samples",)
+    OUTPUT_TOOLTIPS = ("For Optimizer Step, or for another Sample Images that shall be drawn at the same time.",)
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "model": wire(MODEL, "The model to sample from."),
+                "schedule": wire(SCHEDULE, "The noise schedule that it is trained with."),
+                "steps": integer(20, 1, 1000, "Solver steps from noise to image."),
+                "sampler": choice(SOLVERS, "euler", "The solver that denoises."),
+                "order": integer(2, 1, 3, "Order of unipc and dpm; the others ignore it."),
+                "labels": line(
+                    "", "Which classes: 0-9, or 1, 3, 5. Empty means all. Not used for a model without classes."
+                ),
+                "count": integer(4, 1, 256, "Images per class; in all, for a model without classes."),
+                "seed": seed("Which noise to start from."),
+            },
+            "optional": {"samples": wire(SAMPLES, "Another Sample Images, to be drawn at the same time.")},
+            "hidden": UNIQUE_ID,
+        }
+
+    def build(
+        self, unique_id: str, model: Stream, labels: str, sampler: str, order: int, **inputs: Any
+    ) -> dict[str, Any]:
+        if model.about.pretrained is not None:
+            raise ValueError("model: a pretrained model reads prompts; use Sample Prompts for it")
+        chosen = parse_labels(labels, model.about.classes) if model.about.classes else []
+        inputs |= {"model": model, "labels": chosen, "solve": solver(sampler, order)}
+        stream = self.stream(unique_id, inputs)
+        about = f"{sampler}_{inputs['steps']}_steps_seed_{inputs['seed']}"
+        picture = partial(self.picture, labels=chosen, count=inputs["count"])
+        ui = draw_now(stream, about, picture) if model.about.has_weights else {}
+        return {"ui": ui, "result": (stream,)}
+
+    @staticmethod
+    def picture(latents: Tensor, labels: list[int], count: int, colours: Colours = None) -> Image:
+        """One column a class, or as square as it can be."""
+        columns = len(labels) or max(1, round(len(latents) ** 0.5))
+        if labels:
+            latents = latents.unflatten(0, (len(labels), count)).transpose(0, 1).flatten(0, 1)
+        return picture_of_latents(latents, columns, len(latents), colours)
+
+    def step(
+        self,
+        step: Step,
+        model: Model,
+        schedule: Schedule,
+        solve: Solver,
+        steps: int,
+        labels: list[int],
+        count: int,
+        seed: int,
+        samples: Tensor | None = None,
+    ) -> Tensor:
+        told = torch.tensor(labels, device=step.run.device).repeat_interleave(count)
+        latents = sample(
+            model,
+            schedule,
+            solve,
+            count=len(told) or count,
+            steps=steps,
+            conditioning={"label": told} if labels else {},
+            generator=seeds.generator(seed, "samples"),
+            observe=lambda number, x: step.run.host.check_interrupted(),
+        )
+        step.show("samples", lambda: self.picture(latents, labels, count, colours_of(step.run)))
+        return latents
+
+
+def draw_now(stream: Stream, about: str, picture: Callable[[Tensor], Image]) -> dict[str, Any]:
+    """Draw samples outside a training run, keep their picture, and say what the node shows.
+
+    ``about`` goes into the file's name, so that pictures of other settings are other files.
+    """
+    host = current_host()
+    host.make_room()
+    # Others that are wired in have made their own pictures already.
+    alone = replace(stream, inputs={**stream.inputs, "samples": None})
+    with training_mode():
+        run = Run(alone, device=choose_device(host.device), host=host)
+        samples = Step(run, 0).value(alone)
+    path = host.output_folder / "samples" / f"node_{name_of(stream.node_id)}_{about}.png"
+    with whole_or_nothing(path) as unfinished:
+        picture(samples).save(unfinished, format="png")
+    return shown(host, path)

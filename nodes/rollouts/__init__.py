@@ -1,0 +1,1 @@
+"""Nodes of the training step: noise schedules, noisy batches, rollouts, losses."""

@@ -1,0 +1,280 @@
+"""Losses: what the model is punished for."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+from torch import Tensor
+
+from ...diffusion import losses, reflexflow
+from ...diffusion.noisy_batch import NoisyBatch, predict
+from ...diffusion.plan import RolloutPlan
+from ...diffusion.predictions import per_sample
+from ...diffusion.schedules import Schedule
+from ...diffusion.solvers import SOLVERS, Solver, solver
+from ...diffusion.trajectory import fine_path, target_onto
+from ...models.model import Model
+from ...training.loop import averaged
+from ...training.stream import Step, Stream
+from ..base import BATCH, LOSS, MODEL, StepNode
+from ..inputs import UNIQUE_ID, choice, integer, number, switch, wire
+
+TARGET = choice(
+    ("original", "clean", "trajectory"),
+    "original",
+    "What rolled-out latents are trained towards. original: the noise that was drawn. clean: straight at the clean "
+    "image from where the latents really are. trajectory: back onto the model's own path, walked in finer steps; it "
+    "does not blur.",
+)
+
+REFERENCE = {
+    "reference_steps": integer(
+        2,
+        1,
+        64,
+        "trajectory: fine steps of the reference path for each rollout step. More is truer and slower.",
+        advanced=True,
+    ),
+    "reference_weights": choice(
+        ("live", "ema"),
+        "live",
+        "trajectory: whose path is the reference, that of the weights in training or of their running average (set "
+        "ema_decay in Optimizer Step).",
+        advanced=True,
+    ),
+    "reference_sampler": choice(
+        ("auto", *SOLVERS),
+        "auto",
+        "trajectory: the solver of the reference path; a better one than the rollout's. auto: heun for averaged "
+        "weights, unipc for live ones. heun costs two forward passes a step, rk4 four.",
+        advanced=True,
+    ),
+    "target_sampler": choice(
+        ("euler", "rollout"),
+        "euler",
+        "trajectory: whose next step shall land on the reference path. euler: a plain step, best for few Euler steps. "
+        "rollout: the Rollout's own sampler with all it remembers (heun and rk4 count as euler); it corrects only what "
+        "that sampler gets wrong.",
+        advanced=True,
+    ),
+}
+
+
+class DiffusionLoss(StepNode):
+    NODE_ID = "RolloutDiffusionLoss"
+    DISPLAY_NAME = "Diffusion Loss"
+    DESCRIPTION = (
+        "The usual loss: how far the network's prediction is from the target. Works on teacher-forced and on "
+        "rolled-out latents, for flow matching and for epsilon, v and sample prediction."
+    )
+    SEARCH_ALIASES = ("mse", "huber", "min snr")
+    RETURN_TYPES = (LOSS,)
+    RETURN_NAMES = ("loss",)
+    OUTPUT_TOOLTIPS = ("One loss per image of the batch.",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "batch": wire(BATCH, "What to train on: from Noisy Batch or Rollout."),
+                "model": wire(MODEL, "The model that is being trained."),
+                "loss_type": choice(
+                    ("mse", "huber"), "mse", "mse: squared error. huber: large errors count less, for noisy data."
+                ),
+                "huber_c": number(0.1, 0.001, 10.0, 0.01, "huber: where it turns from squared to straight."),
+                "snr_gamma": number(
+                    0.0,
+                    0.0,
+                    100.0,
+                    0.5,
+                    "Min-SNR weighting: low-noise levels count less. 5 is usual; 0 turns it off. With zero terminal "
+                    "SNR the last level then counts nothing.",
+                ),
+                "target": TARGET,
+            },
+            "optional": REFERENCE,
+            "hidden": UNIQUE_ID,
+        }
+
+    def build(self, unique_id: str, **inputs: Any) -> dict[str, Any]:
+        return {"ui": reference_cost(inputs["batch"], inputs), "result": (self.stream(unique_id, inputs),)}
+
+    def step(
+        self,
+        step: Step,
+        batch: NoisyBatch,
+        model: Model,
+        loss_type: losses.LossType,
+        huber_c: float,
+        snr_gamma: float,
+        target: str,
+        **reference: Any,
+    ) -> Tensor:
+        wanted = wanted_output(step, model, batch, target, **reference)
+        output = predict(model, batch)
+        loss = losses.masked_mean(losses.elementwise(output, wanted, loss_type, huber_c), batch.mask)
+        loss = loss * per_sample(losses.target_weight(batch, target), loss)
+        if snr_gamma:
+            weight = losses.min_snr_weight(batch.schedule, batch.timestep, snr_gamma)
+            loss = loss * per_sample(weight, loss)
+        return losses.weighted(loss, batch.weight)
+
+
+def reference_cost(batch: Stream, inputs: dict[str, Any]) -> dict[str, Any]:
+    """What the trajectory target's fine path will cost, said before it is paid."""
+    plan = next(batch.constants(RolloutPlan), None)
+    if inputs["target"] != "trajectory" or plan is None or not plan.active:
+        return {}
+    calls = reference_solver(inputs.get("reference_sampler", "auto"), inputs.get("reference_weights", "live")).calls
+    coarse_steps = 1 if plan.persistent else plan.max_step_offset + 1
+    most = coarse_steps * inputs.get("reference_steps", 2) * calls
+    return {"text": [f"the trajectory's reference takes up to {most} more forward passes per training step"]}
+
+
+def reference_solver(name: str, weights: str) -> Solver:
+    """The solver of the reference path; ``auto`` is heun for averaged weights and unipc for live ones."""
+    return solver(("heun" if weights == "ema" else "unipc") if name == "auto" else name)
+
+
+def wanted_output(
+    step: Step,
+    model: Model,
+    batch: NoisyBatch,
+    target: str,
+    reference_steps: int = 2,
+    reference_sampler: str = "auto",
+    reference_weights: str = "live",
+    target_sampler: str = "euler",
+) -> Tensor:
+    """What the network shall put out at ``batch.x`` (B, ...), without gradient."""
+    if target != "trajectory":
+        return losses.target(batch, target)  # type: ignore[arg-type]
+    if reference_weights == "ema" and step.run.averaged_weights is None:
+        raise ValueError("reference_weights is ema: set ema_decay in Optimizer Step, or choose live")
+    reference = averaged(step.run, model.network) if reference_weights == "ema" else nullcontext()
+    with model.evaluating(), reference:
+        solve = reference_solver(reference_sampler, reference_weights)
+        path = fine_path(model, batch, reference_steps=reference_steps, solve=solve)
+    if batch.listener is not None:
+        batch.listener.landed(path.y)
+    return target_onto(path, batch, batch.solve if target_sampler == "rollout" else None)
+
+
+class ReflexFlowLoss(StepNode):
+    NODE_ID = "RolloutReflexFlowLoss"
+    DISPLAY_NAME = "ReflexFlow Loss"
+    DESCRIPTION = (
+        "For flow matching with rollouts: steers drifted latents back towards the clean image (anti-drift) and "
+        "stresses what rolling out took away, mostly low frequencies (frequency compensation). Items that were not "
+        "rolled out get the ordinary loss."
+    )
+    SEARCH_ALIASES = ("anti drift", "frequency compensation", "defar", "adr")
+    RETURN_TYPES = (LOSS,)
+    RETURN_NAMES = ("loss",)
+    OUTPUT_TOOLTIPS = ("One loss per image of the batch.",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "batch": wire(BATCH, "What to train on, from Rollout."),
+                "model": wire(MODEL, "The model that is being trained."),
+                "reflexflow": choice(
+                    ("auto", "enable", "disable"),
+                    "auto",
+                    "auto: on for flow matching with rollouts, otherwise the ordinary loss. enable: refuse to run "
+                    "where it cannot work. disable: the ordinary loss.",
+                ),
+                "alpha": number(
+                    1.0, 0.0, 100.0, 0.1, "Strength of the frequency compensation: how far its weights go from 1."
+                ),
+                "beta1": number(
+                    10.0,
+                    0.0,
+                    1000.0,
+                    0.1,
+                    "Weight of the anti-drift term: the velocity shall point straight away from the clean image.",
+                ),
+                "beta2": number(1.0, 0.0, 1000.0, 0.1, "Weight of the frequency-compensated loss."),
+                "objective": choice(
+                    ("spec", "defar"),
+                    "spec",
+                    "spec: on the rolled-out latents of the Rollout node, one gradient pass. defar: drifts every item "
+                    "itself by one big step and trains both ends; three forward passes.",
+                ),
+                "target": TARGET,
+            },
+            "optional": {
+                "fc_norm": choice(
+                    ("mean", "l1"),
+                    "mean",
+                    "mean: alpha means the same at every image size. l1: as SimpleTuner, where the compensation "
+                    "vanishes at real image sizes.",
+                    advanced=True,
+                ),
+                "min_sigma": number(
+                    0.01,
+                    0.0,
+                    1.0,
+                    0.01,
+                    "No anti-drift below this noise level, where its direction is mostly rounding noise.",
+                    advanced=True,
+                ),
+                "detach_drift": switch(
+                    False,
+                    "defar: do not send the gradient back through the drift step. Half the memory, a weaker lesson.",
+                    advanced=True,
+                ),
+                **REFERENCE,
+            },
+            "hidden": UNIQUE_ID,
+        }
+
+    def build(self, unique_id: str, batch: Stream, reflexflow: str, **inputs: Any) -> dict[str, Any]:
+        flow = all(schedule.is_flow_matching for schedule in batch.constants(Schedule))
+        rolls = any(plan.active for plan in batch.constants(RolloutPlan))
+        if reflexflow == "enable" and not flow:
+            raise ValueError(
+                "reflexflow is for flow matching: wire a flow-matching schedule, or choose auto or disable"
+            )
+        defar = inputs["objective"] == "defar"
+        if defar and rolls and reflexflow != "disable":
+            raise ValueError("objective defar makes its own drift: wire Noisy Batch straight into this loss")
+        active = reflexflow == "enable" or (reflexflow == "auto" and flow and (rolls or defar))
+        if active and not defar and inputs["target"] == "trajectory" and inputs["beta1"]:
+            raise ValueError(
+                "target trajectory leads back to the model's own path and beta1 straight to the clean image: set beta1 "
+                "to 0, or choose another target"
+            )
+        wants = frozenset({"clean_output"} if active and not defar and inputs["alpha"] else ())
+        stream = self.stream(unique_id, {"batch": batch, "active": active, **inputs}, wants=wants)
+        return {"ui": reference_cost(batch, inputs), "result": (stream,)}
+
+    def step(
+        self,
+        step: Step,
+        batch: NoisyBatch,
+        model: Model,
+        active: bool,
+        objective: str,
+        target: str,
+        detach_drift: bool = False,
+        **others: Any,
+    ) -> Tensor:
+        reference = {name: others[name] for name in REFERENCE if name in others}
+        weights = {name: value for name, value in others.items() if name not in REFERENCE}
+        if active and objective == "defar":
+            generator = step.generator()
+            loss, parts = reflexflow.defar(model, batch, generator=generator, detach_drift=detach_drift, **weights)
+        else:
+            wanted = wanted_output(step, model, batch, target, **reference)
+            output = predict(model, batch)
+            item_weight = losses.target_weight(batch, target)
+            if not active:
+                loss = losses.masked_mean(losses.elementwise(output, wanted), batch.mask)
+                return losses.weighted(loss * per_sample(item_weight, loss), batch.weight)
+            loss, parts = reflexflow.spec(output, wanted, batch, item_weight=item_weight, **weights)
+        for name, value in parts.items():
+            step.report(f"loss_{name}" if value.dim() else name, value)
+        return losses.weighted(loss, batch.weight)

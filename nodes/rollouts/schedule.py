@@ -1,0 +1,143 @@
+"""Noise schedules, and the batch they make noisy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ...data.data import Batch
+from ...diffusion.rollout import NoisyBatch as NoisyLatents
+from ...diffusion.rollout import noisy_batch
+from ...diffusion.schedules import DDPM, FlowMatching, Schedule
+from ...runs.pictures.preview import colours_of, picture_of_latents
+from ...training.stream import Step
+from ..base import BATCH, DATASET, SCHEDULE, Node, StepNode
+from ..inputs import UNIQUE_ID, choice, number, switch, wire
+
+
+class FlowMatchingSchedule(Node):
+    NODE_ID = "RolloutFlowMatchingSchedule"
+    DISPLAY_NAME = "Noise Schedule (Flow Matching)"
+    DESCRIPTION = (
+        "Rectified flow: the image fades into noise along a straight line, and the network learns the velocity "
+        "(noise - image). The schedule of SD3, FLUX and most newer models."
+    )
+    SEARCH_ALIASES = ("rectified flow", "scheduler", "timestep sampling", "shift")
+    RETURN_TYPES = (SCHEDULE,)
+    RETURN_NAMES = ("schedule",)
+    OUTPUT_TOOLTIPS = ("How much noise there is at each timestep, and what the network predicts.",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "shift": number(
+                    1.0,
+                    0.1,
+                    20.0,
+                    0.1,
+                    "Above 1, training and sampling spend more time at high noise. 1 for small images, 3 for SD3 at "
+                    "1024 pixels.",
+                ),
+                "timestep_sampling": choice(
+                    ("uniform", "logit_normal", "mode", "beta"),
+                    "uniform",
+                    "How often each noise level is trained. logit_normal and mode favour the middle, as SD3 does; beta "
+                    "is shaped by the two beta settings.",
+                ),
+            },
+            "optional": {
+                "logit_mean": number(
+                    0.0, -5, 5, 0.01, "Centre of logit_normal: above 0 favours high noise.", advanced=True
+                ),
+                "logit_std": number(
+                    1.0, 0.01, 5, 0.01, "Width of logit_normal: small keeps to the middle levels.", advanced=True
+                ),
+                "mode_scale": number(1.29, -1, 1.75, 0.01, "Strength of mode: 0 is uniform.", advanced=True),
+                "beta_alpha": number(
+                    1.0, 0.05, 20, 0.01, "First parameter of beta: above the second favours high noise.", advanced=True
+                ),
+                "beta_beta": number(1.0, 0.05, 20, 0.01, "Second parameter of beta.", advanced=True),
+            },
+        }
+
+    def build(self, timestep_sampling: str, **options: Any) -> tuple[Schedule]:
+        return (FlowMatching(density=timestep_sampling, **options),)  # type: ignore[arg-type]
+
+
+class DDPMSchedule(Node):
+    NODE_ID = "RolloutDDPMSchedule"
+    DISPLAY_NAME = "Noise Schedule (DDPM)"
+    DESCRIPTION = (
+        "The noise schedule of DDPM and Stable Diffusion 1.x, 2.x and XL: a table of 1,000 noise levels. The network "
+        "predicts the noise (epsilon), v, or the clean image (sample)."
+    )
+    SEARCH_ALIASES = ("scheduler", "epsilon", "v_prediction", "zero snr")
+    RETURN_TYPES = (SCHEDULE,)
+    RETURN_NAMES = ("schedule",)
+    OUTPUT_TOOLTIPS = ("How much noise there is at each timestep, and what the network predicts.",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "beta_schedule": choice(
+                    ("scaled_linear", "linear", "squaredcos_cap_v2"),
+                    "scaled_linear",
+                    "scaled_linear: Stable Diffusion. linear: the first DDPM, with betas from 0.0001 to 0.02. "
+                    "squaredcos_cap_v2: the cosine schedule, which has no betas to set.",
+                ),
+                "prediction": choice(
+                    ("epsilon", "v_prediction", "sample"),
+                    "epsilon",
+                    "What the network puts out: the noise, v, or the clean image.",
+                ),
+                "zero_terminal_snr": switch(
+                    False,
+                    "Make the last level pure noise, so that very dark and very bright images can be made. Not "
+                    "possible with epsilon.",
+                ),
+            },
+            "optional": {
+                "beta_start": number(0.00085, 1e-6, 0.02, 1e-5, "First beta of the table.", advanced=True),
+                "beta_end": number(0.012, 1e-5, 0.03, 1e-3, "Last beta of the table.", advanced=True),
+            },
+        }
+
+    def build(self, **options: Any) -> tuple[Schedule]:
+        return (DDPM(**options),)
+
+
+class NoisyBatch(StepNode):
+    NODE_ID = "RolloutNoisyBatch"
+    DISPLAY_NAME = "Noisy Batch"
+    DESCRIPTION = (
+        "Draws a timestep for each image and mixes in exactly the scheduled amount of noise: ordinary teacher forcing. "
+        "Wire it straight into a loss, or through Rollout first."
+    )
+    SEARCH_ALIASES = ("add noise", "teacher forcing", "noise latents")
+    RETURN_TYPES = (BATCH,)
+    RETURN_NAMES = ("batch",)
+    OUTPUT_TOOLTIPS = ("Noisy latents with their clean originals, noise and timesteps.",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "dataset": wire(DATASET, "Where the clean images come from."),
+                "schedule": wire(SCHEDULE, "How much noise there is at each timestep."),
+            },
+            "hidden": UNIQUE_ID,
+        }
+
+    def step(self, step: Step, dataset: Batch, schedule: Schedule) -> NoisyLatents:
+        latents = dataset.latents
+        schedule = schedule.at_size(latents.shape[-2] * latents.shape[-1] // 4)
+        timestep = schedule.sample_timesteps(len(latents), step.generator())
+        noise = torch.randn(latents.shape, generator=step.generator(latents.device), device=latents.device)
+        batch = noisy_batch(
+            latents, noise, timestep, schedule, dataset.conditioning, mask=dataset.mask, weight=dataset.weight
+        )
+        step.show("noisy", lambda: picture_of_latents(batch.x, colours=colours_of(step.run)))
+        return batch

@@ -1,0 +1,1 @@
+"""Nodes that train: the optimizer and its step."""

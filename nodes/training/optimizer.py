@@ -1,0 +1,266 @@
+"""The optimizer, and the node that trains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...data.data import DatasetInfo
+from ...data.preflight import steps_in_words
+from ...hosts.current import current_host
+from ...hosts.device import free_memory
+from ...runs.fit import fit
+from ...runs.looks import Checkpoint, Sample
+from ...runs.session import Look
+from ...training.optimizers import OptimizerSettings
+from ...training.stream import Stream
+from ..base import LOSS, MODEL, OPTIMIZER, RUN, SAMPLES, Node, shown, workflow_metadata
+from ..inputs import UNIQUE_ID, choice, integer, line, number, plain_name, seed, wire
+from ..models.model import ModelInfo, trained_model
+from .resume import begun_anew, state_of
+
+OPTIONS_OF_FIT = ("steps", "seed", "accumulation", "clip_norm", "ema_decay", "precision", "preview_every")
+
+
+class Optimizer(Node):
+    NODE_ID = "RolloutOptimizer"
+    DISPLAY_NAME = "Optimizer"
+    DESCRIPTION = "How the weights are changed, and how the learning rate goes over the training."
+    SEARCH_ALIASES = ("adamw", "adafactor", "sgd", "muon", "learning rate", "lr scheduler")
+    RETURN_TYPES = (OPTIMIZER,)
+    RETURN_NAMES = ("optimizer",)
+    OUTPUT_TOOLTIPS = ("Settings for Optimizer Step.",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "optimizer": choice(
+                    ("adamw", "adafactor", "sgd", "muon"),
+                    "adamw",
+                    "adamw: the safe choice. adafactor: least memory. sgd: plain. muon: for matrices, with adamw for "
+                    "all other weights.",
+                ),
+                "learning_rate": number(
+                    1e-4,
+                    0.0,
+                    10.0,
+                    1e-5,
+                    "The size of a step. 1e-3 for small models from scratch, 1e-4 for LoRA, 1e-5 for full fine-tuning.",
+                ),
+                "lr_schedule": choice(
+                    ("constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"),
+                    "constant",
+                    "How the learning rate goes over the training. cosine ends near zero: the cleanest images.",
+                ),
+                "warmup_steps": integer(
+                    0, 0, 1_000_000, "Steps in which the learning rate rises from zero. Not used by constant."
+                ),
+                "weight_decay": number(0.01, 0.0, 1.0, 0.001, "Pulls weights towards zero."),
+                "num_cycles": integer(3, 1, 1000, "cosine_with_restarts: how often it starts again.", advanced=True),
+                "beta1": number(
+                    0.9,
+                    0.0,
+                    0.9999,
+                    0.01,
+                    "Memory of past gradients: adamw's first beta, momentum for sgd and muon.",
+                    advanced=True,
+                ),
+                "beta2": number(
+                    0.999,
+                    0.0,
+                    0.99999,
+                    0.001,
+                    "adamw's second beta: memory of past squared gradients.",
+                    advanced=True,
+                ),
+            }
+        }
+
+    def build(self, optimizer: str, **options: Any) -> tuple[OptimizerSettings]:
+        return (OptimizerSettings(name=optimizer, **options),)  # type: ignore[arg-type]
+
+
+class OptimizerStep(Node):
+    NODE_ID = "RolloutOptimizerStep"
+    DISPLAY_NAME = "Optimizer Step"
+    DESCRIPTION = (
+        "Trains: pulls the loss once per step, goes back through it and changes the weights. Leaves a folder with the "
+        "workflow, metrics, curves, sample images, rollouts and the trained model."
+    )
+    SEARCH_ALIASES = ("train", "trainer", "training loop", "ema", "mixed precision")
+    RETURN_TYPES = (MODEL, RUN)
+    RETURN_NAMES = ("model", "run")
+    OUTPUT_TOOLTIPS = ("The trained model (its averaged weights, if EMA is on).", "The run, for Plot Metrics.")
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "loss": wire(LOSS, "What is made smaller."),
+                "model": wire(MODEL, "The model that is trained, the same that the loss uses."),
+                "optimizer": wire(OPTIMIZER, "How the weights are changed."),
+                "steps": integer(1000, 1, 10_000_000, "Optimizer updates in all."),
+                "seed": seed("Fixes everything random: on a CPU, the same seed gives the same weights, bit for bit."),
+                "accumulation": integer(
+                    1, 1, 4096, "Batches per update: a larger batch than fits into memory, at the price of time."
+                ),
+                "clip_norm": number(
+                    1.0, 0.0, 1000.0, 0.1, "Gradients larger than this are scaled down. 0 turns it off."
+                ),
+                "ema_decay": number(
+                    0.0,
+                    0.0,
+                    0.99999,
+                    0.001,
+                    "Keep a running average of the weights and use it for samples and the saved model: 0.999 is usual, "
+                    "0 turns it off.",
+                ),
+                "precision": choice(
+                    ("fp32", "bf16", "fp16"),
+                    "fp32",
+                    "Number format of the forward pass. bf16 is fastest on recent GPUs; weights stay in fp32.",
+                ),
+                "preview_every": integer(
+                    50, 0, 1_000_000, "Steps between two looks at what passes through the nodes. 0 = never."
+                ),
+                "sample_every": integer(
+                    250, 0, 1_000_000, "Steps between two rounds of sample images. 0 = only at the end."
+                ),
+                "checkpoint_every": integer(
+                    0, 0, 1_000_000, "Steps between two saved copies of the model. 0 = only at the end."
+                ),
+                "run_name": line(
+                    "run", "Name of the run's folder, below rollout in the output folder. A number is added."
+                ),
+            },
+            "optional": {
+                "samples": wire(SAMPLES, "Sample Images, to see images while it trains."),
+                "resume": line(
+                    "",
+                    "A run to go on with, exactly where it was: the name of its folder below rollout, or a full path. "
+                    "steps is the total. Empty: a new run.",
+                ),
+                "keep_checkpoints": integer(
+                    0, 0, 100_000, "Of the copies that checkpoint_every makes, keep only so many, the newest. 0 = all."
+                ),
+            },
+            "hidden": {**UNIQUE_ID, "prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, run_name: str) -> bool | str:
+        return plain_name(run_name, "folder")
+
+    @classmethod
+    def IS_CHANGED(cls, **inputs: Any) -> float:
+        return float("nan")  # a run is never a repetition: queueing again trains again
+
+    def build(
+        self,
+        loss: Stream,
+        model: Stream,
+        optimizer: OptimizerSettings,
+        unique_id: str,
+        samples: Stream | None = None,
+        resume: str = "",
+        prompt: Any = None,
+        extra_pnginfo: Any = None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        check_that_they_fit(loss, model)
+        check_precision(model.about, options["precision"])
+        try:
+            return self.train(loss, model, optimizer, str(unique_id), samples, resume, prompt, extra_pnginfo, options)
+        finally:
+            free_memory()  # the network is in cycles with what others remember of it, such as matplotlib's errors
+
+    def train(
+        self,
+        loss: Stream,
+        model: Stream,
+        optimizer: OptimizerSettings,
+        node_id: str,
+        samples: Stream | None,
+        resume: str,
+        prompt: Any,
+        extra_pnginfo: Any,
+        options: dict[str, Any],
+    ) -> dict[str, Any]:
+        host = current_host()
+        host.make_room()
+        state = state_of(resume, host.output_folder) if resume.strip() else None
+        if state:
+            state.check(options["steps"], optimizer.name)
+            prompt, extra_pnginfo = begun_anew(prompt, extra_pnginfo, node_id, resume)
+        looks: list[Look] = [Sample(samples, options["sample_every"])] if samples else []
+        metadata = workflow_metadata(prompt, extra_pnginfo)
+        looks.append(Checkpoint(options["checkpoint_every"], options.get("keep_checkpoints", 0), metadata))
+        session = fit(
+            loss,
+            model,
+            optimizer,
+            folder=host.output_folder / "rollout" / options["run_name"],
+            resume=state,
+            device=host.device,
+            host=host,
+            looks=looks,
+            files={"prompt.json": prompt, "workflow.json": (extra_pnginfo or {}).get("workflow", prompt)},
+            node_id=node_id,
+            **{name: value for name, value in options.items() if name in OPTIONS_OF_FIT},
+        )
+        assert session.folder is not None
+        trained = trained_model(model, session.folder.model_folder, node_id, self.DISPLAY_NAME)
+        text = [
+            *session.notes,
+            *epochs_in_words(loss, options["steps"], options["accumulation"]),
+            f"the run's folder is {session.folder.folder}",
+            session.shares_of_time(),
+        ]
+        return {"ui": {"text": text, **shown(host, *session.pictures())}, "result": (trained, session.folder.folder)}
+
+
+def epochs_in_words(loss: Stream, steps: int, accumulation: int) -> list[str]:
+    """How often the training goes through its data set."""
+    data = next((part for part in loss.walk() if "batch_size" in part.inputs), None)
+    return [steps_in_words(data.about.count, data.inputs["batch_size"], steps, accumulation)] if data else []
+
+
+def check_that_they_fit(loss: Stream, model: Stream) -> None:
+    """Raises ValueError where the wires cannot be right, before anything is loaded."""
+    if model not in loss.walk():
+        raise ValueError("model: wire the same model into the loss and into Optimizer Step")
+    info: ModelInfo = model.about
+    for stream in loss.walk():
+        data = stream.about
+        if not isinstance(data, DatasetInfo):
+            continue
+        check_family(data, info, f"node {stream.node_id} ({stream.title})")
+        if data.channels != info.channels or (info.size and data.size != info.size):
+            raise ValueError(
+                f"the model is made for {info.channels} x {info.size} x {info.size} images, and node {stream.node_id} "
+                f"({stream.title}) gives {data.channels} x {data.size} x {data.size}"
+            )
+        if info.classes and not 0 < len(data.classes) <= info.classes:
+            raise ValueError(
+                f"the model knows {info.classes} classes, and node {stream.node_id} ({stream.title}) has "
+                f"{len(data.classes)}"
+            )
+
+
+def check_precision(info: ModelInfo, precision: str) -> None:
+    """Raises ValueError for two different 16-bit formats, which autocast cannot bring together."""
+    storage = info.pretrained.source.storage if info.pretrained else "fp32"
+    if {storage, precision} == {"bf16", "fp16"}:
+        raise ValueError(
+            f"precision is {precision}, and storage in Load Pretrained is {storage}: choose the same for both, or fp32 "
+            "for one of them"
+        )
+
+
+def check_family(data: DatasetInfo, info: ModelInfo, where: str) -> None:
+    """Raises ValueError where a data set was not encoded by the pretrained model that is trained on it."""
+    if info.pretrained is None or data.family == info.pretrained.info.family:
+        return  # a new model learns from any latents that fit it
+    made = f"encoded for another model ({data.family})" if data.family else "made of pixels"
+    raise ValueError(f"{where} is {made}: put an Encode Dataset node behind it, with the pipeline of Load Pretrained")

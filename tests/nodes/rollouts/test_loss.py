@@ -1,0 +1,320 @@
+"""The loss nodes."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from comfyui_rollout.diffusion import losses
+from comfyui_rollout.diffusion.schedules import DDPM
+from comfyui_rollout.diffusion.solvers import ask, solver
+from comfyui_rollout.nodes import DiffusionLoss, NoisyBatch, ReflexFlowLoss, Rollout
+from comfyui_rollout.nodes.rollouts.loss import reference_solver, wanted_output
+from comfyui_rollout.training.loop import autocast, training_mode
+from comfyui_rollout.training.stream import Run, Step
+from diffusers.training_utils import EMAModel
+
+EVERY = {"max_step_offset": 3, "probability": 1.0, "step_size": 50.0, "strategy": "biased_late"}
+
+
+def values(graph, **options):
+    """The losses of one step (B,) in training, and what was reported."""
+    wired = graph(**options)
+    step = Step(Run(wired.loss), 0)
+    loss = step.value(wired.loss)
+    assert loss.shape == (4,)
+    assert loss.requires_grad
+    assert loss.isfinite().all()
+    return loss.detach(), step
+
+
+def test_the_plain_loss_is_the_squared_error_of_the_velocity(graph):
+    """Against the definition, with the network's own output."""
+    wired = graph()
+    step = Step(Run(wired.loss), 0)
+    loss, batch, model = (step.value(stream) for stream in (wired.loss, wired.batch, wired.model))
+    output = model(batch.x, batch.timestep.float(), batch.conditioning)
+    expected = (output - (batch.noise - batch.latents)).square().mean((1, 2, 3))
+    torch.testing.assert_close(loss, expected)
+
+
+def test_huber_and_min_snr_change_the_loss(graph):
+    """The widgets arrive: huber counts large errors less, min-SNR weighs levels."""
+    plain, _ = values(graph, schedule=DDPM())
+    huber, _ = values(graph, schedule=DDPM(), loss_inputs={"loss_type": "huber"})
+    snr, _ = values(graph, schedule=DDPM(), loss_inputs={"snr_gamma": 0.001})
+    assert (huber < plain).all()
+    assert (snr <= plain * 1.0001).all()
+    assert not torch.allclose(snr, plain)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_every_prediction_type_can_be_trained_with_rollouts(graph, prediction):
+    """Rollouts are not for flow matching alone."""
+    values(graph, schedule=DDPM(prediction=prediction), rollout=EVERY)
+
+
+def test_the_target_matters_to_rolled_out_items_only(graph):
+    """On teacher-forced items original and clean are the same to the bit."""
+    for rollout in (None, EVERY):
+        losses = [values(graph, rollout=rollout, loss_inputs={"target": kind})[0] for kind in ("original", "clean")]
+        assert torch.equal(*losses) == (rollout is None)
+
+
+# What each item counts
+
+PLAIN = [
+    (DiffusionLoss, {}),
+    (DiffusionLoss, {"loss_type": "huber", "snr_gamma": 5.0}),
+    (ReflexFlowLoss, {"reflexflow": "disable"}),
+    (ReflexFlowLoss, {"alpha": 0.0, "beta1": 0.0}),
+]
+"""Ways to get nothing but the error between output and target."""
+
+
+@pytest.mark.parametrize("target", ["original", "clean", "trajectory"])
+@pytest.mark.parametrize(("node", "inputs"), PLAIN)
+def test_drift_correcting_targets_are_weighted(graph, monkeypatch, node, inputs, target):
+    """Each node multiplies target_weight into each item's loss, and nothing into the ordinary target's."""
+    options = {"loss": node, "rollout": {**EVERY, "step_size": 200.0}, "loss_inputs": {**inputs, "target": target}}
+    wired = graph(**options)
+    weight = losses.target_weight(Step(Run(wired.loss), 0).value(wired.batch), target).float()
+    weighted, _ = values(graph, **options)
+    monkeypatch.setattr(losses, "target_weight", lambda batch, kind: torch.ones_like(batch.timestep))
+    unweighted, _ = values(graph, **options)
+    torch.testing.assert_close(weighted, unweighted * weight)
+    assert (weight < 1).any() == (target != "original")
+
+
+def test_the_drift_term_is_not_weighted(graph, monkeypatch):
+    """ReflexFlow's anti-drift has no division by a distance to undo."""
+    options = {"loss": ReflexFlowLoss, "rollout": EVERY, "loss_inputs": {"target": "clean", "beta2": 0.0}}
+    weighted, _ = values(graph, **options)
+    monkeypatch.setattr(losses, "target_weight", lambda batch, kind: (~batch.rolled).double())
+    assert torch.equal(values(graph, **options)[0], weighted)
+
+
+# The trajectory's reference
+
+TRAJECTORY = {"target": "trajectory"}
+
+
+@pytest.mark.parametrize(("node", "more"), [(DiffusionLoss, {}), (ReflexFlowLoss, {"beta1": 0.0})])
+@pytest.mark.parametrize(
+    ("reference", "passes"),
+    [
+        ({}, 8),
+        ({"reference_steps": 3}, 12),
+        ({"reference_steps": 3, "reference_sampler": "euler"}, 12),
+        ({"reference_sampler": "heun"}, 16),
+        ({"reference_sampler": "rk4"}, 32),
+    ],
+)
+def test_the_cost_of_the_reference_is_said_and_kept(graph, build, node, more, reference, passes):
+    """On the node, before it is paid; the rollouts of this batch reach the most that is promised."""
+    wired = graph(rollout={**EVERY, "step_size": 1.0})
+    returned = build(node, batch=wired.batch, model=wired.model, **TRAJECTORY, **more, **reference)
+    words = f"the trajectory's reference takes up to {passes} more forward passes per training step"
+    assert returned["ui"] == {"text": [words]}
+
+    def calls(target):
+        stream = build(node, batch=wired.batch, model=wired.model, target=target, **more, **reference)["result"][0]
+        run, counted = Run(stream), []
+        run.value(wired.model).network.register_forward_hook(lambda *_: counted.append(1))
+        step = Step(run, 0)
+        step.value(stream)
+        assert int(step.value(wired.batch).lengths.max()) == EVERY["max_step_offset"]
+        return len(counted)
+
+    assert calls("trajectory") - calls("original") == passes
+
+
+@pytest.mark.parametrize("node", [DiffusionLoss, ReflexFlowLoss])
+@pytest.mark.parametrize(("rollout", "target"), [(EVERY, "clean"), ({}, "trajectory"), (None, "trajectory")])
+def test_nothing_is_said_where_there_is_no_reference(graph, build, node, rollout, target):
+    """Other targets cost nothing; nor does the trajectory where nothing is rolled out."""
+    wired = graph(rollout=rollout)
+    assert build(node, batch=wired.batch, model=wired.model, target=target)["ui"] == {}
+
+
+@pytest.mark.parametrize(("node", "more"), [(DiffusionLoss, {}), (ReflexFlowLoss, {"beta1": 0.0})])
+def test_the_settings_of_the_reference_arrive(graph, node, more):
+    """Solver and number of steps change the target; unipc in two steps is what nobody touched."""
+    options = {"loss": node, "rollout": {**EVERY, "step_size": 200.0}}
+    usual, _ = values(graph, **options, loss_inputs={**TRAJECTORY, **more})
+    spelt_out = {"reference_sampler": "unipc", "reference_steps": 2}
+    assert torch.equal(values(graph, **options, loss_inputs={**TRAJECTORY, **more, **spelt_out})[0], usual)
+    for change in ({"reference_sampler": "rk4"}, {"reference_sampler": "euler"}, {"reference_steps": 5}):
+        assert not torch.equal(values(graph, **options, loss_inputs={**TRAJECTORY, **more, **change})[0], usual)
+
+
+@pytest.mark.parametrize(("node", "more"), [(DiffusionLoss, {}), (ReflexFlowLoss, {"beta1": 0.0})])
+def test_the_target_may_be_that_of_the_rollouts_own_sampler(graph, node, more):
+    """It differs for a sampler with a memory, and not for euler."""
+    for sampler, same in (("unipc", False), ("dpm", False), ("euler", True)):
+        options = {"loss": node, "rollout": {**EVERY, "step_size": 200.0, "sampler": sampler}}
+        losses = [
+            values(graph, **options, loss_inputs={**TRAJECTORY, **more, "target_sampler": kind})[0]
+            for kind in ("euler", "rollout")
+        ]
+        assert torch.equal(*losses) == same
+
+
+def test_the_reference_may_be_the_averaged_model(graph):
+    """ema is the average's path also in bf16 right after the live model was asked: up to rounding that of fp32."""
+    wired = graph(rollout=EVERY)
+    run = Run(wired.loss)
+    model = run.value(wired.model)
+    run.averaged_weights = EMAModel(model.network.parameters(), decay=0.5)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in run.averaged_weights.shadow_params:
+        parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+    batch = Step(run, 0).value(wired.batch)
+
+    def reference(precision, weights):
+        step = Step(run, 0)
+        with training_mode(), autocast(torch.device("cpu"), precision):
+            ask(model, batch.x, batch.timestep, batch.conditioning)
+            return wanted_output(step, model, batch, "trajectory", reference_weights=weights).float()
+
+    whole, half = reference("fp32", "ema"), reference("bf16", "ema")
+    rounding, live = (half - whole).abs().max(), (reference("fp32", "live") - whole).abs().max()
+    assert rounding < 0.1 * live
+
+
+def test_the_reference_of_averaged_weights_is_heun():
+    """A reference no better than the student teaches nothing: one step of unipc has no history and is first order."""
+    assert reference_solver("auto", "ema") == solver("heun")
+    assert reference_solver("auto", "live").calls == 1
+    assert reference_solver("euler", "ema") == solver("euler")
+
+
+def test_an_average_that_nobody_keeps_is_refused(graph):
+    """reference_weights ema without ema_decay names the cure."""
+    wired = graph(rollout=EVERY, loss_inputs={**TRAJECTORY, "reference_weights": "ema"})
+    with pytest.raises(RuntimeError, match="set ema_decay in Optimizer Step, or choose live"):
+        Step(Run(wired.loss), 0).value(wired.loss)
+
+
+# ReflexFlow
+
+
+def test_defar_behind_a_rollout_is_refused(graph):
+    """It would not look at the rolled-out latents; a Rollout that is off, or ReflexFlow disabled, is fine."""
+    defar = {"objective": "defar"}
+    with pytest.raises(ValueError, match=r"^objective defar makes its own drift: wire Noisy Batch straight into"):
+        graph(loss=ReflexFlowLoss, rollout=EVERY, loss_inputs=defar)
+    for rollout, inputs in ((None, {}), ({}, {}), (EVERY, {"reflexflow": "disable"})):
+        values(graph, loss=ReflexFlowLoss, rollout=rollout, loss_inputs={**defar, **inputs})
+
+
+def test_the_trajectory_does_not_go_with_the_anti_drift(graph):
+    """One pulls to the model's own path and the other to the clean image; where only one acts, it is fine."""
+    with pytest.raises(ValueError, match="set beta1 to 0, or choose another target"):
+        graph(loss=ReflexFlowLoss, rollout=EVERY, loss_inputs=TRAJECTORY)
+    for rollout, inputs in ((EVERY, {"beta1": 0.0}), (EVERY, {"reflexflow": "disable"}), (None, {}), ({}, {})):
+        values(graph, loss=ReflexFlowLoss, rollout=rollout, loss_inputs={**TRAJECTORY, **inputs})
+
+
+def test_reflexflow_switches_itself_on_with_rollouts(graph):
+    """auto: the ordinary loss without rollouts, ReflexFlow's two terms with them."""
+    plain, step = values(graph, loss=ReflexFlowLoss)
+    assert torch.equal(plain, values(graph)[0])
+    assert "loss_anti_drift" not in step.metrics
+    rolled, step = values(graph, loss=ReflexFlowLoss, rollout=EVERY)
+    assert not torch.equal(rolled, values(graph, rollout=EVERY)[0])
+    assert float(step.metrics["loss_anti_drift"]) > 0
+
+
+@pytest.mark.parametrize("rollout", [{}, {**EVERY, "probability": 0.0}, {**EVERY, "max_step_offset": 0}])
+def test_a_rollout_that_is_off_leaves_reflexflow_off(graph, rollout):
+    """Wired but never rolling counts as no rollout."""
+    assert torch.equal(values(graph, loss=ReflexFlowLoss, rollout=rollout)[0], values(graph)[0])
+
+
+def test_reflexflow_can_be_opted_out_of(graph):
+    """disable is the ordinary loss on the rolled-out latents, and asks for nothing extra."""
+    disabled = {"reflexflow": "disable"}
+    assert torch.equal(
+        values(graph, loss=ReflexFlowLoss, rollout=EVERY, loss_inputs=disabled)[0], values(graph, rollout=EVERY)[0]
+    )
+    assert graph(loss=ReflexFlowLoss, rollout=EVERY, loss_inputs=disabled).loss.wants == frozenset()
+
+
+def test_reflexflow_is_for_flow_matching(graph):
+    """auto steps aside for DDPM; enable says so before anything is loaded."""
+    ddpm = {"schedule": DDPM(), "loss": ReflexFlowLoss, "rollout": EVERY}
+    assert torch.equal(values(graph, **ddpm)[0], values(graph, schedule=DDPM(), rollout=EVERY)[0])
+    with pytest.raises(ValueError, match="reflexflow is for flow matching"):
+        graph(**ddpm, loss_inputs={"reflexflow": "enable"})
+
+
+def test_the_weights_of_reflexflow_arrive(graph):
+    """Each of alpha, beta1 and beta2 changes the loss; with all off it is the ordinary one."""
+    options = {"loss": ReflexFlowLoss, "rollout": EVERY}
+    usual, _ = values(graph, **options)
+    for change in ({"alpha": 0.0}, {"beta1": 0.0}, {"beta2": 2.0}):
+        assert not torch.equal(values(graph, **options, loss_inputs=change)[0], usual)
+    off, _ = values(graph, **options, loss_inputs={"alpha": 0.0, "beta1": 0.0})
+    torch.testing.assert_close(off, values(graph, rollout=EVERY)[0])
+
+
+@pytest.mark.parametrize("node", [DiffusionLoss, ReflexFlowLoss])
+def test_gradients_reach_every_weight(graph, node):
+    """The losses train the whole network."""
+    wired = graph(loss=node, rollout=EVERY)
+    run = Run(wired.loss)
+    Step(run, 0).value(wired.loss).mean().backward()
+    assert all(parameter.grad is not None for parameter in run.value(wired.model).network.parameters())
+
+
+# Masks and weights
+
+
+@pytest.fixture
+def masked_graph(graph, wire):
+    """``masked_graph(mask=..., weight=...)``: the canonical graph on batches with these."""
+
+    def connect(loss=DiffusionLoss, rollout=None, loss_inputs=None, **extra):
+        wired = graph()
+        plain = wired.dataset
+
+        def step(step, **inputs):
+            return replace(plain.function(step, **inputs), **extra)
+
+        dataset = replace(plain, function=step)
+        batch = wire(NoisyBatch, dataset=dataset, schedule=wired.schedule)
+        if rollout:
+            batch = wire(Rollout, batch=batch, model=wired.model, **rollout)
+        return wire(loss, batch=batch, model=wired.model, **(loss_inputs or {}))
+
+    return connect
+
+
+EVERY_LOSS = [
+    pytest.param(DiffusionLoss, None, {}, id="diffusion"),
+    pytest.param(DiffusionLoss, EVERY, {"target": "trajectory"}, id="trajectory"),
+    pytest.param(ReflexFlowLoss, None, {"reflexflow": "disable"}, id="plain"),
+    pytest.param(ReflexFlowLoss, EVERY, {}, id="spec"),
+    pytest.param(ReflexFlowLoss, None, {"objective": "defar"}, id="defar"),
+]
+
+
+@pytest.mark.parametrize(("loss", "rollout", "inputs"), EVERY_LOSS)
+def test_weights_count_in_every_loss(masked_graph, pull, loss, rollout, inputs):
+    """Item by item; the reported parts stay as they are."""
+    weight = torch.tensor([1.0, 0.5, 0.0, 2.0])
+    plain, _ = pull(masked_graph(loss, rollout, inputs))
+    weighed, _ = pull(masked_graph(loss, rollout, inputs, weight=weight))
+    assert torch.equal(weighed, plain * weight)
+
+
+@pytest.mark.parametrize(("loss", "rollout", "inputs"), EVERY_LOSS)
+def test_masks_count_in_every_loss(masked_graph, pull, loss, rollout, inputs):
+    """A mask that shows all changes nothing but rounding, one that shows half changes the loss."""
+    plain, _ = pull(masked_graph(loss, rollout, inputs))
+    whole, _ = pull(masked_graph(loss, rollout, inputs, mask=torch.ones(4, 1, 8, 8)))
+    half = torch.ones(4, 1, 8, 8)
+    half[..., 4:] = 0
+    part, _ = pull(masked_graph(loss, rollout, inputs, mask=half))
+    torch.testing.assert_close(whole, plain)
+    assert (part / plain - 1).abs().min() > 1e-3

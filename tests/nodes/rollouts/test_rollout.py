@@ -1,0 +1,308 @@
+"""The Rollout node: off to the bit, in evaluation mode, seen and counted."""
+
+import json
+from itertools import pairwise
+
+import pytest
+import torch
+from comfyui_rollout.diffusion.rollout import RolloutPlan
+from comfyui_rollout.diffusion.solvers import solver
+from comfyui_rollout.nodes import DiffusionLoss, ReflexFlowLoss, Rollout
+from comfyui_rollout.nodes.rollouts.rollout import estimate
+from comfyui_rollout.training.stream import Run, Step, StepError, Stream
+
+EVERY = {"max_step_offset": 3, "probability": 1.0, "step_size": 50.0, "strategy": "biased_late"}
+
+
+@pytest.mark.parametrize(
+    "rollout",
+    [{"max_step_offset": 3, "probability": 0.0}, {"max_step_offset": 0, "probability": 1.0}, {}],
+    ids=["probability 0", "offset 0", "defaults"],
+)
+def test_a_rollout_that_is_off_changes_no_bit(graph, train, same_bits, rollout):
+    """Wired but off, the node must not move anybody's random numbers: the weights are those of the graph without it."""
+    assert same_bits(train(graph(rollout=rollout)).weights, train(graph()).weights)
+
+
+@pytest.mark.parametrize(
+    "rollout",
+    [{"start_step": 3}, {"ramp_steps": 1, "prob_end": 1.0, "start_step": 2}],
+    ids=["start_step", "ramp from start_step"],
+)
+def test_until_rollouts_begin_nothing_differs(graph, train, same_bits, rollout):
+    """The first three updates are teacher forcing to the bit; the next ones are not."""
+    wired = graph(rollout={**EVERY, **rollout})
+    assert same_bits(train(wired, steps=3).weights, train(graph(), steps=3).weights)
+    assert not same_bits(train(wired, steps=6).weights, train(graph(), steps=6).weights)
+
+
+def test_rollouts_change_the_training(graph, train, same_bits):
+    """The comparisons above would hold for a node that does nothing at all."""
+    assert not same_bits(train(graph(rollout=EVERY)).weights, train(graph()).weights)
+
+
+@pytest.mark.parametrize("sampler", ["unipc", "euler", "dpm", "rk4", "heun"])
+def test_every_sampler_rolls_out(graph, pull, sampler):
+    """Items that drew a length move, the others stay where they were; no gradient hangs on them."""
+    batch, _ = pull(graph(rollout={**EVERY, "sampler": sampler}).batch)
+    assert batch.rolled.any()
+    moved = (batch.x != batch.teacher_forced).flatten(1).any(1)
+    assert torch.equal(moved, batch.rolled)
+    assert batch.x.isfinite().all()
+    assert not batch.x.requires_grad
+
+
+def test_rollouts_are_random_by_seed_node_and_step(graph, pull):
+    """The same pull gives the same lengths and latents, another one others."""
+    stream = graph(rollout={**EVERY, "strategy": "uniform", "max_step_offset": 100, "step_size": 1.0}).batch
+    first, _ = pull(stream)
+    again, _ = pull(stream)
+    assert torch.equal(first.lengths, again.lengths)
+    assert torch.equal(first.x, again.x)
+    assert not torch.equal(pull(stream, 1)[0].lengths, first.lengths)
+
+
+def live(graph, stream):
+    run = Run(stream)
+    return run, run.value(graph.model).network
+
+
+def test_dropout_is_off_in_a_rollout_and_on_in_training(graph):
+    """The rollout denoises as the sampler will; the forward that is trained keeps its dropout."""
+    wired = graph(rollout=EVERY, model={"family": "dit", "width": 32})
+    run, network = live(wired, wired.loss)
+    network.train()
+    modes = []
+    network.register_forward_pre_hook(lambda module, inputs: modes.append(module.training))
+    _, *others = Step(run, 0).value(wired.batch).lengths
+    assert len(others) == 3
+    assert set(modes) == {False}
+    Step(run, 1).value(wired.loss)
+    assert modes[-1] is True
+    assert set(modes[:-1]) == {False}
+
+
+def test_the_modes_come_back_when_a_rollout_fails(graph):
+    """Each module's own mode, also that of a part which was frozen in evaluation mode."""
+    wired = graph(rollout=EVERY)
+    run, network = live(wired, wired.batch)
+    network.train()
+    network.conv_in.eval()
+    before = [module.training for module in network.modules()]
+
+    def fail(module, inputs):
+        raise ValueError("boom")
+
+    network.conv_out.register_forward_pre_hook(fail)
+    with pytest.raises(StepError, match=r"^node Rollout \(Rollout\), step 4: boom$"):
+        Step(run, 4).value(wired.batch)
+    assert [module.training for module in network.modules()] == before
+    assert False in before
+
+
+def test_the_metrics_say_what_was_rolled_out(graph, pull):
+    """Probability, share and mean length of this step, and how far the latents drifted."""
+    batch, step = pull(graph(rollout=EVERY).batch)
+    assert step.metrics["rollout_probability"] == 1.0
+    assert step.metrics["rollout_share"] == float(batch.rolled.float().mean()) > 0
+    assert step.metrics["rollout_length"] == float(batch.lengths.float().mean())
+    assert float(step.metrics["drift"]) > 0
+
+
+def test_a_ramp_counts_updates(graph, train):
+    """The probability in the metrics goes up with the training step."""
+    run = train(graph(rollout={**EVERY, "ramp_steps": 2, "prob_start": 0.2, "prob_end": 1.0}), accumulation=2, steps=4)
+    rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["rollout_probability"] for row in rows] == pytest.approx([0.2, 0.6, 1.0, 1.0])
+
+
+def test_start_step_counts_updates(graph, train):
+    """With accumulation too: the first rollout comes in update 2, not in pull 2."""
+    run = train(graph(rollout={**EVERY, "start_step": 2}), accumulation=2, steps=4)
+    rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["rollout_share"] > 0 for row in rows] == [False, False, True, True]
+
+
+def test_the_clean_output_is_computed_only_for_whom_it_matters(graph, pull):
+    """ReflexFlow's frequency compensation asks for it through its wire; others do not pay for it."""
+    for loss, expected in ((ReflexFlowLoss, True), (DiffusionLoss, False)):
+        wired = graph(rollout=EVERY, loss=loss)
+        run = Run(wired.loss)
+        assert (Step(run, 0).value(wired.batch).clean_output is not None) == expected
+
+
+def test_gradients_reach_all_weights_in_half_precision_too(graph):
+    """Autocast caches its copies of the weights: those of the rollout, made without gradient, must not be used."""
+    wired = graph(rollout=EVERY)
+    run, network = live(wired, wired.loss)
+    with torch.autocast("cpu", torch.bfloat16):
+        Step(run, 0).value(wired.loss).mean().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def test_the_rollout_can_be_seen(graph, host, train):
+    """On the node, and as pictures in the run's folder."""
+    run = train(graph(rollout=EVERY), steps=3, preview_every=2)
+    names = sorted(path.name for path in (run.folder / "rollouts").iterdir())
+    assert [name for name in names if "frames" not in name] == ["Rollout_step_000000.png", "Rollout_step_000002.png"]
+
+
+def test_a_rollout_that_is_off_shows_nothing(graph, host, pull):
+    """Two equal rows and a black one say nothing; before start_step the picture is there already."""
+    host.wanted.add("rollout")
+    for off in ({"max_step_offset": 0}, {"probability": 0.0}):
+        pull(graph(rollout={**EVERY, **off}).batch, host=host)
+    assert host.told == []
+    pull(graph(rollout={**EVERY, "start_step": 5}).batch, host=host)
+    assert host.told == [("show", "Rollout", "rollout", 0)]
+
+
+def test_a_second_rollout_in_a_chain_is_refused(graph, wire):
+    """It would throw the first one's latents away, also where the first one is off; beside each other is fine."""
+    for rollout in (EVERY, {}):
+        wired = graph(rollout=rollout)
+        with pytest.raises(ValueError, match=r"^batch: these latents were rolled out already; wire Noisy Batch"):
+            wire(Rollout, batch=wired.batch, model=wired.model, unique_id="second", **EVERY)
+        wire(Rollout, batch=wired.batch.inputs["batch"], model=wired.model, unique_id="second", **EVERY)
+
+
+def told(graph, build, **rollout):
+    wired = graph()
+    (text,) = build(Rollout, batch=wired.batch, model=wired.model, **rollout)["ui"]["text"]
+    return text
+
+
+def test_the_cost_is_said_before_it_is_paid(graph, build):
+    """At most, and on average once the ramp is over; rk4 takes four forward passes a step."""
+    plan = {"max_step_offset": 2, "ramp_steps": 9, "prob_start": 0.0, "prob_end": 1.0}
+    assert told(graph, build, **plan, sampler="euler") == (
+        "rollouts take up to 2 more forward passes per training step, at full probability 1.8 on average with 4 items "
+        "in all (the batch has 4)"
+    )
+    assert told(graph, build, **plan, sampler="rk4").startswith("rollouts take up to 8 more forward passes")
+    assert told(graph, build) == "no rollouts: max_step_offset or probability is 0"
+
+
+CHAINS = {**EVERY, "rollout": "persistent", "probability": 0.75}
+
+
+def test_persistent_rollouts_cost_no_forward(graph, build):
+    """In a whole training step the network is asked once, by the loss; and that is what the node promises."""
+    assert told(graph, build, **CHAINS) == (
+        "persistent rollouts at 3 of 4 places of a batch take no forward pass of their own per training step"
+    )
+    assert told(graph, build, **CHAINS, sampler="rk4").endswith("take 3 more forward passes of these per training step")
+    wired = graph(rollout=CHAINS)
+    run, network = live(wired, wired.loss)
+    sizes = []
+    network.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    for update in range(5):
+        Step(run, update).value(wired.loss)
+    assert sizes == [4] * 5
+
+
+def test_persistent_rollouts_go_on_from_step_to_step(graph):
+    """Three of the four places have rolled-out latents after the first step, and each is a step further in the next."""
+    wired, rolled = graph(rollout=CHAINS), []
+    run, _ = live(wired, wired.loss)
+    for update in range(12):
+        step = Step(run, update)
+        step.value(wired.loss)
+        batch = step.value(wired.batch)
+        assert (batch.stride > 0).tolist() == [True, True, True, False]
+        assert step.metrics["rollout_share"] == float(batch.rolled.double().mean())
+        assert 0 <= step.metrics["rollout_age"] <= 3
+        rolled.append(batch.lengths.tolist())
+    assert rolled[0] == [0, 0, 0, 0]
+    for before, after in pairwise(rolled):
+        assert all(new in (0, old + 1) for old, new in zip(before, after, strict=True))
+    assert max(map(max, rolled)) == 3
+
+
+def test_persistent_rollouts_before_their_start_change_no_bit(graph, train, same_bits):
+    """Off, or until start_step, the weights are those of the graph without them; afterwards they are not."""
+    plain = train(graph(), steps=4).weights
+    for off in ({"start_step": 4}, {"probability": 0.0}, {"max_step_offset": 0}):
+        assert same_bits(train(graph(rollout={**CHAINS, **off}), steps=4).weights, plain)
+    assert not same_bits(
+        train(graph(rollout={**CHAINS, "start_step": 3}), steps=6).weights, train(graph(), steps=6).weights
+    )
+
+
+@pytest.mark.parametrize("sampler", ["unipc", "euler", "dpm", "heun"])
+@pytest.mark.parametrize(
+    ("loss", "loss_inputs", "options"),
+    [
+        (DiffusionLoss, {}, {}),
+        (
+            DiffusionLoss,
+            {"target": "trajectory", "target_sampler": "rollout", "reference_weights": "ema"},
+            {"ema_decay": 0.5},
+        ),
+        (ReflexFlowLoss, {}, {}),
+    ],
+    ids=["original", "trajectory", "reflexflow"],
+)
+def test_a_run_resumed_in_the_middle_of_chains_is_bit_identical(
+    graph, train, same_bits, sampler, loss, loss_inputs, options
+):
+    """Chains are part of the saved state, their fine paths and solvers' memories too."""
+    wired = graph(rollout={**CHAINS, "sampler": sampler}, loss=loss, loss_inputs=loss_inputs)
+    whole = train(wired, steps=9, accumulation=2, **options)
+    begun = train(wired, steps=4, accumulation=2, **options)
+    resumed = train(wired, steps=9, accumulation=2, resume=str(begun.folder), **options)
+    assert same_bits(resumed.weights, whole.weights)
+
+
+def test_without_its_chains_a_resumed_run_would_differ(graph, train, same_bits, tmp_path):
+    """The comparison above would hold for chains that begin anew, if these made no difference."""
+    wired = graph(rollout=CHAINS)
+    whole, begun = train(wired, steps=9), train(wired, steps=4)
+    facts = begun.folder / "state" / "state.json"
+    state = json.loads(facts.read_text())
+    assert state["kept"].keys() == {"Rollout"}
+    facts.write_text(json.dumps({**state, "kept": {}}))
+    assert not same_bits(train(wired, steps=9, resume=str(begun.folder)).weights, whole.weights)
+
+
+def test_the_reference_of_chains_costs_the_same_at_any_length(graph, build):
+    """Chains of three and of twenty steps: one Heun step of the averaged weights for their share, two forwards."""
+    for offset in (3, 20):
+        wired = graph(rollout={**CHAINS, "max_step_offset": offset})
+        reference = {"target": "trajectory", "reference_sampler": "heun", "reference_steps": 1}
+        returned = build(DiffusionLoss, batch=wired.batch, model=wired.model, **reference)
+        assert "takes up to 2 more forward passes" in returned["ui"]["text"][0]
+        stream = returned["result"][0]
+        run, network = live(wired, stream)
+        sizes = []
+        network.register_forward_pre_hook(lambda module, inputs, sizes=sizes: sizes.append(len(inputs[0])))
+        for update in range(4):
+            Step(run, update).value(stream)
+        assert sizes == [3, 3, 4] * 4
+
+
+def test_the_life_of_a_chain_is_a_film(graph, train):
+    """What is shown of persistent rollouts goes from the source of each to the last level that it trains."""
+    run = train(
+        graph(rollout={**CHAINS, "from_noise": True, "max_step_offset": 4, "step_size": 200.0}), preview_every=2
+    )
+    facts = json.loads(next((run.folder / "rollouts").glob("*_000000_frames.json")).read_text())
+    assert facts["lengths"] == [4] * 4
+    assert facts["timesteps"][0] == [1000.0] * 4
+    assert facts["timesteps"][-1] == [200.0] * 4
+
+
+def test_the_cost_can_be_told_of_any_batch():
+    """Another pack's data set has no batch_size widget: the words are those of a single item."""
+    batch = Stream(lambda step, dataset: dataset, {"dataset": Stream(lambda step: None)})
+    text = estimate(RolloutPlan(max_step_offset=3, probability=1.0), solver("euler"), batch)
+    assert text.endswith("at full probability 1.5 on average with 2 items in all (the batch has 1)")
+
+
+def test_the_widgets_make_the_plan(graph):
+    """Every setting arrives in the plan."""
+    settings = {"max_step_offset": 4, "ramp_steps": 9, "prob_start": 0.1, "prob_end": 0.9, "ramp_shape": "cosine"}
+    settings |= {"start_step": 2, "strategy": "biased_early", "step_size": 20.0, "probability": 0.3}
+    plan = graph(rollout=settings).batch.inputs["plan"]
+    assert {name: getattr(plan, name) for name in settings} == settings
+    assert Rollout.NODE_ID == "Rollout"
