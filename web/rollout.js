@@ -11,6 +11,7 @@ import { formatDuration } from "./lib/duration.js";
 import { element, fillSelect, iconButton, select } from "./lib/element.js";
 import { FilmReader } from "./lib/film_reader.js";
 import { framesAmong, runOf } from "./lib/film.js";
+import { buttonsOf, newId, savedIn, viewOf } from "./lib/ended.js";
 import { Found, linesOf } from "./lib/found.js";
 import { Gate } from "./lib/gate.js";
 import { Gallery } from "./lib/gallery.js";
@@ -20,8 +21,9 @@ import { LossCard } from "./lib/loss_card.js";
 import { Recording, Recordings } from "./lib/recordings.js";
 import { recall, remember } from "./lib/remembered.js";
 import { DATA_TAB, Photos } from "./lib/photos.js";
-import { RunsTab } from "./lib/runs_tab.js";
+import { RunsTab, STATUS } from "./lib/runs_tab.js";
 import { TrainingBar } from "./lib/training_bar.js";
+import { tryIt } from "./lib/try_it.js";
 import { t } from "./lib/words.js";
 
 const ROLLOUT = "Rollout";
@@ -165,7 +167,19 @@ async function showEnd(kind, message = "") {
     const resumes = facts?.can_resume && iconButton("play", t("Go on with the run where it was"), () => attempt(() => resume(facts)), t("Resume"));
     return bar.view?.showEnd(kind, title, t("after step {step}", { step: steps }), resumes);
   }
-  bar.view?.showEnd(kind, t("Trained"), [t("{steps} steps", { steps }), facts?.seconds && formatDuration(facts.seconds)].filter(Boolean).join(" · "));
+  const saved = isElsewhere(training) ? null : savedIn(root(), (id) => recordings.wordsOf(workflowId(), id));
+  const view = saved && viewOf(saved.paths[0]);
+  const told = [t("{steps} steps", { steps }), facts?.seconds && formatDuration(facts.seconds), saved?.paths.map((path) => path.split(/[\\/]/).at(-1)).join(", ")];
+  const buttons = buttonsOf({ saved, run, view: view && facts && backend.view(view), actions: {
+    copy: (path) => attempt(() => navigator.clipboard.writeText(path)), tryIt: (...what) => attempt(() => tryRun(...what)), samples: openSamples,
+  } });
+  bar.view?.showEnd(kind, t(saved?.title ?? "Trained"), told.filter(Boolean).join(" · "), ...buttons);
+  notify(t(saved?.title ?? "Trained"), told.filter(Boolean).join(" · "));
+}
+
+/** Tells a person who looks elsewhere, if they allowed it. */
+function notify(title, body) {
+  if (document.hidden && globalThis.Notification?.permission === "granted") new Notification(title, { body });
 }
 
 async function attempt(action) {
@@ -230,7 +244,33 @@ function openSamples(run = "") {
 }
 
 const tell = (severity, detail, summary = t("Runs")) => app.extensionManager?.toast?.add({ severity, summary, detail, life: 8000 });
-const load = async (run) => app.loadGraphData(await backend.workflow(run), true, true, run);
+
+/** Puts a run's workflow on the canvas with all that is kept of the run: curves, rollouts, samples. */
+async function load(run) {
+  const [workflow, facts] = await Promise.all([backend.workflow(run), backend.run(run).catch(() => null)]);
+  const isOver = facts && facts.status !== "running";
+  const id = isOver ? newId() : workflow.id; // one that goes on is heard of under its own id
+  await app.loadGraphData({ ...workflow, id }, true, true, run);
+  if (!isOver) return;
+  for (const [node, { comfyClass }] of nodesOf(root())) {
+    if (![ROLLOUT, TRAINER].includes(comfyClass)) continue;
+    const found = Object.assign(new Recording(), { run, total: facts.steps ?? 0, message: STATUS[facts.status] ?? "" });
+    if (comfyClass === TRAINER) found.metrics.add(await backend.rows(run));
+    else found.films = (await filmsOf(run, node)) ?? [];
+    recordings.restore(workflowId(), node, found);
+    keep(node);
+  }
+  if (large.samples?.element.isConnected) openSamples(run);
+}
+
+/** A graph that draws without and with what a run learnt. */
+async function tryRun(run, path = "") {
+  const prompt = await backend.viewJson({ filename: "prompt.json", subfolder: `rollout/${run}` });
+  const graph = tryIt(prompt, path || `rollout/${run}`, run);
+  if (!graph) throw new Error(t("This run has no Sample Prompts or Sample Images to try it with"));
+  await app.loadApiJson(graph, t("Try {run}", { run }));
+  tell("info", t("Press Run: the same prompts from the same noise, without and with what was learnt."), t("Try it"));
+}
 
 /** Puts a run's workflow on the canvas, set to go on with it, and queues it if there are steps left. */
 async function resume({ name: run, node, steps, steps_done: done = 0 }) {
@@ -248,11 +288,16 @@ function renderRuns(place) {
     load,
     resume,
     stop,
+    samples: openSamples,
+    tryIt: tryRun,
     confirm: (run) => app.extensionManager.dialog.confirm({
       title: "Delete this run?", message: "Its folder is removed with everything in it: the trained model, samples, rollouts and curves.",
       itemList: [run], type: "delete",
     }),
-    seen: (run) => Math.max(0, ...idsOf(root(), TRAINER).map(recordingOf).filter((found) => found?.run === run).map((found) => found.metrics.lastStep + 1)),
+    seen: (run) => {
+      const found = recordings.training?.recording;
+      return found?.run === run ? { done: found.metrics.lastStep + 1, left: found.metrics.remaining(found.total) } : { done: 0, left: null };
+    },
     tell,
   });
   place.classList.add("rollout-place");

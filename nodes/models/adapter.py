@@ -100,6 +100,14 @@ class AddLora(StepNode):
                     "Train CLIP too (SD 1.x, 2.x and SDXL, kind lora): for a new word or name. Slower, and more "
                     "memory, as the text encoders stay loaded.",
                 ),
+                "strength": number(
+                    1.0,
+                    0.0,
+                    2.0,
+                    0.1,
+                    "How much of continue_from is put on the model. 1 to train it further; less, or more, to try it.",
+                    advanced=True,
+                ),
             },
             "hidden": UNIQUE_ID,
         }
@@ -136,6 +144,7 @@ class AddLora(StepNode):
         targets: str,
         pattern: str = "",
         continue_from: str = "",
+        strength: float = 1.0,
         text_encoders: bool = False,
         **options: Any,
     ) -> dict[str, Any]:
@@ -152,7 +161,7 @@ class AddLora(StepNode):
                 refuse_without_text(found, path)
             elif left_out := text_tensors_in(path):
                 text += f"; its {left_out} tensors for text encoders are left out: turn text_encoders on to train them"
-            inputs |= {"path": path, "dropout": options.get("dropout", 0.0)}
+            inputs |= {"path": path, "dropout": options.get("dropout", 0.0), "strength": strength}
         else:
             chosen = targets_of(pretrained, targets, pattern)
             if text_encoders:
@@ -182,6 +191,7 @@ class AddLora(StepNode):
         settings: AdapterSettings | None = None,
         path: Any = None,
         dropout: float = 0.0,
+        strength: float = 1.0,
         read_anew: Pretrained | None = None,
     ) -> int:
         if read_anew is not None:
@@ -190,6 +200,7 @@ class AddLora(StepNode):
             numbers = add_adapter(model, settings, seeds.derive(step.run.seed, step.node_id, "adapter"))
         else:
             found = read_lora(path, names, type(model))  # type: ignore[arg-type]
+            found = {layer: replace(part, scale=part.scale * strength) for layer, part in found.items()}
             numbers = continue_adapter(model, found, names.layers, name, dropout)
         logging.info("node %s (%s): %s trained weights", step.node_id, self.DISPLAY_NAME, f"{numbers:,}")
         return numbers
