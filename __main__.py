@@ -22,10 +22,10 @@ from ._arguments import parser
 from ._terminal import Terminal, mute_libraries, stopping
 from .files.whole import write_text
 from .graph import Executor, WorkflowError, describe, is_prompt, load, object_info, to_prompt, validate
-from .graph.layout import Group, to_workflow
-from .graph.overrides import OverrideError, apply
 from .graph.reference import explained, indented, reference
-from .graph.write_back import write_back
+from .graph.workflow.layout import Group, to_workflow
+from .graph.workflow.overrides import OverrideError, apply
+from .graph.workflow.write_back import write_back
 from .hosts.current import hosted_by
 from .hosts.device import choose_device
 from .hosts.events import EventHost

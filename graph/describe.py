@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .validate import Validation
+from .checking.validate import Validation
 
 REMEDIES = {
     "required_input_missing": "link it or give it a value",

@@ -12,16 +12,16 @@ from aiohttp import web
 
 from ..graph import Executor
 from ..graph.node_class import Classes
-from .audience import Audience
-from .folders import Folders
-from .job import Job, now
-from .job_queue import JobQueue
-from .job_store import FILE, JobStore, open_store
-from .logs import Logs
-from .messages import Message
-from .reporter import INTERVAL, Reporter
-from .runs import OwnJobs
-from .worker import Hosted, Worker
+from .content.folders import Folders
+from .content.logs import Logs
+from .content.runs import OwnJobs
+from .jobs.job import Job, now
+from .jobs.job_queue import JobQueue
+from .jobs.job_store import FILE, JobStore, open_store
+from .jobs.worker import Hosted, Worker
+from .sockets.audience import Audience
+from .sockets.messages import Message
+from .sockets.reporter import INTERVAL, Reporter
 
 STUDIO: web.AppKey["Studio"] = web.AppKey("studio")
 

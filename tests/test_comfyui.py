@@ -22,7 +22,7 @@ import pytest
 import torch
 from comfyui_rollout import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
 from comfyui_rollout.graph import load, object_info, to_prompt
-from comfyui_rollout.graph.overrides import apply
+from comfyui_rollout.graph.workflow.overrides import apply
 from PIL import Image
 from safetensors.torch import load_file
 

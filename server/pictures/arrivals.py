@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from ..files import place
-from ..images import NotAnImage, check_image
-from ..inside import Outside, inside
+from ..content.files import place
+from ..content.images import NotAnImage, check_image
+from ..guard.inside import Outside, inside
 from .captions import LONGEST
 from .datasets import MOST_FILES, is_caption, is_picture
 

@@ -5,7 +5,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..files import write_whole
+from ..content.files import write_whole
 
 SUFFIXES = (".txt", ".caption")
 LONGEST = 20_000  # letters

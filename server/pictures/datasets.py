@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from ..inside import Outside, inside
+from ..guard.inside import Outside, inside
 from .captions import SUFFIXES as CAPTIONS
 from .captions import Caption, Conflict, read_caption, write_caption
 

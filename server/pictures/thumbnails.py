@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..images import FORMATS, MOST_PIXELS, NotAnImage
+from ..content.images import FORMATS, MOST_PIXELS, NotAnImage
 
 SIDES = (96, 192, 384, 1024)
 """Pixels of the longer side that may be asked for."""

@@ -7,8 +7,8 @@ from typing import Any
 
 from aiohttp import web
 
-from ..bodies import BadBody, read_object
-from ..images import NotAnImage
+from ..content.images import NotAnImage
+from ..guard.bodies import BadBody, read_object
 from ..pictures.arrivals import LARGEST_FILE, LARGEST_ZIP, NoRoom, check_room, check_type, settle, unpack
 from ..pictures.captions import BadCaption
 from ..pictures.datasets import Datasets

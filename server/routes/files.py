@@ -12,12 +12,12 @@ from typing import Any
 
 from aiohttp import BodyPartReader, web
 
-from ...graph.embedded import BrokenFile, safetensors_metadata
-from ..bodies import BadBody
-from ..files import disposition, place, send_foreign_file, walk
-from ..folders import Folders
-from ..images import NotAnImage, check_image, converted, put_alpha
-from ..inside import inside, new_inside
+from ...graph.workflow.embedded import BrokenFile, safetensors_metadata
+from ..content.files import disposition, place, send_foreign_file, walk
+from ..content.folders import Folders
+from ..content.images import NotAnImage, check_image, converted, put_alpha
+from ..guard.bodies import BadBody
+from ..guard.inside import inside, new_inside
 from ..studio import STUDIO
 
 LARGEST_UPLOAD = 100 * 1024**2  # bytes

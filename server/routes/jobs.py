@@ -2,9 +2,9 @@
 
 from aiohttp import web
 
-from ..bodies import read_object
-from ..job_list import job_detail, list_jobs
-from ..plain_json import to_text
+from ..guard.bodies import read_object
+from ..jobs.job_list import job_detail, list_jobs
+from ..sockets.plain_json import to_text
 from ..studio import STUDIO
 from .prompt import UUID
 

@@ -4,7 +4,7 @@ import asyncio
 
 from aiohttp import web
 
-from ..locales import translations
+from ..content.locales import translations
 from ..studio import STUDIO
 
 

@@ -7,9 +7,9 @@ from typing import Any
 from aiohttp import web
 
 from ...graph import validate
-from ..bodies import BadBody, parse, read_bytes
-from ..job_queue import QueueFull
-from ..plain_json import to_text
+from ..guard.bodies import BadBody, parse, read_bytes
+from ..jobs.job_queue import QueueFull
+from ..sockets.plain_json import to_text
 from ..studio import STUDIO, Studio
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")

@@ -4,10 +4,10 @@ import re
 
 from aiohttp import web
 
-from ..files import send_file
-from ..inside import inside
+from ..content.files import send_file
+from ..content.templates import index, names, opened_anew, placeholder
+from ..guard.inside import inside
 from ..studio import STUDIO
-from ..templates import index, names, opened_anew, placeholder
 
 PACK = "comfyui-rollout"
 THUMBNAIL = re.compile(r"(.+?)(-\d)?\.jpg")

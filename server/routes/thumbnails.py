@@ -4,9 +4,9 @@ import asyncio
 
 from aiohttp import web
 
-from ..bodies import BadBody
-from ..files import send_file
-from ..images import NotAnImage
+from ..content.files import send_file
+from ..content.images import NotAnImage
+from ..guard.bodies import BadBody
 from ..pictures.thumbnails import SIDES, thumbnail
 from ..studio import STUDIO
 from .files import named

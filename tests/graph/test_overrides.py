@@ -1,7 +1,7 @@
 import copy
 
 import pytest
-from comfyui_rollout.graph.overrides import OverrideError, apply
+from comfyui_rollout.graph.workflow.overrides import OverrideError, apply
 
 INFO = {
     "RolloutOptimizerStep": {

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from comfyui_rollout import NODE_CLASS_MAPPINGS
 from comfyui_rollout.graph import object_info, to_prompt
-from comfyui_rollout.graph.overrides import apply
-from comfyui_rollout.graph.write_back import write_back
+from comfyui_rollout.graph.workflow.overrides import apply
+from comfyui_rollout.graph.workflow.write_back import write_back
 
 WORKFLOWS = sorted((Path(__file__).parents[2] / "workflows").glob("*.json"))
 DEFINITIONS = object_info(NODE_CLASS_MAPPINGS)

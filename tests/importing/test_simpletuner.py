@@ -10,7 +10,7 @@ from canvas import check_canvas
 from comfyui_rollout import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
 from comfyui_rollout.__main__ import main
 from comfyui_rollout.graph import load, object_info, to_prompt, validate
-from comfyui_rollout.graph.layout import Group, to_workflow
+from comfyui_rollout.graph.workflow.layout import Group, to_workflow
 from comfyui_rollout.importing.simpletuner import ROOM, Files, import_config, key_table, read_files
 from comfyui_rollout.importing.simpletuner.table import BACKEND, CAPTION_SHUFFLE, CONFIG, LYCORIS
 from PIL import Image

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..checking.validation_errors import type_name
+from ..node_class import Classes, is_output
 from .cache import Cache
 from .dynamic_prompt import DynamicPrompt
 from .events import Events, Listener
-from .node_class import Classes, is_output
 from .run import NodeFailed, PromptRun
-from .validation_errors import type_name
 
 
 @dataclass

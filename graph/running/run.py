@@ -4,12 +4,12 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ..node_class import Classes, hidden_inputs, input_spec, is_link, is_output
 from .cache import Cache, Entry
 from .dynamic_prompt import DynamicPrompt
 from .events import Events
 from .interrupted import Interrupted
 from .map_over_lists import ExecutionBlocker, Inputs, Returned, call, join, take_apart
-from .node_class import Classes, hidden_inputs, input_spec, is_link, is_output
 from .order import ExecutionOrder
 from .signature import PromptSignatures
 

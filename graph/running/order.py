@@ -4,8 +4,8 @@ import heapq
 from collections.abc import Callable
 from typing import Any
 
+from ..node_class import Classes, input_spec, is_async, is_link, is_output
 from .dynamic_prompt import DynamicPrompt
-from .node_class import Classes, input_spec, is_async, is_link, is_output
 
 
 class ExecutionOrder:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .bodies import BadBody
+from ..guard.bodies import BadBody
 from .job import Job
 from .job_queue import JobQueue
 

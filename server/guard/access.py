@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from .serve import CannotServe
+from ..serve import CannotServe
 
 COOKIE = "rollout_token"
 COOKIE_DAYS = 30

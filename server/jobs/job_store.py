@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..graph import Result
+from ...graph import Result
 from .job import Job, now
 
 log = logging.getLogger(__name__)

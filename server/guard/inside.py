@@ -3,7 +3,7 @@
 from pathlib import Path
 from urllib.parse import unquote
 
-from ..files.names import trouble_with_name, trouble_with_part
+from ...files.names import trouble_with_name, trouble_with_part
 
 LONGEST_PATH = 2000  # characters
 LONGEST_SHOWN = 60  # characters of a name in a message

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
+from ..node_class import is_link
 from .convert import PACK_KEYS
 from .lenient import as_dict
-from .node_class import is_link
 from .widgets import InputSpec, input_specs
 from .workflow import WorkflowError
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-from ..graph import Executor, Result
-from ..graph.events import Listener
-from .found import log_found
+from ...graph import Executor, Result
+from ...graph.running.events import Listener
+from ..content.found import log_found
 from .job import Job, now
 from .job_queue import JobQueue
 

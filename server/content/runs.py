@@ -9,8 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ..guard.inside import Outside, inside
 from .files import walk
-from .inside import Outside, inside
 
 FACTS = "run.json"
 QUIET = 60.0

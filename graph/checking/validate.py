@@ -4,9 +4,9 @@ from collections.abc import Collection, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..node_class import Classes, hidden_inputs, input_spec, is_blocker, is_link, is_output
+from ..settle import settle
 from . import validation_errors as errors
-from .node_class import Classes, hidden_inputs, input_spec, is_blocker, is_link, is_output
-from .settle import settle
 from .validation_errors import Error, Plain
 from .widget_check import check_value
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .node_class import is_blocker
-from .settle import settle
+from ..node_class import is_blocker
+from ..settle import settle
 
 Inputs = dict[str, list[Any]]  # every input is a list; most have one item
 

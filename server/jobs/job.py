@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..graph import Result
+from ...graph import Result
 
 SECRETS = ("auth_token_comfy_org", "api_key_comfy_org")
 """What the frontend may send for services that we do not use; never kept."""

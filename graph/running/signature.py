@@ -10,9 +10,9 @@ import math
 from collections.abc import Hashable, Iterable
 from typing import Any
 
+from ..node_class import Classes, hidden_inputs, input_spec, is_link
 from .dynamic_prompt import DynamicPrompt
 from .map_over_lists import call
-from .node_class import Classes, hidden_inputs, input_spec, is_link
 
 log = logging.getLogger(__name__)
 

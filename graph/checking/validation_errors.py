@@ -4,7 +4,7 @@ import inspect
 import traceback
 from typing import Any
 
-from .node_class import Classes
+from ..node_class import Classes
 
 Error = dict[str, Any]
 LONG_CYCLE = 50  # nodes; each member's error repeats the whole path
