@@ -22,6 +22,7 @@ import { Recording, Recordings } from "./lib/recordings.js";
 import { recall, remember } from "./lib/remembered.js";
 import { DATA_TAB, Photos } from "./lib/photos.js";
 import { RunsTab, STATUS } from "./lib/runs_tab.js";
+import { colourSockets } from "./lib/socket_colours.js";
 import { TrainingBar } from "./lib/training_bar.js";
 import { tryIt } from "./lib/try_it.js";
 import { t } from "./lib/words.js";
@@ -362,6 +363,24 @@ function end(kind, message) {
   showEnd(kind, message);
 }
 
+/** A template opens readable, on its note and what to change first; the frontend shows all of it, too small to read. */
+function lookAtStart() {
+  const graph = root(), asked = graph?.extra?.rollout;
+  if (!asked?.opens) return;
+  delete asked.opens; // from now on it is the person's own
+  const [left, top, scale] = [90, 110, Math.max(0.75, graph.extra.ds?.scale ?? 0.8)];
+  const x = Math.min(...graph.nodes.map(({ pos }) => pos[0])), y = Math.min(...graph.nodes.map(({ pos }) => pos[1]));
+  const show = () => {
+    const { ds } = app.canvas;
+    ds.scale = scale;
+    ds.offset[0] = left / scale - x;
+    ds.offset[1] = top / scale - y;
+    app.canvas.setDirty(true, true);
+  };
+  setTimeout(show, 50); // after the frontend has fitted it into the window
+  setTimeout(show, 400);
+}
+
 /** A page that is opened while something runs shows what runs: a training that was started elsewhere is watched. */
 let hasLooked = false;
 async function watchWhatRuns() {
@@ -437,6 +456,8 @@ app.registerExtension({
     if (views.has(node)) refresh();
   },
   async afterConfigureGraph() {
+    colourSockets(app.canvas);
+    lookAtStart();
     refresh();
     if (!hasLooked) setTimeout(watchWhatRuns); // later: the page is not done with its own graph yet
     await restore();

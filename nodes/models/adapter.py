@@ -22,7 +22,7 @@ from ...models.loading.pretrained import Pretrained
 from ...models.loading.weight_count import in_words, lora_weights, training_bytes
 from ...models.model import Model
 from ...training.stream import Step, Stream
-from ..base import MODEL, StepNode
+from ..base import CATEGORY, MODEL, StepNode
 from ..inputs import UNIQUE_ID, choice, integer, line, number, switch, wire
 from .model import ModelInfo
 
@@ -36,11 +36,26 @@ REGULAR_EXPRESSION = re.compile(r"[\\*+?()\[\]{}|^$]")
 class AddLora(StepNode):
     NODE_ID = "RolloutAddLora"
     DISPLAY_NAME = "Add LoRA"
+    CATEGORY = f"{CATEGORY}/model"
     DESCRIPTION = (
         "Puts an adapter (LoRA, LoKr or LoHa) on a pretrained model: the model is frozen, only the adapter is trained. "
         "Several in a row are all trained, each saved in a file of its own."
     )
-    SEARCH_ALIASES = ("lora", "lokr", "loha", "dora", "lycoris", "peft", "adapter", "fine-tune")
+    SEARCH_ALIASES = (
+        "lora",
+        "lokr",
+        "loha",
+        "dora",
+        "lycoris",
+        "peft",
+        "adapter",
+        "fine-tune",
+        "rank",
+        "alpha",
+        "dim",
+        "network dim",
+        "strength",
+    )
     RETURN_TYPES = (MODEL,)
     RETURN_NAMES = ("model",)
     OUTPUT_TOOLTIPS = ("The model with its adapter: wire it wherever the model goes.",)
