@@ -17,6 +17,7 @@ import { Gate } from "./lib/gate.js";
 import { Gallery } from "./lib/gallery.js";
 import { idsOf, nodeAt, nodesOf } from "./lib/graph.js";
 import { Inspector } from "./lib/inspector.js";
+import { LANGUAGES, SETTING, languageOf, translateNodes } from "./lib/language.js";
 import { LossCard } from "./lib/loss_card.js";
 import { Recording, Recordings } from "./lib/recordings.js";
 import { recall, remember } from "./lib/remembered.js";
@@ -25,7 +26,7 @@ import { RunsTab, STATUS } from "./lib/runs_tab.js";
 import { colourSockets } from "./lib/socket_colours.js";
 import { TrainingBar } from "./lib/training_bar.js";
 import { tryIt } from "./lib/try_it.js";
-import { t } from "./lib/words.js";
+import { speak, t } from "./lib/words.js";
 
 const ROLLOUT = "Rollout";
 const TRAINER = "RolloutOptimizerStep";
@@ -110,10 +111,10 @@ function addInspector(node) {
 /** Why there are no rollouts to see, in the words of who looks at the node. */
 function hintFor(node, recording) {
   if (node?.widgets?.find(({ name }) => name === "max_step_offset")?.value === 0) {
-    return ["Rollouts are off", "max_step_offset is 0: set it to 5 to see the model denoise."];
+    return [t("Rollouts are off"), t("max_step_offset is 0: set it to 5 to see the model denoise.")];
   }
-  if (recording?.running) return ["Waiting for the first look", "Optimizer Step looks every preview_every steps."];
-  return ["Run the workflow to see rollouts here", "The same few items, at every look during the training."];
+  if (recording?.running) return [t("Waiting for the first look"), t("Optimizer Step looks every preview_every steps.")];
+  return [t("Run the workflow to see rollouts here"), t("The same few items, at every look during the training.")];
 }
 
 function showRollouts(inspector, id) {
@@ -292,7 +293,7 @@ function renderRuns(place) {
     samples: openSamples,
     tryIt: tryRun,
     confirm: (run) => app.extensionManager.dialog.confirm({
-      title: "Delete this run?", message: "Its folder is removed with everything in it: the trained model, samples, rollouts and curves.",
+      title: t("Delete this run?"), message: t("Its folder is removed with everything in it: the trained model, samples, rollouts and curves."),
       itemList: [run], type: "delete",
     }),
     seen: (run) => {
@@ -428,14 +429,32 @@ function listen() {
   api.addEventListener("status", () => large.runs?.element.isConnected && large.runs.refresh());
 }
 
+/** Learns the person's language; nothing of ours is on the page before. */
+async function learnLanguage() {
+  const chosen = await api.getSetting(SETTING).catch(() => null);
+  const language = languageOf(chosen, navigator.languages);
+  if (language === "en") return {};
+  const words = await fetch(new URL(`./words/${language}.json`, import.meta.url));
+  if (words.ok) speak(await words.json());
+  const reply = await api.fetchApi("/i18n");
+  return reply.ok ? ((await reply.json())[language]?.nodeDefs ?? {}) : {};
+}
+
 listen(); // now: a server may tell what is going on before setup is called
+
+const nodeWords = await learnLanguage().catch(() => ({}));
 
 app.registerExtension({
   name: "ComfyUI-Rollout",
+  settings: [{
+    id: SETTING, name: "Language of Rollout's panels and nodes (after a reload)", type: "combo", defaultValue: "auto",
+    options: [{ text: "as the browser", value: "auto" }, ...Object.entries(LANGUAGES).map(([value, text]) => ({ text, value }))],
+  }],
+  addCustomNodeDefs: (definitions) => translateNodes(definitions, nodeWords),
   bottomPanelTabs: [
-    { id: ROLLOUTS_TAB, title: "Rollouts", type: "custom", render: renderRollouts, destroy: () => large.rollouts?.view.stop() },
-    { id: CURVES_TAB, title: "Training curves", type: "custom", render: renderCurves },
-    { id: SAMPLES_TAB, title: "Samples", type: "custom", render: renderSamples },
+    { id: ROLLOUTS_TAB, title: t("Rollouts"), type: "custom", render: renderRollouts, destroy: () => large.rollouts?.view.stop() },
+    { id: CURVES_TAB, title: t("Training curves"), type: "custom", render: renderCurves },
+    { id: SAMPLES_TAB, title: t("Samples"), type: "custom", render: renderSamples },
   ],
   setup() {
     bar.view = new TrainingBar({ stop: () => attempt(stop), show: () => attempt(showTraining) });
@@ -446,7 +465,7 @@ app.registerExtension({
       id: DATA_TAB, icon: "pi pi-images", title: t("Data"), tooltip: t("Pictures to train on"), type: "custom", render: (place) => photos.render(place),
     });
     app.extensionManager.registerSidebarTab({
-      id: "rollout-runs", icon: "pi pi-history", title: "Runs", tooltip: "Training runs", type: "custom", render: renderRuns,
+      id: "rollout-runs", icon: "pi pi-history", title: t("Runs"), tooltip: t("Training runs"), type: "custom", render: renderRuns,
     });
   },
   nodeCreated(node) {

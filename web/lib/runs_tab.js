@@ -53,7 +53,7 @@ export class RunsTab {
     this.list = element("div.rollout-runs-list");
     this.element = element(
       "div.rollout-runs", {},
-      element("div.rollout-line.rollout-runs-head", {}, element("b", {}, "Training runs"), element("span.rollout-grow"), iconButton("refresh", "Look again", () => this.refresh(true))),
+      element("div.rollout-line.rollout-runs-head", {}, element("b", {}, t("Training runs")), element("span.rollout-grow"), iconButton("refresh", t("Look again"), () => this.refresh(true))),
       this.list,
     );
   }
@@ -67,7 +67,7 @@ export class RunsTab {
       runs = await this.backend.runs();
     } catch (error) {
       this.#shown = "";
-      this.list.replaceChildren(emptyState("The runs cannot be listed", String(error.message ?? error)));
+      this.list.replaceChildren(emptyState(t("The runs cannot be listed"), String(error.message ?? error)));
       return;
     }
     if (runs === null) return this.#absent();
@@ -76,7 +76,7 @@ export class RunsTab {
     const shown = JSON.stringify([runs, runs.map((run) => summaryOf(run, now, this.actions.seen(run.name)))]);
     if (shown !== this.#shown) {
       this.#shown = shown;
-      this.list.replaceChildren(...(runs.length ? runs.map((run) => this.#entry(run, now)) : [emptyState("No runs yet", "Each training leaves a folder here: curves, samples, rollouts and the model.")]));
+      this.list.replaceChildren(...(runs.length ? runs.map((run) => this.#entry(run, now)) : [emptyState(t("No runs yet"), t("Each training leaves a folder here: curves, samples, rollouts and the model."))]));
     }
     if (this.element.isConnected && runs.some(({ status }) => status === "running")) {
       clearTimeout(this.#timer);
