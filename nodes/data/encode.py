@@ -18,7 +18,7 @@ from ...hosts.device import choose_device
 from ...models.loading.pretrained import Pretrained
 from ...models.vae_preview import VaePreviews
 from ...training.stream import Stream
-from ..base import DATASET, PIPELINE
+from ..base import CATEGORY, DATASET, PIPELINE
 from ..inputs import UNIQUE_ID, integer, line, number, switch, wire
 from .dataset import DatasetNode
 
@@ -26,12 +26,25 @@ from .dataset import DatasetNode
 class EncodeDataset(DatasetNode):
     NODE_ID = "RolloutEncodeDataset"
     DISPLAY_NAME = "Encode Dataset"
+    CATEGORY = f"{CATEGORY}/data"
     DESCRIPTION = (
         "Encodes images and captions once, with the VAE and the text encoders of a pretrained model, and keeps the "
         "result on disk. The encoders are out of memory before training starts. What was encoded before is not encoded "
         "again: after an edit only what changed is, and an interrupted encoding goes on."
     )
-    SEARCH_ALIASES = ("cache latents", "vae encode", "text encoder", "captions", "trigger word", "caption dropout")
+    SEARCH_ALIASES = (
+        "cache latents",
+        "vae encode",
+        "text encoder",
+        "captions",
+        "trigger word",
+        "caption dropout",
+        "tag",
+        "tags",
+        "shuffle",
+        "token",
+        "instance prompt",
+    )
     OUTPUT_TOOLTIPS = ("A batch of latents with their encoded captions, a new one each step.",)
 
     @classmethod

@@ -24,7 +24,7 @@ from ...models.pipeline_folder import save_pipeline, save_single_file
 from ...models.saving import CONFIG, WEIGHTS, check_model_folder, load_model, restore, save_model
 from ...models.schedule_file import SCHEDULE_FILE, load_schedule
 from ...training.stream import Run, Step, Stream
-from ..base import DATASET, MODEL, SCHEDULE, Node, StepNode, workflow_metadata
+from ..base import CATEGORY, DATASET, MODEL, SCHEDULE, Node, StepNode, workflow_metadata
 from ..inputs import UNIQUE_ID, checked_name, choice, integer, line, plain_name, refusal, switch, wire
 
 
@@ -51,6 +51,7 @@ class ModelInfo:
 class NewModel(StepNode):
     NODE_ID = "RolloutNewModel"
     DISPLAY_NAME = "New Model"
+    CATEGORY = f"{CATEGORY}/model"
     DESCRIPTION = (
         "A small network with random weights, to train from scratch: diffusers' UNet2DModel, or its diffusion "
         "transformer (DiT). Image size, channels and classes are taken from the data set."
@@ -211,6 +212,7 @@ def refuse_what_others_load(folder: Path) -> None:
 class LoadModel(StepNode):
     NODE_ID = "RolloutLoadModel"
     DISPLAY_NAME = "Load Model"
+    CATEGORY = f"{CATEGORY}/model"
     DESCRIPTION = (
         "A model that Save Model or Optimizer Step wrote, to train it further or to sample from it. Name its folder, "
         "or the folder of the run."
@@ -243,6 +245,7 @@ class LoadModel(StepNode):
 class SaveModel(Node):
     NODE_ID = "RolloutSaveModel"
     DISPLAY_NAME = "Save Model"
+    CATEGORY = f"{CATEGORY}/model"
     DESCRIPTION = (
         "Writes the whole model as a folder that diffusers loads too: a pipeline, if it was a pretrained one. The "
         "workflow is embedded, so the weights file can be dropped on the canvas to get the graph back."

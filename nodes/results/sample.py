@@ -24,7 +24,7 @@ from ...runs.run_folder import name_of
 from ...runs.sampling import parse_labels, sample
 from ...training.loop import training_mode
 from ...training.stream import Run, Step, Stream
-from ..base import MODEL, SAMPLES, SCHEDULE, StepNode, shown
+from ..base import CATEGORY, MODEL, SAMPLES, SCHEDULE, StepNode, shown
 from ..inputs import UNIQUE_ID, choice, integer, line, number, seed, wire
 from ..models.model import check_guidance
 
@@ -32,11 +32,12 @@ from ..models.model import check_guidance
 class SampleImages(StepNode):
     NODE_ID = "RolloutSampleImages"
     DISPLAY_NAME = "Sample Images"
+    CATEGORY = f"{CATEGORY}/results"
     DESCRIPTION = (
         "Makes images with the model. Wire samples into Optimizer Step to see them while it trains, always from the "
         "same noise. A model that has weights already (from Load Model or Optimizer Step) is sampled right away."
     )
-    SEARCH_ALIASES = ("generate", "validation", "ksampler")
+    SEARCH_ALIASES = ("generate", "validation", "ksampler", "unipc", "euler", "sampler", "preview")
     RETURN_TYPES = (SAMPLES,)
     RETURN_NAMES = ("samples",)
     OUTPUT_TOOLTIPS = ("For Optimizer Step, or for another Sample Images that shall be drawn at the same time.",)

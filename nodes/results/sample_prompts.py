@@ -23,7 +23,7 @@ from ...runs.prompt_sampling import (
 )
 from ...training.loop import training_mode
 from ...training.stream import Step, Stream
-from ..base import MODEL, PIPELINE, SAMPLES, StepNode
+from ..base import CATEGORY, MODEL, PIPELINE, SAMPLES, StepNode
 from ..inputs import UNIQUE_ID, integer, line, number, seed, wire
 from ..training.optimizer import OptimizerStep
 from .sample import draw_now
@@ -32,11 +32,22 @@ from .sample import draw_now
 class SamplePrompts(StepNode):
     NODE_ID = "RolloutSamplePrompts"
     DISPLAY_NAME = "Sample Prompts"
+    CATEGORY = f"{CATEGORY}/results"
     DESCRIPTION = (
         "Makes images for prompts with a pretrained model, as diffusers' own pipeline does. Wire samples into "
         "Optimizer Step to see them while it trains, always from the same noise; otherwise they are made right away."
     )
-    SEARCH_ALIASES = ("generate", "validation", "text to image", "ksampler", "clip text encode")
+    SEARCH_ALIASES = (
+        "generate",
+        "validation",
+        "text to image",
+        "ksampler",
+        "clip text encode",
+        "cfg",
+        "guidance",
+        "preview",
+        "negative prompt",
+    )
     RETURN_TYPES = (SAMPLES,)
     RETURN_NAMES = ("samples",)
     OUTPUT_TOOLTIPS = ("For Optimizer Step, or for another Sample Prompts that shall be drawn at the same time.",)

@@ -17,7 +17,7 @@ from ...models.loading.pretrained import Pretrained
 from ...models.loading.source import DTYPES
 from ...models.schedule_file import load_schedule
 from ...training.stream import Stream
-from ..base import MODEL, Node, workflow_metadata
+from ..base import CATEGORY, MODEL, Node, workflow_metadata
 from ..inputs import checked_name, choice, line, plain_name, switch, wire
 from ..models.model import ModelInfo
 
@@ -25,11 +25,12 @@ from ..models.model import ModelInfo
 class SaveLora(Node):
     NODE_ID = "RolloutSaveLora"
     DISPLAY_NAME = "Save LoRA"
+    CATEGORY = f"{CATEGORY}/results"
     DESCRIPTION = (
         "Writes the trained adapter as one safetensors file: for ComfyUI, for diffusers, or in kohya's format, which "
         "most other tools read. Inside ComfyUI it lands in models/loras, ready for Load LoRA."
     )
-    SEARCH_ALIASES = ("export lora", "safetensors", "kohya", "write lora")
+    SEARCH_ALIASES = ("export lora", "safetensors", "kohya", "write lora", "download", "loras")
     RETURN_TYPES = ()
     OUTPUT_NODE = True
 

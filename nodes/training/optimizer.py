@@ -15,7 +15,7 @@ from ...runs.looks import Checkpoint, Sample
 from ...runs.session import Look
 from ...training.optimizers import OptimizerSettings, check_optimizer, installed
 from ...training.stream import Stream
-from ..base import LOSS, MODEL, OPTIMIZER, RUN, SAMPLES, Node, shown, workflow_metadata
+from ..base import CATEGORY, LOSS, MODEL, OPTIMIZER, RUN, SAMPLES, Node, shown, workflow_metadata
 from ..inputs import UNIQUE_ID, choice, integer, line, number, plain_name, seed, switch, wire
 from ..models.model import ModelInfo, trained_model
 from .resume import begun_anew, state_of
@@ -28,6 +28,7 @@ OPTIONS_OF_FIT = ("steps", "seed", "accumulation", "clip_norm", "ema_decay", "pr
 class Optimizer(Node):
     NODE_ID = "RolloutOptimizer"
     DISPLAY_NAME = "Optimizer"
+    CATEGORY = f"{CATEGORY}/train"
     DESCRIPTION = "How the weights are changed, and how the learning rate goes over the training."
     SEARCH_ALIASES = (
         "adamw",
@@ -40,6 +41,9 @@ class Optimizer(Node):
         "8bit",
         "learning rate",
         "lr scheduler",
+        "weight decay",
+        "betas",
+        "warmup",
     )
     RETURN_TYPES = (OPTIMIZER,)
     RETURN_NAMES = ("optimizer",)
@@ -118,11 +122,25 @@ class Optimizer(Node):
 class OptimizerStep(Node):
     NODE_ID = "RolloutOptimizerStep"
     DISPLAY_NAME = "Optimizer Step"
+    CATEGORY = f"{CATEGORY}/train"
     DESCRIPTION = (
         "Trains: pulls the loss once per step, goes back through it and changes the weights. Leaves a folder with the "
         "workflow, metrics, curves, sample images, rollouts and the trained model."
     )
-    SEARCH_ALIASES = ("train", "trainer", "training loop", "ema", "mixed precision")
+    SEARCH_ALIASES = (
+        "train",
+        "trainer",
+        "training loop",
+        "ema",
+        "mixed precision",
+        "steps",
+        "epoch",
+        "epochs",
+        "seed",
+        "gradient accumulation",
+        "checkpoint",
+        "resume",
+    )
     RETURN_TYPES = (MODEL, RUN)
     RETURN_NAMES = ("model", "run")
     OUTPUT_TOOLTIPS = ("The trained model (its averaged weights, if EMA is on).", "The run, for Plot Metrics.")
