@@ -6,8 +6,7 @@ import logging
 from typing import Any
 
 from ...data.data import DatasetInfo
-from ...data.preflight import steps_in_words
-from ...diffusion.rollouts.plan import RolloutPlan
+from ...data.run_preflight import run_in_words
 from ...hosts.current import current_host
 from ...hosts.device import free_memory
 from ...runs.fit import fit
@@ -223,8 +222,6 @@ class OptimizerStep(Node):
     ) -> dict[str, Any]:
         check_that_they_fit(loss, model)
         check_precision(model.about, options["precision"])
-        for words in idle_rollouts_in_words(loss, options["steps"]):
-            log.warning(words)  # before the training is paid for; the node says it afterwards
         try:
             return self.train(loss, model, optimizer, str(unique_id), samples, resume, prompt, extra_pnginfo, options)
         finally:
@@ -262,29 +259,17 @@ class OptimizerStep(Node):
             looks=looks,
             files={"prompt.json": prompt, "workflow.json": (extra_pnginfo or {}).get("workflow", prompt)},
             node_id=node_id,
+            notes=run_in_words(loss, model, optimizer, options["steps"], options["accumulation"]),
             **{name: value for name, value in options.items() if name in OPTIONS_OF_FIT},
         )
         assert session.folder is not None
         trained = trained_model(model, session.folder.model_folder, node_id, self.DISPLAY_NAME)
         text = [
             *session.notes,
-            *epochs_in_words(loss, options["steps"], options["accumulation"]),
-            *idle_rollouts_in_words(loss, options["steps"]),
             f"the run's folder is {session.folder.folder}",
             session.shares_of_time(),
         ]
         return {"ui": {"text": text, **shown(host, *session.pictures())}, "result": (trained, session.folder.folder)}
-
-
-def epochs_in_words(loss: Stream, steps: int, accumulation: int) -> list[str]:
-    """How often the training goes through its data set."""
-    data = next((part for part in loss.walk() if "batch_size" in part.inputs), None)
-    return [steps_in_words(data.about.count, data.inputs["batch_size"], steps, accumulation)] if data else []
-
-
-def idle_rollouts_in_words(loss: Stream, steps: int) -> list[str]:
-    """Rollouts that the training is too short for."""
-    return [words for plan in loss.constants(RolloutPlan) if (words := plan.never_begins(steps))]
 
 
 def check_that_they_fit(loss: Stream, model: Stream) -> None:
