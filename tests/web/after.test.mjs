@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { newId, viewOf } from "../../web/lib/ended.js";
 import { differences } from "../../web/lib/settings_diff.js";
 import { tryIt } from "../../web/lib/try_it.js";
 
@@ -32,4 +33,12 @@ test("only what changes the training differs", () => {
   const after = { 1: node("RolloutOptimizer", { learning_rate: 2e-4, run_name: "b" }), 2: node("RolloutOptimizerStep", { steps: 10, loss: ["4", 0], preview_every: 9 }), 4: node("RolloutRollout", {}) };
   assert.deepEqual(differences(before, after), ["learning_rate 0.0001 → 0.0002", "+ Rollout", "− AddLora"]);
   assert.deepEqual(differences(before, before), []);
+});
+
+test("a LoRA in the output folder can be downloaded, one in ComfyUI's own folder is there already", () => {
+  assert.deepEqual(viewOf("/srv/output/loras/cat_00001.safetensors"), { filename: "cat_00001.safetensors", subfolder: "loras", type: "output" });
+  assert.equal(viewOf("/srv/ComfyUI/models/loras/cat.safetensors"), null);
+  assert.equal(viewOf("C:\\out\\loras\\cat.safetensors").filename, "cat.safetensors");
+  assert.equal(viewOf("/output/models/digits"), null);
+  assert.match(newId(), /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-a[0-9a-f]{3}-[0-9a-f]{12}$/);
 });

@@ -22,7 +22,7 @@ export function savedIn(root, wordsOf) {
 
 /** Where a file in the output folder's ``loras`` is to be had; null for one elsewhere, as in ComfyUI's own folder. */
 export function viewOf(path) {
-  const found = /[\\/](loras)[\\/]([^\\/]+\.safetensors)$/.exec(path);
+  const found = /(?<![\\/]models)[\\/](loras)[\\/]([^\\/]+\.safetensors)$/.exec(path);
   return found && { filename: found[2], subfolder: found[1], type: "output" };
 }
 
