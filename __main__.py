@@ -30,6 +30,7 @@ from .hosts.current import hosted_by
 from .hosts.device import choose_device
 from .hosts.events import EventHost
 from .importing import simpletuner
+from .nodes.preflight import preflight
 from .runs.run_folder import versions
 
 WRONG_INPUT = 2
@@ -123,6 +124,8 @@ def validate_command(options: argparse.Namespace) -> int:
     _, prompt = read(options)
     validation = checked(prompt)
     print(f"{options.workflow}: {len(prompt)} nodes, {len(validation.outputs)} outputs, all valid")
+    for told in preflight(validation.prompt, data=options.data):
+        print(told)
     return 0
 
 

@@ -17,6 +17,8 @@ from .settings import Settings
 TRAIN, RESULTS = "Train", "Results"
 EQUAL_OPTIMIZERS = ("torch-adamw", "adamw_bf16", "optimi-adamw", "bnb-adamw", "torch-adafactor", "torch-sgd", "muon")
 """Optimizers of SimpleTuner that ours are the same as."""
+ADAPTIVE, OWN_RATE = ("prodigy", "dadapt"), 1e-4
+"""Optimizers that find their learning rate by themselves, and what others get in its place."""
 DEFAULT_STEPS = 1000
 
 
@@ -24,14 +26,22 @@ def optimizer(draft: Draft, config: Settings) -> str:
     schedule, warmup = config["lr_scheduler"], config["lr_warmup_steps"]
     if schedule == "constant" and warmup:  # SimpleTuner reads it so, too
         schedule = "constant_with_warmup"
+    name, rate = config["optimizer"], config["learning_rate"]
+    ours = nearest_optimizer(name, draft.report)
+    if any(word in name and word not in ours for word in ADAPTIVE):
+        draft.report.changed.append(
+            f"learning_rate: {name} finds its own rate, and {rate:g} only scales it; {ours} would take it as it is, so "
+            f"it is {OWN_RATE:g}, the usual one for LoRA"
+        )
+        rate = OWN_RATE
     if schedule == "sine":
         draft.report.changed.append("lr_scheduler: sine, which swings up and down, is not offered; it is cosine")
         schedule = "cosine"
     return draft.add(
         LOSS,
         "RolloutOptimizer",
-        optimizer=nearest_optimizer(config["optimizer"], draft.report),
-        learning_rate=config["learning_rate"],
+        optimizer=ours,
+        learning_rate=rate,
         lr_schedule=schedule,
         warmup_steps=warmup,
         num_cycles=config["lr_num_cycles"],
@@ -92,6 +102,12 @@ def steps(config: Settings, images: int | None, report: Report) -> int:
         return fixed
     epochs, accumulation = config["num_train_epochs"], config["gradient_accumulation_steps"]
     batch_size = config["train_batch_size"]
+    if epochs <= 0:
+        report.left.append(
+            "max_train_steps, num_train_epochs: both are 0, which SimpleTuner refuses; write the number into Optimizer "
+            f"Step: steps (now {DEFAULT_STEPS})"
+        )
+        return DEFAULT_STEPS
     if images is None:
         report.left.append(
             f"num_train_epochs: {epochs} epochs are steps only when the images can be counted, and their folder is not "

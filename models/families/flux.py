@@ -26,6 +26,8 @@ class Flux(PretrainedModel):
     text_parts = ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2")
     single_file_types = ("flux-dev", "flux-schnell")
     negative_prompts = False
+    longest_text = 512
+    reading_tokenizer = "tokenizer_2"
     told_guidance = True
     lora_targets = {  # noqa: RUF012
         "attention": JOINT_ATTENTION,
@@ -71,12 +73,15 @@ class Flux(PretrainedModel):
 
     @classmethod
     def encode_text(cls, pipeline: Any, captions: list[str], negative: bool) -> Conditioning:
-        # schnell was made with shorter texts, and is told apart by what it is not told
-        longest = 512 if pipeline.transformer.config.guidance_embeds else 256
         text, pooled, _ = pipeline.encode_prompt(
-            captions, captions, device=pipeline.text_encoder.device, max_sequence_length=longest
+            captions, captions, device=pipeline.text_encoder.device, max_sequence_length=cls.most_tokens(pipeline)
         )
         return {"text": text, "pooled": pooled}
+
+    @classmethod
+    def most_tokens(cls, pipeline: Any) -> int:
+        # schnell was made with shorter texts, and is told apart by what it is not told
+        return cls.longest_text if pipeline.transformer.config.guidance_embeds else 256
 
     @classmethod
     def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,13 @@ class EncodeDataset(DatasetNode):
                     "such as madebyollin/taesd.",
                     advanced=True,
                 ),
+                "keep_tags": integer(
+                    0,
+                    0,
+                    100,
+                    "shuffle_tags: so many tags in front stay there. The trigger word stays first anyway.",
+                    advanced=True,
+                ),
             },
             "hidden": UNIQUE_ID,
         }
@@ -89,20 +97,15 @@ class EncodeDataset(DatasetNode):
         unique_id: str,
         dataset: Stream,
         pipeline: Pretrained,
-        caption_dropout: float,
-        trigger_word: str,
-        shuffle_tags: bool,
-        caption_variants: int,
-        cache_folder: str,
         previews: str = "",
+        **options: Any,
     ) -> dict[str, Any]:
         images, batch_size = dataset.inputs["dataset"], dataset.inputs["batch_size"]
         if not isinstance(images, ImageFolder):
             raise ValueError("dataset: wire an Image Folder Dataset; others are not encoded, or are so already")
         host = current_host()
-        captions = CaptionSettings(trigger_word, shuffle_tags, caption_variants, caption_dropout)
-        encoding = Encoding(images, PretrainedEncoders(pipeline), captions, cache_of(cache_folder))
-        words = [*images_in_words(images, batch_size), *encoding_in_words(encoding)]
+        encoding = encoding_of(images, pipeline, options)
+        words = [*images_in_words(images, batch_size, encoding.reads_text), *encoding_in_words(encoding)]
 
         def advance(done: int, total: int) -> None:
             if total:
@@ -116,6 +119,18 @@ class EncodeDataset(DatasetNode):
             linear: Any = encoded.info.colours
             encoded.info = replace(encoded.info, colours=VaePreviews(pipeline, previews.strip(), linear))
         return self.batches(unique_id, encoded, batch_size, *words)
+
+
+def encoding_of(images: ImageFolder, pretrained: Pretrained, options: Mapping[str, Any]) -> Encoding:
+    """What is to be encoded, by the node's widgets."""
+    captions = CaptionSettings(
+        options["trigger_word"],
+        options["shuffle_tags"],
+        options["caption_variants"],
+        options["caption_dropout"],
+        options.get("keep_tags", 0),
+    )
+    return Encoding(images, PretrainedEncoders(pretrained), captions, cache_of(options["cache_folder"]))
 
 
 def cache_of(text: str) -> Cache:

@@ -100,6 +100,14 @@ class AddLora(StepNode):
                     "Train CLIP too (SD 1.x, 2.x and SDXL, kind lora): for a new word or name. Slower, and more "
                     "memory, as the text encoders stay loaded.",
                 ),
+                "factor": integer(
+                    -1,
+                    -1,
+                    1024,
+                    "LoKr: into how many parts the sides of a matrix are cut; more makes a smaller file. -1: near the "
+                    "square root.",
+                    advanced=True,
+                ),
             },
             "hidden": UNIQUE_ID,
         }

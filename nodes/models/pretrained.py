@@ -15,7 +15,7 @@ from ...models.loading.source import Source
 from ...models.quantization import check_checkpointing, check_installed
 from ...training.stream import Step
 from ..base import MODEL, PIPELINE, SCHEDULE, StepNode
-from ..inputs import UNIQUE_ID, choice, line, number, refusal, switch
+from ..inputs import UNIQUE_ID, choice, integer, line, number, refusal, switch
 from .model import ModelInfo
 
 BY_PATH = "as in path"
@@ -97,6 +97,14 @@ class LoadPretrained(StepNode):
                     "the pipeline's order, e.g. clip_l.safetensors, t5xxl_fp16.safetensors for FLUX.1.",
                     advanced=True,
                 ),
+                "clip_skip": integer(
+                    0,
+                    0,
+                    23,
+                    "SD 1.x and 2.x: which layer of CLIP captions and prompts are read from, counted from the last. "
+                    "2 for most anime models; 0 and 1 are the last, the usual one.",
+                    advanced=True,
+                ),
             },
             "hidden": UNIQUE_ID,
         }
@@ -153,6 +161,7 @@ class LoadPretrained(StepNode):
             **options,
         )
         pretrained = Pretrained(source, inspect(source))
+        pretrained.info.kind.check_clip_skip(source.clip_skip)
         info = pretrained.info
         null_class = info.classes > 0
         about = ModelInfo(

@@ -642,7 +642,7 @@ def test_values_of_a_class_that_is_not_installed(flow, node):
 
 def test_a_bomb_of_subgraphs(flow, node, subgraph, monkeypatch):
     """Definitions that double 25 times are refused from their sizes alone, before one of them is expanded."""
-    from comfyui_rollout.graph.subgraphs import Scope
+    from comfyui_rollout.graph.workflow.subgraphs import Scope
 
     kinds = [f"level{number}" for number in range(26)]
     inner = [subgraph(kinds[0], [node(1, "Pass")], [])]

@@ -208,4 +208,6 @@ def test_old_workflows_keep_their_widgets():
         "quantize",
         "gradient_checkpointing",
     ]
-    assert list(NODE.INPUT_TYPES()["optional"]) == ["base", "vae", "prediction", "guidance", "text_encoders"]
+    assert list(NODE.INPUT_TYPES()["optional"]) == [
+        "base", "vae", "prediction", "guidance", "text_encoders", "clip_skip",
+    ]  # fmt: skip
