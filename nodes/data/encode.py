@@ -8,12 +8,13 @@ from typing import Any
 
 from ...data.cache import Cache
 from ...data.captions import CaptionSettings
-from ...data.encoders import PretrainedEncoders
 from ...data.encoding import Encoding
 from ...data.images import ImageFolder
+from ...data.native.encoders import encoders_of
 from ...data.preflight import encoding_in_words, images_in_words
 from ...hosts.current import current_host
 from ...hosts.device import choose_device
+from ...models.hosted import HostedModel
 from ...models.loading.pretrained import Pretrained
 from ...models.vae_preview import VaePreviews
 from ...training.stream import Stream
@@ -88,7 +89,7 @@ class EncodeDataset(DatasetNode):
         self,
         unique_id: str,
         dataset: Stream,
-        pipeline: Pretrained,
+        pipeline: Pretrained | HostedModel,
         caption_dropout: float,
         trigger_word: str,
         shuffle_tags: bool,
@@ -101,7 +102,7 @@ class EncodeDataset(DatasetNode):
             raise ValueError("dataset: wire an Image Folder Dataset; others are not encoded, or are so already")
         host = current_host()
         captions = CaptionSettings(trigger_word, shuffle_tags, caption_variants, caption_dropout)
-        encoding = Encoding(images, PretrainedEncoders(pipeline), captions, cache_of(cache_folder))
+        encoding = Encoding(images, encoders_of(pipeline), captions, cache_of(cache_folder))
         words = [*images_in_words(images, batch_size), *encoding_in_words(encoding)]
 
         def advance(done: int, total: int) -> None:
@@ -113,6 +114,10 @@ class EncodeDataset(DatasetNode):
             host.make_room()
         encoded = encoding.run(choose_device(host.device), advance)
         if previews.strip():
+            if isinstance(pipeline, HostedModel):
+                raise ValueError(
+                    "previews: leave it empty for a ComfyUI model, whose latents are shown by a linear map"
+                )
             linear: Any = encoded.info.colours
             encoded.info = replace(encoded.info, colours=VaePreviews(pipeline, previews.strip(), linear))
         return self.batches(unique_id, encoded, batch_size, *words)
