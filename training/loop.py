@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -83,6 +83,8 @@ class Trainer:
     """What people call the trainer, in messages."""
     done: int = 0
     """Updates done so far, those before a resume included."""
+    around: Callable[[], AbstractContextManager[None]] = nullcontext
+    """What each forward and its backward happen in: :meth:`~comfyui_rollout.models.model.Model.training`."""
 
     def __post_init__(self) -> None:
         from diffusers.training_utils import EMAModel
@@ -119,12 +121,13 @@ class Trainer:
         for pull in range(self.accumulation):
             shown = watched and pull == self.accumulation - 1
             step = Step(self.run, number * self.accumulation + pull, update=number, watched=shown)
-            loss = self._pull(step)
-            if number == 0 and not loss.requires_grad:
-                raise ValueError(NOT_OF_THIS_MODEL)
-            step.report("loss", loss)
-            with self.run.clock.measure(f"{self.node_id}.backward"):
-                self.scaler.scale(loss / self.accumulation).backward()
+            with self.around():
+                loss = self._pull(step)
+                if number == 0 and not loss.requires_grad:
+                    raise ValueError(NOT_OF_THIS_MODEL)
+                step.report("loss", loss)
+                with self.run.clock.measure(f"{self.node_id}.backward"):
+                    self.scaler.scale(loss / self.accumulation).backward()
             pulls.append(step)
         step.metrics = mean_of_each([pull.metrics for pull in pulls])
         if number == 0 and all(parameter.grad is None for parameter in self.parameters):
@@ -196,7 +199,8 @@ def prepare(
     with training_mode():
         live: Model = run.value(model)
         live.prepare_training()
-        trainer = Trainer(run, loss, live.network, settings, steps, done=state.step if state else 0, **options)
+        done = state.step if state else 0
+        trainer = Trainer(run, loss, live.network, settings, steps, done=done, around=live.training, **options)
         if state:
             state.restore(trainer)
     run.clock.read()  # making the model is no part of a step

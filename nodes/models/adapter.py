@@ -242,6 +242,8 @@ def memory_in_words(pretrained: Pretrained, layers: list[tuple[int, ...]], rank:
 def pretrained_of(model: Stream) -> Pretrained:
     """The pretrained model on the wire; raises ValueError where an adapter makes no sense."""
     info: ModelInfo = model.about
+    if info.hosted is not None:
+        raise ValueError("model: it has its adapter already, from Train ComfyUI Model; set rank and targets there")
     if info.pretrained is None:
         raise ValueError("model: a model that was made here is small and trained whole; wire Load Pretrained")
     if info.trained is not None:

@@ -17,6 +17,7 @@ from ...hosts.current import current_host
 from ...models.adapters.metadata import About, base_of, modelspec
 from ...models.adapters.network import merged_weights
 from ...models.families import FAMILIES, PRETRAINED
+from ...models.hosted import HostedModel
 from ...models.loading.pretrained import Pretrained
 from ...models.loading.source import DTYPES
 from ...models.model import NULL_CLASS, Model
@@ -46,6 +47,15 @@ class ModelInfo:
     """Whether it knows a class that stands for none."""
     trained: Path | None = None
     """The folder with the weights that were trained in this graph, if it comes out of a training."""
+    hosted: HostedModel | None = None
+    """The host's own model that it came from, if it was one."""
+
+    @property
+    def family(self) -> str:
+        """The family of models whose encoders make its latents; empty for one that takes any."""
+        if self.hosted is not None:
+            return self.hosted.family
+        return self.pretrained.info.family if self.pretrained is not None else ""
 
 
 class NewModel(StepNode):
@@ -165,7 +175,7 @@ def saved_model(folder: Path, node_id: str, title: str) -> Stream:
 
 def trained_model(model: Stream, folder: Path, node_id: str, title: str) -> Stream:
     """The model with the trained weights of a folder, loaded once in each run that asks for it."""
-    if model.about.pretrained is None:
+    if not model.about.family:
         return saved_model(folder, node_id, title)
 
     def step(step: Step, model: Model, folder: Path) -> Model:
@@ -298,6 +308,8 @@ class SaveModel(Node):
         refuse_untrained(model)
         checked_name(name, "folder")
         host, metadata = current_host(), workflow_metadata(prompt, extra_pnginfo)
+        if model.about.hosted is not None:
+            raise ValueError("model: use Save LoRA, or Trained ComfyUI Model and ComfyUI's own nodes that save a MODEL")
         pretrained: Pretrained | None = model.about.pretrained
         folder = free_folder(host.output_folder / "models", name)
         if pretrained is None:

@@ -75,7 +75,7 @@ class SampleImages(StepNode):
     def build(
         self, unique_id: str, model: Stream, labels: str, sampler: str, order: int, **inputs: Any
     ) -> dict[str, Any]:
-        if model.about.pretrained is not None:
+        if model.about.family:
             raise ValueError("model: a pretrained model reads prompts; use Sample Prompts for it")
         chosen = parse_labels(labels, model.about.classes) if model.about.classes else []
         if inputs.get("guidance", 1.0) != 1:
@@ -84,7 +84,7 @@ class SampleImages(StepNode):
         stream = self.stream(unique_id, inputs)
         about = f"{sampler}_{inputs['steps']}_steps_seed_{inputs['seed']}"
         picture = partial(self.picture, labels=chosen, count=inputs["count"])
-        ui = draw_now(stream, about, picture) if model.about.has_weights else {}
+        ui, _ = draw_now(stream, about, picture) if model.about.has_weights else ({}, None)
         return {"ui": ui, "result": (stream,)}
 
     @staticmethod
@@ -124,8 +124,8 @@ class SampleImages(StepNode):
         return latents
 
 
-def draw_now(stream: Stream, about: str, picture: Callable[[Tensor], Image]) -> dict[str, Any]:
-    """Draw samples outside a training run, keep their picture, and say what the node shows.
+def draw_now(stream: Stream, about: str, picture: Callable[[Tensor], Image]) -> tuple[dict[str, Any], Tensor]:
+    """Draw samples outside a training run, keep their picture, and say what the node shows; the samples too.
 
     ``about`` goes into the file's name, so that pictures of other settings are other files.
     """
@@ -139,4 +139,4 @@ def draw_now(stream: Stream, about: str, picture: Callable[[Tensor], Image]) -> 
     path = host.output_folder / "samples" / f"node_{name_of(stream.node_id)}_{about}.png"
     with whole_or_nothing(path) as unfinished:
         picture(samples).save(unfinished, format="png")
-    return shown(host, path)
+    return shown(host, path), samples

@@ -309,7 +309,7 @@ def check_precision(info: ModelInfo, precision: str) -> None:
 
 def check_family(data: DatasetInfo, info: ModelInfo, where: str) -> None:
     """Raises ValueError where a data set was not encoded by the pretrained model that is trained on it."""
-    if info.pretrained is None or data.family == info.pretrained.info.family:
+    if not info.family or data.family == info.family:
         return  # a new model learns from any latents that fit it
     made = f"encoded for another model ({data.family})" if data.family else "made of pixels"
-    raise ValueError(f"{where} is {made}: put an Encode Dataset node behind it, with the pipeline of Load Pretrained")
+    raise ValueError(f"{where} is {made}: put an Encode Dataset node behind it, with the pipeline of the model")
