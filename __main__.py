@@ -13,6 +13,7 @@ import threading
 import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -294,7 +295,8 @@ def studio_on(options: argparse.Namespace, hosted: Hosted, stack: ExitStack, kee
         say(f"warning: whoever reaches {reached} can use this server and read its output", sys.stderr)
     nodes = (NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS)
     device = chosen_device(options)
-    studio = server.Studio(*nodes, folders, hosted, device, versions(), keeps_jobs=keeps_jobs)
+    looking = partial(hosted, Executor(NODE_CLASS_MAPPINGS), threading.Event())
+    studio = server.Studio(*nodes, folders, hosted, device, versions(), keeps_jobs=keeps_jobs, looking=looking)
     app = server.application(studio, access)
     return studio, app, opened, server.address_of(opened, token)
 

@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from ..diffusion.solvers import Conditioning
 from ..models.families.clip import alike
+from ..models.ragged import collate
 from . import colours
 from .cache import Cache
 from .data import Batch, no_class
@@ -24,7 +25,7 @@ def concatenated(told: list[Conditioning]) -> Conditioning:
     """What the network is told about a batch; captions of several lengths are repeated until they have one."""
     if len({one["text"].shape[1:] for one in told if "text" in one}) > 1:
         told = alike(*told)
-    return {name: torch.cat([one[name] for one in told]) for name in told[0]}
+    return collate(told)
 
 
 @dataclass(frozen=True)

@@ -47,10 +47,16 @@ class Encoders(Protocol):
     """How many pixels a latent is high and wide."""
     multiple: int
     """Image sides are multiples of this."""
-    text_identity: str
-    """Changes with whatever changes the encoded text."""
-    image_identity: str
-    """Changes with whatever changes the latents."""
+
+    @property
+    def text_identity(self) -> str:
+        """Changes with whatever changes the encoded text."""
+        ...
+
+    @property
+    def image_identity(self) -> str:
+        """Changes with whatever changes the latents."""
+        ...
 
     def text(self, device: str) -> AbstractContextManager[EncodeText]:
         """The text encoders, in memory inside only."""

@@ -33,13 +33,11 @@ def run_in_words(
 
 def rollouts_in_words(plan: RolloutPlan, steps: int) -> list[str]:
     """Rollouts that never begin, and a ramp that the run does not get to the end of."""
-    if not plan.active:
-        return []
-    last = steps - 1
-    if not any(plan.probability_at(step) for step in (min(plan.start_step, last), last)):
-        return [f"rollouts never begin: start_step {plan.start_step}, and the run has {number_of(steps, 'step')}"]
+    if never := plan.never_begins(steps):
+        return [never]
+    plan, last = plan.over(steps), steps - 1
     end = plan.start_step + plan.ramp_steps
-    if plan.ramp_steps and end > steps:
+    if plan.active and plan.ramp_steps and end > steps:
         return [
             f"the ramp of rollouts ends at step {end}, and the run has {number_of(steps, 'step')}: their probability "
             f"gets to {plan.probability_at(last):.2g} of {plan.prob_end:g}"

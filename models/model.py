@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -83,6 +83,10 @@ class Model(ABC):
             if chosen and weight.dtype in (torch.float16, torch.bfloat16):
                 weight.data = weight.data.float()
         self.network.train()
+
+    def training(self) -> AbstractContextManager[None]:
+        """What a training forward and its backward happen in; nothing special for most."""
+        return nullcontext()
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

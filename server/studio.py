@@ -4,6 +4,7 @@ import asyncio
 import threading
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -38,8 +39,12 @@ class Studio:
         versions: Mapping[str, str] | None = None,
         interval: float = INTERVAL,
         keeps_jobs: bool = False,
+        looking: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """``keeps_jobs``: whether queue and history are written into the output folder, and read from there first."""
+        """``keeps_jobs``: whether queue and history are written into the output folder, and read from there first.
+        ``looking`` makes the context in which nodes are asked for their inputs and choices: where models are, say.
+        """
+        self.looking = looking
         self.mapping, self.display_names, self.folders = mapping, display_names, folders
         self.device, self.versions = device, dict(versions or {})
         self.audience = Audience()

@@ -428,3 +428,20 @@ def test_seeds_of_64_bits(seed, tmp_path):
     output = tmp_path / "output"
     assert run_quickstart(output, "--seed", str(seed), "--set", f"SampleImages.seed={seed}") == 0
     assert facts(output)["seed"] == seed
+
+
+@pytest.mark.parametrize("name", ["lora_sd15.json", "lora_sdxl.json", "dreambooth_rollout.json"])
+def test_nothing_runs_of_a_training_that_cannot(name):
+    """An empty folder is one mistake, told once; Sample Prompts does not run alone on the untrained model."""
+    from comfyui_rollout import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
+    from comfyui_rollout.graph import describe, load, object_info, to_prompt, validate
+
+    definitions = object_info(NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS)
+    prompt = to_prompt(load(ROOT / "workflows" / name), definitions)
+    for node in prompt.values():
+        node["inputs"] |= {"folder": ""} if node["class_type"] == "RolloutImageFolderDataset" else {}
+    found = validate(prompt, NODE_CLASS_MAPPINGS)
+    assert found.outputs == []
+    lines = describe(found, prompt)
+    folders = [node for node in prompt.values() if node["class_type"] == "RolloutImageFolderDataset"]
+    assert sum("input folder: name the folder" in line for line in lines) == len(folders)

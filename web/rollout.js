@@ -11,17 +11,22 @@ import { formatDuration } from "./lib/duration.js";
 import { element, fillSelect, iconButton, select } from "./lib/element.js";
 import { FilmReader } from "./lib/film_reader.js";
 import { framesAmong, runOf } from "./lib/film.js";
+import { buttonsOf, newId, savedIn, viewOf } from "./lib/ended.js";
 import { Found, linesOf } from "./lib/found.js";
 import { Gate } from "./lib/gate.js";
 import { Gallery } from "./lib/gallery.js";
 import { idsOf, nodeAt, nodesOf } from "./lib/graph.js";
 import { Inspector } from "./lib/inspector.js";
+import { LANGUAGES, SETTING, languageOf, translateNodes } from "./lib/language.js";
 import { LossCard } from "./lib/loss_card.js";
 import { Recording, Recordings } from "./lib/recordings.js";
 import { recall, remember } from "./lib/remembered.js";
-import { RunsTab } from "./lib/runs_tab.js";
+import { DATA_TAB, Photos } from "./lib/photos.js";
+import { RunsTab, STATUS } from "./lib/runs_tab.js";
+import { colourSockets } from "./lib/socket_colours.js";
 import { TrainingBar } from "./lib/training_bar.js";
-import { t } from "./lib/words.js";
+import { tryIt } from "./lib/try_it.js";
+import { speak, t } from "./lib/words.js";
 
 const ROLLOUT = "Rollout";
 const TRAINER = "RolloutOptimizerStep";
@@ -106,10 +111,10 @@ function addInspector(node) {
 /** Why there are no rollouts to see, in the words of who looks at the node. */
 function hintFor(node, recording) {
   if (node?.widgets?.find(({ name }) => name === "max_step_offset")?.value === 0) {
-    return ["Rollouts are off", "max_step_offset is 0: set it to 5 to see the model denoise."];
+    return [t("Rollouts are off"), t("max_step_offset is 0: set it to 5 to see the model denoise.")];
   }
-  if (recording?.running) return ["Waiting for the first look", "Optimizer Step looks every preview_every steps."];
-  return ["Run the workflow to see rollouts here", "The same few items, at every look during the training."];
+  if (recording?.running) return [t("Waiting for the first look"), t("Optimizer Step looks every preview_every steps.")];
+  return [t("Run the workflow to see rollouts here"), t("The same few items, at every look during the training.")];
 }
 
 function showRollouts(inspector, id) {
@@ -164,7 +169,19 @@ async function showEnd(kind, message = "") {
     const resumes = facts?.can_resume && iconButton("play", t("Go on with the run where it was"), () => attempt(() => resume(facts)), t("Resume"));
     return bar.view?.showEnd(kind, title, t("after step {step}", { step: steps }), resumes);
   }
-  bar.view?.showEnd(kind, t("Trained"), [t("{steps} steps", { steps }), facts?.seconds && formatDuration(facts.seconds)].filter(Boolean).join(" · "));
+  const saved = isElsewhere(training) ? null : savedIn(root(), (id) => recordings.wordsOf(workflowId(), id));
+  const view = saved && viewOf(saved.paths[0]);
+  const told = [t("{steps} steps", { steps }), facts?.seconds && formatDuration(facts.seconds), saved?.paths.map((path) => path.split(/[\\/]/).at(-1)).join(", ")];
+  const buttons = buttonsOf({ saved, run, view: view && facts && backend.view(view), actions: {
+    copy: (path) => attempt(() => navigator.clipboard.writeText(path)), tryIt: (...what) => attempt(() => tryRun(...what)), samples: openSamples,
+  } });
+  bar.view?.showEnd(kind, t(saved?.title ?? "Trained"), told.filter(Boolean).join(" · "), ...buttons);
+  notify(t(saved?.title ?? "Trained"), told.filter(Boolean).join(" · "));
+}
+
+/** Tells a person who looks elsewhere, if they allowed it. */
+function notify(title, body) {
+  if (document.hidden && globalThis.Notification?.permission === "granted") new Notification(title, { body });
 }
 
 async function attempt(action) {
@@ -228,8 +245,34 @@ function openSamples(run = "") {
   else panel.toggleBottomPanelTab(SAMPLES_TAB);
 }
 
-const tell = (severity, detail) => app.extensionManager?.toast?.add({ severity, summary: "Runs", detail, life: 8000 });
-const load = async (run) => app.loadGraphData(await backend.workflow(run), true, true, run);
+const tell = (severity, detail, summary = t("Runs")) => app.extensionManager?.toast?.add({ severity, summary, detail, life: 8000 });
+
+/** Puts a run's workflow on the canvas with all that is kept of the run: curves, rollouts, samples. */
+async function load(run) {
+  const [workflow, facts] = await Promise.all([backend.workflow(run), backend.run(run).catch(() => null)]);
+  const isOver = facts && facts.status !== "running";
+  const id = isOver ? newId() : workflow.id; // one that goes on is heard of under its own id
+  await app.loadGraphData({ ...workflow, id }, true, true, run);
+  if (!isOver) return;
+  for (const [node, { comfyClass }] of nodesOf(root())) {
+    if (![ROLLOUT, TRAINER].includes(comfyClass)) continue;
+    const found = Object.assign(new Recording(), { run, total: facts.steps ?? 0, message: STATUS[facts.status] ?? "" });
+    if (comfyClass === TRAINER) found.metrics.add(await backend.rows(run));
+    else found.films = (await filmsOf(run, node)) ?? [];
+    recordings.restore(workflowId(), node, found);
+    keep(node);
+  }
+  if (large.samples?.element.isConnected) openSamples(run);
+}
+
+/** A graph that draws without and with what a run learnt. */
+async function tryRun(run, path = "") {
+  const prompt = await backend.viewJson({ filename: "prompt.json", subfolder: `rollout/${run}` });
+  const graph = tryIt(prompt, path || `rollout/${run}`, run);
+  if (!graph) throw new Error(t("This run has no Sample Prompts or Sample Images to try it with"));
+  await app.loadApiJson(graph, t("Try {run}", { run }));
+  tell("info", t("Press Run: the same prompts from the same noise, without and with what was learnt."), t("Try it"));
+}
 
 /** Puts a run's workflow on the canvas, set to go on with it, and queues it if there are steps left. */
 async function resume({ name: run, node, steps, steps_done: done = 0 }) {
@@ -247,11 +290,16 @@ function renderRuns(place) {
     load,
     resume,
     stop,
+    samples: openSamples,
+    tryIt: tryRun,
     confirm: (run) => app.extensionManager.dialog.confirm({
-      title: "Delete this run?", message: "Its folder is removed with everything in it: the trained model, samples, rollouts and curves.",
+      title: t("Delete this run?"), message: t("Its folder is removed with everything in it: the trained model, samples, rollouts and curves."),
       itemList: [run], type: "delete",
     }),
-    seen: (run) => Math.max(0, ...idsOf(root(), TRAINER).map(recordingOf).filter((found) => found?.run === run).map((found) => found.metrics.lastStep + 1)),
+    seen: (run) => {
+      const found = recordings.training?.recording;
+      return found?.run === run ? { done: found.metrics.lastStep + 1, left: found.metrics.remaining(found.total) } : { done: 0, left: null };
+    },
     tell,
   });
   place.classList.add("rollout-place");
@@ -316,6 +364,24 @@ function end(kind, message) {
   showEnd(kind, message);
 }
 
+/** A template opens readable, on its note and what to change first; the frontend shows all of it, too small to read. */
+function lookAtStart() {
+  const graph = root(), asked = graph?.extra?.rollout;
+  if (!asked?.opens) return;
+  delete asked.opens; // from now on it is the person's own
+  const [left, top, scale] = [90, 110, Math.max(0.75, graph.extra.ds?.scale ?? 0.8)];
+  const x = Math.min(...graph.nodes.map(({ pos }) => pos[0])), y = Math.min(...graph.nodes.map(({ pos }) => pos[1]));
+  const show = () => {
+    const { ds } = app.canvas;
+    ds.scale = scale;
+    ds.offset[0] = left / scale - x;
+    ds.offset[1] = top / scale - y;
+    app.canvas.setDirty(true, true);
+  };
+  setTimeout(show, 50); // after the frontend has fitted it into the window
+  setTimeout(show, 400);
+}
+
 /** A page that is opened while something runs shows what runs: a training that was started elsewhere is watched. */
 let hasLooked = false;
 async function watchWhatRuns() {
@@ -326,6 +392,8 @@ async function watchWhatRuns() {
   await app.loadGraphData(workflow, true, true, t("running"));
   document.activeElement?.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape", bubbles: true })); // the templates
 }
+
+const photos = new Photos(app, backend, (severity, detail) => tell(severity, detail, t("Pictures")));
 
 function listen() {
   recordings.addEventListener("change", refresh);
@@ -361,29 +429,54 @@ function listen() {
   api.addEventListener("status", () => large.runs?.element.isConnected && large.runs.refresh());
 }
 
+/** Learns the person's language; nothing of ours is on the page before. */
+async function learnLanguage() {
+  const chosen = await api.getSetting(SETTING).catch(() => null);
+  const language = languageOf(chosen, navigator.languages);
+  if (language === "en") return {};
+  const words = await fetch(new URL(`./words/${language}.json`, import.meta.url));
+  if (words.ok) speak(await words.json());
+  const reply = await api.fetchApi("/i18n");
+  return reply.ok ? ((await reply.json())[language]?.nodeDefs ?? {}) : {};
+}
+
 listen(); // now: a server may tell what is going on before setup is called
+
+const nodeWords = await learnLanguage().catch(() => ({}));
 
 app.registerExtension({
   name: "ComfyUI-Rollout",
+  settings: [{
+    id: SETTING, name: "Language of Rollout's panels and nodes (after a reload)", type: "combo", defaultValue: "auto",
+    options: [{ text: "as the browser", value: "auto" }, ...Object.entries(LANGUAGES).map(([value, text]) => ({ text, value }))],
+  }],
+  addCustomNodeDefs: (definitions) => translateNodes(definitions, nodeWords),
   bottomPanelTabs: [
-    { id: ROLLOUTS_TAB, title: "Rollouts", type: "custom", render: renderRollouts, destroy: () => large.rollouts?.view.stop() },
-    { id: CURVES_TAB, title: "Training curves", type: "custom", render: renderCurves },
-    { id: SAMPLES_TAB, title: "Samples", type: "custom", render: renderSamples },
+    { id: ROLLOUTS_TAB, title: t("Rollouts"), type: "custom", render: renderRollouts, destroy: () => large.rollouts?.view.stop() },
+    { id: CURVES_TAB, title: t("Training curves"), type: "custom", render: renderCurves },
+    { id: SAMPLES_TAB, title: t("Samples"), type: "custom", render: renderSamples },
   ],
   setup() {
     bar.view = new TrainingBar({ stop: () => attempt(stop), show: () => attempt(showTraining) });
     (document.querySelector(".graph-canvas-panel") ?? document.body).append(bar.view.element);
     document.head.append(element("link", { rel: "stylesheet", href: new URL("./rollout.css", import.meta.url).href }));
+    photos.listen(document);
     app.extensionManager.registerSidebarTab({
-      id: "rollout-runs", icon: "pi pi-history", title: "Runs", tooltip: "Training runs", type: "custom", render: renderRuns,
+      id: DATA_TAB, icon: "pi pi-images", title: t("Data"), tooltip: t("Pictures to train on"), type: "custom", render: (place) => photos.render(place),
+    });
+    app.extensionManager.registerSidebarTab({
+      id: "rollout-runs", icon: "pi pi-history", title: t("Runs"), tooltip: t("Training runs"), type: "custom", render: renderRuns,
     });
   },
   nodeCreated(node) {
+    photos.addChoice(node);
     if (node.comfyClass === ROLLOUT) addInspector(node);
     if (node.comfyClass === TRAINER) addView(node, "rollout_loss", new LossCard({ open: () => openPanel(CURVES_TAB, TRAINER, node) }), 220);
     if (views.has(node)) refresh();
   },
   async afterConfigureGraph() {
+    colourSockets(app.canvas);
+    lookAtStart();
     refresh();
     if (!hasLooked) setTimeout(watchWhatRuns); // later: the page is not done with its own graph yet
     await restore();

@@ -8,17 +8,22 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from ...nodes import NODE_CLASS_MAPPINGS
+from ...training.optimizers import NAMES
 from .draft import Draft
 from .report import Report
 from .rollout import LOSS
 from .settings import Settings
 
 TRAIN, RESULTS = "Train", "Results"
-EQUAL_OPTIMIZERS = ("torch-adamw", "adamw_bf16", "optimi-adamw", "bnb-adamw", "torch-adafactor", "torch-sgd", "muon")
+EQUAL_OPTIMIZERS = (
+    "torch-adamw", "adamw_bf16", "optimi-adamw", "bnb-adamw", "bnb-adamw8bit", "torch-adafactor", "torch-sgd", "muon",
+    "prodigy", "optimi-lion", "pytorch-lion", "adamw_schedulefree",
+)  # fmt: skip
 """Optimizers of SimpleTuner that ours are the same as."""
 ADAPTIVE, OWN_RATE = ("prodigy", "dadapt"), 1e-4
 """Optimizers that find their learning rate by themselves, and what others get in its place."""
+OTHER_WORDS = {"schedulefree": "adamw_schedule_free", "adamw8bit": "adamw_8bit"}
+"""What SimpleTuner calls some of ours."""
 DEFAULT_STEPS = 1000
 
 
@@ -48,6 +53,7 @@ def optimizer(draft: Draft, config: Settings) -> str:
         weight_decay=config["adam_weight_decay"],
         beta1=first_of(config["optimizer_beta1"], config["adam_beta1"]),
         beta2=first_of(config["optimizer_beta2"], config["adam_beta2"]),
+        relative_step=config["optimizer"] == "torch-adafactor",
     )
 
 
@@ -57,8 +63,8 @@ def first_of(value: Any, otherwise: Any) -> Any:
 
 
 def nearest_optimizer(name: str, report: Report) -> str:
-    offered: list[str] = NODE_CLASS_MAPPINGS["RolloutOptimizer"].INPUT_TYPES()["required"]["optimizer"][0]
-    ours = next((known for known in sorted(offered, key=len, reverse=True) if known in name), "adamw")
+    known = {optimizer: optimizer for optimizer in sorted(NAMES, key=len, reverse=True)}
+    ours = next((ours for word, ours in (OTHER_WORDS | known).items() if word in name), "adamw")
     if name not in EQUAL_OPTIMIZERS:
         report.changed.append(f"optimizer: {name!r} becomes {ours!r}, the nearest here; learning rates may differ")
     return ours

@@ -13,7 +13,7 @@ from ...data.images import ALPHA, ImageFolder, masks_in
 from ...data.mixture import Mixture
 from ...data.preflight import images_in_words, mixture_in_words
 from ...training.stream import Step, Stream
-from ..base import DATASET, StepNode
+from ..base import CATEGORY, DATASET, StepNode
 from ..inputs import UNIQUE_ID, choice, integer, line, number, refusal, switch, wire
 
 BATCH_SIZE = integer(64, 1, 4096, "Images per training step. Larger is steadier and slower.")
@@ -40,6 +40,7 @@ class DatasetNode(StepNode):
 class DigitsDataset(DatasetNode):
     NODE_ID = "RolloutDigitsDataset"
     DISPLAY_NAME = "Digits Dataset"
+    CATEGORY = f"{CATEGORY}/data"
     DESCRIPTION = (
         "1,797 real handwritten digits, 8x8 pixels, with their labels 0-9. Small enough to train a model from scratch "
         "on a laptop in two minutes. They come with these nodes; nothing is downloaded."
@@ -60,13 +61,27 @@ class DigitsDataset(DatasetNode):
 class ImageFolderDataset(DatasetNode):
     NODE_ID = "RolloutImageFolderDataset"
     DISPLAY_NAME = "Image Folder Dataset"
+    CATEGORY = f"{CATEGORY}/data"
     DESCRIPTION = (
         "Your own images. Sub-folders become class labels, in alphabetical order. Captions, in text files of the same "
         "name (cat.png, cat.txt) or in metadata.jsonl, come along for models that read text: put Encode Dataset behind "
         "it. Masks may lie beside their images (cat-masklabel.png). What is left out is named. The node says what it "
         "found."
     )
-    SEARCH_ALIASES = ("image directory", "load images", "training images")
+    SEARCH_ALIASES = (
+        "image directory",
+        "load images",
+        "training images",
+        "batch size",
+        "bucket",
+        "aspect ratio",
+        "mask",
+        "flip",
+        "crop",
+        "resolution",
+        "photos",
+        "dataset",
+    )
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -157,6 +172,7 @@ class ImageFolderDataset(DatasetNode):
 class CombineDatasets(DatasetNode):
     NODE_ID = "RolloutCombineDatasets"
     DISPLAY_NAME = "Combine Datasets"
+    CATEGORY = f"{CATEGORY}/data"
     DESCRIPTION = (
         "Trains on two to four data sets at once: every batch comes from one of them, as often as its weight says. For "
         "DreamBooth, combine your photos with images of the class (prior preservation). Data sets for a pretrained "

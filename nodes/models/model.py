@@ -17,6 +17,7 @@ from ...hosts.current import current_host
 from ...models.adapters.metadata import About, base_of, modelspec
 from ...models.adapters.network import merged_weights
 from ...models.families import FAMILIES, PRETRAINED
+from ...models.hosted import HostedModel
 from ...models.loading.pretrained import Pretrained
 from ...models.loading.source import DTYPES
 from ...models.model import NULL_CLASS, Model
@@ -24,7 +25,7 @@ from ...models.pipeline_folder import save_pipeline, save_single_file
 from ...models.saving import CONFIG, WEIGHTS, check_model_folder, load_model, restore, save_model
 from ...models.schedule_file import SCHEDULE_FILE, load_schedule
 from ...training.stream import Run, Step, Stream
-from ..base import DATASET, MODEL, SCHEDULE, Node, StepNode, workflow_metadata
+from ..base import CATEGORY, DATASET, MODEL, SCHEDULE, Node, StepNode, workflow_metadata
 from ..inputs import UNIQUE_ID, checked_name, choice, integer, line, plain_name, refusal, switch, wire
 
 
@@ -46,11 +47,21 @@ class ModelInfo:
     """Whether it knows a class that stands for none."""
     trained: Path | None = None
     """The folder with the weights that were trained in this graph, if it comes out of a training."""
+    hosted: HostedModel | None = None
+    """The host's own model that it came from, if it was one."""
+
+    @property
+    def family(self) -> str:
+        """The family of models whose encoders make its latents; empty for one that takes any."""
+        if self.hosted is not None:
+            return self.hosted.family
+        return self.pretrained.info.family if self.pretrained is not None else ""
 
 
 class NewModel(StepNode):
     NODE_ID = "RolloutNewModel"
     DISPLAY_NAME = "New Model"
+    CATEGORY = f"{CATEGORY}/model"
     DESCRIPTION = (
         "A small network with random weights, to train from scratch: diffusers' UNet2DModel, or its diffusion "
         "transformer (DiT). Image size, channels and classes are taken from the data set."
@@ -164,7 +175,7 @@ def saved_model(folder: Path, node_id: str, title: str) -> Stream:
 
 def trained_model(model: Stream, folder: Path, node_id: str, title: str) -> Stream:
     """The model with the trained weights of a folder, loaded once in each run that asks for it."""
-    if model.about.pretrained is None:
+    if not model.about.family:
         return saved_model(folder, node_id, title)
 
     def step(step: Step, model: Model, folder: Path) -> Model:
@@ -211,6 +222,7 @@ def refuse_what_others_load(folder: Path) -> None:
 class LoadModel(StepNode):
     NODE_ID = "RolloutLoadModel"
     DISPLAY_NAME = "Load Model"
+    CATEGORY = f"{CATEGORY}/model"
     DESCRIPTION = (
         "A model that Save Model or Optimizer Step wrote, to train it further or to sample from it. Name its folder, "
         "or the folder of the run."
@@ -243,6 +255,7 @@ class LoadModel(StepNode):
 class SaveModel(Node):
     NODE_ID = "RolloutSaveModel"
     DISPLAY_NAME = "Save Model"
+    CATEGORY = f"{CATEGORY}/model"
     DESCRIPTION = (
         "Writes the whole model as a folder that diffusers loads too: a pipeline, if it was a pretrained one. The "
         "workflow is embedded, so the weights file can be dropped on the canvas to get the graph back."
@@ -295,6 +308,8 @@ class SaveModel(Node):
         refuse_untrained(model)
         checked_name(name, "folder")
         host, metadata = current_host(), workflow_metadata(prompt, extra_pnginfo)
+        if model.about.hosted is not None:
+            raise ValueError("model: use Save LoRA, or Trained ComfyUI Model and ComfyUI's own nodes that save a MODEL")
         pretrained: Pretrained | None = model.about.pretrained
         folder = free_folder(host.output_folder / "models", name)
         if pretrained is None:

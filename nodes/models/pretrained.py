@@ -14,7 +14,7 @@ from ...models.loading.recognise import inspect, refuse_pickle
 from ...models.loading.source import Source
 from ...models.quantization import check_checkpointing, check_installed
 from ...training.stream import Step
-from ..base import MODEL, PIPELINE, SCHEDULE, StepNode
+from ..base import CATEGORY, MODEL, PIPELINE, SCHEDULE, StepNode
 from ..inputs import UNIQUE_ID, choice, integer, line, number, refusal, switch
 from .model import ModelInfo
 
@@ -26,11 +26,25 @@ TEXT_ENCODERS = ("text_encoders", "clip")
 class LoadPretrained(StepNode):
     NODE_ID = "RolloutLoadPretrained"
     DISPLAY_NAME = "Load Pretrained"
+    CATEGORY = f"{CATEGORY}/model"
     DESCRIPTION = (
         "A pretrained text-to-image model to fine-tune: a checkpoint file, a diffusers folder or a hub id. Its network "
         "is loaded when training starts; its text encoders and VAE only to encode the data set and to make samples."
     )
-    SEARCH_ALIASES = ("checkpoint loader", "stable diffusion", "sdxl", "flux", "sd3", "fine-tune", "base model")
+    SEARCH_ALIASES = (
+        "checkpoint loader",
+        "stable diffusion",
+        "sdxl",
+        "flux",
+        "sd3",
+        "fine-tune",
+        "base model",
+        "gradient checkpointing",
+        "quantize",
+        "nf4",
+        "int8",
+        "checkpoint",
+    )
     RETURN_TYPES = (MODEL, SCHEDULE, PIPELINE)
     RETURN_NAMES = ("model", "schedule", "pipeline")
     OUTPUT_TOOLTIPS = (
@@ -195,7 +209,8 @@ def check_parts(vae: str, text_encoders: str) -> None:
         *(("text_encoders", file) for file in find_models(host, text_encoders, *TEXT_ENCODERS)),
     ]
     for name, file in named:
-        refuse_pickle(file)
+        if said := refusal(name, lambda file=file: refuse_pickle(file)):  # type: ignore[misc]
+            raise ValueError(said)
         if file and not Path(file).exists():
             raise ValueError(
                 f"{name}: {file!r} is not in the {name} folder, and no path; put it there, or name its path"

@@ -19,7 +19,7 @@ from ...hosts.device import choose_device
 from ...runs.pictures.plots import plot_levels
 from ...training.loop import training_mode
 from ...training.stream import Run, Step, Stream
-from ..base import DATASET, MODEL, SCHEDULE, Node, shown
+from ..base import CATEGORY, DATASET, MODEL, SCHEDULE, Node, shown
 from ..inputs import choice, integer, seed, wire
 from ..models.model import refuse_untrained
 
@@ -27,6 +27,7 @@ from ..models.model import refuse_untrained
 class ExposureBiasProbe(Node):
     NODE_ID = "RolloutExposureBiasProbe"
     DISPLAY_NAME = "Exposure Bias Probe"
+    CATEGORY = f"{CATEGORY}/results"
     DESCRIPTION = (
         "Measures how far the model drifts when it samples: variance, frequencies and size of the predictions along a "
         "full sampling path, against perfectly noised real images at the same noise levels. A curve at 1 is no bias; "

@@ -24,7 +24,7 @@ from ...runs.run_folder import name_of
 from ...runs.sampling import parse_labels, sample
 from ...training.loop import training_mode
 from ...training.stream import Run, Step, Stream
-from ..base import MODEL, SAMPLES, SCHEDULE, StepNode, shown
+from ..base import CATEGORY, MODEL, SAMPLES, SCHEDULE, StepNode, shown
 from ..inputs import UNIQUE_ID, choice, integer, line, number, seed, wire
 from ..models.model import check_guidance
 
@@ -32,11 +32,12 @@ from ..models.model import check_guidance
 class SampleImages(StepNode):
     NODE_ID = "RolloutSampleImages"
     DISPLAY_NAME = "Sample Images"
+    CATEGORY = f"{CATEGORY}/results"
     DESCRIPTION = (
         "Makes images with the model. Wire samples into Optimizer Step to see them while it trains, always from the "
         "same noise. A model that has weights already (from Load Model or Optimizer Step) is sampled right away."
     )
-    SEARCH_ALIASES = ("generate", "validation", "ksampler")
+    SEARCH_ALIASES = ("generate", "validation", "ksampler", "unipc", "euler", "sampler", "preview")
     RETURN_TYPES = (SAMPLES,)
     RETURN_NAMES = ("samples",)
     OUTPUT_TOOLTIPS = ("For Optimizer Step, or for another Sample Images that shall be drawn at the same time.",)
@@ -74,7 +75,7 @@ class SampleImages(StepNode):
     def build(
         self, unique_id: str, model: Stream, labels: str, sampler: str, order: int, **inputs: Any
     ) -> dict[str, Any]:
-        if model.about.pretrained is not None:
+        if model.about.family:
             raise ValueError("model: a pretrained model reads prompts; use Sample Prompts for it")
         chosen = parse_labels(labels, model.about.classes) if model.about.classes else []
         if inputs.get("guidance", 1.0) != 1:
@@ -83,7 +84,7 @@ class SampleImages(StepNode):
         stream = self.stream(unique_id, inputs)
         about = f"{sampler}_{inputs['steps']}_steps_seed_{inputs['seed']}"
         picture = partial(self.picture, labels=chosen, count=inputs["count"])
-        ui = draw_now(stream, about, picture) if model.about.has_weights else {}
+        ui, _ = draw_now(stream, about, picture) if model.about.has_weights else ({}, None)
         return {"ui": ui, "result": (stream,)}
 
     @staticmethod
@@ -123,8 +124,8 @@ class SampleImages(StepNode):
         return latents
 
 
-def draw_now(stream: Stream, about: str, picture: Callable[[Tensor], Image]) -> dict[str, Any]:
-    """Draw samples outside a training run, keep their picture, and say what the node shows.
+def draw_now(stream: Stream, about: str, picture: Callable[[Tensor], Image]) -> tuple[dict[str, Any], Tensor]:
+    """Draw samples outside a training run, keep their picture, and say what the node shows; the samples too.
 
     ``about`` goes into the file's name, so that pictures of other settings are other files.
     """
@@ -138,4 +139,4 @@ def draw_now(stream: Stream, about: str, picture: Callable[[Tensor], Image]) -> 
     path = host.output_folder / "samples" / f"node_{name_of(stream.node_id)}_{about}.png"
     with whole_or_nothing(path) as unfinished:
         picture(samples).save(unfinished, format="png")
-    return shown(host, path)
+    return shown(host, path), samples

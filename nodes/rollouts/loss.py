@@ -19,7 +19,7 @@ from ...diffusion.trajectory import fine_path, target_onto
 from ...models.model import Model
 from ...training.loop import averaged
 from ...training.stream import Step, Stream
-from ..base import BATCH, LOSS, MODEL, StepNode
+from ..base import BATCH, CATEGORY, LOSS, MODEL, StepNode
 from ..inputs import UNIQUE_ID, choice, integer, number, switch, wire
 from ..models.model import check_guidance
 from .negative import negative_rows
@@ -77,6 +77,7 @@ REFERENCE = {
 class DiffusionLoss(StepNode):
     NODE_ID = "RolloutDiffusionLoss"
     DISPLAY_NAME = "Diffusion Loss"
+    CATEGORY = f"{CATEGORY}/rollout"
     DESCRIPTION = (
         "The usual loss: how far the network's prediction is from the target. Works on teacher-forced and on "
         "rolled-out latents, for flow matching and for epsilon, v and sample prediction."
@@ -189,6 +190,7 @@ def wanted_output(
 class ReflexFlowLoss(StepNode):
     NODE_ID = "RolloutReflexFlowLoss"
     DISPLAY_NAME = "ReflexFlow Loss"
+    CATEGORY = f"{CATEGORY}/rollout"
     DESCRIPTION = (
         "For flow matching with rollouts: steers drifted latents back towards the clean image (anti-drift) and "
         "stresses what rolling out took away, mostly low frequencies (frequency compensation). Items that were not "

@@ -15,7 +15,7 @@ from ...models.model import Model
 from ...runs.pictures.inspection import inspect
 from ...runs.pictures.preview import colours_of, picture_of_rollout
 from ...training.stream import Step, Stream
-from ..base import BATCH, MODEL, StepNode
+from ..base import BATCH, CATEGORY, MODEL, StepNode
 from ..inputs import UNIQUE_ID, choice, integer, number, switch, wire
 from ..models.model import check_guidance
 from .negative import negative_rows
@@ -27,12 +27,13 @@ LARGEST_STEP = 10_000_000
 class Rollout(StepNode):
     NODE_ID = "Rollout"
     DISPLAY_NAME = "Rollout"
+    CATEGORY = f"{CATEGORY}/rollout"
     DESCRIPTION = (
         "Scheduled sampling: starts some items at a noisier level, denoises them down to their own timestep with the "
         "current weights, and lets the model train on its own, slightly wrong latents. Cures the drift between "
         "training and sampling (exposure bias). Costs up to max_step_offset extra forward passes a step."
     )
-    SEARCH_ALIASES = ("scheduled sampling", "exposure bias", "self forcing")
+    SEARCH_ALIASES = ("scheduled sampling", "exposure bias", "self forcing", "unipc", "solver", "sampler", "drift")
     RETURN_TYPES = (BATCH,)
     RETURN_NAMES = ("batch",)
     OUTPUT_TOOLTIPS = ("The batch, with rolled-out latents in place of some teacher-forced ones.",)

@@ -15,7 +15,7 @@ from ...diffusion.schedules import DDPM, FlowMatching, Schedule
 from ...diffusion.solvers import Conditioning
 from ...runs.pictures.preview import colours_of, picture_of_latents
 from ...training.stream import Step, Stream
-from ..base import BATCH, DATASET, SCHEDULE, Node, StepNode
+from ..base import BATCH, CATEGORY, DATASET, SCHEDULE, Node, StepNode
 from ..inputs import UNIQUE_ID, choice, integer, number, switch, wire
 from .negative import negative_rows
 
@@ -23,6 +23,7 @@ from .negative import negative_rows
 class FlowMatchingSchedule(Node):
     NODE_ID = "RolloutFlowMatchingSchedule"
     DISPLAY_NAME = "Noise Schedule (Flow Matching)"
+    CATEGORY = f"{CATEGORY}/rollout"
     DESCRIPTION = (
         "Rectified flow: the image fades into noise along a straight line, and the network learns the velocity "
         "(noise - image). The schedule of SD3, FLUX and most newer models."
@@ -73,6 +74,7 @@ class FlowMatchingSchedule(Node):
 class DDPMSchedule(Node):
     NODE_ID = "RolloutDDPMSchedule"
     DISPLAY_NAME = "Noise Schedule (DDPM)"
+    CATEGORY = f"{CATEGORY}/rollout"
     DESCRIPTION = (
         "The noise schedule of DDPM and Stable Diffusion 1.x, 2.x and XL: a table of 1,000 noise levels. The network "
         "predicts the noise (epsilon), v, or the clean image (sample)."
@@ -116,6 +118,7 @@ class DDPMSchedule(Node):
 class NoisyBatch(StepNode):
     NODE_ID = "RolloutNoisyBatch"
     DISPLAY_NAME = "Noisy Batch"
+    CATEGORY = f"{CATEGORY}/rollout"
     DESCRIPTION = (
         "Draws a timestep for each image and mixes in exactly the scheduled amount of noise: ordinary teacher forcing. "
         "Wire it straight into a loss, or through Rollout first."

@@ -3,19 +3,31 @@
 import io
 import json
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-FIRST = "quickstart"
 SIZE = (640, 400)
+COSTS = "What it costs."
+LAST = 1_000
+"""The place of a template that names none."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a workflow's first note says of it, and its place among the templates (``extra.rollout.order``)."""
+
+    title: str = ""
+    description: str = ""
+    order: float = LAST
 
 
 def names(workflows: Path) -> list[str]:
-    """The templates' names, the quickstart ones first."""
-    found = [path.stem for path in workflows.glob("*.json")] if workflows.is_dir() else []
-    return sorted(found, key=lambda name: (not name.startswith(FIRST), name))
+    """The templates' names, in the order that they ask for."""
+    found = list(workflows.glob("*.json")) if workflows.is_dir() else []
+    return [path.stem for path in sorted(found, key=lambda path: (told(path).order, path.stem))]
 
 
 def index(workflows: Path) -> list[dict[str, Any]]:
@@ -26,11 +38,11 @@ def index(workflows: Path) -> list[dict[str, Any]]:
 
 
 def _entry(path: Path) -> dict[str, Any]:
-    note = _first_note(path)
+    found = told(path)
     return {
         "name": path.stem,
-        "title": title(path.stem),
-        "description": note or title(path.stem),
+        "title": found.title or title(path.stem),
+        "description": found.description or found.title or title(path.stem),
         "mediaType": "image",
         "mediaSubtype": "jpg",
         "tags": ["Training"],
@@ -56,16 +68,26 @@ def title(name: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _first_note(path: Path) -> str:
-    """The first plain sentence of the first note in the workflow: its author's description."""
+def told(path: Path) -> Told:
+    """From the note's heading, its first plain sentence, and the line on what it costs; nothing of a broken file."""
     try:
-        nodes = json.loads(path.read_text(encoding="utf-8")).get("nodes", [])
-        notes = [node["widgets_values"][0] for node in nodes if node.get("type") in ("MarkdownNote", "Note")]
+        workflow = json.loads(path.read_text(encoding="utf-8"))
+        order = ((workflow.get("extra") or {}).get("rollout") or {}).get("order", LAST)
+        notes = [node for node in workflow.get("nodes", []) if node.get("type") in ("MarkdownNote", "Note")]
+        text = str(notes[0]["widgets_values"][0]) if notes else ""
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return ""
-    lines = [line.strip() for note in notes[:1] for line in str(note).splitlines()]
-    plain = [line for line in lines if line and line[0].isalnum()]
-    return plain[0].replace("**", "").replace("`", "")[:200] if plain else ""
+        return Told()
+    lines = [plain_text(line) for line in text.splitlines()]
+    heading = next((line for line in lines if line.startswith("#")), "").lstrip("# ")
+    sentence = next((line for line in lines if line[:1].isalnum() and not line.startswith(COSTS)), "")
+    costs = next((line.removeprefix(COSTS).strip() for line in lines if line.startswith(COSTS)), "")
+    description = " ".join(part for part in (sentence, costs) if part)
+    return Told(heading, description[:300], order if isinstance(order, int | float) else LAST)
+
+
+def plain_text(line: str) -> str:
+    """A line of Markdown without its stars and backticks."""
+    return line.strip().replace("*", "").replace("`", "")
 
 
 def placeholder(name: str) -> bytes:

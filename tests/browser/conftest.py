@@ -79,11 +79,11 @@ def page(studio):
 
 @pytest.fixture(scope="module")
 def open_page(page, studio):
-    """open_page(width, height): the studio in a browser of its own; nothing may go wrong in it."""
+    """open_page(width, height, locale): the studio in a browser of its own; nothing may go wrong in it."""
     visits = []
 
-    def open_page(width=1440, height=900):
-        visit = page.context.browser.new_context(viewport={"width": width, "height": height}).new_page()
+    def open_page(width=1440, height=900, locale="en-GB"):
+        visit = page.context.browser.new_context(viewport={"width": width, "height": height}, locale=locale).new_page()
         visits.append(visit)
         visit.set_default_timeout(60_000)
         visit.complaints = []

@@ -23,8 +23,8 @@ def names(*layers):
     [
         (PLAN, 40, []),
         ({**PLAN, "start_step": 39}, 40, []),
-        ({**PLAN, "start_step": 1275}, 40, ["rollouts never begin: start_step 1275, and the run has 40 steps"]),
-        ({**PLAN, "start_step": 1}, 1, ["rollouts never begin: start_step 1, and the run has 1 step"]),
+        ({**PLAN, "start_step": 1275}, 40, ["rollouts never begin: they start at step 1275, and the training has 40"]),
+        ({**PLAN, "start_step": 1}, 1, ["rollouts never begin: they start at step 1, and the training has 1"]),
         ({"max_step_offset": 0, "start_step": 1275}, 40, []),
         ({**PLAN, "ramp_steps": 40}, 40, []),
         ({**PLAN, "ramp_steps": 40, "prob_start": 1.0, "prob_end": 0.0}, 40, []),
@@ -77,7 +77,7 @@ def test_a_run_says_all_of_it():
     optimizer = OptimizerSettings(lr_schedule="linear", warmup_steps=500)
     assert run_in_words(loss, model, optimizer, steps=100) == [
         "100 steps = 10 epochs of 40 images",
-        "rollouts never begin: start_step 900, and the run has 100 steps",
+        "rollouts never begin: they start at step 900, and the training has 100",
         "the learning rate never gets to 0.0001: warmup_steps 500, and the run has 100 steps; it ends at 2e-05",
         "targets: no layer is called nothing",
     ]

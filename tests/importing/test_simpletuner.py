@@ -212,6 +212,7 @@ def test_sd3_full():
     )
     at_least(inputs(imported, "ReflexFlowLoss"), reflexflow="enable", alpha=0.5, beta1=2.0, beta2=1.5)
     at_least(inputs(imported, "Optimizer"), optimizer="adafactor", lr_schedule="polynomial", learning_rate=1e-5)
+    assert inputs(imported, "Optimizer")["relative_step"] is True  # torch's
     at_least(inputs(imported, "OptimizerStep"), steps=20000, ema_decay=0.0, run_name="sd3-full", seed=0)
     at_least(inputs(imported, "SaveModel"), name="sd3-full")
     assert source(imported, "NoisyBatch", "schedule") == ("FlowMatchingSchedule", 0)
@@ -421,7 +422,8 @@ RAMP = ROLLOUTS | {"scheduled_sampling_ramp_steps": 100}
         ({"mixed_precision": "fp8"}, "'fp8' is not offered", "OptimizerStep", {"precision": "bf16"}),
         ({"lr_scheduler": "sine"}, "sine", "Optimizer", {"lr_schedule": "cosine"}),
         ({"lr_scheduler": "wavy"}, "there is no 'wavy' here", "Optimizer", {"lr_schedule": "constant"}),
-        ({"optimizer": "bnb-lion8bit"}, "becomes 'adamw'", "Optimizer", {"optimizer": "adamw"}),
+        ({"optimizer": "bnb-lion8bit"}, "becomes 'lion'", "Optimizer", {"optimizer": "lion"}),
+        ({"optimizer": "soap"}, "becomes 'adamw'", "Optimizer", {"optimizer": "adamw"}),
         ({"base_model_precision": "int4-quanto"}, "it is nf4, which needs", "LoadPretrained", {"quantize": "nf4"}),
         ({"base_model_precision": "int2-quanto"}, "has no equal here", "LoadPretrained", {"quantize": "none"}),
         ({"flux_guidance_mode": "random-range"}, "its middle, 2", "LoadPretrained", {"guidance": 2.0}),

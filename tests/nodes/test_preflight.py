@@ -38,7 +38,7 @@ def prompt(folder, tiny_pipeline):
 
 
 RUN = (
-    "node 9 (Optimizer Step): rollouts never begin: start_step 1275, and the run has 40 steps\n"
+    "node 9 (Optimizer Step): rollouts never begin: they start at step 1275, and the training has 40\n"
     "  the learning rate never gets to 0.0001: warmup_steps 100, and the run has 40 steps; it ends at 4e-05"
 )
 

@@ -107,6 +107,39 @@ export class Backend {
     return (await this.#get(`/jobs/${running.id}`))?.workflow?.extra_data?.extra_pnginfo?.workflow ?? null;
   }
 
+  /** All data sets in the studio's folder; null where the server keeps none. */
+  async datasets() {
+    return (await this.#ours("/datasets"))?.datasets ?? null;
+  }
+
+  dataset(name) {
+    return this.#ours(`/datasets/${encodeURIComponent(name)}`);
+  }
+
+  createDataset(name) {
+    return this.#send("POST", "/datasets", JSON.stringify({ name }));
+  }
+
+  /** @returns {Promise<"added"|"same">} */
+  async addFile(name, path, file, signal) {
+    return (await this.#send("PUT", `/datasets/${encodeURIComponent(name)}/files/${path.split("/").map(encodeURIComponent).join("/")}`, file, signal)).result;
+  }
+
+  addArchive(name, file, signal) {
+    return this.#send("PUT", `/datasets/${encodeURIComponent(name)}/archive`, file, signal);
+  }
+
+  /** @param {{picture: string, caption: string, was: string}[]} changes returns what is there now */
+  async editCaptions(name, changes) {
+    return (await this.#send("PUT", `/datasets/${encodeURIComponent(name)}/captions`, JSON.stringify({ changes }))).captions;
+  }
+
+  async #send(method, path, body, signal) {
+    const reply = await this.api.fetchApi(`/rollout${path}`, { method, body, signal });
+    if (!reply.ok) throw new Error(await reasonOf(reply));
+    return reply.json();
+  }
+
   async #ours(path) {
     if (!this.#isOurs) return null;
     const found = await this.#get(`/rollout${path}`);

@@ -131,9 +131,11 @@ def test_start_and_ramp_are_shares_of_the_training(graph, train):
 
 def test_rollouts_that_never_begin_are_told(graph, train, caplog):
     """Before the training is paid for, in the log, and on the node; a plan that is off or begins has no such line."""
+    caplog.set_level("INFO")
     late = train(graph(rollout={**EVERY, "start_step": 3}), steps=3)
     line = "rollouts never begin: they start at step 3, and the training has 3"
     assert line in late.ui["text"]
+    assert line in late.facts["said"]
     assert line in caplog.text
     for rollout in (
         {**EVERY, "start_step": 2},
