@@ -19,10 +19,11 @@ from typing import Any
 
 from . import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, __version__
 from ._arguments import parser
-from ._terminal import Terminal, mute_libraries, stopping
+from ._terminal import Terminal, is_closed_pipe, let_go_of_closed_pipes, mute_libraries, say, stopping
 from .files.whole import write_text
 from .graph import Executor, WorkflowError, describe, is_prompt, load, object_info, to_prompt, validate
 from .graph.reference import explained, indented, reference
+from .graph.spelling import class_names, did_you_mean, find_class
 from .graph.workflow.layout import Group, to_workflow
 from .graph.workflow.overrides import OverrideError, apply
 from .graph.workflow.write_back import write_back
@@ -30,6 +31,7 @@ from .hosts.current import hosted_by
 from .hosts.device import choose_device
 from .hosts.events import EventHost
 from .importing import simpletuner
+from .nodes.preflight import preflight
 from .runs.run_folder import versions
 
 WRONG_INPUT = 2
@@ -47,28 +49,37 @@ class Refused(Exception):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    options = parser(
-        __version__,
-        run=run_command,
-        validate=validate_command,
-        convert=convert_command,
-        nodes=nodes_command,
-        serve=serve_command,
-        import_config=import_command,
-    ).parse_args(arguments)
     mute_libraries()
     try:
+        options = parser(
+            __version__,
+            run=run_command,
+            validate=validate_command,
+            convert=convert_command,
+            nodes=nodes_command,
+            serve=serve_command,
+            import_config=import_command,
+        ).parse_args(arguments)
         return options.command(options)
     except (Refused, WorkflowError, OverrideError) as error:
         for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
+            say(f"error: {line}", sys.stderr)
         return WRONG_INPUT
+    except OSError as error:
+        if not is_closed_pipe(error):
+            raise
+        return 0
+    finally:
+        let_go_of_closed_pipes()
 
 
-def read(options: argparse.Namespace) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+def read(
+    options: argparse.Namespace, warn: Callable[[str], None] = lambda line: None
+) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     """The workflow for the canvas and the prompt it makes, both with the changes of the command line.
 
-    There is no workflow where the file holds none, or where a change cannot be shown on the canvas.
+    ``warn`` is told what of the workflow could not be read. There is no workflow where the file holds none, or where a
+    change cannot be shown on the canvas.
     """
     resumed = folder_of_run(options) if options.resume else None
     path = options.workflow or (resumed and resumed / "workflow.json")
@@ -76,7 +87,7 @@ def read(options: argparse.Namespace) -> tuple[dict[str, Any] | None, dict[str, 
         raise Refused("name a workflow file, or a run to go on with: --resume RUN")
     workflow = load(path)
     definitions = object_info(NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS)
-    prompt = to_prompt(workflow, definitions)
+    prompt = to_prompt(workflow, definitions, warn=warn)
     overrides = [*options.overrides, *shorthands(options.seed, resumed, prompt)]
     changed = apply(prompt, definitions, overrides)
     return None if is_prompt(workflow) else write_back(workflow, definitions, prompt, changed), changed
@@ -114,11 +125,19 @@ def validate_command(options: argparse.Namespace) -> int:
     _, prompt = read(options)
     validation = checked(prompt)
     print(f"{options.workflow}: {len(prompt)} nodes, {len(validation.outputs)} outputs, all valid")
+    for told in preflight(validation.prompt, data=options.data):
+        print(told)
     return 0
 
 
 def convert_command(options: argparse.Namespace) -> int:
-    _, prompt = read(options)
+    def warn(line: str) -> None:
+        say(f"warning: {line}", sys.stderr)
+
+    _, prompt = read(options, warn)
+    validation = validate(prompt, NODE_CLASS_MAPPINGS)
+    for line in describe(validation, prompt) if validation.missing else ():
+        warn(line)
     print(json.dumps(prompt, indent=2))
     return 0
 
@@ -132,11 +151,11 @@ def nodes_command(options: argparse.Namespace) -> int:
         for name, node in definitions.items():
             print(f"{name:<30} {node['display_name']}\n{indented(node['description'])}")
         return 0
-    wanted = options.node.lower()
-    found = [node for name, node in definitions.items() if wanted in (name.lower(), node["display_name"].lower())]
-    if not found:
-        raise Refused(f"there is no node {options.node!r}: `comfyui-rollout nodes` lists them")
-    print(explained(found[0]))
+    found = find_class(options.node, definitions)
+    if found is None:
+        hint = did_you_mean(options.node, class_names(definitions)) or "`comfyui-rollout nodes` lists them"
+        raise Refused(f"there is no node {options.node!r}: {hint}")
+    print(explained(definitions[found]))
     return 0
 
 
@@ -219,14 +238,11 @@ def serve_command(options: argparse.Namespace) -> int:
         studio, app, opened, address = studio_on(options, hosting(options), stack, keeps_jobs=True)
 
         def ready() -> None:
-            print(f"ComfyUI-Rollout is at {address}", flush=True)
+            say(f"ComfyUI-Rollout is at {address}")
             if studio.left_behind:
-                print("a job was interrupted when the server ended; go on with its run in the Runs tab", flush=True)
+                say("a job was interrupted when the server ended: go on with its run in the Runs tab")
             if studio.waiting_again:
-                print(
-                    f"{len(studio.waiting_again)} jobs of the last time wait again; cancel them in the queue",
-                    flush=True,
-                )
+                say(f"{len(studio.waiting_again)} jobs of the last time wait again: the queue panel cancels them")
             if options.open:
                 webbrowser.open(address)
 
@@ -243,7 +259,7 @@ def watched_run(
     with ExitStack() as stack:
         studio, app, opened, address = studio_on(options, hosted, stack)
         stack.enter_context(serving(app, opened))
-        print(f"watch it at {address}", file=sys.stderr, flush=True)
+        say(f"watch it at {address}", sys.stderr)
         job = studio.submit(validation.prompt, validation.outputs, extra_data, observer=observer, interrupt=stop)
         while not job.done.wait(0.2):  # a wait without end would hold back ctrl-C on some systems
             pass
@@ -276,7 +292,7 @@ def studio_on(options: argparse.Namespace, hosted: Hosted, stack: ExitStack, kee
         raise Refused(str(error)) from None
     if token is None and not is_private:
         reached = " or ".join([options.listen, *options.allowed_hosts])
-        print(f"warning: whoever reaches {reached} can use this server and read its output", file=sys.stderr)
+        say(f"warning: whoever reaches {reached} can use this server and read its output", sys.stderr)
     nodes = (NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS)
     device = chosen_device(options)
     looking = partial(hosted, Executor(NODE_CLASS_MAPPINGS), threading.Event())

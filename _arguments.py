@@ -37,6 +37,9 @@ def parser(
     imports = command("import-config", import_config, "Make a workflow of a SimpleTuner configuration.")
     for added in (runs, validates, converts):
         add_workflow(added, may_be_left_out=added is runs)
+    validates.add_argument(
+        "--data", action="store_true", help="look into the data sets too, and say what training would do with them"
+    )
     for added in (runs, serves):
         add_server(added)
     serves.add_argument("--open", action="store_true", help="open the browser, too")

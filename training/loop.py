@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..diffusion import seeds
 from ..models.model import Model
-from .optimizers import OptimizerSettings
+from .optimizers import OptimizerSettings, average_by_themselves
 from .stream import Run, Step, Stream
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -43,16 +43,21 @@ def trained(network: nn.Module) -> list[nn.Parameter]:
 
 @contextmanager
 def averaged(run: Run, network: nn.Module) -> Iterator[None]:
-    """The network has the averaged (EMA) values of its trained weights inside, if the run keeps any."""
-    if run.averaged_weights is None:
+    """The network has the averaged values of its trained weights inside, if the run or its optimizer keeps any."""
+    if run.averaged_weights is None and not run.schedule_free:
         yield
         return
     parameters = trained(network)
     live = [parameter.detach().clone() for parameter in parameters]  # on the device: EMAModel's store would wait for it
-    run.averaged_weights.copy_to(parameters)
+    if run.averaged_weights is not None:
+        run.averaged_weights.copy_to(parameters)
+    for optimizer in run.schedule_free:
+        optimizer.eval()
     try:
         yield
     finally:
+        for optimizer in run.schedule_free:
+            optimizer.train()
         with torch.no_grad():
             for parameter, value in zip(parameters, live, strict=True):
                 parameter.copy_(value)
@@ -78,10 +83,13 @@ class Trainer:
     """What people call the trainer, in messages."""
     done: int = 0
     """Updates done so far, those before a resume included."""
+    around: Callable[[], AbstractContextManager[None]] = nullcontext
+    """What each forward and its backward happen in: :meth:`~comfyui_rollout.models.model.Model.training`."""
 
     def __post_init__(self) -> None:
         from diffusers.training_utils import EMAModel
 
+        self.run.steps = self.steps
         self.weights = {name: weight for name, weight in self.network.named_parameters() if weight.requires_grad}
         self.parameters = list(self.weights.values())
         self.optimizers = self.settings.optimizers(self.network)
@@ -89,6 +97,9 @@ class Trainer:
             raise ValueError(
                 "muon does not go with fp16, whose overflowing steps must be skipped: choose bf16 or adamw"
             )
+        self.run.schedule_free = average_by_themselves(self.optimizers)
+        if self.run.schedule_free and self.ema_decay:
+            raise ValueError(f"ema_decay: {self.settings.name} averages the weights by itself: set 0, or choose adamw")
         self.schedulers = [self.settings.scheduler(optimizer, self.steps, self.done) for optimizer in self.optimizers]
         self.scaler = torch.amp.GradScaler(self.run.device.type, enabled=self.precision == "fp16")
         if self.ema_decay:
@@ -110,12 +121,13 @@ class Trainer:
         for pull in range(self.accumulation):
             shown = watched and pull == self.accumulation - 1
             step = Step(self.run, number * self.accumulation + pull, update=number, watched=shown)
-            loss = self._pull(step)
-            if number == 0 and not loss.requires_grad:
-                raise ValueError(NOT_OF_THIS_MODEL)
-            step.report("loss", loss)
-            with self.run.clock.measure(f"{self.node_id}.backward"):
-                self.scaler.scale(loss / self.accumulation).backward()
+            with self.around():
+                loss = self._pull(step)
+                if number == 0 and not loss.requires_grad:
+                    raise ValueError(NOT_OF_THIS_MODEL)
+                step.report("loss", loss)
+                with self.run.clock.measure(f"{self.node_id}.backward"):
+                    self.scaler.scale(loss / self.accumulation).backward()
             pulls.append(step)
         step.metrics = mean_of_each([pull.metrics for pull in pulls])
         if number == 0 and all(parameter.grad is None for parameter in self.parameters):
@@ -187,7 +199,8 @@ def prepare(
     with training_mode():
         live: Model = run.value(model)
         live.prepare_training()
-        trainer = Trainer(run, loss, live.network, settings, steps, done=state.step if state else 0, **options)
+        done = state.step if state else 0
+        trainer = Trainer(run, loss, live.network, settings, steps, done=done, around=live.training, **options)
         if state:
             state.restore(trainer)
     run.clock.read()  # making the model is no part of a step

@@ -10,9 +10,10 @@ from torch import Generator, Tensor
 
 from ..device import moved
 from ..noisy_batch import Memory, NoisyBatch
-from ..plan import RolloutPlan
+from ..rollouts.guidance import UNGUIDED, Guidance
+from ..rollouts.plan import RolloutPlan
 from ..schedules import Schedule
-from ..solvers import Conditioning, History, Level, Model, Predictor, Solver, rows
+from ..solvers import Conditioning, History, Level, Model, Predictor, Solver, ask, rows
 from .levels import Ways, draw_ways
 from .state import Chains, picked
 
@@ -175,8 +176,10 @@ class Ride:
         schedule: Schedule,
         solve: Solver,
         arrive: Callable[[Chains], None],
+        guide: Guidance = UNGUIDED,
     ) -> None:
         self.chains, self.model, self.schedule, self.solve, self.arrive = chains, model, schedule, solve, arrive
+        self.guide = guide
         self.fine: Tensor | None = None
         self.over = False
 
@@ -188,5 +191,12 @@ class Ride:
         """What the network put out at the batch's states (B, ...); only the first answer counts."""
         if not self.over:
             self.over = True
-            mine = output[: len(self.chains)].detach()
-            self.arrive(advanced(self.chains, mine, self.model, self.schedule, self.solve, self.fine))
+            self.arrive(self.advanced(output[: len(self.chains)].detach()))
+
+    @torch.no_grad()
+    def advanced(self, output: Tensor) -> Chains:
+        chains, guide = self.chains, self.guide
+        if guide.active:
+            asked = guide.knowing(output, self.model)
+            output = ask(asked, chains.x, chains.timestep(), chains.conditioning)
+        return advanced(chains, output, guide.of(self.model), self.schedule, self.solve, self.fine)

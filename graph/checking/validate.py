@@ -10,6 +10,9 @@ from . import validation_errors as errors
 from .validation_errors import Error, Plain
 from .widget_check import check_value
 
+MOST_DEPENDENT = 50
+"""Outputs that an error lists as depending on it."""
+
 Verdict = tuple[bool, list[Error]]  # (valid, the node's own errors)
 
 
@@ -25,29 +28,34 @@ class Validation:
     """Ids of the output nodes that can run."""
     prompt: dict[str, Any] = field(default_factory=dict)
     """The prompt with its values converted to the declared types; the argument is left as it was."""
+    missing: dict[str | None, list[str]] = field(default_factory=dict)
+    """{class: node ids} of all nodes whose class is not installed, or None for those that name none."""
 
 
 def validate(prompt: Any, mapping: Classes, targets: Collection[str] | None = None) -> Validation:
     """Check every node that an output depends on. `targets` narrows the outputs to these ids. Never raises."""
     if not isinstance(prompt, dict):
         return Validation(errors.error("no_prompt", "No prompt provided", "No prompt provided"))
-    missing = errors.missing_class(prompt, mapping)
+    missing = errors.missing_classes(prompt, mapping)
     if missing:
-        return Validation(missing, prompt=prompt)
+        return Validation(errors.missing_class(prompt, missing), prompt=prompt, missing=missing)
     check = _Check(_copy(prompt), mapping)
     outputs = [node_id for node_id, node in prompt.items() if is_output(mapping[node["class_type"]])]
-    outputs = [node_id for node_id in outputs if targets is None or node_id in targets]
+    wanted = None if targets is None else set(targets)
+    outputs = [node_id for node_id in outputs if wanted is None or node_id in wanted]
     if not outputs:
         return Validation(errors.error("prompt_no_outputs", "Prompt has no outputs"), prompt=check.prompt)
     found = Validation(prompt=check.prompt)
-    failures = []
+    failures, failed = [], []
     for output in outputs:
         valid, own = check.output(output)
         if valid:
             found.outputs.append(output)
             continue
+        failed.append(output)
         failures += [f"{error['message']}: {error['details']}" for error in own]
-        _collect(found.node_errors, check, output)
+    found.node_errors = _node_errors(check, failed)
+    found.outputs = _of_use(found.outputs, check)
     if not found.outputs:
         summary = "Prompt outputs failed validation"
         found.error = errors.error("prompt_outputs_failed_validation", summary, "\n".join(failures))
@@ -62,12 +70,56 @@ def _copy(prompt: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _collect(node_errors: dict[str, Any], check: "_Check", output: str) -> None:
+def _node_errors(check: "_Check", failed: list[str]) -> dict[str, Any]:
+    """The errors by node, each with some of the failed outputs that depend on it, in time linear in the graph.
+
+    A node hands its outputs on to those that it depends on once all that depend on it have done so, if it can.
+    """
+    dependents: dict[str, dict[str, None]] = {output: {output: None} for output in failed}
+    for node_id in reversed(_parents_first(check.prompt, failed)):
+        outputs = list(dependents.get(node_id, ()))
+        for source in _sources(check.prompt, node_id):
+            known = dependents.setdefault(source, {})
+            known |= dict.fromkeys(outputs[: max(0, MOST_DEPENDENT - len(known))])
+    found = {}
     for node_id, (valid, own) in check.verdicts.items():
         if not valid and own:
             class_type = check.prompt[node_id]["class_type"] if node_id in check.prompt else None
-            entry = {"errors": own, "dependent_outputs": [], "class_type": class_type}
-            node_errors.setdefault(node_id, entry)["dependent_outputs"].append(output)
+            outputs = list(dependents.get(node_id, ()))
+            found[node_id] = {"errors": own, "dependent_outputs": outputs, "class_type": class_type}
+    return found
+
+
+def _of_use(outputs: list[str], check: "_Check") -> list[str]:
+    """Without those that only feed nodes that cannot run: samples of a training are nothing without the training."""
+    fed: dict[str, set[bool]] = {}
+    for node_id in check.prompt:
+        for source in _sources(check.prompt, node_id):
+            fed.setdefault(source, set()).add(check.verdicts.get(node_id, (True, []))[0])
+    return [output for output in outputs if fed.get(output) != {False}]
+
+
+def _sources(prompt: dict[str, Any], node_id: str) -> list[str]:
+    """The nodes that a node is linked to."""
+    inputs = prompt[node_id].get("inputs")
+    linked = inputs.values() if isinstance(inputs, dict) else ()
+    return [value[0] for value in linked if is_link(value) and value[0] in prompt]
+
+
+def _parents_first(prompt: dict[str, Any], outputs: list[str]) -> list[str]:
+    """The outputs and all they depend on, each behind what it depends on; in a cycle, somewhere."""
+    order: dict[str, None] = {}
+    opened: dict[str, None] = {}
+    for output in outputs:
+        pending = [output]
+        while pending:
+            node_id = pending[-1]
+            if node_id not in opened:
+                opened[node_id] = None
+                pending += [source for source in _sources(prompt, node_id) if source not in opened]
+            else:
+                order.setdefault(pending.pop())
+    return list(order)
 
 
 class _Check:
@@ -194,7 +246,7 @@ class _Check:
         verdict = settle(custom.function(**given))
         if verdict is True or is_blocker(verdict):
             return []
-        return [errors.custom(name, verdict) for name in given]
+        return errors.custom([name for name in given if name != "input_types"] or ["input_types"], verdict)
 
 
 def _is_missing(error: Error) -> bool:

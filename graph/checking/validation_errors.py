@@ -41,23 +41,34 @@ def error(kind: str, message: str, details: str = "", extra_info: dict[str, Any]
     return {"type": kind, "message": message, "details": details, "extra_info": extra_info or {}}
 
 
-def missing_class(prompt: dict[str, Any], mapping: Classes) -> Error | None:
-    """The error of the first node whose class is not given or not installed."""
+def missing_classes(prompt: dict[str, Any], mapping: Classes) -> dict[str | None, list[str]]:
+    """The ids of the nodes of each class that is not installed, and of those that have no class (None)."""
+    found: dict[str | None, list[str]] = {}
     for node_id, node in prompt.items():
-        node = node if isinstance(node, dict) else {}
-        class_type, meta = node.get("class_type"), node.get("_meta")
-        title = meta.get("title") if isinstance(meta, dict) else None
-        if isinstance(class_type, str) and class_type in mapping:
-            continue
-        if class_type is None:
-            name = title or f"ID #{node_id}"
-            message = f"Node '{name}' has no class_type. The workflow may be corrupted or a custom node is missing."
-        else:
-            title = title or class_type
-            message = f"Node '{title}' not found. The custom node may not be installed."
-        extra = {"node_id": node_id, "class_type": class_type, "node_title": title}
-        return error("missing_node_type", message, f"Node ID '#{node_id}'", extra)
-    return None
+        class_type = node.get("class_type") if isinstance(node, dict) else None
+        if not isinstance(class_type, str) or class_type not in mapping:
+            found.setdefault(None if class_type is None else str(class_type), []).append(node_id)
+    return found
+
+
+def missing_class(prompt: dict[str, Any], missing: dict[str | None, list[str]]) -> Error:
+    """ComfyUI's error, which is about the first such node; the details name all classes where there are several."""
+    node_id = next(iter(missing.values()))[0]
+    node = prompt[node_id] if isinstance(prompt[node_id], dict) else {}
+    class_type, meta = node.get("class_type"), node.get("_meta")
+    title = meta.get("title") if isinstance(meta, dict) else None
+    if class_type is None:
+        name = title or f"ID #{node_id}"
+        message = f"Node '{name}' has no class_type. The workflow may be corrupted or a custom node is missing."
+    else:
+        title = title or class_type
+        message = f"Node '{title}' not found. The custom node may not be installed."
+    details = f"Node ID '#{node_id}'"
+    if len(missing) > 1:
+        details += f"; missing: {', '.join(f'{kind} ({len(ids)})' for kind, ids in missing.items())}"
+    return error(
+        "missing_node_type", message, details, {"node_id": node_id, "class_type": class_type, "node_title": title}
+    )
 
 
 def required_missing(name: str) -> Error:
@@ -75,9 +86,20 @@ def type_mismatch(name: str, config: Any, made: Any, link: Any) -> Error:
     return error("return_type_mismatch", "Return type mismatch between linked nodes", details, extra)
 
 
-def custom(name: str, verdict: Any) -> Error:
-    """VALIDATE_INPUTS said no: False, or anything else as the reason."""
-    details = name if verdict is False else f"{name} - {verdict}"
+def custom(names: list[str], verdict: Any) -> list[Error]:
+    """VALIDATE_INPUTS, which looked at these inputs, said no: False, or anything else as the reason.
+
+    ComfyUI repeats a reason for each of them. Here it is told once: of the input that it begins with (``path: name a
+    folder``), or of the first where it names none. Without a reason nobody knows which one is meant.
+    """
+    if verdict is False:
+        return [_custom(name, name) for name in names]
+    blamed = next((name for name in names if str(verdict).startswith(f"{name}:")), None)
+    said = str(verdict).removeprefix(f"{blamed}:").lstrip() if blamed else verdict
+    return [_custom(name, f"{name} - {said}") for name in [blamed or names[0]]]
+
+
+def _custom(name: str, details: str) -> Error:
     return error("custom_validation_failed", "Custom validation failed for node", details, {"input_name": name})
 
 

@@ -1,36 +1,47 @@
 """UI format -> API format: what the official frontend queues for a saved workflow (its graphToPrompt)."""
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from .choices import choose
 from .lenient import as_dict
 from .resolve import Origin, Value, resolve
-from .subgraphs import MAX_NODES, Definitions, Scope, linked_inputs
-from .topology import BYPASS, NEVER, VIRTUAL, Node, read_level
+from .subgraphs import Definitions, Scope, linked_inputs
+from .topology import BYPASS, NEVER, VIRTUAL, Node, nameless_values, read_level
 from .widgets import declared_specs
-from .workflow import WorkflowError, check, is_prompt
+from .workflow import check, is_prompt
 
 Prompt = dict[str, Any]
 PACK_KEYS = ("cnr_id", "aux_id", "ver")  # where a node comes from; ComfyUI passes it on unread
 
 
-def to_prompt(workflow: Mapping[str, Any], object_info: Mapping[str, Any], rng: random.Random | None = None) -> Prompt:
+def to_prompt(
+    workflow: Mapping[str, Any],
+    object_info: Mapping[str, Any],
+    rng: random.Random | None = None,
+    warn: Callable[[str], None] = lambda line: None,
+) -> Prompt:
     """The prompt (API format) of a workflow, as the frontend's graphToPrompt makes it; a prompt passes unchanged.
 
     `object_info` is ComfyUI's /object_info. `rng` chooses among {a|b} in texts with dynamic prompts; by default it
     is seeded, so that the same file gives the same prompt. Nodes of unknown classes stay in, so that validation can
-    name them. Raises WorkflowError for a graph that has no prompt (a circle of reroutes, a subgraph in itself).
+    name them; ``warn`` is told which of their values have no name and are lost.
+    Raises WorkflowError for a graph that has no prompt (a circle of reroutes, a subgraph in itself).
     """
     if is_prompt(workflow):
         return dict(workflow)
     check(workflow)
     rng = rng or random.Random(0)
     definitions = Definitions(workflow, object_info)
+    definitions.refuse_bombs(workflow)
     root = Scope(read_level(workflow, object_info, definitions.raw, is_root=True), definitions)
     prompt = {}
     for scope, node in _executable(root):
+        lost = 0 if node.type in object_info else nameless_values(node)
+        if lost:
+            where = f"node {scope.execution_id(node)} ({node.type})"
+            warn(f"{where}: its class is not installed, so its {lost} values have no names and are left out")
         inputs = _widget_inputs(node, object_info.get(node.type) or {}, rng) | _linked_inputs(scope, node)
         prompt[scope.execution_id(node)] = {
             "inputs": inputs,
@@ -44,14 +55,10 @@ def _executable(root: Scope) -> Iterator[tuple[Scope, Node]]:
     """Every node that goes into the prompt. As in the frontend, a muted subgraph is skipped on the root level only:
     deeper ones are expanded, and it is their inner nodes' own modes that count."""
     pending = [root]
-    count = 0
     while pending:
         scope = pending.pop()
         _push_primitives(scope)
         for node in scope.level.nodes.values():
-            count += 1
-            if count > MAX_NODES:
-                raise WorkflowError(f"workflow: its subgraphs expand to more than {MAX_NODES} nodes")
             silent = node.mode in (NEVER, BYPASS)
             if scope.is_instance(node):
                 if not (silent and scope.instance is None):
@@ -67,7 +74,9 @@ def _push_primitives(scope: Scope) -> None:
         for target, index in targets:
             name = target.inputs[index].name
             if name in target.widgets:
-                target.widgets[name] = _primitive_value(node, *targets[0])
+                spec = declared_specs(scope.definitions.object_info.get(target.type) or {}).get(name)
+                value = _primitive_value(node, *targets[0])
+                target.widgets[name] = spec.settled(value) if spec is not None else value
 
 
 def _primitive_value(node: Node, target: Node, index: int) -> Any:

@@ -1,13 +1,12 @@
 """Change values of a prompt from a command line: `--set OptimizerStep.steps=100`."""
 
-import difflib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ..spelling import did_you_mean, without_prefix
 from .widgets import InputSpec, declared_specs
 
-PREFIX = "Rollout"  # of our classes, left out at will
 TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
 
@@ -18,9 +17,9 @@ class OverrideError(ValueError):
 def apply(prompt: Mapping[str, Any], object_info: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
     """A copy of the prompt with each `NODE.INPUT=VALUE` made, in order; a link to that input is replaced.
 
-    NODE is an id ("4", "5:2"), a title, a class, or a class without the prefix "Rollout"; the first of these that
-    fits counts, and letter case only if something fits exactly. VALUE is read as the input's declared type.
-    Raises OverrideError, which says what would have been possible.
+    NODE is an id ("4", "5:2"), a title, a class, a class without the prefix "Rollout", or a class's name on the canvas;
+    the first of these that fits counts, and letter case only if something fits exactly. VALUE is read as the input's
+    declared type. Raises OverrideError, which says what would have been possible.
     """
     changed = {node_id: dict(node) for node_id, node in prompt.items()}
     for assignment in assignments:
@@ -35,7 +34,7 @@ def _find(prompt: Mapping[str, Any], object_info: Mapping[str, Any], assignment:
     splits = list(_splits(assignment))
     if not splits:
         raise OverrideError(f"cannot read {assignment!r}: write NODE.INPUT=VALUE, as in OptimizerStep.steps=100")
-    known = [(ids, name, text) for node, name, text in splits if (ids := _nodes(prompt, node))]
+    known = [(ids, name, text) for node, name, text in splits if (ids := _nodes(prompt, object_info, node))]
     for ids, name, text in known:
         specs = _specs(prompt, object_info, ids)
         if name in specs:
@@ -57,11 +56,15 @@ def _splits(assignment: str) -> Iterator[tuple[str, str, str]]:
                 yield assignment[:dot].strip(), assignment[dot + 1 : end].strip(), assignment[end + 1 :]
 
 
-def _nodes(prompt: Mapping[str, Any], name: str) -> list[str]:
+def _nodes(prompt: Mapping[str, Any], object_info: Mapping[str, Any], name: str) -> list[str]:
     if name in prompt:
         return [name]
+
+    def shown(node: Mapping[str, Any]) -> str:
+        return str((object_info.get(_classes(node)) or {}).get("display_name", ""))
+
     for fold in (str, str.lower):
-        for names in (_titles, _classes, _short_classes):
+        for names in (_titles, _classes, _short_classes, shown):
             found = [node_id for node_id, node in prompt.items() if fold(names(node)) == fold(name)]
             if found and name:
                 return found
@@ -77,7 +80,7 @@ def _classes(node: Mapping[str, Any]) -> str:
 
 
 def _short_classes(node: Mapping[str, Any]) -> str:
-    return _classes(node).removeprefix(PREFIX)
+    return without_prefix(_classes(node))
 
 
 def _specs(prompt: Mapping[str, Any], object_info: Mapping[str, Any], ids: Sequence[str]) -> dict[str, InputSpec]:
@@ -89,17 +92,17 @@ def _where(prompt: Mapping[str, Any], node_id: str, name: str = "") -> str:
 
 
 def _unknown_input(specs: Mapping[str, InputSpec], where: str, name: str) -> str:
-    inputs = ", ".join(spec.name for spec in specs.values() if spec.is_widget) or "none that hold a value"
-    return f"{where} has no input {name!r}; its inputs: {inputs}"
+    inputs = [spec.name for spec in specs.values() if spec.is_widget]
+    hint = did_you_mean(name, inputs)
+    listed = f"its inputs: {', '.join(inputs) or 'none that hold a value'}"
+    return f"{where} has no input {name!r}; {f'{hint} ' if hint else ''}{listed}"
 
 
 def _unknown_node(prompt: Mapping[str, Any], name: str) -> str:
     names = dict.fromkeys(prompt)
     for node in prompt.values():
         names |= dict.fromkeys(filter(None, (_titles(node), _classes(node), _short_classes(node))))
-    folded = {known.lower(): known for known in names}
-    close = [folded[match] for match in difflib.get_close_matches(name.lower(), list(folded), 3, 0.5)]
-    hint = f"did you mean {' or '.join(close)}?" if close else f"its nodes: {', '.join(list(names)[:20])}"
+    hint = did_you_mean(name, names) or f"its nodes: {', '.join(list(names)[:20])}"
     return f"the workflow has no node {name!r}; {hint}"
 
 
@@ -146,6 +149,8 @@ def _option(spec: InputSpec, text: str) -> Any:
     names = [name.strip() for name in text.split(",")] if spec.options.get("multiselect") else [text]
     for name in names:
         if name not in options:
-            raise ValueError(f"{name!r} is not one of {', '.join(options) or 'its options (there are none)'}")
+            hint = did_you_mean(name, options)
+            listed = ", ".join(options) or "its options (there are none)"
+            raise ValueError(f"{name!r} is not one of {listed}{f'; {hint}' if hint else ''}")
     chosen = [options[name] for name in names]
     return {"__value__": chosen} if spec.options.get("multiselect") else chosen[0]

@@ -28,6 +28,23 @@ class Definitions:
             self._levels[kind] = read_level(self.raw[kind], self.object_info, self.raw, is_root=False)
         return self._levels[kind]
 
+    def refuse_bombs(self, workflow: Mapping[str, Any]) -> None:
+        """Raises WorkflowError if all instances together are too many nodes; told from the definitions alone."""
+        sizes: dict[str, int] = {}
+        opened: dict[str, Mapping[str, Any]] = {"": workflow}  # the path down to the present definition
+        while opened:
+            current, graph = next(reversed(opened.items()))
+            kinds = [str(node.get("type")) for node in as_dicts(graph.get("nodes"))]
+            inner = [kind for kind in kinds if kind in self.raw]
+            unknown = next((kind for kind in inner if kind not in sizes and kind not in opened), None)
+            if unknown is not None:
+                opened[unknown] = self.raw[unknown]
+                continue
+            sizes[current] = len(kinds) + sum(sizes.get(kind, 0) for kind in inner)
+            if sizes[current] > MAX_NODES:
+                raise WorkflowError(f"workflow: its subgraphs expand to more than {MAX_NODES} nodes")
+            del opened[current]
+
 
 def _definitions(workflow: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     pending = [workflow]

@@ -5,12 +5,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .lenient import as_dicts, as_list
-from .widgets import input_specs, widget_values
+from .widgets import DYNAMIC_COMBO, input_specs, unread_inputs, widget_values
 from .workflow import WorkflowError
 
 NEVER, BYPASS = 2, 4  # modes: muted, bypassed
 INPUT_NODE, OUTPUT_NODE = "-10", "-20"  # the two ends of a subgraph definition
 VIRTUAL = frozenset({"Reroute", "PrimitiveNode", "Note", "MarkdownNote"})  # nodes that exist in the frontend only
+
+CONTROLS = ("fixed", "increment", "decrement", "randomize")  # of "control after generate"
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,9 @@ def _node(raw: Mapping[str, Any], object_info: Mapping[str, Any], definitions: M
     if definition is not None:
         inputs, outputs = _io(definition.get("inputs")), [slot.type for slot in _io(definition.get("outputs"))]
     elif info is not None:
+        for spec in unread_inputs(info):
+            where = f"node {raw['id']} ({kind}): input {spec.name!r}"
+            raise WorkflowError(f"{where} is of the kind {spec.type}, which is not read; export it in API format")
         inputs, outputs = _class_slots(info, raw), [_type(kind) for kind in info.get("output") or []]
     else:
         inputs, outputs = _io(raw.get("inputs")), []
@@ -112,7 +117,9 @@ def _class_slots(info: Mapping[str, Any], raw: Mapping[str, Any]) -> list[Slot]:
     slots = [Slot(spec.name, spec.type) for spec in specs if not spec.is_widget]
     slots += [Slot(spec.name, spec.type, True) for spec in specs if spec.is_widget]
     known = {spec.name for spec in specs}
-    return slots + [slot for slot in _io(raw.get("inputs")) if slot.name not in known and not slot.is_widget]
+    combos = tuple(f"{spec.name}." for spec in specs if spec.type == DYNAMIC_COMBO)
+    more = [slot for slot in _io(raw.get("inputs")) if slot.name not in known]
+    return slots + [slot for slot in more if not slot.is_widget or slot.name.startswith(combos or ("\0",))]
 
 
 def _io(raw: Any) -> list[Slot]:
@@ -125,13 +132,35 @@ def _type(value: Any) -> str:
 
 
 def _unknown_widgets(raw: Mapping[str, Any], kind: str, definition: Any) -> dict[str, Any]:
-    """What is known of the widgets of a node whose class is not installed: the values that carry a name."""
+    """What is known of the widgets of a node whose class is not installed: the values that have a name."""
     if kind in VIRTUAL or definition is not None:
         return {}
     for values in (raw.get("widgets_values_named"), raw.get("widgets_values")):
         if isinstance(values, Mapping):
             return dict(values)
-    return {}
+    return _named_by_sockets(raw) or {}
+
+
+def _named_by_sockets(raw: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A list of values by the names of the widgets' sockets, which newer files list in the same order.
+
+    A seed is followed by its "control after generate", which has no socket. None where the two do not fit.
+    """
+    values, sockets = as_list(raw.get("widgets_values")), [slot for slot in _io(raw.get("inputs")) if slot.is_widget]
+    named: dict[str, Any] = {}
+    place = 0
+    for slot in sockets:
+        if place >= len(values):
+            return None
+        named[slot.name] = values[place]
+        is_controlled = slot.type == "INT" and place + 1 < len(values) and values[place + 1] in CONTROLS
+        place += 1 + is_controlled
+    return named if place == len(values) else None
+
+
+def nameless_values(node: Node) -> int:
+    """How many saved values of a node of an unknown class have no name and are lost in a prompt."""
+    return 0 if node.widgets or node.type in VIRTUAL else len(as_list(node.raw.get("widgets_values")))
 
 
 def _attach(node: Node, level: Level) -> None:

@@ -3,8 +3,11 @@
 Read from the sources of comfyui-frontend-package 1.58.1 (litegraphService, useIntWidget, useComboWidget, ...).
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+import math
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 BASIC_WIDGETS = ("INT", "FLOAT", "BOOLEAN", "STRING", "COMBO")
@@ -13,7 +16,12 @@ OTHER_WIDGETS = (
     *("BOUNDING_BOX", "BOUNDING_BOXES", "CHART", "COLOR", "COLORS", "COMPOSITOR", "CURVE"),
     *("GALLERIA", "MARKDOWN", "PAINTER", "RANGE", "TEXTAREA", "VIDEO_EDIT"),
 )
-WIDGET_TYPES = frozenset((*BASIC_WIDGETS, *UPLOAD_BUTTONS, *OTHER_WIDGETS))
+DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
+"""A combo each of whose options brings inputs of its own; they follow it as ``name.inner``."""
+DYNAMIC = re.compile(r"COMFY_\w+_V3")
+PLAIN_SOCKETS = ("COMFY_MATCHTYPE_V3", "COMFY_MULTITYPED_V3", "COMFY_AUTOGROW_V3")
+"""Kinds whose sockets a saved node lists itself; they are read as long as they hold no widgets."""
+WIDGET_TYPES = frozenset((*BASIC_WIDGETS, DYNAMIC_COMBO, *UPLOAD_BUTTONS, *OTHER_WIDGETS))
 UPLOAD_OPTIONS = ("image_upload", "video_upload", "animated_image_upload", "audio_upload", "mesh_upload")
 
 
@@ -41,12 +49,13 @@ class InputSpec:
 
     @property
     def choices(self) -> list[Any]:
-        return list(self.options.get("options") or [])
+        listed = list(self.options.get("options") or [])
+        return [option["key"] for option in listed] if self.type == DYNAMIC_COMBO else listed
 
     @property
     def default(self) -> Any:
         """What a fresh widget holds."""
-        if self.type == "COMBO":
+        if self.type in ("COMBO", DYNAMIC_COMBO):
             if self.options.get("multi_select"):
                 return []
             return self.options.get("default") or next(iter(self.choices), None)
@@ -64,6 +73,37 @@ class InputSpec:
             return 0
         is_plain_combo = self.type == "COMBO" and not self.options.get("multi_select")
         return 2 if is_plain_combo else 1
+
+    def inner(self, chosen: Any) -> "list[InputSpec]":
+        """What the chosen option of a dynamic combo brings along."""
+        if self.type != DYNAMIC_COMBO:
+            return []
+        options = (option for option in self.options.get("options") or [] if option["key"] == chosen)
+        brought: Mapping[str, Any] = next(options, {})
+        specs = declared_specs({"input": brought.get("inputs") or {}})
+        return [replace(spec, name=f"{self.name}.{spec.name}") for spec in specs.values()]
+
+    def settled(self, value: Any) -> Any:
+        """A number as the frontend's widget takes it from a PrimitiveNode: an INT on a multiple of its step counted
+        from the minimum, a FLOAT rounded to the digits of its step and kept within its limits.
+        """
+        if self.type not in ("INT", "FLOAT") or isinstance(value, bool) or not isinstance(value, int | float):
+            return value
+        if not math.isfinite(value):
+            return value
+        low, high = self.options.get("min", 0), self.options.get("max", 2048)
+        if self.type == "INT":
+            step = self.options.get("step") or 1
+            shift = math.fmod(low, step) if step != 1 else 0
+            return value if isinstance(value, int) and step == 1 else int(_nearest(value - shift, step) + shift)
+        digits = max(0, -math.floor(math.log10(self.options.get("step") or 0.5)))
+        grain = self.options.get("round") or (10.0**-digits if digits else 0)
+        return min(max(round(_nearest(value, grain), digits), low), high) if grain else value
+
+
+def _nearest(value: float, step: float) -> float:
+    """The multiple of ``step`` next to the value; halves go up, as JavaScript rounds."""
+    return math.floor(value / step + 0.5) * step
 
 
 def input_specs(info: Mapping[str, Any]) -> list[InputSpec]:
@@ -99,10 +139,13 @@ def widget_values(info: Mapping[str, Any], node: Mapping[str, Any]) -> dict[str,
     Positions decide, as in the frontend. The named map that newer files carry beside them is read where positions
     cannot be: no list, or a list of another length than this node class would save.
     """
-    specs = [spec for spec in input_specs(info) if spec.is_widget]
+    specs = input_specs(info)
     values, named = node.get("widgets_values"), node.get("widgets_values_named")
     if isinstance(values, Mapping):
         named, values = values, None
+    if any(spec.type == DYNAMIC_COMBO for spec in specs):
+        specs = _unfolded(specs, values, named)
+    specs = [spec for spec in specs if spec.is_widget]
     slots = [name for spec in specs for name in [spec.name] + [None] * spec.control_slots]
     values = _without_forced(info, specs, values, len(slots)) if isinstance(values, list) else []
     if isinstance(named, Mapping) and len(values) not in (len(slots), len(slots) + _upload_buttons(info)):
@@ -110,6 +153,39 @@ def widget_values(info: Mapping[str, Any], node: Mapping[str, Any]) -> dict[str,
     else:
         found = {name: value for name, value in zip(slots, values, strict=False) if name is not None}
     return {spec.name: _filled(spec, found) for spec in specs if spec.type not in UPLOAD_BUTTONS}
+
+
+def _unfolded(specs: Iterable[InputSpec], values: Any, named: Any) -> list[InputSpec]:
+    """The inputs with those that the chosen options of dynamic combos bring along, each behind its combo."""
+    saved, known = iter(values if isinstance(values, list) else ()), named if isinstance(named, Mapping) else {}
+    pending, found = deque(specs), list[InputSpec]()
+    while pending:
+        spec = pending.popleft()
+        found.append(spec)
+        if spec.is_widget:
+            chosen = next(saved, known.get(spec.name, spec.default))
+            for _ in range(spec.control_slots):
+                next(saved, None)
+            pending.extendleft(reversed(spec.inner(chosen)))
+    return found
+
+
+def unread_inputs(info: Mapping[str, Any]) -> list[InputSpec]:
+    """Inputs of kinds that change with what is linked or typed, and that cannot be told from a saved node."""
+    found, pending = [], deque(declared_specs(info).values())
+    while pending:
+        spec = pending.popleft()
+        if spec.type == DYNAMIC_COMBO:
+            pending.extend(inner for choice in spec.choices for inner in spec.inner(choice))
+        elif DYNAMIC.fullmatch(spec.type) and (spec.type not in PLAIN_SOCKETS or _grows_widgets(spec)):
+            found.append(spec)
+    return found
+
+
+def _grows_widgets(spec: InputSpec) -> bool:
+    template = spec.options.get("template")
+    inner = template.get("input") if isinstance(template, Mapping) else None
+    return isinstance(inner, Mapping) and any(each.is_widget for each in declared_specs({"input": inner}).values())
 
 
 def _filled(spec: InputSpec, found: Mapping[str, Any]) -> Any:

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .embedded import PNG, BrokenFile, png_texts, safetensors_metadata
+from .embedded import PNG, BrokenFile, foreign_kind, is_webp, png_texts, safetensors_metadata, webp_texts
+
+READ = "JSON, PNG, WEBP and .safetensors"
 
 
 class WorkflowError(ValueError):
@@ -15,14 +17,19 @@ def load(path: str | Path) -> dict[str, Any]:
     """The workflow in a file, in the format it was saved in.
 
     Reads JSON (UI format 0.4, version-1 root, or API format), and the `workflow` or else the `prompt` that ComfyUI
-    embeds in a PNG or in a `.safetensors` file. Raises WorkflowError, which names the file and what is wrong.
+    embeds in a PNG, a WEBP or a `.safetensors` file. Raises WorkflowError, which names the file and what is wrong.
     """
     path = Path(path)
     try:
         if path.suffix.lower() == ".safetensors":
             return _parse_embedded(safetensors_metadata(path), path)
         data = path.read_bytes()
-        return _parse_embedded(png_texts(data), path) if data.startswith(PNG) else _parse(data, path)
+        if data.startswith(PNG) or is_webp(data):
+            return _parse_embedded(png_texts(data) if data.startswith(PNG) else webp_texts(data), path)
+        kind = foreign_kind(data)
+        if kind is not None:
+            raise WorkflowError(f"{path}: is {kind}; this kind of file is not read, only {READ}")
+        return _parse(data, path)
     except OSError as error:
         raise WorkflowError(f"{path}: cannot be read: {error.strerror or error}") from error
     except BrokenFile as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import data, model, rollout, training
+from .changes import CHANGES, is_off
 from .draft import Draft
 from .report import Report
 from .settings import Files, Settings
@@ -85,13 +86,19 @@ def account_of(report: Report, settings: Settings) -> dict[str, Any]:
     kept = {}
     for key, value in settings.given.items() if not settings.dropped else ():
         said = f"{settings.at(key)} = {textwrap.shorten(json.dumps(value, ensure_ascii=False), 60)}"
-        if key in settings.asked:
+        reason = ignored(key)
+        if key not in settings.asked and not reason:
+            kept[settings.spelled[key]] = value
+        if settings.is_default(key) if key in settings.asked else is_off(value):
+            report.idle.append(settings.at(key))
+        elif key in settings.asked:
             if settings.is_set(key):
                 report.mapped.append(f"{said} -> {settings.table[key].goes_to or 'which nodes there are'}")
-        elif reason := ignored(key):
+        elif reason:
             report.ignored.append(f"{settings.at(key)}: {reason}")
+        elif key in CHANGES:
+            report.changed.append(f"{settings.at(key)}: {CHANGES[key]}")
         else:
-            kept[settings.spelled[key]] = value
             unused = " (not needed with the other options)" if key in settings.table else ""
             report.unmapped.append(said + unused)
     return kept

@@ -64,7 +64,7 @@ def refuse_mixflow(config: Settings, report: Report) -> None:
             "mixflow_enabled cannot be combined with scheduled_sampling_max_step_offset, as in SimpleTuner: set one of "
             "them to false or 0"
         )
-    report.changed.append("mixflow_enabled: there is no MixFlow here; latents are as noisy as the network is told")
+    report.changed.append("mixflow_enabled: left out; for MixFlow set mixflow of Noisy Batch, 0.8 as there")
 
 
 def rollout(draft: Draft, config: Settings, flow: bool, batch: list[Any], model: list[Any]) -> str:

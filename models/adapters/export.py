@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from ...files.weights import save_checked
+from ...files.weights import read_weights, save_checked
 from .formats import Format, by_diffusers_names, to_file
+from .layers import DOWN, UP, LayerAdapter
 from .metadata import About, Base, hashes, kohya_fields, modelspec
 from .names import Names
 from .reading import from_file
@@ -50,3 +53,52 @@ def export_lora(
         raise ValueError(f"format: {format} has no names for some of these layers; choose diffusers")
     save_checked(path, tensors, metadata)
     return path
+
+
+def export_hosted(
+    source: Path,
+    path: Path,
+    format: Format,
+    dtype: torch.dtype,
+    family: str,
+    about: About,
+    run: Mapping[str, Any],
+    extra: Mapping[str, str],
+) -> Path:
+    """Write the adapter of a ComfyUI model, which a run keeps by ComfyUI's names, as ``path``; returns it.
+
+    kohya's names are the same with underscores. Raises ValueError for diffusers, which calls the layers differently.
+    """
+    if format == "diffusers":
+        raise ValueError("format: diffusers' names are not known for a ComfyUI model; choose comfyui or kohya")
+    kept = read_weights(source)
+    layers: dict[str, dict[str, Tensor]] = {}
+    for key, value in kept.items():
+        layer = key.partition(next(start for start in STARTS if start in key))[0]
+        layers.setdefault(layer, {})[key.removeprefix(f"{layer}.")] = value
+    tensors = {
+        f"{layer if format == 'comfyui' else kohya_name(layer)}.{name}": value.to(dtype)
+        for layer, weights in layers.items()
+        for name, value in weights.items()
+    }
+    adapter = {layer: hosted_part(weights) for layer, weights in layers.items()}
+    base = Base(family, {})
+    kohya = kohya_fields(base, about, adapter, run)
+    metadata = {**extra, **kohya, **modelspec(base, about, is_lora=True, by_diffusers=False), **hashes(tensors, kohya)}
+    save_checked(path, tensors, {**metadata, "modelspec.implementation": "https://github.com/comfyanonymous/ComfyUI"})
+    return path
+
+
+STARTS = (".lora_", ".lokr_", ".hada_", ".alpha")
+"""How the names of an adapter's own weights begin, behind that of its layer."""
+
+
+def kohya_name(layer: str) -> str:
+    return "lora_unet_" + layer.removeprefix("diffusion_model.").replace(".", "_")
+
+
+def hosted_part(weights: Mapping[str, Tensor]) -> LayerAdapter:
+    """One layer's adapter by peft's names, for what a file says about itself."""
+    names = {"lora_up.weight": UP, "lora_down.weight": DOWN}
+    part = LayerAdapter({names.get(name, name): value for name, value in weights.items() if name != "alpha"}, 1.0)
+    return replace(part, scale=float(weights["alpha"]) / part.rank) if "alpha" in weights else part

@@ -45,8 +45,16 @@ class PretrainedModel(Model):
     """How training timesteps are drawn unless the user says otherwise, as diffusers' training example does."""
     patch: int = 2
     """Side of a patch in latent pixels: image sides are multiples of this times the VAE's factor."""
+    clip_skips: tuple[int, ...] = (0,)
+    """What clip_skip may be, 0 for what the family does anyway."""
+    longest_text: int = 77
+    """Tokens of a caption that reach the network, those that begin and end it included."""
+    reading_tokenizer: str = "tokenizer"
+    """The tokenizer of the encoder that reads most of a caption."""
     negative_prompts: bool = True
     """Whether sampling with guidance asks the network about a negative prompt too; not if it is told the guidance."""
+    told_guidance: bool = False
+    """Whether the network was distilled to be told its guidance."""
     lora_targets: dict[str, tuple[str, ...]]
     """Presets of the layers that an adapter is put on, by name: ``attention``, ``all``; ends of module names."""
 
@@ -114,6 +122,29 @@ class PretrainedModel(Model):
     @abstractmethod
     def encode_text(cls, pipeline: Any, captions: list[str], negative: bool) -> Conditioning:
         """How the family does what :meth:`encode_captions` promises."""
+
+    @classmethod
+    def skip_layers(cls, pipeline: Any, clip_skip: int) -> None:
+        """Have the text encoder end at another layer, where that is not what the family does anyway."""
+
+    @classmethod
+    def check_clip_skip(cls, clip_skip: int) -> None:
+        """Raises ValueError where the family cannot read CLIP at this layer."""
+        if clip_skip not in cls.clip_skips:
+            can = " or ".join(map(str, cls.clip_skips))
+            raise ValueError(f"clip_skip: {cls.title} is not read at layer {clip_skip} from the last; set it to {can}")
+
+    @classmethod
+    def most_tokens(cls, pipeline: Any) -> int:
+        """How many tokens of a caption reach the network; what is behind them is cut off."""
+        return cls.longest_text
+
+    @classmethod
+    def count_tokens(cls, pipeline: Any, captions: Sequence[str]) -> list[int]:
+        """How many tokens each caption has; ``pipeline`` needs its tokenizers only."""
+        tokenizer = getattr(pipeline, cls.reading_tokenizer) or pipeline.tokenizer
+        with quiet():
+            return [len(tokenizer(text, truncation=False, verbose=False).input_ids) for text in captions]
 
     @classmethod
     def describe_size(cls, original: tuple[int, int], corner: tuple[int, int], size: tuple[int, int]) -> Conditioning:

@@ -31,6 +31,8 @@ class StableDiffusion3(PretrainedModel):
     text_parts = ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2", "tokenizer_3", "text_encoder_3")
     single_file_types = ("sd3", "sd35_large", "sd35_medium")
     density = "logit_normal"
+    longest_text = 256
+    reading_tokenizer = "tokenizer_3"
     lora_targets = {  # noqa: RUF012  # a constant of the class, as in every family
         "attention": JOINT_ATTENTION,
         "all": (*JOINT_ATTENTION, *JOINT_MLP),
@@ -50,5 +52,9 @@ class StableDiffusion3(PretrainedModel):
             captions, captions, captions, device=pipeline.text_encoder.device, do_classifier_free_guidance=False
         )
         return {"text": text, "pooled": pooled}
+
+    @classmethod
+    def most_tokens(cls, pipeline: Any) -> int:
+        return cls.longest_text if pipeline.tokenizer_3 else int(pipeline.tokenizer.model_max_length)
 
     sampling_arguments = StableDiffusionXL.sampling_arguments

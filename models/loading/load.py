@@ -80,6 +80,8 @@ def load_parts(source: Source, info: PretrainedInfo, names: Collection[str], **g
         if in_file:
             from_file = {name: value for name, value in pipeline.components.items() if name not in in_file}
             pipeline = pipeline_class.from_single_file(source.path, config=str(home), **from_file, **dtype)
+    if getattr(pipeline, "text_encoder", None) is not None:
+        info.kind.skip_layers(pipeline, source.clip_skip)
     if getattr(pipeline, info.kind.network_part) is None:
         config = SimpleNamespace(**read_object(home / info.kind.network_part / "config.json"))
         setattr(pipeline, info.kind.network_part, SimpleNamespace(config=config))

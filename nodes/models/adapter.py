@@ -23,7 +23,7 @@ from ...models.loading.weight_count import in_words, lora_weights, training_byte
 from ...models.model import Model
 from ...training.stream import Step, Stream
 from ..base import CATEGORY, MODEL, StepNode
-from ..inputs import UNIQUE_ID, choice, integer, line, number, switch, wire
+from ..inputs import UNIQUE_ID, choice, integer, line, number, refusal, switch, wire
 from .model import ModelInfo
 
 CUSTOM = "custom"
@@ -115,6 +115,14 @@ class AddLora(StepNode):
                     "Train CLIP too (SD 1.x, 2.x and SDXL, kind lora): for a new word or name. Slower, and more "
                     "memory, as the text encoders stay loaded.",
                 ),
+                "factor": integer(
+                    -1,
+                    -1,
+                    1024,
+                    "LoKr: into how many parts the sides of a matrix are cut; more makes a smaller file. -1: near the "
+                    "square root.",
+                    advanced=True,
+                ),
                 "strength": number(
                     1.0,
                     0.0,
@@ -138,12 +146,12 @@ class AddLora(StepNode):
             if targets == CUSTOM and pattern is not None and not continue_from:
                 layers_in(pattern)
             AdapterSettings("x", kind or "lora", dora=bool(dora), rslora=bool(rslora))  # type: ignore[arg-type]
-            if continue_from:
-                find_lora(current_host(), continue_from.strip())
-            elif text_encoders and kind is not None:
+            if text_encoders and kind is not None and not continue_from:
                 refuse_kind(kind)
         except ValueError as error:
             return str(error)
+        if continue_from:
+            return refusal("continue_from", lambda: find_lora(current_host(), continue_from.strip())) or True
         return True
 
     @classmethod
@@ -234,6 +242,8 @@ def memory_in_words(pretrained: Pretrained, layers: list[tuple[int, ...]], rank:
 def pretrained_of(model: Stream) -> Pretrained:
     """The pretrained model on the wire; raises ValueError where an adapter makes no sense."""
     info: ModelInfo = model.about
+    if info.hosted is not None:
+        raise ValueError("model: it has its adapter already, from Train ComfyUI Model; set rank and targets there")
     if info.pretrained is None:
         raise ValueError("model: a model that was made here is small and trained whole; wire Load Pretrained")
     if info.trained is not None:

@@ -84,4 +84,5 @@ class PlotMetrics(Node):
         path = run / "metrics.png"
         plot_metrics(rows, drawn, log_scale=log_scale, smoothing=smoothing).save(path)
         missing = [f"this run has no {name}" for name in names if name not in known]
-        return {"ui": {"text": missing, **shown(current_host(), path)}}
+        said = {"text": missing} if missing else {}  # an empty text would stand for the picture in some clients
+        return {"ui": {**said, **shown(current_host(), path)}}

@@ -8,17 +8,21 @@ from typing import Any
 from torch import Tensor
 
 from ...diffusion import losses, reflexflow
-from ...diffusion.noisy_batch import NoisyBatch, predict
-from ...diffusion.plan import RolloutPlan
+from ...diffusion.noisy_batch import NoisyBatch, Perturbation, predict
 from ...diffusion.predictions import per_sample
+from ...diffusion.rollouts.guidance import Guidance
+from ...diffusion.rollouts.plan import RolloutPlan
 from ...diffusion.schedules import Schedule
 from ...diffusion.solvers import SOLVERS, Solver, solver
+from ...diffusion.solvers import Model as Network
 from ...diffusion.trajectory import fine_path, target_onto
 from ...models.model import Model
 from ...training.loop import averaged
 from ...training.stream import Step, Stream
 from ..base import BATCH, CATEGORY, LOSS, MODEL, StepNode
 from ..inputs import UNIQUE_ID, choice, integer, number, switch, wire
+from ..models.model import check_guidance
+from .negative import negative_rows
 
 TARGET = choice(
     ("original", "clean", "trajectory"),
@@ -56,6 +60,15 @@ REFERENCE = {
         "trajectory: whose next step shall land on the reference path. euler: a plain step, best for few Euler steps. "
         "rollout: the Rollout's own sampler with all it remembers (heun and rk4 count as euler); it corrects only what "
         "that sampler gets wrong.",
+        advanced=True,
+    ),
+    "reference_guidance": number(
+        1.0,
+        1.0,
+        30.0,
+        0.5,
+        "trajectory: the reference path is walked with classifier-free guidance, and the model learns to be sampled "
+        "without it (guidance is distilled). 1 is off; above, its forward passes are for twice the items.",
         advanced=True,
     ),
 }
@@ -123,8 +136,16 @@ class DiffusionLoss(StepNode):
 
 
 def reference_cost(batch: Stream, inputs: dict[str, Any]) -> dict[str, Any]:
-    """What the trajectory target's fine path will cost, said before it is paid."""
+    """What the trajectory target's fine path will cost, said before it is paid; raises ValueError if it cannot be."""
     plan = next(batch.constants(RolloutPlan), None)
+    if inputs["target"] == "trajectory":
+        if any(guide.active for guide in batch.constants(Guidance)):
+            raise ValueError(
+                "target trajectory leads a sampler without guidance: set guidance and sampling_guidance of Rollout to "
+                "1 and 0, and reference_guidance here"
+            )
+        if inputs.get("reference_guidance", 1.0) != 1:
+            check_guidance(inputs["model"].about)
     if inputs["target"] != "trajectory" or plan is None or not plan.active:
         return {}
     calls = reference_solver(inputs.get("reference_sampler", "auto"), inputs.get("reference_weights", "live")).calls
@@ -147,16 +168,20 @@ def wanted_output(
     reference_sampler: str = "auto",
     reference_weights: str = "live",
     target_sampler: str = "euler",
+    reference_guidance: float = 1.0,
 ) -> Tensor:
     """What the network shall put out at ``batch.x`` (B, ...), without gradient."""
     if target != "trajectory":
         return losses.target(batch, target)  # type: ignore[arg-type]
     if reference_weights == "ema" and step.run.averaged_weights is None:
         raise ValueError("reference_weights is ema: set ema_decay in Optimizer Step, or choose live")
+    guided: Network = model
+    if reference_guidance != 1:
+        guided = Guidance(reference_guidance, negative=negative_rows(step, batch.negative)).of(model)
     reference = averaged(step.run, model.network) if reference_weights == "ema" else nullcontext()
     with model.evaluating(), reference:
         solve = reference_solver(reference_sampler, reference_weights)
-        path = fine_path(model, batch, reference_steps=reference_steps, solve=solve)
+        path = fine_path(guided, batch, reference_steps=reference_steps, solve=solve)
     if batch.listener is not None:
         batch.listener.landed(path.y)
     return target_onto(path, batch, batch.solve if target_sampler == "rollout" else None)
@@ -243,6 +268,12 @@ class ReflexFlowLoss(StepNode):
         defar = inputs["objective"] == "defar"
         if defar and rolls and reflexflow != "disable":
             raise ValueError("objective defar makes its own drift: wire Noisy Batch straight into this loss")
+        perturbed = (p for p in batch.constants(Perturbation) if p.mixflow or p.input_perturbation)
+        if defar and any(perturbed) and reflexflow != "disable":
+            raise ValueError(
+                "objective defar does not look at what Noisy Batch has perturbed: set its mixflow and "
+                "input_perturbation to 0, or choose objective spec"
+            )
         active = reflexflow == "enable" or (reflexflow == "auto" and flow and (rolls or defar))
         if active and not defar and inputs["target"] == "trajectory" and inputs["beta1"]:
             raise ValueError(

@@ -11,6 +11,8 @@ TRAINER = "app.graph.nodes.find(node => node.type === 'RolloutOptimizerStep')"
 
 EXPECTED = (
     "api.comfy.org",  # the frontend looks packs up on the net when it lists errors; our policy does not let it
+    "status of 400 (Bad Request)",  # the training without its loss is refused whole, its samples with it
+    "PromptExecutionError",  # the same, in the frontend's words
     "Unknown message type rollout.",  # said where our own extension is not there to listen
 )
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
-from .schedules import Schedule
+from ..schedules import Schedule
 
 Strategy = Literal["uniform", "biased_early", "biased_late"]
 
@@ -63,12 +63,18 @@ class RolloutPlan:
     """Chains begin at pure noise and go down a sampler's grid; else all over the levels, as often as they are drawn."""
     max_age: int = 0
     """A chain that is still going after so many updates begins anew; 0 = ten times as many as it has steps."""
+    start: float = 0.0
+    """No rollouts before this share of the training; the later of this and ``start_step`` counts."""
+    ramp: float = 0.0
+    """If set, a ramp over this share of the training, in place of ``ramp_steps``."""
 
     def __post_init__(self) -> None:
         if self.step_size <= 0:
             raise ValueError(f"step_size must be above 0, not {self.step_size}")
         if self.step_size_max and self.step_size_max < self.step_size:
             raise ValueError(f"step_size_max ({self.step_size_max}) is below step_size ({self.step_size})")
+        if self.ramp and self.ramp_steps:
+            raise ValueError("ramp and ramp_steps say the same in two ways: set one of them to 0")
 
     @property
     def active(self) -> bool:
@@ -78,7 +84,22 @@ class RolloutPlan:
     @property
     def peak_probability(self) -> float:
         """The highest chance over the whole training."""
-        return max(self.prob_start, self.prob_end) if self.ramp_steps else self.probability
+        return max(self.prob_start, self.prob_end) if self.ramp_steps or self.ramp else self.probability
+
+    def over(self, steps: int) -> RolloutPlan:
+        """The plan with its shares of a training of so many steps in steps."""
+        if not (self.start or self.ramp):
+            return self
+        start_step = max(self.start_step, round(self.start * steps))
+        ramp_steps = max(1, round(self.ramp * steps)) if self.ramp else self.ramp_steps
+        return replace(self, start_step=start_step, ramp_steps=ramp_steps, start=0.0, ramp=0.0)
+
+    def never_begins(self, steps: int) -> str:
+        """Why a training of so many steps has no rollouts though it could have them; empty if it has."""
+        plan = self.over(steps)
+        if not self.active or any(plan.probability_at(step) for step in {plan.start_step, steps - 1} if step < steps):
+            return ""
+        return f"rollouts never begin: they start at step {plan.start_step}, and the training has {steps}"
 
     def probability_at(self, step: int) -> float:
         """The chance that an item is rolled out at this training step."""
@@ -97,6 +118,18 @@ class RolloutPlan:
         chosen = torch.rand(batch, generator=generator) < self.probability_at(step)
         lengths = torch.where(chosen, self._lengths(batch, generator), 0)
         return self.place(timestep, schedule, lengths, self.strides(batch, generator))
+
+    def draw_down(self, timestep: Tensor, lowest: float, step: int, generator: Generator) -> Draw:
+        """Rollouts that begin where the items are and end at ``lowest`` at the latest, at least a step long.
+
+        For copies that are trained beside their items; those that stand at the lowest level already have none.
+        """
+        batch = len(timestep)
+        chosen = torch.rand(batch, generator=generator) < self.probability_at(step)
+        lengths, stride = self._lengths(batch, generator).clamp(min=1), self.strides(batch, generator)
+        possible = ((timestep - lowest) / stride - 1e-9).ceil().long().clamp(min=0)
+        lengths = torch.where(chosen, torch.minimum(lengths, possible), 0)
+        return Draw(lengths, timestep, torch.where(lengths > 0, stride, 0.0))
 
     @staticmethod
     def place(timestep: Tensor, schedule: Schedule, lengths: Tensor, stride: Tensor) -> Draw:
