@@ -9,6 +9,7 @@ from typing import Any
 
 from ...files.whole import free_file, read_object
 from ...hosts.current import current_host
+from ...models.adapters.dora import frozen_weights
 from ...models.adapters.export import export_lora
 from ...models.adapters.metadata import About, base_of
 from ...models.adapters.names import names_in
@@ -103,6 +104,7 @@ class SaveLora(Node):
                     about=About(title or stem, author, description, trigger),
                     run=run_facts(folder.parent, prompt),
                     extra=extra,
+                    weights=lambda layers: frozen_weights(pretrained, layers),
                 )
             )
         return {"ui": {"text": [str(path) for path in written]}}
