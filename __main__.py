@@ -18,7 +18,7 @@ from typing import Any
 
 from . import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, __version__
 from ._arguments import parser
-from ._terminal import Terminal, mute_libraries, stopping
+from ._terminal import Terminal, lasting_output, mute_libraries, stopping
 from .files.whole import write_text
 from .graph import Executor, WorkflowError, describe, is_prompt, load, object_info, to_prompt, validate
 from .graph.layout import Group, to_workflow
@@ -29,7 +29,8 @@ from .hosts.current import hosted_by
 from .hosts.device import choose_device
 from .hosts.events import EventHost
 from .importing import simpletuner
-from .runs.run_folder import versions
+from .runs.clean import clean
+from .runs.run_folder import facts_in, versions
 
 WRONG_INPUT = 2
 
@@ -54,14 +55,16 @@ def main(arguments: list[str] | None = None) -> int:
         nodes=nodes_command,
         serve=serve_command,
         import_config=import_command,
+        clean=clean_command,
     ).parse_args(arguments)
     mute_libraries()
-    try:
-        return options.command(options)
-    except (Refused, WorkflowError, OverrideError) as error:
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
-        return WRONG_INPUT
+    with lasting_output():
+        try:
+            return options.command(options)
+        except (Refused, WorkflowError, OverrideError) as error:
+            for line in str(error).splitlines():
+                print(f"error: {line}", file=sys.stderr)
+            return WRONG_INPUT
 
 
 def read(options: argparse.Namespace) -> tuple[dict[str, Any] | None, dict[str, Any]]:
@@ -69,36 +72,43 @@ def read(options: argparse.Namespace) -> tuple[dict[str, Any] | None, dict[str, 
 
     There is no workflow where the file holds none, or where a change cannot be shown on the canvas.
     """
-    resumed = folder_of_run(options) if options.resume else None
+    resumed, step = folder_of_run(options) if options.resume else (None, "")
     path = options.workflow or (resumed and resumed / "workflow.json")
     if path is None:
         raise Refused("name a workflow file, or a run to go on with: --resume RUN")
     workflow = load(path)
     definitions = object_info(NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS)
     prompt = to_prompt(workflow, definitions)
-    overrides = [*options.overrides, *shorthands(options.seed, resumed, prompt)]
+    overrides = [*options.overrides, *shorthands(options.seed, resumed, step, prompt)]
     changed = apply(prompt, definitions, overrides)
     return None if is_prompt(workflow) else write_back(workflow, definitions, prompt, changed), changed
 
 
-def shorthands(seed: int | None, resumed: Path | None, prompt: dict[str, Any]) -> list[str]:
+def shorthands(seed: int | None, resumed: Path | None, step: str, prompt: dict[str, Any]) -> list[str]:
     """What --seed and --resume are short for. Raises Refused where they would change nothing, or too much."""
     trainers = [node_id for node_id, node in prompt.items() if node.get("class_type") == TRAINER]
     if seed is not None and not trainers:
         raise Refused("--seed: the workflow has no Optimizer Step, so nothing is trained")
     if resumed and len(trainers) != 1:
         raise Refused(f"--resume: the workflow has {len(trainers)} Optimizer Steps: use --set NODE.resume=RUN")
+    if resumed and seed is not None and seed != (own := facts_in(resumed).get("seed", seed)):
+        raise Refused(f"--seed {seed}: {resumed.name} goes on with its own seed, {own}: leave out --seed")
     seeds = [f"{node_id}.seed={seed}" for node_id in trainers if seed is not None]
-    return seeds + ([f"{trainers[0]}.resume={resumed}"] if resumed else [])
+    return seeds + ([f"{trainers[0]}.resume={resumed}{step}"] if resumed else [])
 
 
-def folder_of_run(options: argparse.Namespace) -> Path:
-    """The full path of the run that --resume names, as a folder or by its name. Raises Refused if there is none."""
-    places = (Path(options.resume), options.output / "rollout" / options.resume)
-    found = next((place for place in places if (place / "run.json").is_file()), None)
-    if found is None:
-        raise Refused(f"--resume {options.resume}: neither {places[0]} nor {places[1]} is the folder of a run")
-    return found.resolve()
+def folder_of_run(options: argparse.Namespace) -> tuple[Path, str]:
+    """The full path of the run that --resume names, as a folder or by its name, and ``@STEP`` if one is named.
+
+    Raises Refused if there is no such run.
+    """
+    name, at, step = options.resume.rpartition("@")
+    for run, end in ((options.resume, ""), *([(name, f"@{step}")] if at and step.isdecimal() else [])):
+        places = (Path(run), options.output / "rollout" / run)
+        found = next((place for place in places if (place / "run.json").is_file()), None)
+        if found is not None:
+            return found.resolve(), end
+    raise Refused(f"--resume {options.resume}: neither {places[0]} nor {places[1]} is the folder of a run")
 
 
 def checked(prompt: dict[str, Any]) -> Any:
@@ -163,6 +173,14 @@ def import_command(options: argparse.Namespace) -> int:
     return 0
 
 
+def clean_command(options: argparse.Namespace) -> int:
+    removed = clean(options.output)
+    for path in removed:
+        print(f"removed {path}")
+    print(f"{options.output}: {len(removed)} leftovers of programs that were killed")
+    return 0
+
+
 def run_command(options: argparse.Namespace) -> int:
     workflow, prompt = read(options)
     validation = checked(prompt)
@@ -204,6 +222,7 @@ def hosting(options: argparse.Namespace, watching: bool = True) -> Hosted:
             send=executor.send,
             interrupted=stop.is_set,
             watching=lambda: watching,
+            waits_for_room=not options.no_wait,
         )
         with hosted_by(host):
             yield

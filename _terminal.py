@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +26,85 @@ def mute_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+class Lasting:
+    """A stream whose reader may go away, as that of `| head` does: what is written then goes nowhere."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream, self._gone = stream, False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        self._try(lambda: self._stream.write(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def _try(self, write: Callable[[], Any]) -> None:
+        if self._gone:
+            return
+        try:
+            write()
+        except (OSError, ValueError):  # ValueError: it was closed
+            self._gone = True
+            with suppress(OSError, ValueError):  # what is still buffered shall not fail when the program ends
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self._stream.fileno())
+                os.close(nowhere)
+
+
+@contextmanager
+def lasting_output() -> Iterator[None]:
+    """Whatever is printed inside, by whomever, a reader who goes away stops nothing."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = Lasting(sys.stdout), Lasting(sys.stderr)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        sys.stdout, sys.stderr = before
+
+
+STOPS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGBREAK")
+"""Ctrl-C, a cluster's notice, a terminal that is closed, ctrl-backslash, and Windows' ctrl-break and closed window."""
+
+
 @contextmanager
 def stopping(stop: threading.Event) -> Iterator[None]:
-    """The first ctrl-C (or SIGTERM) asks the run to stop after its step; the second one ends the program."""
+    """The first of these signals asks the run to stop after its step; then a ctrl-C ends the program at once.
+
+    That does no harm: files are whole or not there. A signal that was ignored (nohup) stays ignored.
+    """
 
     def ask(number: int, frame: Any) -> None:
-        if stop.is_set():
-            signal.default_int_handler(number, frame)
-        stop.set()
-        print("\nstopping after this step; ctrl-C again to give up at once", file=sys.stderr)
+        if stop.is_set() and number == signal.SIGINT:
+            say("\nleaving at once; the last state that was kept is whole\n")
+            os._exit(STOPPED)
+        if not stop.is_set():
+            stop.set()
+            say("\nstopping after this step; ctrl-C again to give up at once\n")
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [getattr(signal, name) for name in STOPS if hasattr(signal, name)]
+    heard = [number for number in numbers if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, ask) for number in heard}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def say(words: str) -> None:
+    """Tell the terminal, if there is one, from within a signal: no stream that may be in the middle of a write."""
+    with suppress(OSError):
+        os.write(2, words.encode())
 
 
 class Terminal:

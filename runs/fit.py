@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -52,18 +52,40 @@ def fit(
     seed = resume.seed if resume else seed
     facts = {"seed": seed, "steps": steps, "node": node_id, "device": place, "versions": versions()}
     record = open_folder(folder, resume, facts)
+    with record.locked() if record else nullcontext():
+        return _fit(loss, model, optimizer, steps, facts, record, resume, host, looks, preview_every, files, options)
+
+
+def _fit(
+    loss: Stream,
+    model: Stream,
+    optimizer: OptimizerSettings,
+    steps: int,
+    facts: Mapping[str, Any],
+    record: RunFolder | None,
+    resume: SavedState | None,
+    host: Host,
+    looks: Sequence[Look],
+    preview_every: int,
+    files: Mapping[str, Any] | None,
+    options: Mapping[str, Any],
+) -> Session:
+    """:func:`fit`, in a folder that nobody else trains in."""
+    node_id = facts["node"]
     streams = [loss, model, *(stream for look in looks for stream in look.streams)]
-    run = Run(*streams, seed=seed, device=place, host=Recorder(host, record) if record else host)
+    run = Run(*streams, seed=facts["seed"], device=facts["device"], host=Recorder(host, record) if record else host)
 
     def ready() -> Trainer:
         return prepare(loss, model, optimizer, steps=steps, run=run, state=resume, node_id=node_id, **options)
 
     trainer, notes = None, []
     if resume and record:  # what does not fit is refused before anything in the run's folder changes
+        resume.still_there()
         trainer = ready()
-        record.go_on(resume.step, facts)
-        notes = [resume.in_words(trainer)]
-        run.host.resumed(node_id, notes[0])
+        record.go_on(resume.step, facts, resume.run)
+        resume.take()
+        notes = [*resume.notes, resume.in_words(trainer)]
+        run.host.resumed(node_id, "; ".join(notes))
     if record:
         for name, content in (files or {}).items():
             record.write_json(name, content)
@@ -101,10 +123,10 @@ def status_of(folder: RunFolder | None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        folder.update(status="failed", message=str(error), seconds=round(time.perf_counter() - begun, 2))
+        folder.note(status="failed", message=str(error), seconds=round(time.perf_counter() - begun, 2))
         raise
     except BaseException as stop:  # ComfyUI's interrupt and ours are both of this kind
         message = str(stop) or "stopped by the user"
-        folder.update(status="interrupted", message=message, seconds=round(time.perf_counter() - begun, 2))
+        folder.note(status="interrupted", message=message, seconds=round(time.perf_counter() - begun, 2))
         raise
-    folder.update(status="finished", seconds=round(time.perf_counter() - begun, 2))
+    folder.note(status="finished", seconds=round(time.perf_counter() - begun, 2))

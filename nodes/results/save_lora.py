@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...files.whole import free_file, read_object
+from ...files.whole import read_object, reserved
 from ...hosts.current import current_host
 from ...models.adapters.export import export_lora
 from ...models.adapters.metadata import About, base_of
@@ -91,10 +91,10 @@ class SaveLora(Node):
         files, written = adapter_files(folder), []
         for adapter, source in files.items():
             stem = name if len(files) == 1 else f"{name}_{adapter}"
-            written.append(
-                export_lora(
+            with reserved(current_host().model_folders("loras")[0], stem, ".safetensors") as path:
+                saved = export_lora(
                     source,
-                    free_file(current_host().model_folders("loras")[0], stem),
+                    path,
                     format,  # type: ignore[arg-type]
                     names,
                     part=pretrained.info.kind.network_part,
@@ -104,7 +104,7 @@ class SaveLora(Node):
                     run=run_facts(folder.parent, prompt),
                     extra=extra,
                 )
-            )
+            written.append(saved)
         return {"ui": {"text": [str(path) for path in written]}}
 
 
