@@ -13,7 +13,7 @@ from ...diffusion import seeds
 from ...diffusion.exposure_bias import LevelStatistics, measure, summary
 from ...diffusion.schedules import Schedule
 from ...diffusion.solvers import SOLVERS, solver
-from ...files.whole import free_folder, write_text
+from ...files.whole import new_folder, writable, write_text
 from ...hosts.current import current_host
 from ...hosts.device import choose_device
 from ...runs.pictures.plots import plot_levels
@@ -76,9 +76,8 @@ class ExposureBiasProbe(Node):
                 path = measure(
                     live, schedule, batch.latents, told, solver(sampler, order), steps=steps, generator=random
                 )
-        folder = free_folder(host.output_folder / "probes", "exposure_bias")
+        folder = new_folder(writable(host.output_folder / "probes"), "exposure_bias")
         picture = folder / "exposure_bias.png"
-        folder.mkdir(parents=True)
         plot_levels(path).save(picture)
         write_text(folder / "exposure_bias.json", json.dumps(findings(path), indent=2))
         return {"ui": {"text": [sentence(path)], **shown(host, picture)}}
