@@ -8,12 +8,15 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 FIRST = "quickstart"
+NEEDS_COMFYUI = "comfyui_"
+"""How the names of workflows begin that have nodes of ComfyUI itself, which our own runner does not know."""
 SIZE = (640, 400)
 
 
 def names(workflows: Path) -> list[str]:
     """The templates' names, the quickstart ones first."""
     found = [path.stem for path in workflows.glob("*.json")] if workflows.is_dir() else []
+    found = [name for name in found if not name.startswith(NEEDS_COMFYUI)]
     return sorted(found, key=lambda name: (not name.startswith(FIRST), name))
 
 

@@ -7,30 +7,25 @@ from aiohttp import web
 from ..bodies import BadBody, parse
 from ..plain_json import to_text
 from ..runs import delete_run, describe_run, is_live, list_files, list_runs, read_rows, run_folder
-from ..studio import STUDIO
+from .run_list import run_list
 
 MOST_ROWS = 20_000
 
 
-def _live_since(request: web.Request) -> float | None:
-    """When the running job began, in seconds."""
-    job = request.app[STUDIO].jobs.running
-    return None if job is None or job.started is None else job.started / 1000
-
-
 async def show_all(request: web.Request) -> web.Response:
-    runs = await asyncio.to_thread(list_runs, request.app[STUDIO].folders.runs, _live_since(request))
+    there = run_list(request)
+    runs = await asyncio.to_thread(list_runs, there.runs, there.live_since())
     return web.json_response(text=to_text({"runs": runs}))
 
 
 async def show_one(request: web.Request) -> web.Response:
-    folder = run_folder(request.app[STUDIO].folders.runs, request.match_info["name"])
-    return web.json_response(text=to_text(describe_run(folder, _live_since(request))))
+    folder = run_folder(run_list(request).runs, request.match_info["name"])
+    return web.json_response(text=to_text(describe_run(folder, run_list(request).live_since())))
 
 
 async def metrics(request: web.Request) -> web.Response:
     """Rows after a step (by default all); `more` says that others follow, to be asked for after the last of these."""
-    folder = run_folder(request.app[STUDIO].folders.runs, request.match_info["name"])
+    folder = run_folder(run_list(request).runs, request.match_info["name"])
     try:
         after, most = int(request.query.get("after", -1)), int(request.query.get("limit", MOST_ROWS))
     except ValueError:
@@ -40,22 +35,22 @@ async def metrics(request: web.Request) -> web.Response:
 
 
 async def files(request: web.Request) -> web.Response:
-    folders = request.app[STUDIO].folders
-    folder = run_folder(folders.runs, request.match_info["name"])
-    return web.json_response({"files": await asyncio.to_thread(list_files, folder, folders.output)})
+    there = run_list(request)
+    folder = run_folder(there.runs, request.match_info["name"])
+    return web.json_response({"files": await asyncio.to_thread(list_files, folder, there.output)})
 
 
 async def workflow(request: web.Request) -> web.Response:
     """The workflow of a run, for the canvas."""
-    folder = run_folder(request.app[STUDIO].folders.runs, request.match_info["name"])
+    folder = run_folder(run_list(request).runs, request.match_info["name"])
     found = parse((folder / "workflow.json").read_bytes())
     return web.json_response(text=to_text(found))
 
 
 async def delete(request: web.Request) -> web.Response:
     """Remove a run with all it left behind; refused (409) while it is running."""
-    folder = run_folder(request.app[STUDIO].folders.runs, request.match_info["name"])
-    if is_live(folder, _live_since(request)):
+    folder = run_folder(run_list(request).runs, request.match_info["name"])
+    if is_live(folder, run_list(request).live_since()):
         return web.json_response({"error": "the run is still going; stop it first"}, status=409)
     await asyncio.to_thread(delete_run, folder)
     return web.Response(status=204)

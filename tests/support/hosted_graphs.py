@@ -16,7 +16,7 @@ def training(family="flux", data="images", **changes):
         "noise": ("RolloutNoisyBatch", {"dataset": ["data", 0], "schedule": ["model", 1]}),
         "rollout": ("Rollout", {
             "batch": ["noise", 0], "model": ["model", 0], "probability": 0.7,
-            "max_step_offset": 3,
+            "max_step_offset": 3, "step_size": 100.0,
         }),
         "loss": ("RolloutReflexFlowLoss", {"batch": ["rollout", 0], "model": ["model", 0]}),
         "optimizer": ("RolloutOptimizer", {"optimizer": "adamw", "learning_rate": 1e-2}),
@@ -37,8 +37,10 @@ def training(family="flux", data="images", **changes):
         "positive": ("TinyText", {"clip": ["loader", 1], "text": "a cat"}),
         "empty": ("EmptyLatentImage", {"width": 64, "height": 64, "batch_size": 1}),
         "sampler": ("KSampler", {
-            "model": ["trained", 0], "positive": ["positive", 0], "negative": ["positive", 0],
-            "latent_image": ["empty", 0], "seed": 1, "steps": 2, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0,
+            "model": ["trained", 0], "positive": ["positive", 0],
+            "negative": ["positive", 0],
+            "latent_image": ["empty", 0], "seed": 1, "steps": 2, "cfg": 1.0, "sampler_name": "euler",
+            "scheduler": "simple", "denoise": 1.0,
         }),
         "decode": ("VAEDecode", {"samples": ["sampler", 0], "vae": ["loader", 2]}),
         "show": ("PreviewImage", {"images": ["decode", 0]}),
