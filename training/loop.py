@@ -81,6 +81,8 @@ class Trainer:
     node_id: str = "train"
     title: str = "Optimizer Step"
     """What people call the trainer, in messages."""
+    compile: bool = False
+    """Compile the network (torch.compile), once for all batch sizes, so that no ragged rollout compiles it anew."""
     done: int = 0
     """Updates done so far, those before a resume included."""
     around: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -90,6 +92,8 @@ class Trainer:
         from diffusers.training_utils import EMAModel
 
         self.run.steps = self.steps
+        if self.compile:
+            self.network.compile(dynamic=True)
         self.weights = {name: weight for name, weight in self.network.named_parameters() if weight.requires_grad}
         self.parameters = list(self.weights.values())
         self.optimizers = self.settings.optimizers(self.network)

@@ -21,7 +21,7 @@ from .resume import begun_anew, state_of
 
 log = logging.getLogger(__name__)
 
-OPTIONS_OF_FIT = ("steps", "seed", "accumulation", "clip_norm", "ema_decay", "precision", "preview_every")
+OPTIONS_OF_FIT = ("steps", "seed", "accumulation", "clip_norm", "ema_decay", "precision", "preview_every", "compile")
 
 
 class Optimizer(Node):
@@ -195,6 +195,12 @@ class OptimizerStep(Node):
                 ),
                 "keep_checkpoints": integer(
                     0, 0, 100_000, "Of the copies that checkpoint_every makes, keep only so many, the newest. 0 = all."
+                ),
+                "compile": switch(
+                    False,
+                    "Compile the network with torch.compile: the first steps take minutes, the others less time, "
+                    "mostly on a GPU. Needs a C++ compiler.",
+                    advanced=True,
                 ),
             },
             "hidden": {**UNIQUE_ID, "prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
