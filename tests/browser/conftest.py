@@ -113,6 +113,7 @@ def visit_quickstart(open_page):
     def visit_quickstart(name, values):
         visit = open_page(1600, 1000)
         workflow = json.loads((ROOT / "workflows" / "quickstart_digits.json").read_text())
+        workflow["extra"] = {"ds": {"scale": 0.5, "offset": [60, 200]}}  # all of it in the window
         visit.evaluate("([workflow, name]) => app.loadGraphData(workflow, true, true, name)", [workflow, name])
         visit.keyboard.press("Escape")  # the templates, which a fresh browser opens
         visit.evaluate(

@@ -10,6 +10,7 @@ def test_hindi(open_page, keep):
     """The tabs, the data set's words, what a node is for; the frontend's own words stay as they are."""
     visit = open_page(locale="hi-IN")
     workflow = json.loads((ROOT / "workflows" / "lora_sd15.json").read_text())
+    workflow["extra"] = {"ds": {"scale": 0.45, "offset": [300, 200]}}
     visit.evaluate("workflow => app.loadGraphData(workflow, true, true, 'hindi')", workflow)
     visit.keyboard.press("Escape")
     visit.evaluate("app.extensionManager.command.execute('Workspace.ToggleSidebarTab.rollout-data')")

@@ -61,6 +61,7 @@ def test_a_fresh_template_is_blank_while_another_trains(other, studio, keep):
     with urllib.request.urlopen(f"{studio.address}templates/quickstart_digits.json", timeout=30) as reply:
         template = json.load(reply)
     assert template["id"] != json.loads((ROOT / "workflows" / "quickstart_digits.json").read_text())["id"]
+    template["extra"] = {"ds": {"scale": 0.45, "offset": [100, 200]}}  # all of it in the window
     other.evaluate("workflow => app.loadGraphData(workflow, true, true, 'fresh')", template)
     other.locator(".rollout-bar").get_by_text("Training in another workflow").wait_for()
     other.wait_for_timeout(1500)  # some ten events of the run
