@@ -90,6 +90,8 @@ class Trainer:
     """skip: nothing is learnt from a batch whose loss or gradient is no finite number. stop: its update is made."""
     on_out_of_memory: Literal["stop", "halve"] = "stop"
     """halve: where the memory is too small for the batch, its loss is computed in parts, with the same result."""
+    compile: bool = False
+    """Compile the network (torch.compile), once for all batch sizes, so that no ragged rollout compiles it anew."""
     done: int = 0
     """Updates done so far, those before a resume included."""
     around: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -101,6 +103,8 @@ class Trainer:
         from diffusers.training_utils import EMAModel
 
         self.run.steps = self.steps
+        if self.compile:
+            self.network.compile(dynamic=True)
         self.weights = {name: weight for name, weight in self.network.named_parameters() if weight.requires_grad}
         self.parameters = list(self.weights.values())
         self.optimizers = self.settings.optimizers(self.network)

@@ -22,7 +22,7 @@ from .resume import begun_anew, state_of
 log = logging.getLogger(__name__)
 
 OPTIONS_OF_FIT = ("steps", "seed", "accumulation", "clip_norm", "ema_decay", "precision", "preview_every",
-                  "on_bad_step", "on_out_of_memory")  # fmt: skip
+                  "on_bad_step", "on_out_of_memory", "compile")  # fmt: skip
 
 
 class Optimizer(Node):
@@ -225,6 +225,12 @@ class OptimizerStep(Node):
                     "stop",
                     "What to do where the memory is too small for the batch. stop: end the run, saying what to "
                     "change. halve: compute its loss in parts; slower, with the same result.",
+                    advanced=True,
+                ),
+                "compile": switch(
+                    False,
+                    "Compile the network with torch.compile: the first steps take minutes, the others less time, "
+                    "mostly on a GPU. Needs a C++ compiler.",
                     advanced=True,
                 ),
             },

@@ -264,6 +264,28 @@ def diverging_at(update):
     return lambda step, value: value * float("nan") if step.update == update else value
 
 
+@pytest.mark.filterwarnings("ignore")  # those of the compiler are not ours
+def test_a_compiled_network_is_compiled_once(graph, train, same_bits, monkeypatch):
+    """For all ragged batch sizes together: one graph each for training, for no gradient, and for a single item.
+
+    The compiler's own backend is left out, so that the numbers are those without it, to the bit.
+    """
+    compiled = []
+    plain_compile = torch.compile
+
+    def backend(module, inputs):
+        compiled.append(module)
+        return module.forward
+
+    monkeypatch.setattr(torch, "compile", lambda *args, **options: plain_compile(*args, **options, backend=backend))
+    torch._dynamo.reset()
+    rollout = {"max_step_offset": 4, "probability": 1.0, "step_size": 60.0}
+    run = train(graph(rollout=rollout), steps=8, compile=True)
+    torch._dynamo.reset()
+    assert same_bits(run.weights, train(graph(rollout=rollout), steps=8).weights)
+    assert 2 <= len(compiled) <= 4  # each batch size of its own would make five: 4 with gradient, and 1 to 4 without
+
+
 def test_only_the_newest_checkpoints_are_kept(train, graph):
     """A long run does not fill the disk; 0 keeps all."""
     run = train(graph(), steps=6, checkpoint_every=1, keep_checkpoints=2)
