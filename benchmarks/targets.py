@@ -21,15 +21,16 @@ import shutil
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from comfyui_rollout.diffusion.rollouts.guidance import Guidance
 from comfyui_rollout.diffusion.schedules import FlowMatching
 from comfyui_rollout.diffusion.solvers import solver
-from comfyui_rollout.models.model import Model
+from comfyui_rollout.models.model import NO_CLASS, Model
 from comfyui_rollout.nodes import NODE_CLASS_MAPPINGS as NODES
 from comfyui_rollout.runs.sampling import sample
 from comfyui_rollout.training.loop import Trainer, averaged, prepare
@@ -63,6 +64,9 @@ class Arm:
     order: int = 1
     noisy: dict[str, Any] = field(default_factory=dict)
     """What Noisy Batch does beside."""
+    reference_guidance: float = 1.0
+    null_class: bool = False
+    """Whether the network knows a class that stands for none, which a tenth of the labels becomes: for guidance."""
     like: str = ""
     """A control: trained for as many steps as that arm can pay for, but without its rollouts."""
 
@@ -85,6 +89,8 @@ def chains(
 
 HEUN = {"reference_steps": 1, "reference_sampler": "heun", "reference_weights": "ema"}
 UNIPC = {"sampler": "unipc", "order": 2, "target_sampler": "rollout"}
+SOAR = {"max_step_offset": 1, "probability": 0.5, "step_size": 25.0, "keep_base": True}
+SOAR |= {"renoise": "same_noise", "renoise_levels": 1}
 PLAIN = {"max_step_offset": 5, "probability": 0.3, "step_size": 20.0}
 ARMS = {
     "teacher_forcing": Arm(),
@@ -121,6 +127,12 @@ ARMS = {
     "unipc_200_levels": chains(0.25, 200.0, from_noise=False, **UNIPC),
     "unipc_range": chains(0.25, 100.0, largest=250.0, offset=9, **UNIPC),
     "dpm_200": chains(0.25, 200.0, **{**UNIPC, "sampler": "dpm"}),
+    # SOAR: copies beside their items, with and without guidance in the rollout; its control is guided_control.
+    "soar": Arm(SOAR, "clean", start=0.0),
+    "soar_late": Arm(SOAR, "clean"),
+    "guided_control": Arm(null_class=True),
+    "soar_guided": Arm({**SOAR, "guidance": 2.0}, "clean", start=0.0, null_class=True),
+    "soar_guided_late": Arm({**SOAR, "guidance": 2.0}, "clean", null_class=True),
     # Remedies that ask the network nothing.
     "input_perturbation": Arm(noisy={"input_perturbation": 0.1}),
     "mixflow": Arm(noisy={"mixflow": 0.8}),
@@ -132,11 +144,12 @@ def streams(arm: Arm, start_step: int) -> tuple[Stream, Stream]:
     """The quickstart's graph with this arm's rollout and loss: (loss, model)."""
     (data,) = NODES["RolloutDigitsDataset"]().build("data", BATCH, 8)["result"]
     (schedule,) = NODES["RolloutFlowMatchingSchedule"]().build("uniform")
-    (model,) = NODES["RolloutNewModel"]().build("model", data, "unet", 32, 2, True)
-    (batch,) = NODES["RolloutNoisyBatch"]().build("noisy", dataset=data, schedule=schedule, **arm.noisy)
+    (model,) = NODES["RolloutNewModel"]().build("model", data, "unet", 32, 2, True, arm.null_class)
+    noisy = {**arm.noisy, "label_dropout": 0.1 if arm.null_class else 0.0}
+    (batch,) = NODES["RolloutNoisyBatch"]().build("noisy", dataset=data, schedule=schedule, **noisy)
     options = {"max_step_offset": 0, "start_step": start_step, **arm.rollout}
     (batch,) = NODES["Rollout"]().build("rollout", batch, model, arm.sampler, arm.order, **options)["result"]
-    names = ("reference_steps", "reference_sampler", "reference_weights", "target_sampler")
+    names = ("reference_steps", "reference_sampler", "reference_weights", "target_sampler", "reference_guidance")
     reference = {name: getattr(arm, name) for name in names}
     weights = {"alpha": 1.0, "beta1": 1.0, "beta2": 1.0, "objective": "spec", "target": arm.target, **reference}
     (loss,) = NODES["RolloutReflexFlowLoss"]().build("loss", batch, arm.reflexflow, model=model, **weights)["result"]
@@ -182,14 +195,18 @@ def train(arm: Arm, steps: int, seed: int, until: float, folder: Path) -> tuple[
     return run, run.value(model)
 
 
-def distances(run: Run, live: Model, judge: DigitJudge) -> dict[str, float]:
+def distances(
+    run: Run, live: Model, judge: DigitJudge, columns: Sequence[tuple[str, int]] = COLUMNS, scale: float = 1.0
+) -> dict[str, float]:
+    """Of samples by each solver in so many steps, with guidance of that scale."""
     labels = torch.arange(COUNT) % 10
     found = {}
     with averaged(run, live.network):
-        for name, steps in COLUMNS:
+        for name, steps in columns:
             generator = torch.Generator().manual_seed(1)
             told = {"label": labels}
             options = {"count": COUNT, "steps": steps, "conditioning": told, "generator": generator}
+            options["guidance"] = Guidance(scale, negative={"label": torch.tensor([NO_CLASS])})
             latents = sample(live, FlowMatching(), solver(name), **options)
             found[f"{name}_{steps}"] = judge.frechet_distance(latents.flatten(1).double().numpy())
     return found

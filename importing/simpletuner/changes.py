@@ -19,9 +19,6 @@ CHANGES: Mapping[str, str] = {
     "flow_custom_timesteps": "only these timesteps are trained there; here they are drawn from the schedule",
     "flow_cubic_schedule_weights": "timesteps are drawn by these weights there; here from the schedule",
     "timestep_bias_strategy": "some timesteps come more often there; here they are drawn from the schedule",
-    "input_perturbation": "the noise that the network sees is perturbed there; here it is not",
-    "offset_noise": "the noise gets an offset for each channel there; here it is plain",
-    "noise_offset": "where offset_noise is on, the noise gets an offset there; here it is plain",
     # The loss
     "use_soft_min_snr": "the loss is weighted by a soft minimum of the SNR there; here by snr_gamma alone",
     "masked_loss_probability": "masks count in a share of the batches there; here in all that have one",

@@ -51,7 +51,7 @@ def import_config(files: Files) -> Imported:
     backends = [Settings(backend, BACKEND, f"data set {number}") for number, backend in enumerate(files.backends, 1)]
     for name in ("data_backend_config", "lycoris_config", "user_prompt_library"):
         config[name]  # the files that these name were read already
-    rollout.refuse_mixflow(config, report)
+    rollout.refuse_mixflow(config)
     flow = model.is_flow_matching(config, report)
 
     pretrained = model.load_pretrained(draft, config)
@@ -61,7 +61,7 @@ def import_config(files: Files) -> Imported:
         network = [model.add_lora(draft, config, lycoris, network), 0]
     dataset = data.datasets(draft, config, backends, pipeline=[pretrained, 2])
     schedule = rollout.schedule(draft, config, flow, pretrained=[pretrained, 1])
-    noisy = draft.add(rollout.NOISE, "RolloutNoisyBatch", dataset=dataset.link, schedule=schedule)
+    noisy = rollout.noisy_batch(draft, config, dataset.link, schedule)
     rolled = rollout.rollout(draft, config, flow, batch=[noisy, 0], model=network)
     loss = rollout.loss(draft, config, flow, batch=[rolled, 0], model=network)
     optimizer = training.optimizer(draft, config)

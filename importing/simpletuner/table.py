@@ -93,7 +93,12 @@ CONFIG: Mapping[str, Key] = {
     "flow_beta_schedule_alpha": number("FlowMatchingSchedule.beta_alpha", 2.0),
     "flow_beta_schedule_beta": number("FlowMatchingSchedule.beta_beta", 2.0),
     "rescale_betas_zero_snr": switch("DDPMSchedule.zero_terminal_snr", False),
-    "mixflow_enabled": switch("", False, "refused with rollouts, as SimpleTuner does; alone it is not imported"),
+    "mixflow_enabled": switch("NoisyBatch.mixflow", False, "refused with rollouts, as SimpleTuner does"),
+    "mixflow_gamma": number("NoisyBatch.mixflow", 0.8, "where mixflow_enabled is on"),
+    "input_perturbation": number("NoisyBatch.input_perturbation", 0.0),
+    "input_perturbation_steps": integer("NoisyBatch.perturbation_steps", 0),
+    "offset_noise": switch("NoisyBatch.noise_offset", False),
+    "noise_offset": number("NoisyBatch.noise_offset", 0.1, "where offset_noise is on"),
     # Rollouts
     "scheduled_sampling_max_step_offset": integer("Rollout.max_step_offset", 0),
     "scheduled_sampling_probability": number("Rollout.probability", 0.0),

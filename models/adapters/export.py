@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from ...files.weights import read_weights, save_checked
-from .formats import Format, by_diffusers_names, to_file
+from .dora import for_comfyui
+from .formats import Format, by_diffusers_names, named, to_file, with_unit_scales
 from .layers import DOWN, UP, LayerAdapter
 from .metadata import About, Base, hashes, kohya_fields, modelspec
 from .names import Names
 from .reading import from_file
-from .saved import in_dtype, read_saved, settings_metadata, text_settings
+from .saved import NORM_OF_FROZEN, in_dtype, read_saved, scales_metadata, settings_metadata, text_settings
 from .settings import settings_of
 from .text_encoders import ATTACHED
 
@@ -33,21 +34,29 @@ def export_lora(
     about: About,
     run: Mapping[str, Any],
     extra: Mapping[str, str],
+    weights: Callable[[list[str]], Mapping[str, Tensor]],
 ) -> Path:
     """Write the adapter in a run's file ``source`` as ``path``, and read it back; returns the path.
 
-    ``run`` are facts for the ``ss_`` fields, ``extra`` more metadata. Raises ValueError where the format cannot hold
+    ``run`` are facts for the ``ss_`` fields, ``extra`` more metadata; ``weights(layers)`` gives the frozen weights of
+    layers, and is asked for those of a DoRA. Raises ValueError where the format cannot hold
     it, or the file is not what was written.
     """
-    adapter = in_dtype(read_saved(source), dtype)
+    adapter = read_saved(source)
+    with_norms = [layer for layer, part in adapter.items() if part.has_magnitude] if format == "comfyui" else []
+    if with_norms:
+        adapter = for_comfyui(adapter, weights(with_norms), names.turned)
+        extra = {**extra, NORM_OF_FROZEN: "comfyui"}
+    adapter = in_dtype(adapter, dtype)
     tensors = to_file(adapter, format, names, part)
-    kohya = kohya_fields(base, about, adapter, run)
+    in_file = with_unit_scales(adapter) if format == "diffusers" else named(adapter, format, names)
+    kohya = kohya_fields(base, about, in_file, run)
     own = format == "diffusers" or by_diffusers_names(adapter, format, names) is not None
     metadata = {**extra, **kohya, **modelspec(base, about, is_lora=True, by_diffusers=own), **hashes(tensors, kohya)}
     if format == "diffusers":
-        network = {layer: found for layer, found in adapter.items() if not layer.startswith(ATTACHED)}
+        network = {layer: found for layer, found in in_file.items() if not layer.startswith(ATTACHED)}
         config = settings_of(network, names.layers, "default").config()
-        metadata |= settings_metadata({part: config.to_dict(), **text_settings(adapter)})
+        metadata |= settings_metadata({part: config.to_dict(), **text_settings(in_file)}) | scales_metadata(adapter)
     back = from_file(tensors, names)
     if back.unknown or back.misfits or back.text_encoders:
         raise ValueError(f"format: {format} has no names for some of these layers; choose diffusers")

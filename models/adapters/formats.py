@@ -24,7 +24,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .layers import DOWN, MAGNITUDE, UP, Adapter, LayerAdapter, fuse, to_peft, turn
+from .layers import DOWN, MAGNITUDE, UP, Adapter, LayerAdapter, fuse, rescaled, to_peft, turn
 from .names import Names
 from .text_encoders import ATTACHED, kohya_name, name_in_file
 
@@ -39,8 +39,8 @@ def to_file(adapter: Adapter, format: Format, names: Names, part: str) -> dict[s
 
     Raises ValueError where the format has no way to say what the adapter does.
     """
-    if format == "diffusers":
-        return {name_in_file(key, part): value for key, value in to_peft(adapter).items()}
+    if format == "diffusers":  # its alpha is in the metadata, which not every tool reads: the scale is in the weights
+        return {name_in_file(key, part): value for key, value in to_peft(with_unit_scales(adapter)).items()}
     tensors: dict[str, Tensor] = {}
     for layer, found in named(adapter, format, names).items():
         found = with_whole_scale(found)
@@ -101,8 +101,13 @@ def column(magnitude: Tensor) -> Tensor:
     return magnitude.reshape(-1, 1) if magnitude.ndim < 4 else magnitude.reshape(-1, 1, 1, 1)
 
 
+def with_unit_scales(adapter: Adapter) -> dict[str, LayerAdapter]:
+    """The adapter with alpha = rank everywhere."""
+    return {layer: rescaled(part, 1.0) for layer, part in adapter.items()}
+
+
 def with_whole_scale(part: LayerAdapter) -> LayerAdapter:
     """A LoKr of two whole matrices has no rank, and tools do not scale it: its scale goes into the first one."""
     if part.kind != "lokr" or "lokr_w2" not in part.weights or "lokr_w1" not in part.weights:
         return part
-    return LayerAdapter({**part.weights, "lokr_w1": part.weights["lokr_w1"] * part.scale}, 1.0)
+    return rescaled(part, 1.0)

@@ -16,6 +16,7 @@ from ..families import PretrainedModel
 from ..quantization import loading_options, squeeze
 from ..quiet import quiet
 from .hub import local_folder, variant_in
+from .network_file import readable
 from .single_file import parts_in
 
 if TYPE_CHECKING:
@@ -42,7 +43,9 @@ def load_network(source: Source, info: PretrainedInfo, device: torch.device | st
     home = local_folder(source.home, *([] if source.is_file else [part]))
     with refused(source), quiet():
         if source.is_file:
-            network = loader.from_single_file(source.path, config=str(home), subfolder=part, **options)
+            network = loader.from_single_file(
+                readable(source.path, kind, home), config=str(home), subfolder=part, **options
+            )
         else:
             options |= variant_in(home / part)
             network = loader.from_pretrained(home, subfolder=part, use_safetensors=True, **options)

@@ -12,6 +12,7 @@ from ...files.whole import read_object
 from ..families import PRETRAINED, PretrainedModel, known_families
 from ..quantization import check_installed
 from .hub import local_folder
+from .network_file import check_network
 from .single_file import OTHER_PURPOSES, family_of_file, refuse_scaled, single_file_type
 from .source import PretrainedInfo, Source
 from .weight_count import weight_files
@@ -32,7 +33,9 @@ def inspect(source: Source) -> PretrainedInfo:
     check_text_encoders(source, kind)
     network = read_object(home / kind.network_part / "config.json")
     refuse_inpainting(network, kind, source.path)
-    if not source.is_file:
+    if source.is_file:
+        check_network(source.path, kind, home)
+    else:
         refuse_pickled_folder(home / kind.network_part)
     scheduler = read_object(home / "scheduler" / "scheduler_config.json")
     schedule = schedule_of(scheduler | said_by_file(source), kind.density, source.prediction)

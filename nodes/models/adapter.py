@@ -193,6 +193,8 @@ class AddLora(StepNode):
                 chosen = with_text_encoders(chosen)
             settings = AdapterSettings(name, targets=chosen, **options)
             layers = matching(settings, names)
+            if targets == CUSTOM:  # a pattern may fit containers of layers too, which no adapter goes on
+                settings = replace(settings, targets="|".join(map(re.escape, layers)))
             text = f"{settings.kind} of rank {settings.rank} on {len(layers)} of {len(names.layers)} layers"
             if settings.kind == "lora":
                 text += f": {memory_in_words(pretrained, [names.layers[layer] for layer in layers], settings.rank)}"

@@ -10,6 +10,7 @@ from typing import Any
 
 from ...files.whole import free_file, read_object
 from ...hosts.current import current_host
+from ...models.adapters.dora import frozen_weights
 from ...models.adapters.export import export_hosted, export_lora
 from ...models.adapters.metadata import About, base_of
 from ...models.adapters.names import names_in
@@ -123,6 +124,7 @@ class SaveLora(Node):
                     about=about(title or stem),
                     run=run_facts(folder.parent, prompt),
                     extra=extra,
+                    weights=lambda layers: frozen_weights(pretrained, layers),
                 )
             )
         return {"ui": {"text": [str(path) for path in written]}}

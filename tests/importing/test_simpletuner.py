@@ -427,7 +427,7 @@ RAMP = ROLLOUTS | {"scheduled_sampling_ramp_steps": 100}
         ({"base_model_precision": "int4-quanto"}, "it is nf4, which needs", "LoadPretrained", {"quantize": "nf4"}),
         ({"base_model_precision": "int2-quanto"}, "has no equal here", "LoadPretrained", {"quantize": "none"}),
         ({"flux_guidance_mode": "random-range"}, "its middle, 2", "LoadPretrained", {"guidance": 2.0}),
-        ({"mixflow_enabled": True}, "for MixFlow set mixflow of Noisy Batch", "NoisyBatch", {}),
+        ({"offset_noise": True}, "in a share of the batches", "NoisyBatch", {"noise_offset": 0.1}),
         ({"flux_lora_target": "tiny"}, "becomes the preset 'attention'", "AddLora", {"targets": "attention"}),
         (
             {"model_family": "sdxl", "rescale_betas_zero_snr": True},
@@ -545,6 +545,23 @@ def test_noise_schedules():
     zero = small(model_family="sd2x", rescale_betas_zero_snr=True)
     at_least(inputs(zero, "DDPMSchedule"), prediction="v_prediction", zero_terminal_snr=True)
     assert source(zero, "NoisyBatch", "schedule") == ("DDPMSchedule", 0)
+
+
+def test_what_changes_the_noise():
+    """MixFlow, a perturbed input and an offset are inputs of Noisy Batch; off, they are 0."""
+    noise = ("mixflow", "input_perturbation", "perturbation_steps", "noise_offset")
+
+    def brought(**config):
+        return {name: inputs(small(**config), "NoisyBatch").get(name, 0) for name in noise}
+
+    assert brought(mixflow_gamma=0.5, noise_offset=0.05) == dict.fromkeys(noise, 0)
+    on = {"mixflow_enabled": True, "input_perturbation": 0.1, "input_perturbation_steps": 9, "offset_noise": True}
+    assert brought(**on, noise_offset=0.05) == {
+        "mixflow": 0.8,
+        "input_perturbation": 0.1,
+        "perturbation_steps": 9,
+        "noise_offset": 0.05,
+    }
 
 
 def test_lora_layers():

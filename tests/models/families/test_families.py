@@ -87,12 +87,36 @@ def test_lora_presets_fit_their_networks(live, family, preset):
     model, _ = live(family)
     targets = model.lora_targets[preset]
     names = [name for name, _ in model.network.named_modules()]
+    names += ["attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0"] if family == "sd3" else []  # 3.5 medium's
     unused = [target for target in targets if not any(f".{name}".endswith(f".{target}") for name in names)]
     assert [name for name in unused if "single_transformer_blocks" not in name] == []
     add_adapter(model, AdapterSettings("new", rank=2, targets=targets), 0)
     layers = [name for name, _ in model.network.named_modules() if name.endswith("lora_A")]
     assert len(layers) > (len(targets) if len(targets) < 20 else 10)
     assert not any(name.startswith("proj_out.") for name in layers)
+
+
+def layers_inside(network, kind):
+    """Names of the linear layers in modules whose class is called ``...kind``: the network's own count."""
+    outer = [name for name, module in network.named_modules() if type(module).__name__.endswith(kind)]
+    linear = [name for name, module in network.named_modules() if isinstance(module, torch.nn.Linear)]
+    return {name for name in linear if any(name.startswith(f"{start}.") for start in outer)}
+
+
+VARIANTS = [*((family, {}) for family in FAMILIES), ("sd3", {"dual_attention_layers": (0, 1), "qk_norm": "rms_norm"})]
+
+
+@pytest.mark.parametrize(
+    ("family", "options"), VARIANTS, ids=[f"{family}{len(more) or ''}" for family, more in VARIANTS]
+)
+def test_presets_miss_no_layer(live, family, options):
+    """``attention`` is every linear layer of all attention, ``all`` those of the perceptrons too."""
+    model, _ = live(family, **options)
+    attention, perceptrons = (layers_inside(model.network, kind) for kind in ("Attention", "FeedForward"))
+    assert attention
+    for preset, wanted in (("attention", attention), ("all", attention | perceptrons)):
+        ends = tuple(f".{target}" for target in model.lora_targets[preset])
+        assert [name for name in sorted(wanted) if not f".{name}".endswith(ends)] == []
 
 
 @pytest.mark.parametrize("family", FAMILIES)
