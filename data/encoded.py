@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor
 
+from ..models.families.ragged import join
 from . import colours
 from .cache import Cache
 from .data import Batch
@@ -88,7 +89,7 @@ class EncodedDataset:
         ]
         return Batch(
             torch.stack([part.latents for part in parts]),
-            {name: torch.cat([part.conditioning[name] for part in parts]) for name in parts[0].conditioning},
+            join([part.conditioning for part in parts]),
             tuple(caption for part in parts for caption in part.captions),
             torch.stack([part.mask for part in parts if part.mask is not None]) if self.has_masks else None,
             weight_of(self.loss_weight, len(items)),

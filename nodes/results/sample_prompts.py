@@ -98,7 +98,7 @@ class SamplePrompts(StepNode):
         check_that_they_fit(model, pipeline)
         chosen = SamplingSettings(**settings)
         check_size(pipeline, chosen.width, chosen.height)
-        avoided = negative.strip() if chosen.guidance > 1 else None
+        avoided = negative.strip() if chosen.guidance > pipeline.info.kind.guided_above else None
         current_host().make_room()
         with training_mode():  # nothing made in ComfyUI's inference mode can go through a network that is trained
             device = choose_device(current_host().device)
