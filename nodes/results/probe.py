@@ -16,6 +16,7 @@ from ...diffusion.solvers import SOLVERS, solver
 from ...files.whole import new_folder, writable, write_text
 from ...hosts.current import current_host
 from ...hosts.device import choose_device
+from ...models.ragged import join
 from ...runs.pictures.plots import plot_levels
 from ...training.loop import training_mode
 from ...training.stream import Run, Step, Stream
@@ -89,8 +90,8 @@ def some_items(run: Run, dataset: Stream, count: int) -> Batch:
     while sum(len(batch.latents) for batch in batches) < count:
         batches.append(Step(run, len(batches)).value(dataset))
     latents = torch.cat([batch.latents for batch in batches])[:count]
-    names = batches[0].conditioning
-    return Batch(latents, {name: torch.cat([batch.conditioning[name] for batch in batches])[:count] for name in names})
+    conditioning = join([batch.conditioning for batch in batches])
+    return Batch(latents, {name: value[:count] for name, value in conditioning.items()})
 
 
 def findings(path: list[LevelStatistics]) -> dict[str, Any]:
