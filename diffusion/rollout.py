@@ -58,11 +58,13 @@ def roll_out(
     want_clean_output: bool = False,
     observe: Observer | None = None,
     guide: Guidance = UNGUIDED,
+    remember: bool = False,
 ) -> NoisyBatch:
     """Denoise the chosen items from their source to their timestep with the current weights.
 
     At most ``lengths.max()`` times the solver's calls in batched forwards. The clean output that ReflexFlow wants
     rides along in the first forward that does not grow larger than the batch by it, and is never guided.
+    ``remember`` keeps what the solver remembers in the batch, for a target of its own: a few latents for each item.
     """
     lengths, source, stride = draw
     order = longest_first(lengths)
@@ -84,7 +86,7 @@ def roll_out(
         conditioning,
         solve,
         observe and (lambda step, x: observe(step, x, order)),
-        lambda samples, history: memory.append(Memory(order[samples], history)),
+        (lambda samples, history: memory.append(Memory(order[samples], history))) if remember else None,
     )
     clean_output = None
     if want_clean_output:

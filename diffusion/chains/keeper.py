@@ -37,6 +37,8 @@ class Keeper:
         update: int,
         generator: Generator,
         guide: Guidance = UNGUIDED,
+        *,
+        remember: bool = False,
     ) -> NoisyBatch:
         """The batch with as many chains in it as the plan says; what its loss asks the network moves them on.
 
@@ -56,7 +58,7 @@ class Keeper:
             self.chains[kind] = advanced.joined(waiting)
 
         self.ride = Ride(chains.items(slice(count)), model, batch.schedule, solve, arrive, guide)
-        return seated(batch, self.ride)
+        return seated(batch, self.ride, remember=remember)
 
     def oldest(self, update: int) -> int:
         """For how many updates the oldest chain has lived."""

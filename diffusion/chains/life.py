@@ -82,8 +82,11 @@ def begun(batch: NoisyBatch, places: Tensor, ways: Ways, solve: Solver, update: 
     )
 
 
-def seated(batch: NoisyBatch, ride: Ride) -> NoisyBatch:
-    """The batch with the ride's chains at its first places: their images, levels and states in place of its own."""
+def seated(batch: NoisyBatch, ride: Ride, *, remember: bool = False) -> NoisyBatch:
+    """The batch with the ride's chains at its first places: their images, levels and states in place of its own.
+
+    ``remember``: with what their solver remembers too.
+    """
     chains, solve = ride.chains, ride.solve
     timestep = chains.timestep()
 
@@ -104,7 +107,7 @@ def seated(batch: NoisyBatch, ride: Ride) -> NoisyBatch:
         mask=None if chains.mask is None or batch.mask is None else joined(chains.mask, batch.mask),
         weight=None if chains.weight is None or batch.weight is None else joined(chains.weight, batch.weight),
         solve=solve,
-        memory=tuple(memories(chains, batch.schedule, solve)),
+        memory=tuple(memories(chains, batch.schedule, solve)) if remember else (),
         fine=chains.fine,
         listener=ride,
     )

@@ -43,6 +43,8 @@ def beside(
     copies: Beside,
     generator: Generator,
     guide: Guidance = UNGUIDED,
+    *,
+    remember: bool = False,
 ) -> NoisyBatch:
     """The batch, and behind it the copies (:meth:`RolloutPlan.draw_down`) of its items, rolled out.
 
@@ -55,7 +57,9 @@ def beside(
     lengths, stride = draw.lengths[places], draw.stride[places]
     source = draw.source[places]
     target = (source - lengths * stride).clamp(min=lowest(batch.schedule, copies))
-    walked = roll_out(model, at(items(batch, places), target), Draw(lengths, source, stride), solve, guide=guide)
+    walked = roll_out(
+        model, at(items(batch, places), target), Draw(lengths, source, stride), solve, guide=guide, remember=remember
+    )
     if copies.levels:
         walked = noised_again(walked, copies, generator)
     return weighed(joined(batch, walked), len(batch.x), copies.weight)

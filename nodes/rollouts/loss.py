@@ -23,6 +23,7 @@ from ..base import BATCH, CATEGORY, LOSS, MODEL, StepNode
 from ..inputs import UNIQUE_ID, choice, integer, number, switch, wire
 from ..models.model import check_guidance
 from .negative import negative_rows
+from .rolling import MEMORY
 
 TARGET = choice(
     ("original", "clean", "trajectory"),
@@ -112,7 +113,8 @@ class DiffusionLoss(StepNode):
         }
 
     def build(self, unique_id: str, **inputs: Any) -> dict[str, Any]:
-        return {"ui": reference_cost(inputs["batch"], inputs), "result": (self.stream(unique_id, inputs),)}
+        stream = self.stream(unique_id, inputs, wants=wants_memory(inputs))
+        return {"ui": reference_cost(inputs["batch"], inputs), "result": (stream,)}
 
     def step(
         self,
@@ -152,6 +154,12 @@ def reference_cost(batch: Stream, inputs: dict[str, Any]) -> dict[str, Any]:
     coarse_steps = 1 if plan.persistent else plan.max_step_offset + 1
     most = coarse_steps * inputs.get("reference_steps", 2) * calls
     return {"text": [f"the trajectory's reference takes up to {most} more forward passes per training step"]}
+
+
+def wants_memory(inputs: dict[str, Any]) -> frozenset[str]:
+    """Whether the rollout shall hand on what its sampler remembers."""
+    own = inputs["target"] == "trajectory" and inputs.get("target_sampler") == "rollout"
+    return frozenset({MEMORY} if own else ())
 
 
 def reference_solver(name: str, weights: str) -> Solver:
@@ -280,7 +288,7 @@ class ReflexFlowLoss(StepNode):
                 "target trajectory leads back to the model's own path and beta1 straight to the clean image: set beta1 "
                 "to 0, or choose another target"
             )
-        wants = frozenset({"clean_output"} if active and not defar and inputs["alpha"] else ())
+        wants = frozenset({"clean_output"} if active and not defar and inputs["alpha"] else ()) | wants_memory(inputs)
         stream = self.stream(unique_id, {"batch": batch, "active": active, **inputs}, wants=wants)
         return {"ui": reference_cost(batch, inputs), "result": (stream,)}
 

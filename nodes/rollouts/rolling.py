@@ -19,13 +19,16 @@ from ...models.model import Model
 from ...training.stream import Step, Stream
 from ..models.model import ModelInfo
 
+MEMORY = "memory"
+"""What a loss asks for whose target is that of the rollout's own sampler."""
+
 
 def fresh(step: Step, batch: NoisyBatch, model: Model, plan: RolloutPlan, solve: Solver, guide: Guidance) -> NoisyBatch:
     """Rollouts made for this step alone."""
     draw = plan.draw(batch.timestep, batch.schedule, step.update, step.generator())
-    wanted = wants_clean_output(step, batch)
+    wanted, remember = wants_clean_output(step, batch), MEMORY in step.run.wants
     with model.evaluating():
-        return roll_out(model, batch, draw, solve, want_clean_output=wanted, guide=guide)
+        return roll_out(model, batch, draw, solve, want_clean_output=wanted, guide=guide, remember=remember)
 
 
 def persistent(
@@ -38,7 +41,8 @@ def persistent(
             return model(x, timestep, conditioning)
 
     keeper: Keeper = step.keep(Keeper)
-    seated = keeper.seat(batch, calm, plan, solve, step.update, step.generator(), guide)
+    remember = MEMORY in step.run.wants
+    seated = keeper.seat(batch, calm, plan, solve, step.update, step.generator(), guide, remember=remember)
     step.report("rollout_age", float(keeper.oldest(step.update)))
     return with_clean_output(calm, seated) if wants_clean_output(step, batch) else seated
 
@@ -56,7 +60,8 @@ def beside(
     generator = step.generator()
     draw = plan.draw_down(batch.timestep, copied.lowest(batch.schedule, copies), step.update, generator)
     with model.evaluating():
-        both = copied.beside(model, batch, draw, solve, copies, generator, guide)
+        remember = MEMORY in step.run.wants
+        both = copied.beside(model, batch, draw, solve, copies, generator, guide, remember=remember)
         return with_clean_output(model, both) if wants_clean_output(step, batch) else both
 
 
