@@ -110,6 +110,15 @@ def whole_or_nothing(path: Path, durable: bool = True) -> Iterator[Path]:
             flush_folder(path.parent)
 
 
+def remove_folder(folder: Path) -> None:
+    """Remove a folder as a whole: nobody ever sees half of it, not even after a power cut."""
+    with tempfile.TemporaryDirectory(
+        dir=folder.parent, prefix=f".{folder.name}-", ignore_cleanup_errors=True
+    ) as nearby:
+        folder.rename(Path(nearby) / folder.name)
+        flush_folder(folder.parent)
+
+
 def leftovers(folder: Path) -> list[Path]:
     """The temporary places in a folder: of somebody who writes just now, or of a program that was killed."""
     found = []

@@ -45,19 +45,24 @@ class Checkpoint(Look):
         """Updates that the newest state has seen."""
 
     def begin(self, session: Session) -> None:
-        """Look whether a state and a model have room at all, before hours of training."""
+        """Look whether a state and a model have room at all, before hours of training.
+
+        The copy that belongs to the state which a run goes on from is made up for, if it was killed between the two.
+        """
         self.begun = time.monotonic()
-        if session.folder is not None:
-            need = size_of(tensors_of(session.trainer)) + self._size_of_model(session)
-            self._with_room(session, "a state and the model", need, lambda: None)
+        if session.folder is None:
+            return
+        need = size_of(tensors_of(session.trainer)) + self._size_of_model(session)
+        self._with_room(session, "a state and the model", need, lambda: None)
+        if session.reached and due(self.every, session):
+            self._copy(session)
 
     def after(self, session: Session) -> None:
         if due(self.every, session):
             assert session.folder is not None
             if self._is_sound(session):
                 self.keep_state(session)
-                self.save(session, f"{CHECKPOINTS}/step_{session.reached:06d}")
-                drop_oldest(session.folder.folder / CHECKPOINTS, self.keep)
+                self._copy(session)
         elif session.folder is not None and self._time_is_up() and self._is_sound(session):
             self.keep_state_aside(session)
 
@@ -79,6 +84,13 @@ class Checkpoint(Look):
                 self.keep_state(session)
         finally:
             self.save(session, "model")
+
+    def _copy(self, session: Session) -> None:
+        """A copy of the model on the way; the oldest ones go."""
+        assert session.folder is not None
+        place = f"{CHECKPOINTS}/step_{session.reached:06d}"
+        self.save(session, place)
+        drop_oldest(session.folder.folder / CHECKPOINTS, self.keep)
 
     def _is_sound(self, session: Session) -> bool:
         """Whether this is a state to go back to: not amid steps of which nothing was learnt."""

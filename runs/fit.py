@@ -107,7 +107,7 @@ def status_of(folder: RunFolder | None) -> Iterator[None]:
     if folder is None:
         yield
         return
-    begun = time.perf_counter() - folder.facts.get("seconds", 0.0)  # those before a resume count too
+    begun = time.perf_counter() - folder.seconds  # those before a resume count too
     try:
         yield
     except Exception as error:

@@ -75,6 +75,12 @@ class RunFolder:
         """Of the run, wherever its folder is copied to; empty in runs of versions before."""
         return str(self.facts.get("id", ""))
 
+    @property
+    def seconds(self) -> float:
+        """What the run has taken so far, before it was resumed."""
+        found = self.facts.get("seconds", 0.0)
+        return float(found) if isinstance(found, (int, float)) else 0.0
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """No other program trains here inside. Raises ValueError, saying who it is, if one does already."""
@@ -97,7 +103,8 @@ class RunFolder:
         """
         self.facts = facts_in(self.folder) or ({"id": run_id} if run_id else {})
         self.facts.pop("message", None)
-        resumed = [*self.facts.get("resumed", []), {"step": step, "started": now()}]
+        before = self.facts.get("resumed")
+        resumed = [*(before if isinstance(before, list) else []), {"step": step, "started": now()}]
         self.update(**{**facts, "status": "running", "command": sys.argv, "resumed": resumed})
         self.go_back(step)
         for folder in (self.folder, *(path for path in self.folder.iterdir() if path.is_dir())):
