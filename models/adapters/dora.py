@@ -15,21 +15,28 @@ from torch import Tensor, nn
 
 from ..loading.load import load_network
 from ..loading.pretrained import Pretrained
+from .formats import NAMED_BY_DIFFUSERS
 from .layers import DOWN, MAGNITUDE, UP, Adapter, LayerAdapter
+from .names import Layers, turned
 from .text_encoders import ATTACHED, attach_text_encoders
 
 Turned = Callable[[str], bool]
 """Whether a layer's outputs have their halves the other way round in ComfyUI, which turns the change, but not m."""
 
 
-def for_comfyui(adapter: Adapter, weights: Mapping[str, Tensor], turned: Turned) -> dict[str, LayerAdapter]:
+def turned_by_comfyui(network_class: str, layers: Layers) -> Turned:
+    """For a network's layers; a file by the original names is turned as a whole when it is written."""
+    return lambda layer: network_class in NAMED_BY_DIFFUSERS and turned(network_class, layer, layers)
+
+
+def for_comfyui(adapter: Adapter, weights: Mapping[str, Tensor], is_turned: Turned) -> dict[str, LayerAdapter]:
     """The adapter with magnitudes for ComfyUI; ``weights`` are the frozen ones of its layers."""
-    return {layer: with_norm(True, part, weights.get(layer), turned(layer)) for layer, part in adapter.items()}
+    return {layer: with_norm(True, part, weights.get(layer), is_turned(layer)) for layer, part in adapter.items()}
 
 
-def for_peft(adapter: Adapter, weights: Mapping[str, Tensor], turned: Turned) -> dict[str, LayerAdapter]:
+def for_peft(adapter: Adapter, weights: Mapping[str, Tensor], is_turned: Turned) -> dict[str, LayerAdapter]:
     """The inverse of :func:`for_comfyui`."""
-    return {layer: with_norm(False, part, weights.get(layer), turned(layer)) for layer, part in adapter.items()}
+    return {layer: with_norm(False, part, weights.get(layer), is_turned(layer)) for layer, part in adapter.items()}
 
 
 def with_norm(of_frozen: bool, part: LayerAdapter, weight: Tensor | None, turned: bool) -> LayerAdapter:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...files.weights import read_weights, save_checked
-from .dora import for_comfyui
+from .dora import for_comfyui, turned_by_comfyui
 from .formats import Format, by_diffusers_names, named, to_file, with_unit_scales
 from .layers import DOWN, UP, LayerAdapter
 from .metadata import About, Base, hashes, kohya_fields, modelspec
@@ -45,7 +45,7 @@ def export_lora(
     adapter = read_saved(source)
     with_norms = [layer for layer, part in adapter.items() if part.has_magnitude] if format == "comfyui" else []
     if with_norms:
-        adapter = for_comfyui(adapter, weights(with_norms), names.turned)
+        adapter = for_comfyui(adapter, weights(with_norms), turned_by_comfyui(names.network_class, names.layers))
         extra = {**extra, NORM_OF_FROZEN: "comfyui"}
     adapter = in_dtype(adapter, dtype)
     tensors = to_file(adapter, format, names, part)

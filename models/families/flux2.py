@@ -29,7 +29,7 @@ class Flux2Klein(PretrainedModel):
     pipeline_class = "Flux2KleinPipeline"
     network_class = "Flux2Transformer2DModel"
     text_parts = ("tokenizer", "text_encoder")
-    single_file_types = ("flux2",)
+    single_file_types = ("flux-2-dev",)
     bases = ("black-forest-labs/FLUX.2-klein-base-4B", "black-forest-labs/FLUX.2-klein-base-9B")
     lora_targets = {  # noqa: RUF012
         "attention": (*JOINT_ATTENTION, *SINGLE_ATTENTION),
