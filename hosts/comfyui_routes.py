@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 _STARTED = time.time()
 
@@ -25,9 +27,20 @@ def running_since() -> float | None:
     return _STARTED if running else None
 
 
-def add_routes(routes: Iterable[tuple[str, str, Callable[..., Any]]]) -> None:
-    """Register ``(method, path, handler)`` while ComfyUI loads its packs; it answers at /api too."""
+def add_routes(paths: Iterable[str], handler: Callable[..., Any]) -> None:
+    """Register a handler for all methods while ComfyUI loads its packs; it answers at /api too."""
     from server import PromptServer
 
-    for method, path, handler in routes:
-        PromptServer.instance.routes.route(method, path)(handler)
+    for path in paths:
+        PromptServer.instance.routes.route("*", path)(handler)
+
+
+def paths_of_an_odd_folder(name: str) -> dict[str, str]:
+    """Where ComfyUI's own routes to a pack's files fail, because the pack's folder has a space or the like in its name.
+
+    By what is asked for: ``extensions`` or ``workflow_templates``. They match no other pack. Nothing for plain names.
+    """
+    if quote(name) == name:
+        return {}
+    only = re.escape(name).replace("{", r"\{").replace("}", r"\}")
+    return {what: f"/{what}/{{pack:{only}}}/{{path:.+}}" for what in ("extensions", "workflow_templates")}

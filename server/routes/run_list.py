@@ -45,18 +45,19 @@ def run_list(request: web.Request) -> RunList:
     return RunList(studio.folders.runs, studio.folders.output, live_since)
 
 
-def as_guest(routes: Iterable[Route], where: Callable[[], RunList]) -> list[Route]:
-    """The routes for another server: our checks and our replies to failures come with them."""
+async def answer_as_guest(request: web.Request, routes: Iterable[Route], where: RunList) -> web.StreamResponse:
+    """The reply of the route of that method and path, on another server: our checks and replies to failures come along.
 
-    def guest(handler: Handler) -> Handler:
-        async def answer(request: web.Request) -> web.StreamResponse:
-            request[GUEST] = where()
-            reply = await answer_failures(request, handler)
-            for name in ("X-Content-Type-Options", "Cross-Origin-Resource-Policy"):
-                reply.headers.setdefault(name, HEADERS[name])
-            reply.headers.setdefault("Cache-Control", "no-store")
-            return reply
-
-        return answer
-
-    return [(method, path, guest(handler)) for method, path, handler in routes]
+    The path has to begin as all of these do, with ``{name}`` for a run and ``{part}`` for what is asked of it.
+    """
+    path = "/rollout/runs" + "/{name}" * ("name" in request.match_info)
+    path += f"/{request.match_info['part']}" if "part" in request.match_info else ""
+    found = {method: handler for method, known, handler in routes if known == path}
+    if request.method not in found:
+        return web.json_response({"error": "not found"}, status=405 if found else 404)
+    request[GUEST] = where
+    reply = await answer_failures(request, found[request.method])
+    for name in ("X-Content-Type-Options", "Cross-Origin-Resource-Policy"):
+        reply.headers.setdefault(name, HEADERS[name])
+    reply.headers.setdefault("Cache-Control", "no-store")
+    return reply

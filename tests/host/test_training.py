@@ -47,6 +47,18 @@ def test_a_batch_is_its_items(measured, family):
     assert measured[family]["batch"] < 1e-5
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_it_is_what_comfyui_samples(measured, family):
+    """A new adapter changes nothing: latents, timesteps, outputs and text are ComfyUI's, a LoRA on the MODEL included."""
+    assert measured[family]["sampled"] < 1e-4
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_in_half_precision_are_trained_on(measured, family):
+    """The adapter stays in float32, and its gradient points where that of the whole network in float32 does."""
+    assert measured[family]["half"] > 0.95
+
+
 @pytest.fixture(scope="module")
 def trained(comfy):
     """The whole graph run for a family, once: its messages."""

@@ -42,12 +42,12 @@ CONFIGS = {
 """ComfyUI's class of each family, and a small network's settings."""
 
 
-def make(family, disable_dynamic=True):
+def make(family, dtype=torch.float32, disable_dynamic=True):
     """A MODEL, always with the same weights."""
     kind, config = CONFIGS[family]
     settings = getattr(comfy.supported_models, kind)(config)
     settings.unet_config = dict(config)
-    settings.set_inference_dtype(torch.float32, None)
+    settings.set_inference_dtype(dtype, None)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = settings.get_model({})
@@ -58,10 +58,11 @@ def make(family, disable_dynamic=True):
             )
             if name.endswith("bias"):
                 weight.data = 0.3 * torch.randn(weight.shape)
+            weight.data = weight.data.to(dtype)
     patcher = comfy.model_patcher.ModelPatcher(
         model, comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
     )
-    patcher.cached_patcher_init = (make, (family,))
+    patcher.cached_patcher_init = (make, (family, dtype))
     return patcher
 
 
