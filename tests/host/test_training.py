@@ -49,7 +49,7 @@ def test_a_batch_is_its_items(measured, family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_it_is_what_comfyui_samples(measured, family):
-    """A new adapter changes nothing: latents, timesteps, outputs and text are ComfyUI's, a LoRA on the MODEL included."""
+    """A new adapter changes nothing: timesteps, outputs and text are ComfyUI's, a LoRA on the MODEL included."""
     assert measured[family]["sampled"] < 1e-4
 
 

@@ -52,13 +52,14 @@ def make(family, dtype=torch.float32, disable_dynamic=True):
         torch.manual_seed(0)
         model = settings.get_model({})
         for name, weight in sorted(model.diffusion_model.named_parameters()):
+            own = weight.dtype  # some layers stay in float32
             fan = weight[0].numel() if weight.ndim > 1 else 1
             weight.data = (
                 torch.randn(weight.shape) / fan**0.5 if weight.ndim > 1 else 1 + 0.3 * torch.randn(weight.shape)
             )
             if name.endswith("bias"):
                 weight.data = 0.3 * torch.randn(weight.shape)
-            weight.data = weight.data.to(dtype)
+            weight.data = weight.data.to(own)
     patcher = comfy.model_patcher.ModelPatcher(
         model, comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
     )

@@ -130,6 +130,7 @@ def as_sampled(family):
     scaled = (x if schedule.is_flow_matching else x / alpha).reshape(*x.shape[:2], *frames, *x.shape[2:])
     with torch.inference_mode():
         comfy.model_management.load_models_gpu([model])
+        model.pre_run()
         guider = comfy.samplers.CFGGuider(model)
         native = conditioning_of(encode_text(tiny_comfyui.Clip(family), "a cat"), guidance=3.5)
         guider.set_conds(native, native)
