@@ -42,5 +42,5 @@ def paths_of_an_odd_folder(name: str) -> dict[str, str]:
     """
     if quote(name) == name:
         return {}
-    only = re.escape(name).replace("{", r"\{").replace("}", r"\}")
+    only = re.escape(name)
     return {what: f"/{what}/{{pack:{only}}}/{{path:.+}}" for what in ("extensions", "workflow_templates")}
