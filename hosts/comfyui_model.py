@@ -242,9 +242,7 @@ def copy_of(model: Any) -> Any:
     """A MODEL with weights of its own, which autograd may go through. Raises ValueError where its loader gives none."""
     try:
         copy = model.clone(disable_dynamic=True, force_deepcopy=True)
-    except TypeError as error:
-        raise ValueError("model: this ComfyUI is too old to copy a model for training; update it") from error
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:  # no way to load it again; a class or a ComfyUI that knows no copies
         raise ValueError(
             f"model: its loader ({type(model).__name__}) gives no copy that could be trained; load it with Load "
             "Checkpoint or Load Diffusion Model"

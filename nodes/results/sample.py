@@ -17,7 +17,7 @@ from ...diffusion.schedules import Schedule
 from ...diffusion.solvers import SOLVERS, Solver, solver
 from ...files.whole import whole_or_nothing
 from ...hosts.current import current_host
-from ...hosts.device import choose_device
+from ...hosts.device import choose_device, free_memory
 from ...models.model import NO_CLASS, Model
 from ...runs.pictures.preview import Colours, colours_of, picture_of_latents
 from ...runs.run_folder import name_of
@@ -135,7 +135,9 @@ def draw_now(stream: Stream, about: str, picture: Callable[[Tensor], Image]) -> 
     alone = replace(stream, inputs={**stream.inputs, "samples": None})
     with training_mode():
         run = Run(alone, device=choose_device(host.device), host=host)
-        samples = Step(run, 0).value(alone)
+        samples: Tensor = Step(run, 0).value(alone)
+    del run
+    free_memory()  # of the network, before others want it
     path = host.output_folder / "samples" / f"node_{name_of(stream.node_id)}_{about}.png"
     with whole_or_nothing(path) as unfinished:
         picture(samples).save(unfinished, format="png")

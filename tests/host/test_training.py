@@ -47,6 +47,18 @@ def test_a_batch_is_its_items(measured, family):
     assert measured[family]["batch"] < 1e-5
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_it_is_what_comfyui_samples(measured, family):
+    """A new adapter changes nothing: timesteps, outputs and text are ComfyUI's, a LoRA on the MODEL included."""
+    assert measured[family]["sampled"] < 1e-4
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_in_half_precision_are_trained_on(measured, family):
+    """The adapter stays in float32, and its gradient points where that of the whole network in float32 does."""
+    assert measured[family]["half"] > 0.95
+
+
 @pytest.fixture(scope="module")
 def trained(comfy):
     """The whole graph run for a family, once: its messages."""
@@ -54,7 +66,11 @@ def trained(comfy):
 
     def run(family):
         if family not in known:
-            known[family] = comfy.run(training(family))
+            name = f"all_of_{family}"  # others leave runs and files in this ComfyUI too
+            graph = training(
+                family, step={"run_name": name}, save={"name": name}, save_theirs={"prefix": f"loras/{name}"}
+            )
+            known[family] = comfy.run(graph)
             assert all_of(known[family], "execution_success"), all_of(known[family], "execution_error")
         return known[family]
 
@@ -65,7 +81,7 @@ def trained(comfy):
 def test_a_family_is_trained(comfy, trained, family):
     """Loader, data set, Rollout, ReflexFlow and trainer leave a run; KSampler takes the patched MODEL."""
     trained(family)
-    folder = comfy.output / "rollout" / f"{family}_00001"
+    folder = comfy.output / "rollout" / f"all_of_{family}_00001"
     assert read_json(folder / "run.json")["status"] == "finished"
     rows = metrics(folder)
     assert [row["step"] for row in rows] == [0, 1, 2]
@@ -79,9 +95,9 @@ def test_a_family_is_trained(comfy, trained, family):
 def test_what_is_saved_is_what_was_trained(comfy, trained, family):
     """Our file, ComfyUI's own and the run's hold the same tensors, changed from what they began with."""
     trained(family)
-    (ours,) = (comfy.base / "models" / "loras").glob(f"{family}_*.safetensors")
-    (theirs,) = (comfy.output / "loras").glob(f"{family}_*.safetensors")
-    (run,) = (comfy.output / "rollout" / f"{family}_00001" / "model").glob("*.safetensors")
+    (ours,) = (comfy.base / "models" / "loras").glob(f"all_of_{family}_*.safetensors")
+    (theirs,) = (comfy.output / "loras").glob(f"all_of_{family}_*.safetensors")
+    (run,) = (comfy.output / "rollout" / f"all_of_{family}_00001" / "model").glob("*.safetensors")
     kept = load_file(run)
     assert any(name.endswith("lora_up.weight") and value.any() for name, value in kept.items())
     for path in (ours, theirs):
@@ -97,7 +113,7 @@ def test_what_is_saved_is_what_was_trained(comfy, trained, family):
 def test_comfyui_loads_what_was_saved(comfy, trained):
     """Its own Load LoRA makes the very image that the trained MODEL made, and no key is unknown to it."""
     trained("flux")
-    (ours,) = (comfy.base / "models" / "loras").glob("flux_*.safetensors")
+    (ours,) = (comfy.base / "models" / "loras").glob("all_of_flux_*.safetensors")
     graph = training("flux", step={"seed": 99})
     loaded = {
         "loaded": {

@@ -42,26 +42,28 @@ CONFIGS = {
 """ComfyUI's class of each family, and a small network's settings."""
 
 
-def make(family, disable_dynamic=True):
+def make(family, dtype=torch.float32, disable_dynamic=True):
     """A MODEL, always with the same weights."""
     kind, config = CONFIGS[family]
     settings = getattr(comfy.supported_models, kind)(config)
     settings.unet_config = dict(config)
-    settings.set_inference_dtype(torch.float32, None)
+    settings.set_inference_dtype(dtype, None)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = settings.get_model({})
         for name, weight in sorted(model.diffusion_model.named_parameters()):
+            own = weight.dtype  # some layers stay in float32
             fan = weight[0].numel() if weight.ndim > 1 else 1
             weight.data = (
                 torch.randn(weight.shape) / fan**0.5 if weight.ndim > 1 else 1 + 0.3 * torch.randn(weight.shape)
             )
             if name.endswith("bias"):
                 weight.data = 0.3 * torch.randn(weight.shape)
+            weight.data = weight.data.to(own)
     patcher = comfy.model_patcher.ModelPatcher(
         model, comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
     )
-    patcher.cached_patcher_init = (make, (family,))
+    patcher.cached_patcher_init = (make, (family, dtype))
     return patcher
 
 

@@ -15,17 +15,20 @@ import comfy.options
 comfy.options.enable_args_parsing()
 families, sys.argv = sys.argv[1:], [sys.argv[0], "--cpu"]
 
+import comfy.model_management
+import comfy.samplers
 import tiny_comfyui
 import torch
-from comfyui_rollout.hosts.comfyui_model import encode_text
-from comfyui_rollout.models.hosted import TARGETS, HostedAdapter, HostedModel, HostedNetwork
+from comfyui_rollout.hosts.comfyui_model import conditioning_of, encode_text, layers_of, patched
+from comfyui_rollout.models.hosted import TARGETS, HostedAdapter, HostedModel, HostedNetwork, schedule_of
 from comfyui_rollout.models.ragged import collate
 from comfyui_rollout.training.loop import training_mode
 
 
-def network(family, kind="lora", **options):
-    with torch.inference_mode():  # where ComfyUI makes it
-        model = tiny_comfyui.make(family)
+def network(family, kind="lora", model=None, **options):
+    if model is None:
+        with torch.inference_mode():  # where ComfyUI makes it
+            model = tiny_comfyui.make(family)
     with training_mode():
         made = HostedNetwork(HostedModel(model), HostedAdapter("a", kind, rank=4, alpha=4.0, **options), 0)
         made.prepare_training()
@@ -100,11 +103,66 @@ def batches(family):
     return float((together - alone).abs().max() / alone.abs().max())
 
 
+def lora_for(model):
+    """A LoRA file for all layers of a MODEL, of no small effect."""
+    generator, tensors = torch.Generator().manual_seed(8), {}
+    for layer, (out, into, *kernel) in layers_of(model).items():
+        down, up = torch.randn(2, into, *kernel, generator=generator), torch.randn(out, 2, generator=generator)
+        tensors[f"diffusion_model.{layer}.lora_down.weight"] = down / down[0].numel() ** 0.5
+        tensors[f"diffusion_model.{layer}.lora_up.weight"] = up.reshape(out, 2, *(1 for _ in kernel)) / 4
+    return tensors
+
+
+def as_sampled(family):
+    """How far a new adapter's output is off what ComfyUI's sampler sees, for a MODEL with a LoRA on it."""
+    with torch.inference_mode():
+        plain = tiny_comfyui.make(family)
+        model = patched(plain, lora_for(plain), 1.0)
+    with training_mode():
+        made = HostedNetwork(HostedModel(model, guidance=3.5), HostedAdapter("a", rank=4, alpha=4.0), 0)
+    x, _, told = inputs(made, family, ["a cat"])
+    schedule, timestep = schedule_of(made.hosted.facts), torch.tensor([600.0])
+    alpha, sigma = (value.float() for value in schedule.coefficients(timestep))
+    with torch.no_grad():
+        mine = made(x, timestep, told)
+    clean = x - sigma * mine if schedule.is_flow_matching else (x - sigma * mine) / alpha
+    frames = (1,) if not made.live.is_spatial else ()
+    scaled = (x if schedule.is_flow_matching else x / alpha).reshape(*x.shape[:2], *frames, *x.shape[2:])
+    with torch.inference_mode():
+        comfy.model_management.load_models_gpu([model])
+        model.pre_run()
+        guider = comfy.samplers.CFGGuider(model)
+        native = conditioning_of(encode_text(tiny_comfyui.Clip(family), "a cat"), guidance=3.5)
+        guider.set_conds(native, native)
+        guider.set_cfg(1.0)
+        guider.inner_model = model.model
+        guider.conds = comfy.samplers.process_conds(
+            model.model, scaled, {k: [c.copy() for c in v] for k, v in guider.original_conds.items()}, x.device
+        )
+        level = sigma if schedule.is_flow_matching else sigma / alpha
+        theirs = guider.predict_noise(scaled, level, model.model_options).reshape(clean.shape)
+    return float((clean - theirs).abs().max() / theirs.abs().max())
+
+
+def in_half(family):
+    """Whether a network in bf16 trains an adapter in float32, and how far gradients are off those in float32."""
+    with torch.inference_mode():
+        model = tiny_comfyui.make(family, dtype=torch.bfloat16)
+    found = []
+    for made in (network(family), network(family, model=model)):
+        x, timestep, told = inputs(made, family, ["a cat", "a dog!!"])
+        with training_mode(), made.training():
+            made(x, timestep, told).square().mean().backward()
+        assert {weight.dtype for weight in made.trained.values()} == {torch.float32}
+        found.append(torch.cat([weight.grad.flatten() for weight in made.trained.values()]))
+    return float(torch.cosine_similarity(*found, dim=0))
+
+
 answers = {}
 KINDS = {"sd": ("lora", "lokr", "loha")}
 """All kinds where there are convolutions; the network around them is no matter."""
 for family in families:
-    answers[family] = {"batch": batches(family)}
+    answers[family] = {"batch": batches(family), "sampled": as_sampled(family), "half": in_half(family)}
     for kind, checkpointing in product(KINDS.get(family, ("lora",)), (False, True)):
         answers[family][f"{kind} {checkpointing}"] = gradients(
             family, kind=kind, gradient_checkpointing=checkpointing, targets=TARGETS["all"]
