@@ -19,7 +19,7 @@ from typing import Any
 
 from . import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, __version__
 from ._arguments import parser
-from ._terminal import Terminal, is_closed_pipe, let_go_of_closed_pipes, mute_libraries, say, stopping
+from ._terminal import Terminal, lasting_output, mute_libraries, stopping
 from .files.whole import write_text
 from .graph import Executor, WorkflowError, describe, is_prompt, load, object_info, to_prompt, validate
 from .graph.reference import explained, indented, reference
@@ -32,7 +32,8 @@ from .hosts.device import choose_device
 from .hosts.events import EventHost
 from .importing import simpletuner
 from .nodes.preflight import preflight
-from .runs.run_folder import versions
+from .runs.clean import clean
+from .runs.run_folder import facts_in, versions
 
 WRONG_INPUT = 2
 
@@ -49,28 +50,24 @@ class Refused(Exception):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    options = parser(
+        __version__,
+        run=run_command,
+        validate=validate_command,
+        convert=convert_command,
+        nodes=nodes_command,
+        serve=serve_command,
+        import_config=import_command,
+        clean=clean_command,
+    ).parse_args(arguments)
     mute_libraries()
-    try:
-        options = parser(
-            __version__,
-            run=run_command,
-            validate=validate_command,
-            convert=convert_command,
-            nodes=nodes_command,
-            serve=serve_command,
-            import_config=import_command,
-        ).parse_args(arguments)
-        return options.command(options)
-    except (Refused, WorkflowError, OverrideError) as error:
-        for line in str(error).splitlines():
-            say(f"error: {line}", sys.stderr)
-        return WRONG_INPUT
-    except OSError as error:
-        if not is_closed_pipe(error):
-            raise
-        return 0
-    finally:
-        let_go_of_closed_pipes()
+    with lasting_output():
+        try:
+            return options.command(options)
+        except (Refused, WorkflowError, OverrideError) as error:
+            for line in str(error).splitlines():
+                print(f"error: {line}", file=sys.stderr)
+            return WRONG_INPUT
 
 
 def read(
@@ -81,36 +78,43 @@ def read(
     ``warn`` is told what of the workflow could not be read. There is no workflow where the file holds none, or where a
     change cannot be shown on the canvas.
     """
-    resumed = folder_of_run(options) if options.resume else None
+    resumed, step = folder_of_run(options) if options.resume else (None, "")
     path = options.workflow or (resumed and resumed / "workflow.json")
     if path is None:
         raise Refused("name a workflow file, or a run to go on with: --resume RUN")
     workflow = load(path)
     definitions = object_info(NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS)
     prompt = to_prompt(workflow, definitions, warn=warn)
-    overrides = [*options.overrides, *shorthands(options.seed, resumed, prompt)]
+    overrides = [*options.overrides, *shorthands(options.seed, resumed, step, prompt)]
     changed = apply(prompt, definitions, overrides)
     return None if is_prompt(workflow) else write_back(workflow, definitions, prompt, changed), changed
 
 
-def shorthands(seed: int | None, resumed: Path | None, prompt: dict[str, Any]) -> list[str]:
+def shorthands(seed: int | None, resumed: Path | None, step: str, prompt: dict[str, Any]) -> list[str]:
     """What --seed and --resume are short for. Raises Refused where they would change nothing, or too much."""
     trainers = [node_id for node_id, node in prompt.items() if node.get("class_type") == TRAINER]
     if seed is not None and not trainers:
         raise Refused("--seed: the workflow has no Optimizer Step, so nothing is trained")
     if resumed and len(trainers) != 1:
         raise Refused(f"--resume: the workflow has {len(trainers)} Optimizer Steps: use --set NODE.resume=RUN")
+    if resumed and seed is not None and seed != (own := facts_in(resumed).get("seed", seed)):
+        raise Refused(f"--seed {seed}: {resumed.name} goes on with its own seed, {own}: leave out --seed")
     seeds = [f"{node_id}.seed={seed}" for node_id in trainers if seed is not None]
-    return seeds + ([f"{trainers[0]}.resume={resumed}"] if resumed else [])
+    return seeds + ([f"{trainers[0]}.resume={resumed}{step}"] if resumed else [])
 
 
-def folder_of_run(options: argparse.Namespace) -> Path:
-    """The full path of the run that --resume names, as a folder or by its name. Raises Refused if there is none."""
-    places = (Path(options.resume), options.output / "rollout" / options.resume)
-    found = next((place for place in places if (place / "run.json").is_file()), None)
-    if found is None:
-        raise Refused(f"--resume {options.resume}: neither {places[0]} nor {places[1]} is the folder of a run")
-    return found.resolve()
+def folder_of_run(options: argparse.Namespace) -> tuple[Path, str]:
+    """The full path of the run that --resume names, as a folder or by its name, and ``@STEP`` if one is named.
+
+    Raises Refused if there is no such run.
+    """
+    name, at, step = options.resume.rpartition("@")
+    for run, end in ((options.resume, ""), *([(name, f"@{step}")] if at and step.isdecimal() else [])):
+        places = (Path(run), options.output / "rollout" / run)
+        found = next((place for place in places if (place / "run.json").is_file()), None)
+        if found is not None:
+            return found.resolve(), end
+    raise Refused(f"--resume {options.resume}: neither {places[0]} nor {places[1]} is the folder of a run")
 
 
 def checked(prompt: dict[str, Any]) -> Any:
@@ -132,7 +136,7 @@ def validate_command(options: argparse.Namespace) -> int:
 
 def convert_command(options: argparse.Namespace) -> int:
     def warn(line: str) -> None:
-        say(f"warning: {line}", sys.stderr)
+        print(f"warning: {line}", file=sys.stderr, flush=True)
 
     _, prompt = read(options, warn)
     validation = validate(prompt, NODE_CLASS_MAPPINGS)
@@ -183,6 +187,14 @@ def import_command(options: argparse.Namespace) -> int:
     return 0
 
 
+def clean_command(options: argparse.Namespace) -> int:
+    removed = clean(options.output)
+    for path in removed:
+        print(f"removed {path}")
+    print(f"{options.output}: {len(removed)} leftovers of programs that were killed")
+    return 0
+
+
 def run_command(options: argparse.Namespace) -> int:
     workflow, prompt = read(options)
     validation = checked(prompt)
@@ -224,6 +236,7 @@ def hosting(options: argparse.Namespace, watching: bool = True) -> Hosted:
             send=executor.send,
             interrupted=stop.is_set,
             watching=lambda: watching,
+            waits_for_room=not options.no_wait,
         )
         with hosted_by(host):
             yield
@@ -238,11 +251,14 @@ def serve_command(options: argparse.Namespace) -> int:
         studio, app, opened, address = studio_on(options, hosting(options), stack, keeps_jobs=True)
 
         def ready() -> None:
-            say(f"ComfyUI-Rollout is at {address}")
+            print(f"ComfyUI-Rollout is at {address}", flush=True)
             if studio.left_behind:
-                say("a job was interrupted when the server ended: go on with its run in the Runs tab")
+                print("a job was interrupted when the server ended: go on with its run in the Runs tab", flush=True)
             if studio.waiting_again:
-                say(f"{len(studio.waiting_again)} jobs of the last time wait again: the queue panel cancels them")
+                print(
+                    f"{len(studio.waiting_again)} jobs of the last time wait again: the queue panel cancels them",
+                    flush=True,
+                )
             if options.open:
                 webbrowser.open(address)
 
@@ -259,7 +275,7 @@ def watched_run(
     with ExitStack() as stack:
         studio, app, opened, address = studio_on(options, hosted, stack)
         stack.enter_context(serving(app, opened))
-        say(f"watch it at {address}", sys.stderr)
+        print(f"watch it at {address}", file=sys.stderr, flush=True)
         job = studio.submit(validation.prompt, validation.outputs, extra_data, observer=observer, interrupt=stop)
         while not job.done.wait(0.2):  # a wait without end would hold back ctrl-C on some systems
             pass
@@ -292,7 +308,7 @@ def studio_on(options: argparse.Namespace, hosted: Hosted, stack: ExitStack, kee
         raise Refused(str(error)) from None
     if token is None and not is_private:
         reached = " or ".join([options.listen, *options.allowed_hosts])
-        say(f"warning: whoever reaches {reached} can use this server and read its output", sys.stderr)
+        print(f"warning: whoever reaches {reached} can use this server and read its output", file=sys.stderr)
     nodes = (NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS)
     device = chosen_device(options)
     looking = partial(hosted, Executor(NODE_CLASS_MAPPINGS), threading.Event())

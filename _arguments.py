@@ -18,6 +18,7 @@ def parser(
     nodes: Command,
     serve: Command,
     import_config: Command,
+    clean: Command,
 ) -> argparse.ArgumentParser:
     """The parser; what it finds has the chosen function as ``command``."""
     top = argparse.ArgumentParser("comfyui-rollout", description="Train diffusion models with node graphs.")
@@ -35,6 +36,7 @@ def parser(
     lists = command("nodes", nodes, "List the nodes, or explain one of them.")
     serves = command("serve", serve, "Open the graph editor in a browser.")
     imports = command("import-config", import_config, "Make a workflow of a SimpleTuner configuration.")
+    cleans = command("clean", clean, "Remove what programs that were killed have left half written.")
     for added in (runs, validates, converts):
         add_workflow(added, may_be_left_out=added is runs)
     validates.add_argument(
@@ -44,10 +46,14 @@ def parser(
         add_server(added)
     serves.add_argument("--open", action="store_true", help="open the browser, too")
     runs.add_argument(
-        "--resume", metavar="RUN", help="go on with an earlier run, exactly where it was: its name or its folder"
+        "--resume",
+        metavar="RUN",
+        help="go on with an earlier run, exactly where it was: its name or its folder; RUN@250 goes back to its state "
+        "after step 250",
     )
     runs.add_argument("--watch", action="store_true", help="show the run in a browser while it goes")
     runs.add_argument("--traceback", action="store_true", help="show where in the code a run failed")
+    add_output(cleans)
     imports.add_argument("config", type=Path, help="SimpleTuner's config.json")
     imports.add_argument(
         "-o", dest="workflow", type=Path, default=Path("workflow.json"), metavar="FILE",
@@ -74,9 +80,16 @@ def add_workflow(command: argparse.ArgumentParser, may_be_left_out: bool) -> Non
     command.add_argument("--seed", type=int, help="the training seed: short for --set OptimizerStep.seed=N")
 
 
+def add_output(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--output", type=Path, default=Path("output"), metavar="DIR", help="where results go (output)")
+
+
 def add_server(command: argparse.ArgumentParser) -> None:
     """Where a run works, and where it can be watched."""
-    command.add_argument("--output", type=Path, default=Path("output"), metavar="DIR", help="where results go (output)")
+    add_output(command)
+    command.add_argument(
+        "--no-wait", action="store_true", help="fail where the disk is full, instead of waiting until there is room"
+    )
     command.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (auto)")
     command.add_argument(
         "--listen", default="127.0.0.1", metavar="ADDRESS", help="0.0.0.0 for other machines too (127.0.0.1)"

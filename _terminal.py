@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 FAILED = 1
 STOPPED = 130
@@ -27,45 +26,85 @@ def mute_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def say(text: str, file: TextIO | None = None) -> None:
-    """Print a line at once, if anybody still reads: a closed terminal or a pipe to ``head`` stops no training."""
-    with suppress(OSError, ValueError):
-        print(text, file=file or sys.stdout, flush=True)
+class Lasting:
+    """A stream whose reader may go away, as that of `| head` does: what is written then goes nowhere."""
 
+    def __init__(self, stream: Any) -> None:
+        self._stream, self._gone = stream, False
 
-def is_closed_pipe(error: OSError) -> bool:
-    """Whether somebody like ``head`` stopped reading what we print."""
-    return isinstance(error, BrokenPipeError) or (os.name == "nt" and error.errno == errno.EINVAL)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
+    def write(self, text: str) -> int:
+        self._try(lambda: self._stream.write(text))
+        return len(text)
 
-def let_go_of_closed_pipes() -> None:
-    """Python flushes when it ends, and would complain of a pipe that nobody reads any more."""
-    for stream in (sys.stdout, sys.stderr):
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def _try(self, write: Callable[[], Any]) -> None:
+        if self._gone:
+            return
         try:
-            stream.flush()
-        except OSError:
-            with suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        except (ValueError, AttributeError):  # closed, or none at all
-            pass
+            write()
+        except (OSError, ValueError):  # ValueError: it was closed
+            self._gone = True
+            with suppress(OSError, ValueError):  # what is still buffered shall not fail when the program ends
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self._stream.fileno())
+                os.close(nowhere)
+
+
+@contextmanager
+def lasting_output() -> Iterator[None]:
+    """Whatever is printed inside, by whomever, a reader who goes away stops nothing."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = Lasting(sys.stdout), Lasting(sys.stderr)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        sys.stdout, sys.stderr = before
+
+
+STOPS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGBREAK")
+"""Ctrl-C, a cluster's notice, a terminal that is closed, ctrl-backslash, and Windows' ctrl-break and closed window."""
 
 
 @contextmanager
 def stopping(stop: threading.Event) -> Iterator[None]:
-    """The first ctrl-C (or SIGTERM) asks the run to stop after its step; the second one ends the program."""
+    """The first of these signals asks the run to stop after its step; then a ctrl-C ends the program at once.
+
+    That does no harm: files are whole or not there. A signal that was ignored (nohup) stays ignored.
+    """
 
     def ask(number: int, frame: Any) -> None:
-        if stop.is_set():
-            signal.default_int_handler(number, frame)
-        stop.set()
-        say("\nstopping after this step; ctrl-C again to give up at once", sys.stderr)
+        if stop.is_set() and number == signal.SIGINT:
+            tell_from_signal("\nleaving at once; the last state that was kept is whole\n")
+            os._exit(STOPPED)
+        if not stop.is_set():
+            stop.set()
+            tell_from_signal("\nstopping after this step; ctrl-C again to give up at once\n")
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [getattr(signal, name) for name in STOPS if hasattr(signal, name)]
+    heard = [number for number in numbers if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, ask) for number in heard}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def tell_from_signal(words: str) -> None:
+    """Tell the terminal, if there is one, from within a signal: no stream that may be in the middle of a write."""
+    with suppress(OSError):
+        os.write(2, words.encode())
 
 
 class Terminal:
@@ -119,19 +158,19 @@ class Terminal:
         name = f"node {node_id} ({self.named(self.classes.get(node_id, ''))})"
         pictures = [str(self.output / image["subfolder"] / image["filename"]) for image in ui.get("images", [])]
         for line in [*ui.get("text", []), *pictures]:
-            say(f"{name}: {line}")
+            print(f"{name}: {line}", flush=True)
 
     def conclude(self, result: Any, traceback: bool) -> int:
         """Say how it ended, if not well; returns the exit code."""
         if result.status == "success":
             return 0
         if result.status == "interrupted":
-            say("stopped; what was learnt so far is saved in the run's folder", sys.stderr)
+            print("stopped; what was learnt so far is saved in the run's folder", file=sys.stderr, flush=True)
             return STOPPED
         if traceback:
-            say("".join(result.error["traceback"]), sys.stderr)
+            print("".join(result.error["traceback"]), file=sys.stderr, flush=True)
         message = result.error["exception_message"].strip()
         node = f"node {result.error['node_id']} ({self.named(result.error['node_type'])})"
         # An error in a training step names the node in which it happened itself.
-        say(f"error: {message if message.startswith('node ') else f'{node}: {message}'}", sys.stderr)
+        print(f"error: {message if message.startswith('node ') else f'{node}: {message}'}", file=sys.stderr, flush=True)
         return FAILED

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from ..diffusion.solvers import Conditioning
 from ..models.families.clip import alike
-from ..models.ragged import collate
+from ..models.ragged import collate, join
 from . import colours
 from .cache import Cache
 from .data import Batch, no_class
@@ -22,7 +22,13 @@ LATENTS, TEXT, MASKS = "latents", "text", "masks"
 
 
 def concatenated(told: list[Conditioning]) -> Conditioning:
-    """What the network is told about a batch; captions of several lengths are repeated until they have one."""
+    """What the network is told about a batch of captions of several lengths.
+
+    Those with a mask are padded, which it says; the windows of CLIP are repeated until they are as many; and of what
+    ComfyUI's models are told the sizes are kept.
+    """
+    if any(name.endswith("mask") for name in told[0]):
+        return join(told)
     if len({one["text"].shape[1:] for one in told if "text" in one}) > 1:
         told = alike(*told)
     return collate(told)

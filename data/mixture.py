@@ -44,6 +44,11 @@ class Mixture:
         which = bisect_right(self.starts, items[0]) - 1  # the items of a batch are of one group, so of one data set
         return self.datasets[which].batch([item - self.starts[which] for item in items], generators)
 
+    def origin(self, item: int) -> tuple[Dataset, int]:
+        """The data set that an item is of, and its number there."""
+        which = bisect_right(self.starts, item) - 1
+        return self.datasets[which], item - self.starts[which]
+
 
 def groups_of(info: DatasetInfo, start: int, weight: float, name: str) -> list[Group]:
     """The groups of one of several data sets, together of that ``weight``; its items are numbered from ``start``."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +19,11 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     from safetensors.torch import save_file
 
     with whole_or_nothing(path) as unfinished:
+        unfinished.touch()
+        mode = unfinished.stat().st_mode & 0o777  # as any other file's: safetensors lets nobody but its owner read
         kept = {name: value.detach().contiguous() for name, value in tensors.items()}
         save_file(kept, unfinished, {"format": "pt", **metadata})
+        unfinished.chmod(mode)
 
 
 def save_checked(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -46,6 +51,21 @@ def verify_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[
         raise ValueError(
             f"{path.name} was not written as it should be, e.g. {min(wrong)}: is the disk full or failing?"
         )
+
+
+def digest_of(tensors: Mapping[str, Tensor], text: str = "") -> str:
+    """A checksum (BLAKE2b) of names, kinds, shapes and all bits, and of a text that belongs to them."""
+
+    def one(name: str) -> bytes:
+        value = tensors[name].detach().cpu().contiguous()
+        digest = hashlib.blake2b(repr((name, str(value.dtype), tuple(value.shape))).encode(), digest_size=16)
+        if value.numel():
+            digest.update(value.reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
+        return digest.digest()
+
+    with ThreadPoolExecutor() as pool:
+        parts = pool.map(one, sorted(tensors))
+        return hashlib.blake2b(b"".join([text.encode(), *parts]), digest_size=16).hexdigest()
 
 
 def same_bits(first: Tensor, second: Tensor) -> bool:

@@ -25,8 +25,9 @@ class EventHost(Host):
         send: Callable[[str, dict[str, Any]], None],
         interrupted: Callable[[], bool],
         watching: Callable[[], bool] = lambda: True,
+        waits_for_room: bool = True,
     ) -> None:
-        self.output_folder, self.device = output_folder, device
+        self.output_folder, self.device, self.waits_for_room = output_folder, device, waits_for_room
         self._progress, self._preview, self._finish, self._send = progress, preview, finish, send
         self._interrupted, self._watching = interrupted, watching
 

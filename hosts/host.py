@@ -17,6 +17,8 @@ class Host:
 
     output_folder: Path = Path("output")
     device: str = "auto"
+    waits_for_room: bool = True
+    """Whether a run whose disk is full waits until there is room; else it fails, with what it had kept."""
 
     def model_folders(self, kind: str) -> list[Path]:
         """Where models of that kind are kept: ``checkpoints``, ``vae``, ``loras`` ..., ComfyUI's names.

@@ -1,4 +1,8 @@
-"""What networks are told about items of a batch, where texts have unequal lengths: one tensor, and each item's size."""
+"""What networks are told about items of a batch, where texts have unequal lengths.
+
+Networks with a mask get them padded (:func:`join`). Those that ask for each item by itself, as ComfyUI's do, get one
+tensor and each item's size (:func:`collate`).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from ..diffusion.solvers import Conditioning
 
 SIZES = ".sizes"
 """Beside a tensor whose items differ: their sizes (B, dimensions), 0 where an item has none."""
@@ -63,3 +69,22 @@ def separate(together: Mapping[str, Tensor], count: int) -> list[dict[str, Tenso
             elif all(size):
                 items[place][name] = own[(slice(None), *(slice(side) for side in size))]
     return items
+
+
+def join(parts: Sequence[Conditioning]) -> Conditioning:
+    """One batch of several: each tensor (B, L, ...) is padded with zeros to the longest, which is False in a mask."""
+    return {name: torch.cat(padded([part[name] for part in parts])) for name in parts[0]}
+
+
+def padded(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Tensors (B, L, ...) of one length L; those without a second side stay as they are."""
+    if tensors[0].ndim < 2:
+        return list(tensors)
+    longest = max(tensor.shape[1] for tensor in tensors)
+    return [F.pad(tensor, (*[0] * (2 * (tensor.ndim - 2)), 0, longest - tensor.shape[1])) for tensor in tensors]
+
+
+def lengths_of(mask: Tensor) -> list[int]:
+    """How long each text of a batch is, for a network that takes lists. Waits for the device, as they are sizes."""
+    lengths: list[int] = mask.sum(1).tolist()
+    return lengths

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from torch import nn
 
 from ..diffusion.schedules import Schedule
 from ..files.weights import read_weights, save_weights
-from ..files.whole import read_object, whole_or_nothing, write_text
+from ..files.whole import read_object, remove_folder, whole_or_nothing, write_text
 from .adapters.saved import restore_adapters, save_adapters
 from .families import FAMILIES
 from .hosted import HostedNetwork
@@ -52,10 +51,10 @@ def stem_of(folder: Path) -> str:
 
 def drop_oldest(checkpoints: Path, keep: int) -> None:
     """Of a run's checkpoints leave only so many, the newest; 0 = all."""
-    steps = [folder for folder in checkpoints.glob("step_*") if folder.is_dir()]
+    steps = [path for path in checkpoints.glob("step_*") if path.is_dir() and path.name[5:].isdecimal()]
     steps.sort(key=lambda folder: int(folder.name.removeprefix("step_")))
     for folder in steps[:-keep] if keep else []:
-        shutil.rmtree(folder)
+        remove_folder(folder)
 
 
 def check_model_folder(folder: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +53,8 @@ def fit(
     """
     host, place = host or Host(), choose_device(device)
     seed = resume.seed if resume else seed
-    facts = {
-        "seed": seed,
-        "steps": steps,
-        "node": node_id,
-        "device": place,
-        "versions": versions(),
-        "said": list(notes),
-    }
+    facts = {"seed": seed, "steps": steps, "node": node_id, "device": place, "versions": versions()}
+    facts["said"], told = list(notes), list(notes)
     for note in notes:  # before the training is paid for; the node says it afterwards
         logging.getLogger(__name__).info("node %s: %s", node_id, note)
     record = open_folder(folder, resume, facts)
@@ -70,21 +64,25 @@ def fit(
     def ready() -> Trainer:
         return prepare(loss, model, optimizer, steps=steps, run=run, state=resume, node_id=node_id, **options)
 
-    trainer, told = None, list(notes)
-    if resume and record:  # what does not fit is refused before anything in the run's folder changes
-        trainer = ready()
-        record.go_on(resume.step, facts)
-        told.insert(0, resume.in_words(trainer))
-        run.host.resumed(node_id, told[0])
-    if record:
-        for name, content in (files or {}).items():
-            record.write_json(name, content)
-    with status_of(record):
-        trainer = trainer or ready()
-        session = Session(trainer, run.value(model), in_order(looks), record)
-        session.notes += told
-        session.train(preview_every)
-    for part in (part for stream in streams for part in stream.walk()):
+    with record.locked() if record else nullcontext():
+        trainer = None
+        if resume and record:  # what does not fit is refused before anything in the run's folder changes
+            resume.still_there()
+            trainer = ready()
+            record.go_on(resume.step, facts, resume.run)
+            resume.take()
+            restored = [*resume.notes, resume.in_words(trainer)]
+            run.host.resumed(node_id, "; ".join(restored))
+            told = [*restored, *told]
+        if record:
+            for name, content in (files or {}).items():
+                record.write_json(name, content)
+        with status_of(record):
+            trainer = trainer or ready()
+            session = Session(trainer, run.value(model), in_order(looks), record)
+            session.notes += told
+            session.train(preview_every)
+    for part in run.parts:
         host.finish(part.node_id)
     return session
 
@@ -109,14 +107,14 @@ def status_of(folder: RunFolder | None) -> Iterator[None]:
     if folder is None:
         yield
         return
-    begun = time.perf_counter() - folder.facts.get("seconds", 0.0)  # those before a resume count too
+    begun = time.perf_counter() - folder.seconds  # those before a resume count too
     try:
         yield
     except Exception as error:
-        folder.update(status="failed", message=str(error), seconds=round(time.perf_counter() - begun, 2))
+        folder.note(status="failed", message=str(error), seconds=round(time.perf_counter() - begun, 2))
         raise
     except BaseException as stop:  # ComfyUI's interrupt and ours are both of this kind
         message = str(stop) or "stopped by the user"
-        folder.update(status="interrupted", message=message, seconds=round(time.perf_counter() - begun, 2))
+        folder.note(status="interrupted", message=message, seconds=round(time.perf_counter() - begun, 2))
         raise
-    folder.update(status="finished", seconds=round(time.perf_counter() - begun, 2))
+    folder.note(status="finished", seconds=round(time.perf_counter() - begun, 2))

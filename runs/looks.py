@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from ..diffusion.schedules import Schedule
-from ..models.saving import CHECKPOINTS, drop_oldest, save_model
 from ..training.loop import averaged, training_mode
-from ..training.state import save_state
 from ..training.stream import Step, Stream
-from .session import Look, Session
+from .checkpoint import Checkpoint
+from .session import Look, Session, due
+
+__all__ = ["Account", "Checkpoint", "Measure", "Progress", "Sample", "Tell", "TimeBudget"]
 
 READ_METRICS_EVERY = 10
 """Steps between two readings of the losses: each makes the program wait for the device once."""
@@ -39,7 +39,10 @@ class Measure(Look):
     def finish(self, session: Session) -> None:
         session.tell_metrics()
         session.check_loss()
+        session.check_learnt()
         session.check_weights()
+        if session.skipped:
+            session.notes.append(f"{len(session.skipped)} steps were left out; the log and run.json say which")
 
     def conclude(self, session: Session) -> None:
         session.tell_metrics()
@@ -78,54 +81,18 @@ class Sample(Look):
             Step(session.run, session.reached, watched=True).value(self.samples)
 
 
-@dataclass
-class Checkpoint(Look):
-    """Keeps the state and a copy of the model on the way, and both at the end, unless they have diverged."""
-
-    every: int = 0
-    """Updates between two; 0 = only at the end."""
-    keep: int = 0
-    """Of the copies on the way leave only so many, the newest; 0 = all."""
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    """Of the weights' files, such as the workflow."""
-
-    def after(self, session: Session) -> None:
-        if not due(self.every, session):
-            return
-        session.tell_metrics()
-        session.check_loss()
-        session.check_weights()
-        assert session.folder is not None
-        save_state(session.folder.folder, session.trainer)
-        copies = session.folder.folder / CHECKPOINTS
-        self.save(session, f"{CHECKPOINTS}/step_{session.reached:06d}")
-        drop_oldest(copies, self.keep)
-
-    def conclude(self, session: Session) -> None:
-        if session.whole and session.folder is not None:
-            session.check_weights()
-            try:
-                save_state(session.folder.folder, session.trainer)
-            finally:
-                self.save(session, "model")
-
-    def save(self, session: Session, place: str) -> None:
-        assert session.folder is not None
-        schedule = next(session.trainer.loss.constants(Schedule), None)
-        with training_mode(), averaged(session.run, session.model.network):
-            save_model(session.folder.folder / place, session.model, schedule, self.metadata)
-
-
 class Account(Look):
     """Writes into the run's folder how far it came, what took the time, and the curve."""
 
     def conclude(self, session: Session) -> None:
         if session.folder is None:
             return
-        session.folder.update(steps_done=session.reached)
+        facts: dict[str, Any] = {"skipped": session.skipped} if session.skipped else {}
+        if session.reached:
+            facts["shares_of_time"] = session.shares_of_time()
+        session.folder.note(steps_done=session.reached, **facts)
         if not session.reached:
             return
-        session.folder.update(shares_of_time=session.shares_of_time())
         try:
             session.folder.plot()
         except Exception as error:  # a picture less is no reason to call the training failed
@@ -144,8 +111,3 @@ class TimeBudget(Look):
     def after(self, session: Session) -> None:
         self.begun = self.begun or time.monotonic()
         session.enough = session.enough or time.monotonic() - self.begun > 60 * self.minutes
-
-
-def due(every: int, session: Session) -> bool:
-    """Whether something that happens on the way, not at the end, happens now."""
-    return every > 0 and session.reached % every == 0 and session.reached < session.steps

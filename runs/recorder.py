@@ -1,7 +1,9 @@
-"""A host that also keeps what a run folder wants, while it passes everything on."""
+"""A host that also keeps what a run folder wants, while it passes everything on. Reporting never stops training."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,27 @@ MOST_RETOLD = 2000
 
 
 class Recorder(Host):
-    """Reports to ``host`` and writes pictures and metrics into ``folder``."""
+    """Reports to ``host`` and writes pictures and metrics into ``folder``.
+
+    What cannot be written, or told because nobody reads it any more, is said in the log, once for each reason.
+    """
 
     def __init__(self, host: Host, folder: RunFolder) -> None:
         self.host, self.folder = host, folder
         self.output_folder, self.device = host.output_folder, host.device
+        self.waits_for_room = host.waits_for_room
+        self.said: set[str] = set()
+
+    def _try(self, report: Callable[[], Any]) -> Any:
+        """Report; a full disk or a broken pipe is no reason to stop training."""
+        try:
+            return report()
+        except OSError as error:
+            what = str(error) or type(error).__name__
+            if what not in self.said:
+                self.said.add(what)
+                logging.warning("training goes on, but not all of it can be reported: %s", what)
+            return None
 
     def model_folders(self, kind: str) -> list[Path]:
         return self.host.model_folders(kind)
@@ -28,40 +46,42 @@ class Recorder(Host):
         self.host.make_room()
 
     def progress(self, node_id: str, value: int, maximum: int) -> None:
-        self.host.progress(node_id, value, maximum)
+        self._try(lambda: self.host.progress(node_id, value, maximum))
 
     def wants(self, kind: str) -> bool:
         return self.folder.wants(kind) or self.host.wants(kind)
 
     def show(self, node_id: str, kind: str, update: int, picture: Image) -> None:
         if self.folder.wants(kind):
-            self.folder.add_picture(kind, node_id, update, picture)
+            self._try(lambda: self.folder.add_picture(kind, node_id, update, picture))
         if self.host.wants(kind):
-            self.host.show(node_id, kind, update, picture)
+            self._try(lambda: self.host.show(node_id, kind, update, picture))
 
     def frames(
         self, node_id: str, update: int, sheet: Image, facts: dict[str, Any], files: dict[str, str] | None = None
     ) -> None:
-        image, data = self.folder.add_frames(node_id, update, sheet, facts)
         kept = None
-        if image.is_relative_to(self.output_folder):  # a run that was resumed by its full path may be elsewhere
+        written = self._try(lambda: self.folder.add_frames(node_id, update, sheet, facts))
+        # A run that was resumed by its full path may be elsewhere.
+        if written and written[0].is_relative_to(self.output_folder):
+            image, data = written
             subfolder = image.parent.relative_to(self.output_folder).as_posix()
             kept = {"subfolder": subfolder, "image": image.name, "data": data.name}
-        self.host.frames(node_id, update, sheet, facts, kept)
+        self._try(lambda: self.host.frames(node_id, update, sheet, facts, kept))
 
     def metrics(self, node_id: str, rows: list[dict[str, Any]]) -> None:
-        self.folder.add_metrics(rows)
-        self.host.metrics(node_id, rows)
+        self._try(lambda: self.folder.add_metrics(rows))
+        self._try(lambda: self.host.metrics(node_id, rows))
 
     def resumed(self, node_id: str, text: str) -> None:
         """Tell the host also what was before: its curve begins where the run began."""
-        self.host.resumed(node_id, text)
+        self._try(lambda: self.host.resumed(node_id, text))
         rows = read_metrics(self.folder.folder)
         if rows:
-            self.host.metrics(node_id, rows[:: -(-len(rows) // MOST_RETOLD)])
+            self._try(lambda: self.host.metrics(node_id, rows[:: -(-len(rows) // MOST_RETOLD)]))
 
     def finish(self, node_id: str) -> None:
-        self.host.finish(node_id)
+        self._try(lambda: self.host.finish(node_id))
 
     def check_interrupted(self) -> None:
         self.host.check_interrupted()

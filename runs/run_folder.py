@@ -7,22 +7,29 @@
     loss.png         the curves                          samples/      images over time
     rollouts/        teacher-forced | rolled out | diff  model/        the weights, ready to load
     checkpoints/     copies of the model on the way      state/        what a resumed run goes on from
+    run.lock         held while a program trains here
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import os
 import platform
+import re
 import sys
 import time
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from PIL.Image import Image
 
-from ..files.whole import free_folder, read_object, writable, write_text
+from ..files.lock import Taken, held, this_program
+from ..files.whole import flush, flush_folder, new_folder, read_object, tidy, whole_or_nothing, writable, write_text
 from .pictures.plots import plot_metrics
 
 FOLDERS = {"samples": "samples", "rollout": "rollouts", "inspection": "rollouts"}
@@ -30,6 +37,11 @@ FOLDERS = {"samples": "samples", "rollout": "rollouts", "inspection": "rollouts"
 
 MOST_FILMS = 64
 """Recorded rollouts that are kept a node; web/lib/film.js counts the same."""
+
+PICTURE = re.compile(r".+_step_(\d{6,})(_frames)?\.(png|json)")
+"""The names of a run's pictures and their facts; whatever else lies in these folders is somebody else's."""
+
+FACTS, METRICS = "run.json", "metrics.jsonl"
 
 PACKAGES = ("torch", "diffusers", "safetensors", "numpy")
 
@@ -48,30 +60,64 @@ class RunFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.facts: dict[str, Any] = {}
+        self.unwritten: list[str] = []
+        """Lines of metrics for which there was no room yet."""
 
     @classmethod
     def create(cls, parent: Path, name: str, facts: Mapping[str, Any]) -> RunFolder:
         """A new, numbered folder; raises ValueError if nothing can be written there."""
-        folder = free_folder(writable(parent), name)
-        folder.mkdir()
-        run = cls(folder)
-        run.update(status="running", started=now(), command=sys.argv, **facts)
+        run = cls(new_folder(writable(parent), name))
+        run.update(status="running", started=now(), command=sys.argv, id=uuid.uuid4().hex, **facts)
         return run
 
-    def go_on(self, step: int, facts: Mapping[str, Any]) -> None:
+    @property
+    def id(self) -> str:
+        """Of the run, wherever its folder is copied to; empty in runs of versions before."""
+        return str(self.facts.get("id", ""))
+
+    @property
+    def seconds(self) -> float:
+        """What the run has taken so far, before it was resumed."""
+        found = self.facts.get("seconds", 0.0)
+        return float(found) if isinstance(found, (int, float)) else 0.0
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """No other program trains here inside. Raises ValueError, saying who it is, if one does already."""
+        try:
+            with held(self.folder):
+                yield
+        except Taken:
+            facts = facts_in(self.folder)
+            who = facts.get("program") if isinstance(facts.get("program"), dict) else {}
+            where = f" (process {who['pid']} on {who.get('host')})" if who and "pid" in who else ""
+            raise ValueError(
+                f"resume: {self.folder.name!r} is being trained right now{where}: stop that first, or wait for its end"
+            ) from None
+
+    def go_on(self, step: int, facts: Mapping[str, Any], run_id: str = "") -> None:
         """Take up a run that has a state after ``step`` updates; what it left of later ones (a crash does) is dropped.
 
-        run.json says when that was; other facts are now those of the newest launch.
+        run.json says when that was; other facts are now those of the newest launch. What a killed program left half
+        written goes, and so do pictures that a power cut has emptied; files of others are left alone.
         """
-        self.facts = read_object(self.folder / "run.json")
+        self.facts = facts_in(self.folder) or ({"id": run_id} if run_id else {})
         self.facts.pop("message", None)
-        resumed = [*self.facts.get("resumed", []), {"step": step, "started": now()}]
+        before = self.facts.get("resumed")
+        resumed = [*(before if isinstance(before, list) else []), {"step": step, "started": now()}]
         self.update(**{**facts, "status": "running", "command": sys.argv, "resumed": resumed})
+        self.go_back(step)
+        for folder in (self.folder, *(path for path in self.folder.iterdir() if path.is_dir())):
+            tidy(folder)
+
+    def go_back(self, step: int) -> None:
+        """Drop the metrics and pictures of what came after ``step`` updates."""
+        self.unwritten.clear()
         kept = [row for row in read_metrics(self.folder) if row["step"] < step]
-        write_text(self.folder / "metrics.jsonl", "".join(map(as_line, kept)))
+        write_text(self.folder / METRICS, "".join(map(as_line, kept)))
         for name in set(FOLDERS.values()):
             for path in (self.folder / name).glob("*_step_*"):
-                if step_of(path) > step:
+                if PICTURE.fullmatch(path.name) and (step_of(path) > step or not path.stat().st_size):
                     path.unlink()
 
     @property
@@ -79,16 +125,39 @@ class RunFolder:
         return self.folder / "model"
 
     def update(self, **facts: Any) -> None:
-        """Rewrite run.json with these facts added."""
-        self.facts.update(facts)
-        write_text(self.folder / "run.json", json.dumps(self.facts, indent=2))
+        """Rewrite run.json with these facts added, and who writes it."""
+        self.facts.update(facts, program=this_program())
+        write_text(self.folder / FACTS, json.dumps(self.facts, indent=2))
+
+    def note(self, **facts: Any) -> None:
+        """As :meth:`update`; where the disk is full, the log says so, and nothing else is lost for it."""
+        try:
+            self.update(**facts)
+        except (OSError, ValueError) as error:
+            logging.warning("%s could not be written: %s", self.folder / FACTS, error)
 
     def write_json(self, name: str, content: Any) -> None:
         write_text(self.folder / name, json.dumps(content, indent=2))
 
     def add_metrics(self, rows: list[dict[str, Any]]) -> None:
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.writelines(map(as_line, rows))
+        """Add lines; those that cannot be written now, as on a full disk, are written with the next ones."""
+        self.unwritten += map(as_line, rows)
+        path = self.folder / METRICS
+        whole = path.stat().st_size if path.is_file() else 0
+        try:
+            with path.open("a", encoding="utf-8", newline="\n") as file:
+                file.writelines(self.unwritten)
+        except OSError:
+            if path.is_file():
+                os.truncate(path, whole)  # half a line would join the next one
+            raise
+        self.unwritten.clear()
+
+    def flush(self) -> None:
+        """Bring the metrics onto the disk: what a state was made from is there when the state is."""
+        if (self.folder / METRICS).is_file():
+            flush(self.folder / METRICS)
+            flush_folder(self.folder)
 
     def wants(self, kind: str) -> bool:
         return kind in FOLDERS
@@ -96,7 +165,7 @@ class RunFolder:
     def add_picture(self, kind: str, node_id: str, update: int, picture: Image) -> Path:
         """Keep a picture as ``<kind>/<node>_step_000100.png``; returns where."""
         path = self._place(kind, node_id, update).with_suffix(".png")
-        picture.save(path)
+        save_picture(path, picture)
         return path
 
     def add_frames(self, node_id: str, update: int, sheet: Image, facts: Mapping[str, Any]) -> tuple[Path, Path]:
@@ -106,13 +175,14 @@ class RunFolder:
         """
         place = self._place("inspection", node_id, update)
         image, data = place.with_name(f"{place.name}_frames.png"), place.with_name(f"{place.name}_frames.json")
-        sheet.save(image)
-        write_text(data, json.dumps(facts))
-        films = sorted(place.parent.glob(f"{name_of(node_id)}_step_*_frames.json"), key=step_of)
+        save_picture(image, sheet)
+        write_text(data, json.dumps(facts), durable=False)
+        found = place.parent.glob(f"{name_of(node_id)}_step_*_frames.json")
+        films = sorted((path for path in found if PICTURE.fullmatch(path.name)), key=step_of)
         if len(films) > MOST_FILMS:
             crowded = films[most_crowded([step_of(path) for path in films])]
             crowded.unlink()
-            crowded.with_suffix(".png").unlink()
+            crowded.with_suffix(".png").unlink(missing_ok=True)
         return image, data
 
     def _place(self, kind: str, node_id: str, update: int) -> Path:
@@ -127,8 +197,22 @@ class RunFolder:
         if not names:
             return None
         path = self.folder / "loss.png"
-        plot_metrics(rows, names).save(path)
+        save_picture(path, plot_metrics(rows, names))
         return path
+
+
+def save_picture(path: Path, picture: Image) -> None:
+    """Whole, but not flushed: a power cut may cost a picture."""
+    with whole_or_nothing(path, durable=False) as unfinished:
+        picture.save(unfinished)
+
+
+def facts_in(folder: Path) -> dict[str, Any]:
+    """What run.json says; nothing where it is damaged: that is no reason not to go on with the run."""
+    try:
+        return read_object(folder / FACTS)
+    except ValueError:
+        return {}
 
 
 def name_of(node_id: str) -> str:
@@ -157,8 +241,17 @@ def as_line(row: Mapping[str, Any]) -> str:
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The lines of a run's metrics.jsonl; empty where there is none. One that a crash cut short does not count."""
-    path = folder / "metrics.jsonl"
+    path = folder / METRICS
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    rows = (row_in(line) for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True))
+    return [row for row in rows if row is not None]
+
+
+def row_in(line: str) -> dict[str, Any] | None:
+    """The row in a line; None where it is no whole one, wherever it stands."""
+    try:
+        row = json.loads(line) if line.endswith("\n") else None
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None

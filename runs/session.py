@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..models.model import Model
 from ..training.loop import Trainer
 from ..training.metrics import Metrics
+from ..training.state import find_state
+from ..training.stream import Look as Items
 from ..training.stream import Step, StepError, Stream
+from .bad_steps import MOST_IN_A_ROW, in_words
 from .run_folder import RunFolder
 
 
@@ -19,6 +22,9 @@ class Look:
 
     streams: tuple[Stream, ...] = ()
     """What it pulls beside the loss: their nodes may have wishes, and hear when the run is over."""
+
+    def begin(self, session: Session) -> None:
+        """Before the first update."""
 
     def after(self, session: Session) -> None:
         """After each update: ``session.reached`` of ``session.steps`` are done."""
@@ -49,13 +55,23 @@ class Session:
         self.enough = False
         """A look sets it to end the run before all ``steps``, as if so many had been meant."""
         self.diverged_at: int | None = None
-        """The first step whose loss, or whose weights, were no finite numbers."""
+        """The first step whose loss, or whose weights, were no finite numbers, where that ends the run."""
+        self.bad: dict[int, str] = {}
+        """The newest steps in a row of which nothing was learnt, in words."""
+        self.skipped: list[int] = []
+        """All such steps."""
+        self.went_back = False
+        """Whether the run went back to its last good state: it does so once."""
+        self.ending_badly = False
+        """Whether it was stopped, or has failed: then nothing is waited for."""
 
     def train(self, preview_every: int = 0) -> None:
         """Train to the end; when stopped or failing, the looks conclude first."""
         failed = True
         try:
             self.run.host.check_interrupted()
+            for look in self.looks:
+                look.begin(self)
             for step in self.trainer.updates(preview_every):
                 self.step, self.reached = step, step.update + 1
                 self.metrics.add(step)
@@ -72,13 +88,16 @@ class Session:
 
     def conclude(self, quietly: bool) -> None:
         """All looks conclude, whatever happens to the others; ``quietly`` where something else ends the run already."""
-        wrong = None
+        wrong: BaseException | None = None
+        self.ending_badly = quietly
         for look in self.looks:
             try:
                 look.conclude(self)
             except Exception as error:  # a full disk must not hide why the run ended
-                wrong = error
+                wrong = wrong or error
                 logging.error("%s could not conclude: %s", type(look).__name__, error)
+            except BaseException as stop:  # while it waited for room, say: the others conclude without waiting
+                wrong, self.ending_badly = stop, True
         if wrong and not quietly:
             raise wrong
 
@@ -86,17 +105,63 @@ class Session:
         """Read the numbers of all steps that nobody has heard of yet; makes the program wait for the device."""
         rows = self.metrics.read()
         for row in rows:
-            if row["loss"] is None and self.diverged_at is None:
-                self.diverged_at = row["step"]
+            self._judge(row["step"], self.metrics.bad)
         if rows:
             self.run.host.metrics(self.node_id, rows)
             for look in self.looks:
                 look.read(self, rows)
 
+    def _judge(self, step: int, bad: Mapping[int, Sequence[Items]]) -> None:
+        """Remember a step of which nothing could be learnt."""
+        if step not in bad:
+            self.bad.clear()
+            return
+        if self.trainer.on_bad_step == "stop":
+            self.diverged_at = step if self.diverged_at is None else self.diverged_at
+            return
+        if self.trainer.scaler.is_enabled() and all(bool(look.finite.all()) for look in bad[step]):
+            return  # fp16 looks for its scale
+        self.bad[step] = in_words(self.trainer, step, bad[step])
+        self.skipped.append(step)
+        if len(self.bad) <= MOST_IN_A_ROW:
+            logging.warning("left out, for its loss or gradient is not a finite number: %s", self.bad[step])
+
     def check_loss(self) -> None:
-        """Raises StepError where a loss that was read is no finite number."""
+        """Raises StepError where the losses that were read are no finite numbers, and that is no accident."""
         if self.diverged_at is not None:
             raise self.failure("the loss is not a finite number")
+        if len(self.bad) >= MOST_IN_A_ROW:
+            self._go_back()
+
+    def check_learnt(self) -> None:
+        """Raises StepError, at the end, where not one step taught anything."""
+        if self.bad and len(self.bad) == self.reached:
+            self.diverged_at = min(self.bad)
+            raise self.failure(f"the loss was never a finite number; {self.bad[self.diverged_at]}")
+
+    def _go_back(self) -> None:
+        """To the last good state, once. Raises StepError, with the report, where there is none or that did not help."""
+        words = [*self.bad.values()]
+        report = f"{len(words)} steps in a row were left out, the last of them {words[-1]}"
+        state = None
+        if self.folder is not None and not self.went_back:
+            try:
+                state = find_state(self.folder.folder)
+            except ValueError:
+                logging.warning("%s; there is no state to go back to", report)
+        if state is None or self.folder is None:
+            self.diverged_at = min(self.bad)
+            raise self.failure(f"the loss is not a finite number; {report}")
+        self.went_back = True
+        state.restore(self.trainer)
+        self.trainer.go_to(state.step)
+        self.reached = state.step
+        self.bad.clear()
+        self.folder.go_back(state.step)
+        note = f"{report}: went back once to the last good state, after step {state.step}"
+        logging.warning("%s", note)
+        self.notes.append(note)
+        self.run.host.resumed(self.node_id, note)
 
     def check_weights(self) -> None:
         """Raises StepError where a trained weight is no finite number: the newest update has spoilt it."""
@@ -130,3 +195,8 @@ class Session:
             return []
         newest = sorted(self.folder.folder.glob("samples/*.png"))[-1:]
         return [path for path in [self.folder.folder / "loss.png", *newest] if path.is_file()]
+
+
+def due(every: int, session: Session) -> bool:
+    """Whether something that happens on the way, not at the end, happens now."""
+    return every > 0 and session.reached % every == 0 and session.reached < session.steps

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import logging
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,9 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from ..diffusion import seeds
+from ..diffusion.noisy_batch import NoisyBatch
 from ..models.model import Model
+from .micro import advice, can_be_split, is_out_of_memory, losses_in_parts
 from .optimizers import OptimizerSettings, average_by_themselves
-from .stream import Run, Step, Stream
+from .stream import Look, Run, Step, StepError, Stream
 
 Precision = Literal["fp32", "bf16", "fp16"]
 NOT_OF_THIS_MODEL = "the loss does not depend on the model that is trained: wire the same model into both"
@@ -81,12 +86,18 @@ class Trainer:
     node_id: str = "train"
     title: str = "Optimizer Step"
     """What people call the trainer, in messages."""
+    on_bad_step: Literal["skip", "stop"] = "skip"
+    """skip: nothing is learnt from a batch whose loss or gradient is no finite number. stop: its update is made."""
+    on_out_of_memory: Literal["stop", "halve"] = "stop"
+    """halve: where the memory is too small for the batch, its loss is computed in parts, with the same result."""
     compile: bool = False
     """Compile the network (torch.compile), once for all batch sizes, so that no ragged rollout compiles it anew."""
     done: int = 0
     """Updates done so far, those before a resume included."""
     around: Callable[[], AbstractContextManager[None]] = nullcontext
     """What each forward and its backward happen in: :meth:`~comfyui_rollout.models.model.Model.training`."""
+    parts: int = 1
+    """In how many parts the loss of a batch is computed."""
 
     def __post_init__(self) -> None:
         from diffusers.training_utils import EMAModel
@@ -104,10 +115,15 @@ class Trainer:
         self.run.schedule_free = average_by_themselves(self.optimizers)
         if self.run.schedule_free and self.ema_decay:
             raise ValueError(f"ema_decay: {self.settings.name} averages the weights by itself: set 0, or choose adamw")
-        self.schedulers = [self.settings.scheduler(optimizer, self.steps, self.done) for optimizer in self.optimizers]
+        self.go_to(self.done)
         self.scaler = torch.amp.GradScaler(self.run.device.type, enabled=self.precision == "fp16")
         if self.ema_decay:
             self.run.averaged_weights = EMAModel(self.parameters, decay=self.ema_decay)
+
+    def go_to(self, done: int) -> None:
+        """The next update is the one after so many; the learning rate is that one's."""
+        self.done = done
+        self.schedulers = [self.settings.scheduler(optimizer, self.steps, done) for optimizer in self.optimizers]
 
     def updates(self, watch_every: int = 0) -> Iterator[Step]:
         """All updates that are still to be done, up to ``steps``; see :func:`train`."""
@@ -122,18 +138,17 @@ class Trainer:
     def update(self, number: int, watched: bool = False) -> Step:
         """One optimizer update: pull, backward, clip, step. Returns the last pull, with the metrics of all of them."""
         pulls: list[Step] = []
-        for pull in range(self.accumulation):
-            shown = watched and pull == self.accumulation - 1
-            step = Step(self.run, number * self.accumulation + pull, update=number, watched=shown)
-            with self.around():
-                loss = self._pull(step)
-                if number == 0 and not loss.requires_grad:
-                    raise ValueError(NOT_OF_THIS_MODEL)
-                step.report("loss", loss)
-                with self.run.clock.measure(f"{self.node_id}.backward"):
-                    self.scaler.scale(loss / self.accumulation).backward()
-            pulls.append(step)
+        while True:
+            try:
+                self._pull_all(number, watched, pulls)
+                break
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._make_do(number, pulls, error)
+        step = pulls[-1]
         step.metrics = mean_of_each([pull.metrics for pull in pulls])
+        step.finite = [look for pull in pulls for look in pull.finite]
         if number == 0 and all(parameter.grad is None for parameter in self.parameters):
             raise ValueError(NOT_OF_THIS_MODEL)
         self.done = number + 1  # from here on the weights are no longer those of the update before
@@ -144,22 +159,94 @@ class Trainer:
             scheduler.step()
         return step
 
-    def _pull(self, step: Step) -> Tensor:
+    def _pull_all(self, number: int, watched: bool, pulls: list[Step]) -> None:
+        """The batches of one update, each with its gradient. ``pulls`` are those that were made before, if any."""
+        for pull in range(self.accumulation):
+            if pull == len(pulls):
+                shown = watched and pull == self.accumulation - 1
+                pulls.append(Step(self.run, number * self.accumulation + pull, update=number, watched=shown))
+            step = pulls[pull]
+            with self.around():
+                losses = self._losses_in_parts(step) if self.parts > 1 else self._losses(step, number)
+            step.report("loss", losses.mean())
+            step.finite = [Look(step.index, losses.detach().isfinite(), levels_of(step))]
+
+    def _losses(self, step: Step, number: int) -> Tensor:
         with autocast(self.run.device, self.precision):
-            losses = step.value(self.loss)
-        return losses.mean()
+            losses: Tensor = step.value(self.loss)
+            loss = losses.mean()
+        if number == 0 and not loss.requires_grad:
+            raise ValueError(NOT_OF_THIS_MODEL)
+        self._backward(loss)
+        return losses
+
+    def _losses_in_parts(self, step: Step) -> Tensor:
+        with autocast(self.run.device, self.precision):
+            return losses_in_parts(step, self.loss, self.parts, self._backward)
+
+    def _backward(self, loss: Tensor) -> None:
+        with self.run.clock.measure(f"{self.node_id}.backward"), torch.autocast(self.run.device.type, enabled=False):
+            self.scaler.scale(loss / self.accumulation).backward()
+
+    def _make_do(self, number: int, pulls: list[Step], error: Exception) -> None:
+        """Prepare for the same update once more, in smaller parts. Raises StepError where there is no way to."""
+        halves = self.on_out_of_memory == "halve"
+        with training_mode():
+            inputs = {name: pulls[-1].value(value) for name, value in self.loss.inputs.items()} if halves else {}
+        size = next((len(value.latents) for value in inputs.values() if isinstance(value, NoisyBatch)), 0)
+        if not (can_be_split(inputs) and self.parts < size):
+            where = str(error).partition(":")[0] if isinstance(error, StepError) else f"step {number}, backward"
+            tips = advice(self.loss, self.precision, self.accumulation, halves)
+            words = f"{where}: the device's memory is too small for this step. Change {tips}"
+            raise StepError(words) from error
+        self.parts = min(2 * self.parts, size)
+        logging.warning(
+            "step %d: out of memory; from now on the loss of a batch is computed in %d parts", number, self.parts
+        )
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        for step in pulls:
+            step.forget(self.loss)
+        error.__traceback__ = error.__cause__ = error.__context__ = None  # they hold the tensors of what failed
+        gc.collect()
+        if self.run.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _apply(self, step: Step) -> None:
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
-        if self.clip_norm:
-            step.report("gradient_norm", nn.utils.clip_grad_norm_(self.parameters, self.clip_norm))
+        skips = self.on_bad_step == "skip" and not self.scaler.is_enabled()  # fp16's scaler skips by itself
+        if self.clip_norm or skips:
+            norm = nn.utils.clip_grad_norm_(self.parameters, self.clip_norm or math.inf)
+            if self.clip_norm:
+                step.report("gradient_norm", norm)
+            if skips:
+                self._leave_out(step, norm)
         for optimizer in self.optimizers:
             self.scaler.step(optimizer)
             optimizer.zero_grad(set_to_none=True)
         self.scaler.update()
         if self.run.averaged_weights is not None:
             self.run.averaged_weights.step(self.parameters)
+
+    def _leave_out(self, step: Step, norm: Tensor) -> None:
+        """Of a batch whose loss or gradient is no finite number, nothing is learnt: its gradient counts as zero.
+
+        On the device, which nothing waits for; what the optimizer remembers of the steps before goes on.
+        """
+        loss = step.metrics["loss"]
+        assert isinstance(loss, Tensor)
+        bad = ~(norm.isfinite() & loss.isfinite())
+        for parameter in self.parameters:
+            if parameter.grad is not None:
+                parameter.grad.masked_fill_(bad.to(parameter.grad.device), 0)
+        step.report("skipped", bad)
+
+
+def levels_of(step: Step) -> Tensor | None:
+    """Where each item of the step's batch trains (B,), on the CPU; None where there is no such batch."""
+    batches = [value for value in step.values() if isinstance(value, NoisyBatch)]
+    return batches[-1].timestep if batches else None
 
 
 def mean_of_each(metrics: list[dict[str, Tensor | float]]) -> dict[str, Tensor | float]:

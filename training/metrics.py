@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .stream import Run, Step
+from .stream import Look, Run, Step
 
 
 class Metrics:
@@ -18,7 +18,9 @@ class Metrics:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.pending: list[tuple[int, dict[str, Tensor | float]]] = []
+        self.pending: list[tuple[int, dict[str, Tensor | float], list[Look]]] = []
+        self.bad: dict[int, list[Look]] = {}
+        """Of the last reading, the steps whose loss or gradient was no finite number, with their items."""
         self.timed = 0
         self.since: float | None = None
         """When the stretch began whose speed is measured; the very first step, which sets things up, is left out."""
@@ -26,7 +28,7 @@ class Metrics:
         """Seconds per node since the start."""
 
     def add(self, step: Step) -> None:
-        self.pending.append((step.update, step.metrics))
+        self.pending.append((step.update, step.metrics, step.finite))
         if self.since is None:
             self.since, self.timed = time.perf_counter(), 0
         else:
@@ -37,13 +39,21 @@ class Metrics:
 
         A number that is not finite is None, for JSON knows no other word for it.
         """
-        tensors = [value for _, metrics in self.pending for value in metrics.values() if isinstance(value, Tensor)]
+        tensors = [value for _, metrics, _ in self.pending for value in metrics.values() if isinstance(value, Tensor)]
         numbers = iter(torch.stack([tensor.float() for tensor in tensors]).tolist() if tensors else [])
         rows: list[dict[str, Any]] = [
             {"step": update}
             | {name: finite(next(numbers) if isinstance(value, Tensor) else value) for name, value in metrics.items()}
-            for update, metrics in self.pending
+            for update, metrics, _ in self.pending
         ]
+        self.bad = {
+            row["step"]: looks
+            for row, (_, _, looks) in zip(rows, self.pending, strict=True)
+            if row.get("loss") is None or row.get("skipped")
+        }
+        for row in rows:
+            if not row.get("skipped"):
+                row.pop("skipped", None)
         measured = self.run.clock.read()
         for name, total in measured.items():
             self.seconds[name] += total

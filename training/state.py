@@ -3,14 +3,21 @@
 Random numbers depend on (seed, node, step), batches on their position, and the learning rate on the step. So the state
 is what the updates themselves have made: weights, what the optimizer remembers, averaged weights, the loss scale, and
 what nodes keep from step to step and say how (``Kept`` in stream.py).
+
+A run keeps its newest states, each in one file, ``state/step_000250.safetensors``, with the facts and a checksum of
+all of it in the header. ``state/state.json`` names them, the one to go on from first; it is written when that is on the
+disk, so there is always one that is whole. Runs of versions before have ``state.json`` and
+``state.safetensors``, and go on from these.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +25,29 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..files.weights import check_weights, read_weights, save_weights
-from ..files.whole import read_object, whole_or_nothing, write_text
+from ..files.lock import is_held
+from ..files.weights import digest_of, read_metadata, read_weights, save_weights
+from ..files.whole import read_object, tidy, write_text
 from .loop import Trainer
 from .optimizers import OptimizerSettings
 
 STATE = "state"
-TENSORS = "state.safetensors"
-FACTS = "state.json"
+POINTER = "state.json"
+LINE = "states"
+"""In the pointer: the names of the run's states, the newest first."""
+NAMED = re.compile(r"step_(\d{6,})(?:-(\d+))?\.safetensors")
+BEFORE = "state.safetensors"
+"""The tensors in runs of versions before, whose facts are in ``state.json``."""
+RUN = "run.json"
+
+
+class Unusable(ValueError):
+    """A state that one cannot go on from, and why."""
 
 
 @dataclass(frozen=True)
 class SavedState:
-    """What is known of a saved state before its tensors are read."""
+    """What is known of a saved state before its tensors are put anywhere."""
 
     step: int
     """Updates that were done."""
@@ -45,13 +62,25 @@ class SavedState:
     """GradScaler's state; empty without fp16."""
     kept: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Of each node that keeps something from step to step (:class:`~.stream.Kept`), by its id: all but the tensors."""
-    folder: Path = Path()
-    """The run's folder."""
+    run: str = ""
+    """The id of the run that it is of; empty in runs of versions before."""
+    path: Path = Path()
+    """The file with the tensors."""
+    notes: tuple[str, ...] = ()
+    """What the user shall know of how it was found, such as that a newer one is damaged."""
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.path.parent.parent
 
     def check(self, steps: int, optimizer: str) -> None:
-        """Raises ValueError, before anything is loaded, where a training of so many steps cannot go on from here."""
+        """Raises ValueError, before anything is loaded, where a training of so many steps cannot go on from here.
+
+        Where all steps were done that the run was to have, it can: what comes after the training may be missing.
+        """
         name = self.folder.name
-        if steps <= self.step:
+        if steps < self.step or (steps == self.step != planned_steps(self.folder)):
             raise ValueError(f"resume: {name!r} has done {self.step} steps: set steps to more, to train it further")
         if optimizer != self.optimizer:
             raise ValueError(
@@ -59,11 +88,26 @@ class SavedState:
                 f"choose {self.optimizer} again, or clear resume to begin anew"
             )
 
+    def still_there(self) -> None:
+        """Raises ValueError if another program has trained the run further since this state was found."""
+        if not self.path.is_file():
+            raise ValueError(f"resume: {self.folder.name!r} was trained further meanwhile: try again")
+
+    def take(self) -> None:
+        """From now on the run goes on from this state, and from none that came after it."""
+        if self.path.name != BEFORE:
+            point_at(self.path)
+
     def restore(self, trainer: Trainer) -> None:
-        """Put the state into a new trainer. Raises ValueError, before anything is changed, if it does not fit."""
-        tensors = read_weights(self.folder / STATE / TENSORS)
+        """Put the state into a trainer. Raises ValueError, before anything is changed, if it does not fit."""
+        tensors = read_weights(self.path)
         weights, averages, memory = (below(tensors, kind) for kind in ("weights", "averaged", "optimizer"))
-        check_fit(weights, trainer.weights, self.folder.name)
+        run = self.folder.name
+        check_fit(weights, trainer.weights, run)
+        if averages or self.averaged_updates is not None:
+            check_fit(averages, trainer.weights, run)
+        check_memory(memory, trainer.weights, run, needed=self.step > 0 and self.optimizer != "sgd")
+        check_finite(tensors, run)
         with torch.no_grad():
             for name, weight in trainer.weights.items():
                 weight.copy_(weights[name])
@@ -78,21 +122,64 @@ class SavedState:
                 shadow.copy_(averages.get(name, weights[name]))
         if self.loss_scale and trainer.scaler.is_enabled():
             trainer.scaler.load_state_dict(dict(self.loss_scale))
-        trainer.run.restored = {
-            node_id: {**values, **below(tensors, f"kept.{node_id}")} for node_id, values in self.kept.items()
-        }
+        trainer.run.restore_kept(
+            {node_id: {**values, **below(tensors, f"kept.{node_id}")} for node_id, values in self.kept.items()}
+        )
 
     def in_words(self, trainer: Trainer) -> str:
         """One line for the user, who wants to be sure of what was restored."""
+        if trainer.steps == self.step:
+            return (
+                f"{self.folder.name} has done all {self.step} steps: only what comes after the training is done now; "
+                "set steps to more, to train it further"
+            )
         rate = trainer.schedulers[0].get_last_lr()[0]
         average = ["averaged weights"] if self.averaged_updates and trainer.run.averaged_weights else []
         parts = ["weights", self.optimizer, *average, f"learning rate {rate:.3g}", f"seed {self.seed}"]
         return f"{self.folder.name} goes on after step {self.step} of {trainer.steps}: {', '.join(parts)} restored"
 
 
-def save_state(folder: Path, trainer: Trainer) -> None:
-    """Keep the trainer's state in a run's folder, in the place of an older one."""
+@dataclass(frozen=True)
+class Snapshot:
+    """A trainer's state on the CPU, apart from the trainer: it can be written while the training goes on."""
+
+    facts: SavedState
+    tensors: Mapping[str, Tensor]
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return size_of(self.tensors)
+
+    def save(self, folder: Path, keep: int = 1) -> SavedState:
+        """Keep it in a run's folder as the newest state, and of older ones so many that there are ``keep``.
+
+        The older ones stay until this one is on the disk, and named; then those go that are not of its line: what a
+        run has that went back to an earlier state.
+        """
+        state = folder / STATE
+        named = {field: value for field, value in asdict(self.facts).items() if field not in ("path", "notes")}
+        text = json.dumps(named)
+        path, line = _free_name(state, self.facts.step), _line(folder)
+        save_weights(path, self.tensors, {"facts": text, "digest": digest_of(self.tensors, text)})
+        line = [path, *line[: max(0, keep - 1)]]
+        _name(line)
+        for other in [*(other for other in states_in(folder) if other not in line), state / BEFORE]:
+            with suppress(PermissionError):  # Windows, while somebody has it open: the next time, then
+                other.unlink(missing_ok=True)
+        return replace(self.facts, path=path)
+
+
+def size_of(tensors: Mapping[str, Tensor]) -> int:
+    return sum(value.numel() * value.element_size() for value in tensors.values())
+
+
+def snapshot(trainer: Trainer, run: str = "") -> Snapshot:
+    """The trainer's state now, as a copy; ``run`` is the id of the run."""
     average, kept = trainer.run.averaged_weights, trainer.run.state_of_kept()
+    tensors = tensors_of(trainer)
+    for node_id, values in kept.items():
+        tensors |= {f"kept.{node_id}.{name}": value for name, value in parted(values)[0].items()}
     facts = SavedState(
         step=trainer.done,
         seed=trainer.run.seed,
@@ -101,32 +188,174 @@ def save_state(folder: Path, trainer: Trainer) -> None:
         numbers=parted(memory_of(trainer))[1],
         loss_scale=trainer.scaler.state_dict(),
         kept={node_id: parted(values)[1] for node_id, values in kept.items()},
+        run=run,
     )
-    with whole_or_nothing(folder / STATE) as unfinished:
-        unfinished.mkdir()
-        tensors = tensors_of(trainer)
-        for node_id, values in kept.items():
-            tensors |= {f"kept.{node_id}.{name}": value for name, value in parted(values)[0].items()}
-        save_weights(unfinished / TENSORS, tensors, {})
-        write_text(unfinished / FACTS, json.dumps({k: v for k, v in asdict(facts).items() if k != "folder"}, indent=2))
+    return Snapshot(facts, {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()})
 
 
-def find_state(folder: Path) -> SavedState:
-    """The state in a run's folder. Raises ValueError, before its tensors are read, if there is none to use."""
+def save_state(folder: Path, trainer: Trainer, run: str = "", keep: int = 1) -> SavedState:
+    """Keep the trainer's state in a run's folder; see :class:`Snapshot`."""
+    return snapshot(trainer, run).save(folder, keep)
+
+
+def point_at(path: Path) -> None:
+    """From now on the run goes on from this state, and from none that came after it."""
+    line = _line(path.parent.parent)
+    _name(
+        line[line.index(path) :] if path in line else [path, *(other for other in line if _order(other) < _order(path))]
+    )
+
+
+def _name(line: Sequence[Path]) -> None:
+    """Write the pointer: the states of a run, the newest first."""
+    write_text(line[0].parent / POINTER, json.dumps({LINE: [path.name for path in line]}))
+
+
+def _line(folder: Path) -> list[Path]:
+    """The states that led to the newest one, which is the first, as far as they are there."""
+    return [path for path in _candidates(folder)[0] if path.name != BEFORE and path.is_file()]
+
+
+def states_in(folder: Path) -> list[Path]:
+    """The files of a run's states, the oldest first."""
+    found = [path for path in (folder / STATE).glob("step_*.safetensors") if NAMED.fullmatch(path.name)]
+    return sorted(found, key=_order)
+
+
+def _order(path: Path) -> tuple[int, int]:
+    named = NAMED.fullmatch(path.name)
+    assert named is not None
+    return int(named[1]), int(named[2] or 1)
+
+
+def _step_of(path: Path) -> int:
+    return _order(path)[0]
+
+
+def _free_name(state: Path, step: int) -> Path:
+    """A name for a new state: a run that went back may come to the same step again."""
+    path, number = state / f"step_{step:06d}.safetensors", 1
+    while path.exists():
+        number += 1
+        path = path.with_name(f"step_{step:06d}-{number}.safetensors")
+    return path
+
+
+def run_facts(folder: Path) -> dict[str, Any]:
+    """What run.json says; nothing where it is damaged, which is no reason not to go on."""
+    try:
+        return read_object(folder / RUN)
+    except (ValueError, OSError):
+        return {}
+
+
+def planned_steps(folder: Path) -> int | None:
+    return run_facts(folder).get("steps")
+
+
+def find_state(folder: Path, step: int | None = None) -> SavedState:
+    """The newest whole state in a run's folder, or the one after ``step`` updates; its checksum is looked at.
+
+    Raises ValueError if there is none to use, saying of each why.
+    """
     if not folder.is_dir():
         raise ValueError(f"resume: there is no run {folder.name!r}: {str(folder)!r} is no folder")
-    path, tensors = folder / STATE / FACTS, folder / STATE / TENSORS
-    if not (path.is_file() and tensors.is_file()):
-        raise ValueError(
-            f"resume: {folder.name!r} has no state to go on from; it is kept at each checkpoint (checkpoint_every), at "
-            "a stop and at the end: clear resume to begin anew"
-        )
-    facts = read_object(path)
-    check_weights(tensors)
+    if not (folder / STATE).is_dir() and not is_held(folder):
+        tidy(folder)  # versions before could be killed when the old state had left and the new one was still to come
+    candidates, notes = _candidates(folder)
+    if step is not None:
+        there = sorted({_step_of(path) for path in states_in(folder)})
+        candidates = [path for path in reversed(states_in(folder)) if _step_of(path) == step]
+        if not candidates:
+            known = ", ".join(map(str, there)) or "none"
+            raise ValueError(f"resume: {folder.name!r} has no state after step {step}; it has some after: {known}")
+    for path in candidates:
+        try:
+            state = _read_before(folder) if path.name == BEFORE else read_state(path)
+            _check_run(state)
+        except (Unusable, OSError) as error:
+            notes.append(f"{path.name} cannot be used: {error}")
+            continue
+        said = [f"{'; '.join(notes)}: it goes on from {path.name}, after step {state.step}"] if notes else []
+        return replace(state, notes=tuple(said))
+    if notes:
+        raise ValueError(f"resume: {folder.name!r} has no whole state: {'; '.join(notes)}; clear resume to begin anew")
+    raise ValueError(
+        f"resume: {folder.name!r} has no state to go on from; it is kept every few minutes, at each checkpoint "
+        "(checkpoint_every), at a stop and at the end: clear resume to begin anew"
+    )
+
+
+def _candidates(folder: Path) -> tuple[list[Path], list[str]]:
+    """The files to try, in their order (without a pointer all that are there), and what is wrong with the pointer."""
+    found, pointer = list(reversed(states_in(folder))), folder / STATE / POINTER
+    if not pointer.is_file():
+        return found, [f"{pointer.name} is missing"] if found else []
     try:
-        return SavedState(folder=folder, **facts)
+        content = read_object(pointer)
+    except (ValueError, OSError) as error:
+        return found, [str(error)]
+    if LINE not in content:
+        tensors = folder / STATE / BEFORE
+        return ([tensors] if tensors.is_file() else []) + found, [] if tensors.is_file() else [
+            "its tensors are missing"
+        ]
+    names = content[LINE]
+    if not (
+        isinstance(names, list) and names and all(isinstance(name, str) and NAMED.fullmatch(name) for name in names)
+    ):
+        return found, [f"{pointer.name} names no states"]
+    line = [pointer.with_name(name) for name in names]
+    return [path for path in line if path.is_file()], [f"{path.name} is missing" for path in line if not path.is_file()]
+
+
+def read_state(path: Path) -> SavedState:
+    """The facts of one state, all of which is checked. Raises Unusable if it is not what was written."""
+    try:
+        metadata, tensors = read_metadata(path), read_weights(path)
+        text, digest = metadata["facts"], metadata["digest"]
+        whole = digest_of(tensors, text) == digest
+        facts = json.loads(text) if whole else {}
+    except (ValueError, KeyError) as error:
+        raise Unusable(f"it is damaged ({error})") from error
+    if not whole:
+        raise Unusable("it is damaged: its checksum differs")
+    state = _state_of(facts, path)
+    if state.step != _step_of(path):
+        raise Unusable(f"it is of step {state.step}")
+    return state
+
+
+def _read_before(folder: Path) -> SavedState:
+    """A state of a version before, which had no checksum."""
+    path = folder / STATE / BEFORE
+    try:
+        facts = read_object(folder / STATE / POINTER)
+        read_weights(path)
+    except ValueError as error:
+        raise Unusable(str(error)) from error
+    return _state_of(facts, path)
+
+
+def _state_of(facts: Mapping[str, Any], path: Path) -> SavedState:
+    try:
+        state = SavedState(**facts, path=path)
     except TypeError as error:
-        raise ValueError(f"resume: {path} describes no state that we know ({error}): clear resume") from error
+        raise Unusable(f"it describes no state that we know ({error})") from error
+    kinds = {"step": int, "seed": int, "optimizer": str, "run": str, "loss_scale": dict, "kept": dict}
+    wrong = [name for name, kind in kinds.items() if type(getattr(state, name)) is not kind]
+    if wrong or state.step < 0:
+        raise Unusable(f"its {wrong[0] if wrong else 'step'} is {getattr(state, wrong[0] if wrong else 'step')!r}")
+    return state
+
+
+def _check_run(state: SavedState) -> None:
+    """Raises Unusable for the state of another run, which somebody copied here."""
+    own = run_facts(state.folder).get("id")
+    if own is not None and state.run != own:
+        raise Unusable("it is of another run")
+    if own is None and state.run and (state.folder / RUN).is_file() and run_facts(state.folder):
+        raise Unusable("it is of another run")
 
 
 def tensors_of(trainer: Trainer) -> dict[str, Tensor]:
@@ -160,6 +389,9 @@ def memory_of(trainer: Trainer) -> dict[str, Any]:
             memory |= {f"group.{number}.{place}.{what}": value for what, value in moved(group, optimizer).items()}
     return memory
 
+
+GROUP = re.compile(r"group\.\d+\.\d+")
+"""What is remembered of a whole group of weights, by the numbers of the optimizer and the group."""
 
 OF_THE_WORKFLOW = ("params", "lr", "initial_lr")
 """What a group of parameters has that is no memory of the optimizer."""
@@ -235,3 +467,59 @@ def check_fit(saved: Mapping[str, Tensor], weights: Mapping[str, Tensor], run: s
             f"{there.get(name, 'missing')} there and {here.get(name, 'missing')} here; set the model as it was, or "
             "clear resume to begin anew"
         )
+
+
+def check_memory(memory: Mapping[str, Tensor], weights: Mapping[str, Tensor], run: str, needed: bool) -> None:
+    """Raises ValueError where what an optimizer remembered is incomplete, or of other weights than the trained ones.
+
+    For each weight it is a scalar, or of the weight's shape, or of some of its sides; and the same for all weights of
+    as many sides. A weight that has had no gradient has none.
+    """
+    kinds: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for name, value in memory.items():
+        parameter, _, what = name.rpartition(".")
+        if not GROUP.fullmatch(parameter):
+            kinds[parameter][what] = value
+    foreign = sorted(kinds.keys() - weights.keys())
+    odd = [
+        f"{parameter}.{what}"
+        for parameter, values in kinds.items()
+        if parameter in weights
+        for what, value in values.items()
+        if not _is_part(value.shape, weights[parameter].shape)
+    ]
+    usual: dict[int, set[str]] = defaultdict(set)
+    for parameter in kinds.keys() & weights.keys():
+        usual[weights[parameter].ndim] |= kinds[parameter].keys()
+    lacking = [name for name in kinds.keys() & weights.keys() if kinds[name].keys() != usual[weights[name].ndim]]
+    if wrong := [*foreign, *odd, *sorted(lacking)]:
+        raise ValueError(
+            f"resume: what the optimizer remembered in {run!r} is not of these weights, e.g. {wrong[0]}: clear resume "
+            "to begin anew"
+        )
+    if needed and not kinds:
+        raise ValueError(
+            f"resume: the state of {run!r} lacks what its optimizer remembered: clear resume to begin anew"
+        )
+
+
+def _is_part(shape: torch.Size, weight: torch.Size) -> bool:
+    """Whether a tensor can be what an optimizer keeps of a weight: its sides are some of the weight's, or 1."""
+    left = list(weight)
+    for side in shape:
+        if side != 1:
+            if side not in left:
+                return False
+            left.remove(side)
+    return True
+
+
+def check_finite(tensors: Mapping[str, Tensor], run: str) -> None:
+    """Raises ValueError for weights that are no numbers."""
+    spoilt = [
+        name
+        for name, value in tensors.items()
+        if name.startswith(("weights.", "averaged.")) and not bool(value.isfinite().all())
+    ]
+    if spoilt:
+        raise ValueError(f"resume: the weights in the state of {run!r} are no finite numbers, e.g. {spoilt[0]}")

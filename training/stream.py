@@ -69,6 +69,18 @@ class Stream:
         return (value for stream in self.walk() for value in stream.inputs.values() if isinstance(value, kind))
 
 
+@dataclass(frozen=True)
+class Look:
+    """Which items of a pull have a finite loss: read only where one has not."""
+
+    index: int
+    """Of the pull."""
+    finite: Tensor
+    """(B,), bool on the device."""
+    levels: Tensor | None
+    """Where each item trains (B,), on the CPU."""
+
+
 class Run:
     """What outlives a step: the live model, the wishes of the graph, the clock, and where to report."""
 
@@ -107,6 +119,13 @@ class Run:
                 states[key.node_id] = dict(value.state_dict())
         return states
 
+    def restore_kept(self, states: dict[str, dict[str, Any]]) -> None:
+        """Give these states, by node id, to what nodes have kept, and to what they will keep."""
+        for key, value in self._kept.items():
+            if isinstance(key, Stream) and isinstance(value, Kept) and key.node_id in states:
+                value.load_state_dict(states.pop(key.node_id))
+        self.restored = states
+
     def value(self, stream: Stream) -> Any:
         """A value that does not change from step to step, such as the live model."""
         return Step(self, 0).value(stream)
@@ -124,6 +143,8 @@ class Step:
         self.watched = watched
         """Whether nodes shall show what passes through them."""
         self.metrics: dict[str, Tensor | float] = {}
+        self.finite: list[Look] = []
+        """Whose losses are finite numbers, by pull."""
         self.current: Stream | None = None
         self._memo: dict[Stream, Any] = {}
         self._generators: dict[tuple[str, torch.device], torch.Generator] = {}
@@ -134,10 +155,11 @@ class Step:
             return stream
         if stream not in self._memo:
             inputs = {name: self.value(value) for name, value in stream.inputs.items()}
-            self._memo[stream] = self._call(stream, inputs)
+            self._memo[stream] = self.call(stream, inputs)
         return self._memo[stream]
 
-    def _call(self, stream: Stream, inputs: dict[str, Any]) -> Any:
+    def call(self, stream: Stream, inputs: dict[str, Any]) -> Any:
+        """What a node's function makes of these inputs, in this step; an error names both."""
         outer, self.current = self.current, stream
         try:
             with self.run.clock.measure(stream.node_id):
@@ -149,6 +171,14 @@ class Step:
             raise StepError(f"{where}: {str(error) or type(error).__name__}") from error
         finally:
             self.current = outer
+
+    def forget(self, stream: Stream) -> None:
+        """Let go of a stream's value, so that it would be computed once more."""
+        self._memo.pop(stream, None)
+
+    def values(self) -> Iterator[Any]:
+        """What has been computed so far, in no order."""
+        return iter(self._memo.values())
 
     @property
     def node_id(self) -> str:

@@ -12,6 +12,7 @@ import { element, fillSelect, iconButton, select } from "./lib/element.js";
 import { FilmReader } from "./lib/film_reader.js";
 import { framesAmong, runOf } from "./lib/film.js";
 import { buttonsOf, newId, savedIn, viewOf } from "./lib/ended.js";
+import { fold } from "./lib/folded.js";
 import { Found, linesOf } from "./lib/found.js";
 import { Gate } from "./lib/gate.js";
 import { Gallery } from "./lib/gallery.js";
@@ -472,10 +473,12 @@ app.registerExtension({
     photos.addChoice(node);
     if (node.comfyClass === ROLLOUT) addInspector(node);
     if (node.comfyClass === TRAINER) addView(node, "rollout_loss", new LossCard({ open: () => openPanel(CURVES_TAB, TRAINER, node) }), 220);
+    if (OURS.test(node.comfyClass)) fold(node, globalThis.LiteGraph);
     if (views.has(node)) refresh();
   },
   async afterConfigureGraph() {
     colourSockets(app.canvas);
+    for (const [, node] of nodesOf(root())) if (OURS.test(node.comfyClass)) fold(node, globalThis.LiteGraph);
     lookAtStart();
     refresh();
     if (!hasLooked) setTimeout(watchWhatRuns); // later: the page is not done with its own graph yet

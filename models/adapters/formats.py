@@ -30,8 +30,11 @@ from .text_encoders import ATTACHED, kohya_name, name_in_file
 
 Format = Literal["diffusers", "comfyui", "kohya"]
 
-NAMED_BY_DIFFUSERS = ("FluxTransformer2DModel", "SD3Transformer2DModel")
+NAMED_BY_DIFFUSERS = ("FluxTransformer2DModel", "SD3Transformer2DModel", "ZImageTransformer2DModel")
 """Transformers that ComfyUI knows by diffusers' names too, which keep q, k and v apart: no rank is added."""
+
+ONE_NAME = ("QwenImageTransformer2DModel",)
+"""Transformers whose layers have diffusers' names everywhere."""
 
 
 def to_file(adapter: Adapter, format: Format, names: Names, part: str) -> dict[str, Tensor]:
@@ -65,6 +68,8 @@ def by_diffusers_names(adapter: Adapter, format: Format, names: Names) -> str | 
     """The prefix, if layers go by diffusers' names in this file; None if by the original ones."""
     if names.is_unet:
         return "lora_unet_" if format == "kohya" and not names.is_sdxl else None
+    if not names.groups and names.network_class not in ONE_NAME:
+        raise ValueError(f"format: no tool is known to read a LoRA of {names.network_class} in it; choose diffusers")
     if not names.groups or (format == "comfyui" and names.network_class in NAMED_BY_DIFFUSERS):
         return "transformer." if format == "comfyui" else "lora_unet_"
     relatives = any(part.kind != "lora" or part.has_magnitude for part in adapter.values())

@@ -38,7 +38,7 @@ def inspect(source: Source) -> PretrainedInfo:
     else:
         refuse_pickled_folder(home / kind.network_part)
     scheduler = read_object(home / "scheduler" / "scheduler_config.json")
-    schedule = schedule_of(scheduler | said_by_file(source), kind.density, source.prediction)
+    schedule = kind.schedule(schedule_of(scheduler | said_by_file(source), kind.density, source.prediction))
     classes = network.get("num_embeds_ada_norm") or 0
     return PretrainedInfo(family, kind.latent_channels(network), classes if not kind.text_parts else 0, schedule)
 
@@ -155,5 +155,9 @@ def schedule_of(scheduler: Mapping[str, Any], density: Density, prediction: str 
             density=density,
             base_shift=scheduler.get("base_shift", 0.5) if grows else 0.0,
             max_shift=scheduler.get("max_shift", 1.15) if grows else 0.0,
+            base_tokens=scheduler.get("base_image_seq_len", 256),
+            max_tokens=scheduler.get("max_image_seq_len", 4096),
+            linear_shift=grows and scheduler.get("time_shift_type") == "linear",
+            terminal=scheduler.get("shift_terminal") or 0.0,
         )
     raise ValueError(f"the scheduler {name} is none that we know: wire a noise schedule node instead")

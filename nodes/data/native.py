@@ -18,7 +18,7 @@ from ...hosts.current import current_host
 from ...hosts.device import choose_device
 from ...models.hosted import HostedModel
 from ...models.loading.pretrained import Pretrained
-from ..base import PIPELINE
+from ..base import CATEGORY, PIPELINE
 from ..inputs import UNIQUE_ID, integer, line, number, switch, wire
 from .dataset import DatasetNode
 
@@ -29,6 +29,7 @@ REPEATS = integer(1, 1, 10000, "How often each image comes in one epoch.")
 class ImagesToDataset(DatasetNode):
     NODE_ID = "RolloutImagesDataset"
     DISPLAY_NAME = "Images to Dataset"
+    CATEGORY = f"{CATEGORY}/data"
     DESCRIPTION = (
         "ComfyUI's images as a data set: batches or lists of IMAGE, of one size or several, with captions and masks. "
         "They are encoded by the VAE and the text encoders on the pipeline, and stay in memory."
@@ -89,6 +90,7 @@ class ImagesToDataset(DatasetNode):
 class LatentsToDataset(DatasetNode):
     NODE_ID = "RolloutLatentsDataset"
     DISPLAY_NAME = "Latents to Dataset"
+    CATEGORY = f"{CATEGORY}/data"
     DESCRIPTION = (
         "ComfyUI's latents and encoded texts as a data set, for Train ComfyUI Model: lists or batches, of one size or "
         "several, as its data set nodes and Resolution Bucket give them."

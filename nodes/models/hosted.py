@@ -17,7 +17,7 @@ from ...models.adapters.existing import find_lora
 from ...models.hosted import TARGETS, HostedAdapter, HostedModel, HostedNetwork
 from ...models.saving import hosted_file
 from ...training.stream import Step, Stream
-from ..base import MODEL, PIPELINE, SCHEDULE, Node, StepNode
+from ..base import CATEGORY, MODEL, PIPELINE, SCHEDULE, Node, StepNode
 from ..inputs import UNIQUE_ID, choice, integer, line, number, switch, wire
 from .adapter import CUSTOM, adapter_name, layers_in
 from .model import ModelInfo
@@ -26,6 +26,7 @@ from .model import ModelInfo
 class TrainComfyModel(StepNode):
     NODE_ID = "RolloutFromComfyModel"
     DISPLAY_NAME = "Train ComfyUI Model"
+    CATEGORY = f"{CATEGORY}/model"
     DESCRIPTION = (
         "Makes a model to train of ComfyUI's own MODEL, whatever its family, with an adapter on it (LoRA, LoKr, LoHa). "
         "The MODEL stays as it is: training takes a copy, so it needs the memory once more. Works inside ComfyUI only."
@@ -137,6 +138,7 @@ class TrainComfyModel(StepNode):
 class TrainedComfyModel(Node):
     NODE_ID = "RolloutToComfyModel"
     DISPLAY_NAME = "Trained ComfyUI Model"
+    CATEGORY = f"{CATEGORY}/results"
     DESCRIPTION = (
         "What was trained on a ComfyUI MODEL, back on ComfyUI's wires: the LoRA alone, and the MODEL with it, for "
         "KSampler and all others."

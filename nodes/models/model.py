@@ -12,7 +12,7 @@ from ...data.data import DatasetInfo
 from ...diffusion import seeds
 from ...diffusion.schedules import Schedule
 from ...files.weights import check_weights, read_weights
-from ...files.whole import free_file, free_folder
+from ...files.whole import reserved
 from ...hosts.current import current_host
 from ...models.adapters.metadata import About, base_of, modelspec
 from ...models.adapters.network import merged_weights
@@ -311,20 +311,22 @@ class SaveModel(Node):
         if model.about.hosted is not None:
             raise ValueError("model: use Save LoRA, or Trained ComfyUI Model and ComfyUI's own nodes that save a MODEL")
         pretrained: Pretrained | None = model.about.pretrained
-        folder = free_folder(host.output_folder / "models", name)
+        models = host.output_folder / "models"
         if pretrained is None:
             if format == "single_file":
                 raise ValueError("format: single_file is for pretrained models; choose folder")
             live: Model = Run(model, host=host).value(model)
-            save_model(folder, live, schedule, metadata)
+            with reserved(models, name) as folder:
+                save_model(folder, live, schedule, metadata)
             return {"ui": {"text": [str(folder)]}}
         metadata |= modelspec(base_of(pretrained, schedule), About(name), is_lora=False, by_diffusers=True)
         weights = {key: value.to(DTYPES[dtype]) for key, value in trained_weights(model).items()}  # type: ignore[index]
         if format == "single_file":
-            path = free_file(host.model_folders("diffusion_models")[0], name)
-            written = save_single_file(path, pretrained, weights, metadata)
+            with reserved(host.model_folders("diffusion_models")[0], name, ".safetensors") as path:
+                written = save_single_file(path, pretrained, weights, metadata)
         else:
-            written = save_pipeline(folder, pretrained, weights, schedule, metadata)
+            with reserved(models, name) as folder:
+                written = save_pipeline(folder, pretrained, weights, schedule, metadata)
         return {"ui": {"text": [str(written)]}}
 
 

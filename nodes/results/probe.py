@@ -13,9 +13,10 @@ from ...diffusion import seeds
 from ...diffusion.exposure_bias import LevelStatistics, measure, summary
 from ...diffusion.schedules import Schedule
 from ...diffusion.solvers import SOLVERS, solver
-from ...files.whole import free_folder, write_text
+from ...files.whole import new_folder, writable, write_text
 from ...hosts.current import current_host
 from ...hosts.device import choose_device
+from ...models.ragged import join
 from ...runs.pictures.plots import plot_levels
 from ...training.loop import training_mode
 from ...training.stream import Run, Step, Stream
@@ -76,9 +77,8 @@ class ExposureBiasProbe(Node):
                 path = measure(
                     live, schedule, batch.latents, told, solver(sampler, order), steps=steps, generator=random
                 )
-        folder = free_folder(host.output_folder / "probes", "exposure_bias")
+        folder = new_folder(writable(host.output_folder / "probes"), "exposure_bias")
         picture = folder / "exposure_bias.png"
-        folder.mkdir(parents=True)
         plot_levels(path).save(picture)
         write_text(folder / "exposure_bias.json", json.dumps(findings(path), indent=2))
         return {"ui": {"text": [sentence(path)], **shown(host, picture)}}
@@ -90,8 +90,8 @@ def some_items(run: Run, dataset: Stream, count: int) -> Batch:
     while sum(len(batch.latents) for batch in batches) < count:
         batches.append(Step(run, len(batches)).value(dataset))
     latents = torch.cat([batch.latents for batch in batches])[:count]
-    names = batches[0].conditioning
-    return Batch(latents, {name: torch.cat([batch.conditioning[name] for batch in batches])[:count] for name in names})
+    conditioning = join([batch.conditioning for batch in batches])
+    return Batch(latents, {name: value[:count] for name, value in conditioning.items()})
 
 
 def findings(path: list[LevelStatistics]) -> dict[str, Any]:

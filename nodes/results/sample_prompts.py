@@ -120,7 +120,8 @@ class SamplePrompts(StepNode):
                 "images: Optimizer Step draws these samples, so there are none yet; wire its model into another "
                 "Sample Prompts, whose samples go nowhere"
             )
-        avoided = negative.strip() if chosen.guidance > 1 else None
+        above = 1.0 if isinstance(pipeline, HostedModel) else pipeline.info.kind.guided_above
+        avoided = negative.strip() if chosen.guidance > above else None
         current_host().make_room()
         with training_mode():  # nothing made in ComfyUI's inference mode can go through a network that is trained
             if isinstance(pipeline, HostedModel):

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...files.whole import free_file, read_object
+from ...files.whole import read_object, reserved
 from ...hosts.current import current_host
 from ...models.adapters.dora import frozen_weights
 from ...models.adapters.export import export_hosted, export_lora
@@ -94,28 +94,27 @@ class SaveLora(Node):
         about = partial(About, author=author, description=description, trigger=trigger)
         if model.about.hosted is not None:
             hosted, _ = trained_lora(model)
-            path = free_file(current_host().model_folders("loras")[0], name)
-            run = run_facts(model.about.trained.parent, prompt)
-            export_hosted(
-                hosted_file(model.about.trained),
-                path,
-                format,  # type: ignore[arg-type]
-                DTYPES[dtype],  # type: ignore[index]
-                hosted.facts.family,
-                about(title or name),
-                run,
-                extra,
-            )
+            with reserved(current_host().model_folders("loras")[0], name, ".safetensors") as path:
+                export_hosted(
+                    hosted_file(model.about.trained),
+                    path,
+                    format,  # type: ignore[arg-type]
+                    DTYPES[dtype],  # type: ignore[index]
+                    hosted.facts.family,
+                    about(title or name),
+                    run_facts(model.about.trained.parent, prompt),
+                    extra,
+                )
             return {"ui": {"text": [str(path)]}}
         pretrained, folder = trained_adapter(model)
         names, base = names_in(pretrained, text_encoders=True), base_of(pretrained, load_schedule(folder))
         files, written = adapter_files(folder), []
         for adapter, source in files.items():
             stem = name if len(files) == 1 else f"{name}_{adapter}"
-            written.append(
-                export_lora(
+            with reserved(current_host().model_folders("loras")[0], stem, ".safetensors") as path:
+                saved = export_lora(
                     source,
-                    free_file(current_host().model_folders("loras")[0], stem),
+                    path,
                     format,  # type: ignore[arg-type]
                     names,
                     part=pretrained.info.kind.network_part,
@@ -126,7 +125,7 @@ class SaveLora(Node):
                     extra=extra,
                     weights=lambda layers: frozen_weights(pretrained, layers),
                 )
-            )
+            written.append(saved)
         return {"ui": {"text": [str(path) for path in written]}}
 
 

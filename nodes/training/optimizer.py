@@ -10,7 +10,7 @@ from ...data.run_preflight import run_in_words
 from ...hosts.current import current_host
 from ...hosts.device import free_memory
 from ...runs.fit import fit
-from ...runs.looks import Checkpoint, Sample
+from ...runs.looks import Checkpoint, Sample, TimeBudget
 from ...runs.session import Look
 from ...training.optimizers import OptimizerSettings, check_optimizer, installed
 from ...training.stream import Stream
@@ -21,7 +21,8 @@ from .resume import begun_anew, state_of
 
 log = logging.getLogger(__name__)
 
-OPTIONS_OF_FIT = ("steps", "seed", "accumulation", "clip_norm", "ema_decay", "precision", "preview_every", "compile")
+OPTIONS_OF_FIT = ("steps", "seed", "accumulation", "clip_norm", "ema_decay", "precision", "preview_every",
+                  "on_bad_step", "on_out_of_memory", "compile")  # fmt: skip
 
 
 class Optimizer(Node):
@@ -191,10 +192,40 @@ class OptimizerStep(Node):
                 "resume": line(
                     "",
                     "A run to go on with, exactly where it was: the name of its folder below rollout, or a full path. "
-                    "steps is the total. Empty: a new run.",
+                    "steps is the total. run_00001@250 goes back to its state after step 250. Empty: a new run.",
                 ),
                 "keep_checkpoints": integer(
                     0, 0, 100_000, "Of the copies that checkpoint_every makes, keep only so many, the newest. 0 = all."
+                ),
+                "keep_states": integer(
+                    2,
+                    1,
+                    1000,
+                    "States to go on from, the newest. One is kept every few minutes; more of them let you go back "
+                    "further, to before a training went wrong. Each is as large as three times what is trained.",
+                    advanced=True,
+                ),
+                "max_minutes": number(
+                    0.0,
+                    0.0,
+                    100_000.0,
+                    1.0,
+                    "End the training, as finished, after so many minutes, however many steps were done. 0 = no limit.",
+                    advanced=True,
+                ),
+                "on_bad_step": choice(
+                    ("skip", "stop"),
+                    "skip",
+                    "What to do with a step whose loss is no finite number. skip: learn nothing from it, name its "
+                    "pictures, and go on; ten in a row go back to the last good state, once. stop: end the run.",
+                    advanced=True,
+                ),
+                "on_out_of_memory": choice(
+                    ("stop", "halve"),
+                    "stop",
+                    "What to do where the memory is too small for the batch. stop: end the run, saying what to "
+                    "change. halve: compute its loss in parts; slower, with the same result.",
+                    advanced=True,
                 ),
                 "compile": switch(
                     False,
@@ -253,7 +284,10 @@ class OptimizerStep(Node):
             prompt, extra_pnginfo = begun_anew(prompt, extra_pnginfo, node_id, resume)
         looks: list[Look] = [Sample(samples, options["sample_every"])] if samples else []
         metadata = workflow_metadata(prompt, extra_pnginfo)
-        looks.append(Checkpoint(options["checkpoint_every"], options.get("keep_checkpoints", 0), metadata))
+        if minutes := options.get("max_minutes", 0):
+            looks.append(TimeBudget(minutes))
+        every, keep = options["checkpoint_every"], options.get("keep_checkpoints", 0)
+        looks.append(Checkpoint(every, keep, metadata, keep_states=options.get("keep_states", 2)))
         session = fit(
             loss,
             model,

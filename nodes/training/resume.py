@@ -12,10 +12,18 @@ from ...training.state import SavedState, find_state
 
 def state_of(name: str, output_folder: Path) -> SavedState:
     """The state of the run of that name, or at that full path. Raises ValueError if there is none to use."""
-    folder, output = output_folder / "rollout" / name.strip(), output_folder.resolve()
+    output, runs = output_folder.resolve(), output_folder / "rollout"
+    name, step = run_and_step(name.strip(), runs)
+    folder = runs / name
     if folder.resolve().is_relative_to(output):  # whatever way leads there, its files are known by the one below it
         folder = output_folder / folder.resolve().relative_to(output)
-    return find_state(folder)
+    return find_state(folder, step)
+
+
+def run_and_step(name: str, runs: Path) -> tuple[str, int | None]:
+    """``run_00001@250`` is the run's state after step 250; a folder may also be called so."""
+    run, at, step = name.rpartition("@")
+    return (run, int(step)) if at and step.isdecimal() and not (runs / name).is_dir() else (name, None)
 
 
 def begun_anew(prompt: Any, extra_pnginfo: Any, node_id: str, resume: str) -> tuple[Any, Any]:
@@ -27,9 +35,9 @@ def begun_anew(prompt: Any, extra_pnginfo: Any, node_id: str, resume: str) -> tu
         if isinstance(values, dict) and values.get("resume") == resume:
             values["resume"] = ""
         elif isinstance(values, list):
-            texts = [place for place, value in enumerate(values) if isinstance(value, str)]
-            if texts and values[texts[-1]] == resume:  # the node's last text
-                values[texts[-1]] = ""
+            places = [place for place, value in enumerate(values) if value == resume]
+            if places:  # run_name comes before it, and may be the same
+                values[places[-1]] = ""
     return prompt, extra
 
 

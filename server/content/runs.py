@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ...files.lock import LOCK, is_held
 from ..guard.inside import Outside, inside
 from .files import walk
 
@@ -63,13 +64,16 @@ def read_facts(folder: Path) -> dict[str, Any]:
 
 
 def is_live(folder: Path, own: OwnJobs) -> bool:
-    """Whether a run that says so really runs: our own job wrote it, or some program wrote to it a moment ago.
+    """Whether a run that says so really runs: a program holds its lock.
 
-    A run of a job whose server died does not, however short ago that was, unless somebody goes on with it since.
+    Of one without a lock: our own job wrote it, or some program wrote to it a moment ago. A run of a job whose server
+    died does not, however short ago that was, unless somebody goes on with it since.
     """
     facts = read_facts(folder)
     if facts.get("status") != "running":
         return False
+    if (folder / LOCK).exists():  # runs of versions before have none
+        return is_held(folder)
     last = _last_sign(folder)
     if own.live_since is not None and last >= own.live_since:
         return True

@@ -10,6 +10,8 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 SIZE = (640, 400)
+NEEDS_COMFYUI = "comfyui_"
+"""How the names of workflows begin that have nodes of ComfyUI itself, which our own runner does not know."""
 COSTS = "What it costs."
 LAST = 1_000
 """The place of a template that names none."""
@@ -27,6 +29,7 @@ class Told:
 def names(workflows: Path) -> list[str]:
     """The templates' names, in the order that they ask for."""
     found = list(workflows.glob("*.json")) if workflows.is_dir() else []
+    found = [path for path in found if not path.name.startswith(NEEDS_COMFYUI)]
     return [path.stem for path in sorted(found, key=lambda path: (told(path).order, path.stem))]
 
 

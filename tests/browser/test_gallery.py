@@ -18,7 +18,7 @@ PIXELS = """selector => { const canvas = document.querySelector(selector)
 def visit(visit_quickstart):
     visit = visit_quickstart("gallery", SMALL)
     visit.evaluate("app.queuePrompt(0, 1)")
-    visit.locator(".rollout-bar").get_by_text("Trained").wait_for(timeout=120_000)
+    visit.locator(".rollout-bar").get_by_text("Model saved").wait_for(timeout=120_000)
     visit.evaluate("app.extensionManager.bottomPanel.toggleBottomPanelTab('rollout-samples')")
     return visit
 

@@ -83,6 +83,23 @@ def test_the_quickstart_opens(page, shoot):
     assert page.evaluate("app.graph.nodes.filter(node => node.has_errors).length") == 0
 
 
+def test_inputs_for_experts_are_folded(page, shoot):
+    """They are not drawn, a button brings them, and their values are queued and saved all the same."""
+    rollout = "app.graph.nodes.find(node => node.type === 'Rollout')"
+    drawn = f"name => {rollout}.isWidgetVisible({rollout}.widgets.find(widget => widget.name === name))"
+    assert [page.evaluate(drawn, name) for name in ("step_size", "step_size_max")] == [True, False]
+    prompt = page.evaluate("async () => (await app.graphToPrompt()).output")
+    inputs = next(node["inputs"] for node in prompt.values() if node["class_type"] == "Rollout")
+    assert inputs["step_size_max"] == 0
+    saved = page.evaluate(f"{rollout}.serialize().widgets_values")
+    assert "rollout_more" not in str(saved)
+    assert len(saved) == len(inputs) - 2  # all but the two wires
+    page.evaluate(f"{rollout}.widgets.find(widget => widget.name === 'rollout_more').callback()")
+    assert page.evaluate(drawn, "step_size_max")
+    page.evaluate(f"{rollout}.widgets.find(widget => widget.name === 'rollout_more').callback()")
+    assert not page.evaluate(drawn, "step_size_max")
+
+
 def test_widgets_can_be_changed(page, shoot):
     """Values typed into widgets are what is queued."""
     for name, value in (("steps", STEPS), ("preview_every", 5), ("sample_every", 30)):

@@ -1,8 +1,19 @@
 """Files are whole or not there, whatever happens while they are written."""
 
+import os
+from pathlib import Path
+
 import pytest
 from comfyui_rollout.files import whole
-from comfyui_rollout.files.whole import free_folder, whole_or_nothing, writable, write_text
+from comfyui_rollout.files.whole import (
+    leftovers,
+    new_folder,
+    reserved,
+    tidy,
+    whole_or_nothing,
+    writable,
+    write_text,
+)
 
 
 def names(folder):
@@ -69,11 +80,66 @@ def test_a_place_that_cannot_be_written_is_one_clear_line(tmp_path, inside):
     assert names(tmp_path) == ["taken"]
 
 
-def test_the_next_free_number_is_taken(tmp_path):
-    """Nothing is ever overwritten."""
-    assert free_folder(tmp_path, "run").name == "run_00001"
-    for _ in range(2):
-        free_folder(tmp_path, "run").mkdir()
+def test_the_next_free_number_is_taken_by_making_it(tmp_path):
+    """Nothing is ever overwritten, and two who ask at once have two folders."""
+    assert [new_folder(tmp_path, "run").name for _ in range(2)] == ["run_00001", "run_00002"]
     (tmp_path / "run_00003").touch()
-    assert free_folder(tmp_path, "run").name == "run_00004"
-    assert free_folder(tmp_path, "other").name == "other_00001"
+    assert new_folder(tmp_path, "run").name == "run_00004"
+    assert new_folder(tmp_path, "other").name == "other_00001"
+
+
+@pytest.mark.parametrize("ending", ["", ".bin"])
+def test_a_reserved_place_is_nobody_elses(tmp_path, ending):
+    """It is there from the start, is replaced by what is written, and goes again where nothing was."""
+    with reserved(tmp_path, "a", ending) as first, reserved(tmp_path, "a", ending) as second:
+        assert [first.name, second.name] == [f"a_00001{ending}", f"a_00002{ending}"]
+        with whole_or_nothing(first) as unfinished:
+            if ending:
+                unfinished.write_text("content")
+            else:
+                unfinished.mkdir()
+                (unfinished / "content").touch()
+    assert names(tmp_path) == [f"a_00001{ending}"]
+
+
+def interrupted(folder, *parts):
+    """What a program leaves that was killed while it replaced the folder ``model``."""
+    nearby = folder / ".model-abc_1234"
+    for part in parts:
+        (nearby / part).mkdir(parents=True)
+        (nearby / part / f"{part}.txt").touch()
+    return nearby
+
+
+def test_a_folder_that_was_about_to_take_its_place_takes_it(tmp_path):
+    """Killed between the two renames: nothing of that name is there, and the new one is whole."""
+    nearby = interrupted(tmp_path, "model", "previous")
+    assert leftovers(tmp_path) == [nearby]
+    assert tidy(tmp_path) == [nearby]
+    assert names(tmp_path) == ["model"]
+    assert names(tmp_path / "model") == ["model.txt"]
+
+
+def test_half_of_a_folder_is_removed(tmp_path):
+    """Killed while it was written; foreign folders that look alike stay, and so does what is too young."""
+    nearby = interrupted(tmp_path, "model")
+    (tmp_path / ".mine-12345678" / "notes").mkdir(parents=True)
+    assert tidy(tmp_path, older_than=3600) == []
+    assert tidy(tmp_path) == [nearby]
+    assert names(tmp_path) == [".mine-12345678"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="asks Linux which file was flushed")
+def test_what_is_named_is_on_the_disk(tmp_path, monkeypatch):
+    """Each file and folder is flushed before it is named, and its name after that."""
+    flushed = []
+    real = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda opened: (flushed.append(os.readlink(f"/proc/self/fd/{opened}")), real(opened))
+    )
+    with whole_or_nothing(tmp_path / "new" / "model") as unfinished:
+        unfinished.mkdir()
+        (unfinished / "a.txt").touch()
+        assert flushed == [str(tmp_path)]
+    places = [Path(place).name for place in flushed[1:]]
+    assert places == ["a.txt", "model", "new"]

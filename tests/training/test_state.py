@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from comfyui_rollout.diffusion.seeds import global_seed
+from comfyui_rollout.files.weights import read_metadata
 from comfyui_rollout.models.adapters.network import add_adapter
 from comfyui_rollout.models.adapters.settings import AdapterSettings
 from comfyui_rollout.models.loading.load import load_network
@@ -13,7 +14,7 @@ from comfyui_rollout.models.loading.recognise import inspect
 from comfyui_rollout.models.loading.source import Source
 from comfyui_rollout.training.loop import prepare
 from comfyui_rollout.training.optimizers import OptimizerSettings, installed
-from comfyui_rollout.training.state import find_state, memory_of, parted, save_state, tensors_of
+from comfyui_rollout.training.state import find_state, memory_of, parted, point_at, save_state, states_in, tensors_of
 from comfyui_rollout.training.stream import Run, Stream
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -140,7 +141,7 @@ def test_only_what_is_trained_is_kept(regression, tmp_path):
     begun = prepare(loss, model, settings, steps=4, run=Run(loss, model), ema_decay=0.9)
     go(begun, 2)
     save_state(tmp_path, begun)
-    assert {name.split(".")[1] for name in load_file(tmp_path / "state" / "state.safetensors")} == {"adapter"}
+    assert {name.split(".")[1] for name in load_file(find_state(tmp_path).path)} == {"adapter"}
     loss, model = adapted()
     resumed = prepare(loss, model, settings, steps=4, run=Run(loss, model), state=find_state(tmp_path), ema_decay=0.9)
     assert same(tensors_of(resumed), tensors_of(begun))
@@ -180,13 +181,14 @@ def test_an_adapter_goes_on_to_the_bit(lora, tmp_path):
 
 
 def test_a_state_is_tensors_and_plain_facts(trainer, tmp_path):
-    """safetensors and JSON, to be opened by anything; nothing is ever unpickled."""
+    """safetensors with JSON in the header, to be opened by anything; nothing is ever unpickled."""
     begun = trainer(seed=9)
     go(begun, 2)
-    save_state(tmp_path, begun)
-    assert sorted(path.name for path in (tmp_path / "state").iterdir()) == ["state.json", "state.safetensors"]
-    facts = json.loads((tmp_path / "state" / "state.json").read_text())
-    assert facts == {
+    save_state(tmp_path, begun, "ab12")
+    assert names(tmp_path / "state") == ["state.json", "step_000002.safetensors"]
+    assert json.loads((tmp_path / "state" / "state.json").read_text()) == {"states": ["step_000002.safetensors"]}
+    path = tmp_path / "state" / "step_000002.safetensors"
+    facts = {
         "step": 2,
         "seed": 9,
         "optimizer": "adamw",
@@ -195,10 +197,15 @@ def test_a_state_is_tensors_and_plain_facts(trainer, tmp_path):
         "loss_scale": {},
         "kept": {},
     }
-    tensors = load_file(tmp_path / "state" / "state.safetensors")
+    assert json.loads(read_metadata(path)["facts"]) == {**facts, "run": "ab12"}
+    tensors = load_file(path)
     assert {name.rpartition(".")[2] for name in tensors if name.startswith("optimizer.0.weight")} == {
         *("exp_avg", "exp_avg_sq", "step")
     }
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
 
 
 def test_a_save_that_fails_keeps_the_state_before(trainer, tmp_path, monkeypatch):
@@ -206,7 +213,7 @@ def test_a_save_that_fails_keeps_the_state_before(trainer, tmp_path, monkeypatch
     begun = trainer()
     go(begun, 2)
     save_state(tmp_path, begun)
-    before = load_file(tmp_path / "state" / "state.safetensors")
+    before = load_file(find_state(tmp_path).path)
 
     def half(tensors, path, metadata):
         path.write_bytes(b"half")
@@ -218,8 +225,53 @@ def test_a_save_that_fails_keeps_the_state_before(trainer, tmp_path, monkeypatch
         save_state(tmp_path, begun)
     monkeypatch.setattr("safetensors.torch.save_file", save_file)
     assert find_state(tmp_path).step == 2
-    assert same(load_file(tmp_path / "state" / "state.safetensors"), before)
-    assert [path.name for path in tmp_path.iterdir()] == ["state"]
+    assert same(load_file(find_state(tmp_path).path), before)
+    assert names(tmp_path / "state") == ["state.json", "step_000002.safetensors"]
+
+
+def test_the_newest_states_are_kept(trainer, tmp_path):
+    """So many, and each can be gone back to; then those of later steps are no more gone on from."""
+    begun, whole = trainer(), trainer()
+    losses = go(whole, 12)
+    for _ in range(4):
+        go(begun, 1)
+        save_state(tmp_path, begun, keep=3)
+    assert [path.name for path in states_in(tmp_path)] == [f"step_00000{step}.safetensors" for step in (2, 3, 4)]
+    assert find_state(tmp_path).step == 4
+    with pytest.raises(ValueError, match="no state after step 1; it has some after: 2, 3, 4"):
+        find_state(tmp_path, 1)
+    back = trainer(state=find_state(tmp_path, 2))
+    assert go(back, 3) == losses[2:5]
+    point_at(find_state(tmp_path, 2).path)
+    assert find_state(tmp_path).step == 2
+    save_state(tmp_path, trainer(state=find_state(tmp_path)), keep=3)
+    assert [path.name for path in states_in(tmp_path)] == ["step_000002.safetensors", "step_000002-2.safetensors"]
+    assert find_state(tmp_path).path.name == "step_000002-2.safetensors"
+
+
+def as_before(folder):
+    """The newest state as versions before kept it."""
+    state = find_state(folder)
+    facts = {k: v for k, v in json.loads(read_metadata(state.path)["facts"]).items() if k != "run"}
+    (folder / "state" / "state.json").write_text(json.dumps(facts))
+    save_file(load_file(state.path), folder / "state" / "state.safetensors")
+    for path in states_in(folder):
+        path.unlink()
+
+
+def test_a_state_of_a_version_before_goes_on_to_the_bit(trainer, tmp_path):
+    """People have such runs; the next state is of the new kind, and the old one goes when that is there."""
+    whole, first = trainer(ema_decay=0.9), trainer(ema_decay=0.9)
+    losses = go(whole, 12)
+    go(first, 5)
+    save_state(tmp_path, first)
+    as_before(tmp_path)
+    assert names(tmp_path / "state") == ["state.json", "state.safetensors"]
+    second = trainer(state=find_state(tmp_path), ema_decay=0.9)
+    assert go(second, 7) == losses[5:]
+    save_state(tmp_path, second)
+    assert names(tmp_path / "state") == ["state.json", "step_000012.safetensors"]
+    assert find_state(tmp_path).step == 12
 
 
 def test_a_state_that_does_not_fit_changes_nothing(trainer, tmp_path):
@@ -281,9 +333,8 @@ def test_what_a_node_keeps_goes_on_to_the_bit(counting, tmp_path):
     first, _ = counting()
     go(first, 5)
     save_state(tmp_path, first)
-    facts = json.loads((tmp_path / "state" / "state.json").read_text())
-    assert facts["kept"] == {"7:3": {"count": 5}}
-    assert "kept.7:3.total" in load_file(tmp_path / "state" / "state.safetensors")
+    assert find_state(tmp_path).kept == {"7:3": {"count": 5}}
+    assert "kept.7:3.total" in load_file(find_state(tmp_path).path)
     second, made = counting(find_state(tmp_path))
     assert go(second, 3) == losses[5:]
     assert made[-1].count == 8
@@ -306,6 +357,7 @@ def test_a_state_of_before_goes_on_without_what_nodes_keep(counting, tmp_path):
     first, _ = counting()
     go(first, 2)
     save_state(tmp_path, first)
+    as_before(tmp_path)
     path = tmp_path / "state" / "state.json"
     facts = json.loads(path.read_text())
     del facts["kept"]

@@ -142,6 +142,7 @@ export class DataTab {
     this.other.hidden = this.operation.value !== "replace";
     const count = changesOf(this.#shown, this.operation.value, this.word.value, this.other.value).length;
     this.apply.lastChild.textContent = t("Change {count}", { count });
+    this.apply.setAttribute("aria-label", `${this.apply.lastChild.textContent}: ${this.apply.title}`);
     this.apply.disabled = !count;
     this.undo.disabled = !this.#history.length;
   }

@@ -14,7 +14,7 @@ from comfyui_rollout.models.adapters.saved import settings_metadata
 from comfyui_rollout.models.adapters.settings import settings_of
 from comfyui_rollout.models.families import PRETRAINED
 
-FAMILIES = ("sd", "sdxl", "sd3", "flux", "lumina2")
+FAMILIES = ("sd", "sdxl", "sd3", "flux", "lumina2", "zimage", "flux2_klein", "qwen_image")
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +121,14 @@ def test_the_scale_of_a_diffusers_file_is_in_its_tensors(trained, kind, change):
     assert_same_change(change(other.network), change(made.network))
 
 
+def test_a_format_that_nobody_reads_is_refused(trained):
+    """A file whose keys no tool knows is loaded everywhere without a word, and does nothing."""
+    made = trained("dit", targets=("to_q",))
+    for format in ("comfyui", "kohya"):
+        with pytest.raises(ValueError, match=r"^format: no tool is known to read a LoRA of DiTTransformer2DModel"):
+            to_file(made.adapter, format, made.names, made.part)
+
+
 # Our own reader
 
 
@@ -130,7 +138,7 @@ def test_the_scale_of_a_diffusers_file_is_in_its_tensors(trained, kind, change):
 def test_what_we_write_we_read(trained, family, format, kind):
     """Every layer of every family: the same tensors come back, joined or not."""
     made = trained(family, kind=kind)
-    if family == "lumina2" and kind != "lora" and format != "diffusers":
+    if family in ("lumina2", "flux2_klein") and kind != "lora" and format != "diffusers":
         with pytest.raises(ValueError, match="only LoRA can be joined"):
             to_file(made.adapter, format, made.names, made.part)
         return

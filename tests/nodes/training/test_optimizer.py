@@ -1,17 +1,20 @@
 """Optimizer Step: whole runs, their bits, their folders, and their ends."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
 import torch
 from comfyui_rollout import nodes
+from comfyui_rollout.data.data import plan_batch
 from comfyui_rollout.diffusion.schedules import FlowMatching
 from comfyui_rollout.hosts.host import Interrupted
 from comfyui_rollout.models import schedule_file
 from comfyui_rollout.nodes.training.optimizer import check_precision
 from comfyui_rollout.runs.run_folder import RunFolder, read_metrics
 from comfyui_rollout.training.optimizers import OptimizerSettings
+from comfyui_rollout.training.state import find_state
 from comfyui_rollout.training.stream import Run, StepError, Stream
 from PIL import Image
 from safetensors import safe_open
@@ -116,7 +119,7 @@ def test_a_run_leaves_everything_a_person_wants_to_open(finished, output):
         [
             *("run.json", "workflow.json", "prompt.json", "metrics.jsonl", "loss.png"),
             *(f"model/{name}" for name in model),
-            *("state/state.json", "state/state.safetensors"),
+            *("state/state.json", "state/step_000010.safetensors", "state/step_000012.safetensors", "run.lock"),
             *(f"checkpoints/step_{step}/{name}" for step in ("000005", "000010") for name in model),
             *(f"samples/RolloutSampleImages_step_{step}.png" for step in ("000005", "000010", "000012")),
             *(f"rollouts/Rollout_step_{step}{end}" for step in ("000000", "000006") for end in ROLLOUT_FILES),
@@ -249,7 +252,7 @@ def test_a_loss_that_is_no_number_ends_the_run(graph, train, only_run):
         return value * float("nan") if step.update == 4 else value
 
     with pytest.raises(StepError, match=r"^node .* \(Optimizer Step\), step 4: the loss is not a finite number"):
-        train(with_loss(graph(), spoil), steps=100)
+        train(with_loss(graph(), spoil), steps=100, on_bad_step="stop")
     run = only_run()
     assert [row["loss"] is None for row in read_metrics(run.folder)[:6]] == [False] * 4 + [True] * 2
     assert run.facts["status"] == "failed"
@@ -295,7 +298,7 @@ def test_only_the_newest_checkpoints_are_kept(train, graph):
 def test_a_diverged_run_saves_no_model(graph, train, host, only_run):
     """Weights that are no numbers are worth nothing: no model, no checkpoint, also where a stop comes first."""
     with pytest.raises(StepError, match=r"step 2: the loss is not a finite number"):
-        train(with_loss(graph(), diverging_at(2)), steps=100, checkpoint_every=2)
+        train(with_loss(graph(), diverging_at(2)), steps=100, checkpoint_every=2, on_bad_step="stop")
     run = only_run()
     assert [path.name for path in (run.folder / "checkpoints").iterdir()] == ["step_000002"]
     assert not (run.folder / "model").exists()
@@ -306,7 +309,7 @@ def test_a_stop_after_the_loss_diverged_saves_no_model(graph, train, host, only_
     """The losses are read now and then: those that nobody had read yet count too."""
     host.stop_after = 4
     with pytest.raises(Interrupted):
-        train(with_loss(graph(), diverging_at(2)), steps=100)
+        train(with_loss(graph(), diverging_at(2)), steps=100, on_bad_step="stop")
     run = only_run()
     assert run.facts["status"] == "interrupted"
     assert [row["loss"] is None for row in read_metrics(run.folder)] == [False, False, True, True]
@@ -332,8 +335,8 @@ def test_a_save_that_fails_leaves_nothing_half_written(graph, train, only_run, m
 
 
 @pytest.mark.parametrize("broken", ["update", "add_metrics"])
-def test_a_fact_that_cannot_be_kept_costs_no_model(graph, train, only_run, monkeypatch, broken):
-    """Whatever else fails at the end, what was learnt is on disk, and so is the state to go on from."""
+def test_a_fact_that_cannot_be_kept_costs_nothing_else(graph, train, monkeypatch, caplog, broken):
+    """A full disk: what was learnt is there, the state to go on from too, and the log says what is missing, once."""
 
     def fail(self, *given, **facts):
         if broken != "update" or "shares_of_time" in facts:
@@ -342,11 +345,148 @@ def test_a_fact_that_cannot_be_kept_costs_no_model(graph, train, only_run, monke
 
     original = getattr(RunFolder, broken)
     monkeypatch.setattr(RunFolder, broken, fail)
-    with pytest.raises(OSError, match="disk full"):
-        train(graph(), steps=3)
-    folder = only_run().folder
-    assert (folder / "model" / WEIGHTS).is_file()
-    assert list((folder / "state").iterdir())
+    run = train(graph(), steps=12)
+    assert run.facts["status"] == "finished"
+    assert len(run.weights)
+    assert len([record for record in caplog.records if "disk full" in record.message]) == 1
+
+
+def bad_at(*updates):
+    """A loss that is no number for the second item of these steps."""
+
+    def change(step, value):
+        spoilt = torch.arange(len(value)) == 1
+        return torch.where(spoilt, value * float("nan"), value) if step.update in updates else value
+
+    return change
+
+
+def test_a_bad_step_is_left_out(graph, train, caplog):
+    """One NaN pixel: nothing is learnt from that step, its picture and level are named, and the run goes on."""
+    run = train(with_loss(graph(), bad_at(4)), steps=12, seed=3)
+    assert (run.facts["status"], run.facts["skipped"]) == ("finished", [4])
+    assert all(value.isfinite().all() for value in run.weights.values())
+    rows = rows_of(run.folder)
+    assert [row["step"] for row in rows if row.get("skipped")] == [4]
+    assert [row["step"] for row in rows if row["loss"] is None] == [4]
+    (said,) = [record.message for record in caplog.records if "left out" in record.message]
+    item = plan_batch(graph().dataset.about, 4, 4, 3, "RolloutDigitsDataset")[1]
+    assert re.search(rf"step 4: item {item} at timestep \d+\.\d$", said)
+    assert "1 steps were left out; the log and run.json say which" in run.ui["text"]
+
+
+def test_good_steps_are_as_they_were(graph, train, same_bits):
+    """Looking for bad steps changes no bit of the others, with clipping and without."""
+    for clip_norm in (1.0, 0.0):
+        skipping, stopping = (train(graph(), clip_norm=clip_norm, on_bad_step=what) for what in ("skip", "stop"))
+        assert same_bits(skipping.weights, stopping.weights)
+        assert "skipped" not in rows_of(skipping.folder)[0]
+
+
+def test_many_bad_steps_go_back_once_and_then_fail(graph, train, only_run, caplog):
+    """To the last good state, in case that it was an accident; with the report, for it was none."""
+    bad = with_loss(graph(), bad_at(*range(5, 1000)))
+    with pytest.raises(
+        StepError, match=r"step 5: the loss is not a finite number; 11 steps in a row were left out"
+    ) as caught:
+        train(bad, steps=100, checkpoint_every=4)
+    assert "item " in str(caught.value)
+    run = only_run()
+    assert run.facts["status"] == "failed"
+    assert find_state(run.folder).step == 4
+    assert len([record for record in caplog.records if "went back once" in record.message]) == 1
+    assert not (run.folder / "model").exists()
+
+
+def test_an_accident_that_lasted_is_got_over(graph, train, same_bits):
+    """Something outside the training spoilt many steps: it goes back, and ends with the bits of an undisturbed run."""
+    whole = train(graph(), steps=30, seed=5)
+    calls = []
+
+    def disturbed(step, value):
+        calls.append(step.update)
+        return value * float("nan") if 16 > len(calls) > 5 else value
+
+    run = train(with_loss(graph(), disturbed), steps=30, seed=5, checkpoint_every=5)
+    assert same_bits(run.weights, whole.weights)
+    assert [row["step"] for row in rows_of(run.folder)] == list(range(30))
+
+
+def test_a_run_that_learnt_nothing_fails(graph, train):
+    """All of its few steps were bad."""
+    with pytest.raises(StepError, match=r"step 0: the loss was never a finite number; step 0: item"):
+        train(with_loss(graph(), bad_at(0, 1, 2)), steps=3)
+
+
+# Out of memory
+
+
+def hungry(monkeypatch, most):
+    """Make the training forward fail for more items than ``most``."""
+    from comfyui_rollout.nodes.rollouts import loss
+
+    real = loss.predict
+
+    def predict(model, batch):
+        if len(batch.x) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return real(model, batch)
+
+    monkeypatch.setattr(loss, "predict", predict)
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_a_batch_that_is_too_large_is_halved(graph, wire, train, monkeypatch, caplog, accumulation):
+    """As often as needed; items, noise and rollouts are those of the whole batch, and so is what is learnt."""
+    options = {"steps": 4, "accumulation": accumulation, "optimizer": wire(nodes.Optimizer, optimizer="sgd")}
+    whole = train(graph(rollout=EVERY), **options)
+    hungry(monkeypatch, most=1)
+    run = train(graph(rollout=EVERY), **options, on_out_of_memory="halve")
+    for name, value in run.weights.items():
+        torch.testing.assert_close(value, whole.weights[name], rtol=1e-4, atol=1e-6)
+    for row, other in zip(rows_of(run.folder), rows_of(whole.folder), strict=True):
+        assert row["loss"] == pytest.approx(other["loss"], rel=1e-4)
+    assert [record.message for record in caplog.records] == [
+        f"step 0: out of memory; from now on the loss of a batch is computed in {parts} parts" for parts in (2, 4)
+    ]
+
+
+@pytest.mark.parametrize("choice", ["stop", "halve"])
+def test_out_of_memory_says_what_to_change(graph, train, monkeypatch, choice, one_line):
+    """What was being computed, which widgets, and what each saves; also where even one item is too much."""
+    hungry(monkeypatch, most=0)
+    words = (
+        r"node RolloutDiffusionLoss \(Diffusion Loss\), step 0: the device's memory is too small for this step. Change"
+    )
+    with pytest.raises(StepError, match=words) as caught:
+        train(graph(), on_out_of_memory=choice)
+    for widget in ("batch_size 4 -> 2 in Digits Dataset", "accumulation 1 -> 2", "precision bf16", "size"):
+        assert widget in one_line(caught)
+
+
+def test_minutes_are_a_limit(graph, train, monkeypatch):
+    """The run ends as finished, with its model, and can go on."""
+    now = iter(range(0, 100_000, 20))
+    monkeypatch.setattr("comfyui_rollout.runs.looks.time.monotonic", lambda: next(now))
+    run = train(graph(), steps=1000, max_minutes=1.0)
+    assert run.facts["status"] == "finished"
+    assert 0 < run.facts["steps_done"] < 10
+
+
+def test_a_state_is_kept_by_the_clock(graph, train, only_run, monkeypatch):
+    """Whatever checkpoint_every is: a kill -9 costs minutes, not the night. It never takes over 1% of the time."""
+    now = iter(range(0, 1_000_000, 300))
+    monkeypatch.setattr("comfyui_rollout.runs.checkpoint.time.monotonic", lambda: next(now))
+    monkeypatch.setattr("comfyui_rollout.runs.checkpoint.SHARE", 1)
+    seen = []
+
+    def look(step, value):
+        seen.append([path.name for path in (only_run().folder / "state").glob("step_*")])
+        return value
+
+    train(with_loss(graph(), look), steps=30)
+    assert seen[0] == []
+    assert seen[-1]
 
 
 def test_a_curve_that_cannot_be_drawn_fails_no_run(graph, train, monkeypatch, caplog):

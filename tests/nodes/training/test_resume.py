@@ -7,9 +7,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from comfyui_rollout import nodes
+from comfyui_rollout.files.lock import held
 from comfyui_rollout.hosts.host import Interrupted
 from comfyui_rollout.models.families import UNet
 from comfyui_rollout.runs.run_folder import read_metrics
+from comfyui_rollout.training.state import find_state, states_in
 from comfyui_rollout.training.stream import StepError, Stream
 from safetensors.torch import load_file
 from torch import nn
@@ -61,7 +63,7 @@ def numbers(folder):
 
 
 def state_of(folder):
-    return load_file(folder / "state" / "state.safetensors")
+    return load_file(find_state(folder).path)
 
 
 def facts_of(folder):
@@ -221,9 +223,8 @@ def test_a_diverged_state_is_not_kept(graph, train, only_run):
         return value * float("nan") if step.update >= 4 else value
 
     with pytest.raises(StepError, match="not a finite number"):
-        train(with_loss(graph(), spoil), steps=20, checkpoint_every=2)
-    run = only_run()
-    assert json.loads((run.folder / "state" / "state.json").read_text())["step"] == 4
+        train(with_loss(graph(), spoil), steps=20, checkpoint_every=2, on_bad_step="stop")
+    assert find_state(only_run().folder).step == 4
     assert train(graph(), steps=6, resume="run_00001").facts["status"] == "finished"
 
 
@@ -292,18 +293,139 @@ def test_what_cannot_go_on_is_refused_and_nothing_is_touched(begun, graph, wire,
     assert [path.name for path in begun.parent.iterdir()] == ["run_00001"]
 
 
-@pytest.mark.parametrize("damage", ["gone", "no tensors", "cut short", "no json", "other json"])
+@pytest.mark.parametrize("damage", ["gone", "no tensors", "cut short", "one bit"])
 def test_a_state_that_cannot_be_used_is_refused(begun, graph, train, damage, one_line):
-    """Also one that a full disk or a copy has damaged."""
-    facts, tensors = begun / "state" / "state.json", begun / "state" / "state.safetensors"
+    """Also one that a full disk, a copy or an old disk has damaged; the folder stays as it was."""
+    path = find_state(begun).path
     if damage == "gone":
-        shutil.rmtree(facts.parent)
+        shutil.rmtree(path.parent)
     elif damage == "no tensors":
-        tensors.unlink()
-    elif damage == "cut short":
-        tensors.write_bytes(tensors.read_bytes()[:-8])
+        path.unlink()
     else:
-        facts.write_text("{" if damage == "no json" else '{"stap": 3}')
+        content = bytearray(path.read_bytes())
+        content[-9] ^= 1
+        path.write_bytes(content[:-8] if damage == "cut short" else content)
+    before = everything_in(begun)
     with pytest.raises(ValueError, match=r"state") as caught:
         train(graph(), steps=5, resume="run_00001")
-    assert str(begun) in one_line(caught) or "run_00001" in one_line(caught)
+    assert "run_00001" in one_line(caught)
+    assert everything_in(begun) == before
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"states": 3}', '{"states": ["../x"]}', "{}"])
+def test_a_lost_name_loses_no_state(begun, graph, train, text, same_bits):
+    """state.json only names it: without that the newest whole one is found, and the user is told."""
+    whole = train(graph(), steps=5)
+    (begun / "state" / "state.json").write_text(text)
+    run = train(graph(), steps=5, resume="run_00001")
+    assert same_bits(run.weights, whole.weights)
+    assert "it goes on from step_000003.safetensors, after step 3" in run.ui["text"][0]
+
+
+def test_a_damaged_state_falls_back_to_the_one_before(graph, train, stop, same_bits, output):
+    """Which is whole; it says so, and ends with the bits of a run that never stopped."""
+    whole = train(graph(), steps=6)
+    stop(graph(), 4, steps=6, checkpoint_every=2, run_name="other")
+    folder = output / "rollout" / "other_00001"
+    newest = find_state(folder).path
+    assert newest.name == "step_000004.safetensors"
+    newest.write_bytes(b"")
+    run = train(graph(), steps=6, resume="other_00001")
+    assert same_bits(run.weights, whole.weights)
+    assert run.ui["text"][0].startswith("step_000004.safetensors cannot be used: it is damaged")
+    assert run.ui["text"][0].endswith("it goes on from step_000002.safetensors, after step 2")
+    assert numbers(run.folder) == numbers(whole.folder)
+
+
+def test_a_run_goes_back_to_a_state_by_its_step(graph, train, stop, same_bits, output, one_line):
+    """RUN@STEP; metrics and pictures of later steps go, and so do later states once there is a new one."""
+    whole = train(graph(rollout=EVERY), steps=8, preview_every=1)
+    stop(graph(rollout=EVERY), 6, steps=8, preview_every=1, checkpoint_every=2, keep_states=3, run_name="other")
+    folder = output / "rollout" / "other_00001"
+    assert [path.name for path in states_in(folder)] == [f"step_00000{step}.safetensors" for step in (2, 4, 6)]
+    with pytest.raises(ValueError, match="has no state after step 5; it has some after: 2, 4, 6") as caught:
+        train(graph(rollout=EVERY), steps=8, resume="other_00001@5")
+    assert one_line(caught)
+    run = train(graph(rollout=EVERY), steps=8, preview_every=1, keep_states=3, resume="other_00001@2")
+    assert same_bits(run.weights, whole.weights)
+    assert [entry["step"] for entry in run.facts["resumed"]] == [2]
+    assert numbers(run.folder) == numbers(whole.folder)
+    assert [path.name for path in states_in(folder)] == ["step_000002.safetensors", "step_000008.safetensors"]
+
+
+def test_a_state_of_another_run_is_refused(begun, graph, train, stop, output, one_line):
+    """Of the same shape, copied by mistake."""
+    stop(graph(), 4, steps=5, seed=8)
+    other = output / "rollout" / "run_00002" / "state"
+    shutil.rmtree(begun / "state")
+    shutil.copytree(other, begun / "state")
+    with pytest.raises(ValueError, match=r"step_000004.safetensors cannot be used: it is of another run") as caught:
+        train(graph(), steps=5, resume="run_00001")
+    assert one_line(caught)
+
+
+def test_what_comes_after_the_training_is_made_up_for(graph, train, output, same_bits, monkeypatch):
+    """Killed after the last state and before the model: all steps are done, the rest is done now."""
+    whole = train(graph(), steps=4)
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("comfyui_rollout.runs.checkpoint.save_model", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(graph(), steps=4, run_name="other")
+    folder = output / "rollout" / "other_00001"
+    assert not (folder / "model").exists()
+    run = train(graph(), steps=4, resume="other_00001")
+    assert same_bits(run.weights, whole.weights)
+    assert run.facts["status"] == "finished"
+    assert "has done all 4 steps: only what comes after the training is done now" in run.ui["text"][0]
+    assert numbers(run.folder) == numbers(whole.folder)
+
+
+def test_a_run_that_runs_is_not_resumed(begun, graph, train, one_line):
+    """Two programs in one folder would write each line twice."""
+    before = everything_in(begun)
+    with (
+        held(begun),
+        pytest.raises(ValueError, match=r"'run_00001' is being trained right now \(process \d+ on") as caught,
+    ):
+        train(graph(), steps=5, resume="run_00001")
+    assert one_line(caught).startswith("resume: ")
+    assert everything_in(begun) == before
+
+
+def test_foreign_files_in_a_run_are_left_alone(begun, graph, train, same_bits):
+    """Copies that a person made, and a line that a crash tore in the middle, block nothing."""
+    whole = train(graph(), steps=5)
+    (begun / "samples").mkdir()
+    copy = begun / "samples" / "8_step_000010 copy.png"
+    later = begun / "samples" / "8_step_000010.png"
+    for path in (copy, later):
+        path.write_bytes(b"a picture")
+    lines = (begun / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (begun / "metrics.jsonl").write_text(lines[0] + '{"step": 1, "lo\n' + "".join(lines[1:]))
+    (begun / "state" / "step_99.safetensors").write_bytes(b"mine")
+    run = train(graph(), steps=5, resume="run_00001")
+    assert same_bits(run.weights, whole.weights)
+    assert copy.exists()
+    assert not later.exists()
+    assert (begun / "state" / "step_99.safetensors").exists()
+
+
+def test_what_a_killed_program_left_half_written_goes(begun, graph, train):
+    """At the next start of the run."""
+    for place in (begun, begun / "state", begun / "checkpoints"):
+        (place / ".model-abcd1234").mkdir(parents=True)
+    train(graph(), steps=5, resume="run_00001")
+    assert list(begun.rglob(".*")) == []
+
+
+def test_a_damaged_run_json_does_not_block_a_resume(begun, graph, train, same_bits):
+    """It was empty after a power cut; the state knows of which run it is."""
+    whole, before = train(graph(), steps=5), facts_of(begun)
+    (begun / "run.json").write_bytes(b"")
+    run = train(graph(), steps=5, resume="run_00001")
+    assert same_bits(run.weights, whole.weights)
+    assert (run.facts["status"], run.facts["id"]) == ("finished", before["id"])

@@ -16,7 +16,7 @@ def training(family="flux", data="images", **changes):
         "noise": ("RolloutNoisyBatch", {"dataset": ["data", 0], "schedule": ["model", 1]}),
         "rollout": ("Rollout", {
             "batch": ["noise", 0], "model": ["model", 0], "probability": 0.7,
-            "max_step_offset": 3,
+            "max_step_offset": 3, "step_size": 100.0,
         }),
         "loss": ("RolloutReflexFlowLoss", {"batch": ["rollout", 0], "model": ["model", 0]}),
         "optimizer": ("RolloutOptimizer", {"optimizer": "adamw", "learning_rate": 1e-2}),

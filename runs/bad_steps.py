@@ -1,0 +1,37 @@
+"""Steps that were left out because a loss or a gradient was no finite number: told by items and levels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ..data.data import plan_batch
+from ..data.names import name_of
+from ..training.loop import Trainer
+from ..training.stream import Look
+
+MOST_IN_A_ROW = 10
+"""So many bad steps one after another are no accident: the run goes back to its last good state once, then it fails."""
+MOST_NAMED = 4
+"""Items that a line names."""
+
+
+def in_words(trainer: Trainer, step: int, looks: Sequence[Look]) -> str:
+    """``step 47: item 12 (cats/3.jpg) at timestep 417.0``; where all losses are finite, the gradient is not."""
+    named = [words for look in looks for words in _items(trainer, look)]
+    if not named:
+        return f"step {step}: the gradient is no finite number"
+    more = f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
+    return f"step {step}: {', '.join(named[:MOST_NAMED])}{more}"
+
+
+def _items(trainer: Trainer, look: Look) -> Iterator[str]:
+    source = next((part for part in trainer.loss.walk() if {"dataset", "batch_size"} <= part.inputs.keys()), None)
+    for place, finite in enumerate(look.finite.tolist()):
+        if finite:
+            continue
+        name = f"item {place} of the batch"
+        if source is not None:
+            dataset, size = source.inputs["dataset"], source.inputs["batch_size"]
+            items = plan_batch(dataset.info, size, look.index, trainer.run.seed, source.node_id)
+            name = name_of(dataset, items[place]) if place < len(items) else name
+        yield name if look.levels is None else f"{name} at timestep {float(look.levels[place]):.1f}"

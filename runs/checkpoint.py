@@ -1,0 +1,181 @@
+"""What a run keeps on the way and at its end: its state, to go on from, and copies of the model."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from ..diffusion.schedules import Schedule
+from ..models.saving import CHECKPOINTS, drop_oldest, save_model
+from ..training.loop import averaged, training_mode
+from ..training.state import SavedState, size_of, snapshot, tensors_of
+from .room import is_full, with_room
+from .session import Look, Session, due
+
+SHARE = 100
+"""A state by the clock comes no sooner than after so many times what the last one has cost: under 1% of the time."""
+
+
+@dataclass
+class Checkpoint(Look):
+    """Keeps the state and a copy of the model on the way, and both at the end, unless they have diverged.
+
+    A state is also kept by the clock, whatever ``every`` is. While it is written, the training goes on.
+    """
+
+    every: int = 0
+    """Updates between two; 0 = only at the end."""
+    keep: int = 0
+    """Of the copies on the way leave only so many, the newest; 0 = all."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """Of the weights' files, such as the workflow."""
+    keep_states: int = 2
+    """So many states, the newest."""
+    minutes: float = 3.0
+    """Between two states by the clock; more where a state takes long."""
+
+    def __post_init__(self) -> None:
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="rollout-state")
+        self.writing: Future[None] | None = None
+        self.begun = self.costs = 0.0
+        self.kept_at: int | None = None
+        """Updates that the newest state has seen."""
+
+    def begin(self, session: Session) -> None:
+        """Look whether a state and a model have room at all, before hours of training.
+
+        The copy that belongs to the state which a run goes on from is made up for, if it was killed between the two.
+        """
+        self.begun = time.monotonic()
+        if session.folder is None:
+            return
+        need = size_of(tensors_of(session.trainer)) + self._size_of_model(session)
+        self._with_room(session, "a state and the model", need, lambda: None)
+        if session.reached and due(self.every, session):
+            self._copy(session)
+
+    def after(self, session: Session) -> None:
+        if due(self.every, session):
+            assert session.folder is not None
+            if self._is_sound(session):
+                self.keep_state(session)
+                self._copy(session)
+        elif session.folder is not None and self._time_is_up() and self._is_sound(session):
+            self.keep_state_aside(session)
+
+    def conclude(self, session: Session) -> None:
+        if session.folder is None:
+            return
+        try:
+            self.settle()
+            if session.whole:
+                session.check_weights()
+                self._keep_all(session)
+        finally:
+            self.thread.shutdown()
+
+    def _keep_all(self, session: Session) -> None:
+        """The state first: it is what a run that is to end within seconds needs most."""
+        try:
+            if self.kept_at != session.reached:
+                self.keep_state(session)
+        finally:
+            self.save(session, "model")
+
+    def _copy(self, session: Session) -> None:
+        """A copy of the model on the way; the oldest ones go."""
+        assert session.folder is not None
+        place = f"{CHECKPOINTS}/step_{session.reached:06d}"
+        self.save(session, place)
+        drop_oldest(session.folder.folder / CHECKPOINTS, self.keep)
+
+    def _is_sound(self, session: Session) -> bool:
+        """Whether this is a state to go back to: not amid steps of which nothing was learnt."""
+        session.tell_metrics()
+        session.check_loss()
+        session.check_weights()
+        return not session.bad
+
+    def _time_is_up(self) -> bool:
+        waited = time.monotonic() - self.begun
+        return waited > max(60 * self.minutes, SHARE * self.costs) and (self.writing is None or self.writing.done())
+
+    def keep_state(self, session: Session) -> None:
+        """Now, and wait until it is on the disk; where there is no room, until there is."""
+        assert session.folder is not None
+        self.settle()
+        begun, folder, step = time.monotonic(), session.folder.folder, session.reached
+        session.folder.flush()
+        shot = snapshot(session.trainer, session.folder.id)
+        self._with_room(
+            session, f"the state after step {step}", shot.size, lambda: self._kept(shot.save(folder, self.keep_states))
+        )
+        self.begun = time.monotonic()
+        self.costs = self.begun - begun
+        facts = {"step": step, "seconds": round(self.costs, 3), "megabytes": round(shot.size / 1e6, 3)}
+        session.folder.update(state=facts)
+
+    def keep_state_aside(self, session: Session) -> None:
+        """Copy it now, and write it while the training goes on; where there is no room, the next one is tried."""
+        assert session.folder is not None
+        self.settle()
+        begun, folder = time.monotonic(), session.folder.folder
+        session.folder.flush()
+        shot = snapshot(session.trainer, session.folder.id)
+
+        what = f"the state after step {shot.facts.step}"
+
+        def write() -> None:
+            def save() -> None:
+                self._kept(shot.save(folder, self.keep_states))
+
+            with_room(folder, what, shot.size, save, wait=False, kept=self._safe())
+
+        self.writing = self.thread.submit(write)
+        self.begun = time.monotonic()
+        self.costs = self.begun - begun
+
+    def settle(self) -> None:
+        """Wait for the state that is being written; where that went wrong, say so: the one before is still there."""
+        writing, self.writing = self.writing, None
+        if writing is None:
+            return
+        try:
+            writing.result()
+        except Exception as error:
+            if not is_full(error) and not isinstance(error, OSError):
+                raise
+            logging.warning("%s", error)
+
+    def _kept(self, state: SavedState) -> None:
+        self.kept_at = state.step
+
+    def _safe(self) -> str:
+        return "" if self.kept_at is None else f"the state after step {self.kept_at} is kept"
+
+    def save(self, session: Session, place: str) -> None:
+        """A copy of the model, with the averaged weights if there are any."""
+        assert session.folder is not None
+        path, schedule = session.folder.folder / place, next(session.trainer.loss.constants(Schedule), None)
+
+        def write() -> None:
+            with training_mode(), averaged(session.run, session.model.network):
+                save_model(path, session.model, schedule, self.metadata)
+
+        self._with_room(session, f"the model in {place}", self._size_of_model(session), write)
+
+    def _size_of_model(self, session: Session) -> int:
+        whole = session.model.network.state_dict()
+        return size_of(session.trainer.weights if session.model.adapters else whole)
+
+    def _with_room(self, session: Session, what: str, need: int, write: Callable[[], None]) -> None:
+        assert session.folder is not None
+        host = session.run.host
+        waits = host.waits_for_room and not session.ending_badly
+        with_room(
+            session.folder.folder, what, need, write,
+            wait=waits, interrupted=host.check_interrupted, kept=self._safe(),
+        )  # fmt: skip

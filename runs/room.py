@@ -1,0 +1,81 @@
+"""Room on the disk: looked at before each save, and waited for where there is none."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL_IN_WORDS = tuple(f"os error {number}" for number in (*FULL, 112))
+"""As safetensors says it; 112 is Windows' ERROR_DISK_FULL."""
+MARGIN = 1 << 16
+"""Bytes that a save takes beside its tensors: names, folders, headers."""
+LOOK_EVERY = 1.0
+"""Seconds between two looks whether there is room now."""
+
+
+class NoRoom(OSError):
+    """The disk is full; the message says where, and how much is missing."""
+
+
+def with_room(
+    folder: Path,
+    what: str,
+    need: int,
+    write: Callable[[], None],
+    *,
+    wait: bool,
+    interrupted: Callable[[], None] = lambda: None,
+    kept: str = "",
+) -> None:
+    """Call ``write`` once ``need`` bytes are free, as often as it takes where the disk is full all the same.
+
+    With ``wait`` one line says what is missing, and it goes on as soon as there is room; ``interrupted()`` is asked
+    meanwhile, and may raise. Without, raises NoRoom. ``kept`` says what is safe.
+    """
+    told = False
+    while True:
+        missing = need + MARGIN - free_in(folder)
+        if missing <= 0:
+            try:
+                return write()
+            except Exception as error:
+                if not is_full(error):
+                    raise
+        words = f"no room for {what}: it takes {megabytes(need)}, and {megabytes(free_in(folder))} are free in {folder}"
+        if not wait:
+            raise NoRoom(errno.ENOSPC, "; ".join(part for part in (words, kept) if part))
+        if not told:
+            logging.warning("%s; waiting until there is room. %s", words, kept)
+            told = True
+        interrupted()
+        time.sleep(LOOK_EVERY)
+
+
+def free_in(folder: Path) -> int:
+    """Bytes that may still be written in a folder, or would be if it were there."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
+    return shutil.disk_usage(there).free
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error, or what it came from, says that the disk is full."""
+    return any(
+        getattr(each, "errno", None) in FULL or any(words in str(each) for words in FULL_IN_WORDS)
+        for each in chain_of(error)
+    )
+
+
+def chain_of(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what it came from."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
