@@ -22,12 +22,12 @@ def run_in_words(
     """
     data = next((part for part in loss.walk() if "batch_size" in part.inputs), None)
     epochs = [steps_in_words(data.about.count, data.inputs["batch_size"], steps, accumulation)] if data else []
-    adapters = [part.inputs for part in model.walk() if isinstance(part.inputs.get("settings"), AdapterSettings)]
+    adapters = [part.inputs for part in model.walk() if isinstance(part.inputs.get("asked"), AdapterSettings)]
     return [
         *epochs,
         *(line for plan in loss.constants(RolloutPlan) for line in rollouts_in_words(plan, steps)),
         *schedule_in_words(optimizer, steps),
-        *(line for inputs in adapters for line in targets_in_words(inputs["settings"], inputs["names"])),
+        *(line for inputs in adapters for line in targets_in_words(inputs["asked"], inputs["names"])),
     ]
 
 

@@ -141,6 +141,6 @@ def adapter_in_words(graph: Graph, node_id: str) -> list[str]:
         stream = graph.value(node_id, AddLora, model=model)[0] if model else None
     except (OSError, ValueError):
         return []
-    if stream is None or "settings" not in stream.inputs:
+    if stream is None or "asked" not in stream.inputs:
         return []
-    return targets_in_words(stream.inputs["settings"], stream.inputs["names"])
+    return targets_in_words(stream.inputs["asked"], stream.inputs["names"])

@@ -192,13 +192,13 @@ class AddLora(StepNode):
                 matching(AdapterSettings(name, targets=chosen), names_in(pretrained))
                 chosen = with_text_encoders(chosen)
             settings = AdapterSettings(name, targets=chosen, **options)
-            layers = matching(settings, names)
+            layers, asked = matching(settings, names), settings
             if targets == CUSTOM:  # a pattern may fit containers of layers too, which no adapter goes on
                 settings = replace(settings, targets="|".join(map(re.escape, layers)))
             text = f"{settings.kind} of rank {settings.rank} on {len(layers)} of {len(names.layers)} layers"
             if settings.kind == "lora":
                 text += f": {memory_in_words(pretrained, [names.layers[layer] for layer in layers], settings.rank)}"
-            inputs |= {"settings": settings}
+            inputs |= {"settings": settings, "asked": asked}
         about: ModelInfo = replace(model.about, adapters=(*model.about.adapters, name))
         stream = self.stream(unique_id, {"model": model, "name": name, "names": names, **inputs}, about=about)
         return {"ui": {"text": [text]}, "result": (stream,)}
@@ -214,6 +214,7 @@ class AddLora(StepNode):
         name: str,
         names: Names,
         settings: AdapterSettings | None = None,
+        asked: AdapterSettings | None = None,  # as the widgets have it, for whoever judges them
         path: Any = None,
         dropout: float = 0.0,
         strength: float = 1.0,

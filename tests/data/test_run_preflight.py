@@ -72,7 +72,7 @@ def test_a_run_says_all_of_it():
     """Epochs first, then what is odd, from the streams that Optimizer Step is wired to."""
     data = Stream(lambda step: None, {"batch_size": 4}, about=DatasetInfo("photos", 40, 3, 8))
     settings = AdapterSettings("a", targets=("attn.to_q", "nothing"))
-    model = Stream(lambda step: None, {"settings": settings, "names": names()})
+    model = Stream(lambda step: None, {"asked": settings, "names": names()})
     loss = Stream(lambda step: None, {"data": data, "model": model, "plan": RolloutPlan(**PLAN, start_step=900)})
     optimizer = OptimizerSettings(lr_schedule="linear", warmup_steps=500)
     assert run_in_words(loss, model, optimizer, steps=100) == [
