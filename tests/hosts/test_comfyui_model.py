@@ -6,7 +6,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
-from comfyui_rollout.hosts.comfyui_model import conditioning_of, place, told_of
+from comfyui_rollout.hosts.comfyui_model import LiveModel, conditioning_of, place, told_of
 from comfyui_rollout.server.inside_comfyui import paths_of_an_odd_folder
 from torch import nn
 
