@@ -24,7 +24,7 @@ from pathlib import Path
 from report import conclude, table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
-import faults  # noqa: E402
+import faults
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
 SHARES = (0.1, 0.4, 0.7, 0.9)
