@@ -9,6 +9,7 @@ from ...data.captions import caption_file
 from ...data.data import Batch, Dataset, Digits, next_batch
 from ...data.images import ALPHA, ImageFolder, find_images
 from ...data.mixture import Mixture
+from ...data.patience import PatientReader
 from ...data.preflight import images_in_words, mixture_in_words
 from ...training.stream import Step, Stream
 from ..base import DATASET, StepNode
@@ -30,7 +31,7 @@ class DatasetNode(StepNode):
         return {"ui": {"text": list(words)}, "result": (self.stream(unique_id, inputs, about=dataset.info),)}
 
     def step(self, step: Step, dataset: Dataset, batch_size: int) -> Batch:
-        return next_batch(step, dataset, batch_size)
+        return next_batch(step, dataset, batch_size, PatientReader)
 
 
 class DigitsDataset(DatasetNode):
