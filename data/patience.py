@@ -42,7 +42,7 @@ def is_of_the_system(error: BaseException | None) -> bool:
 
 
 class PatientReader:
-    """Reads batches of a data set; an item whose file stays away has another of its batch in its place, and is named."""
+    """Reads batches; an item whose file stays away has another one of its batch in its place, and is named."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset, self.info = dataset, dataset.info
