@@ -13,6 +13,7 @@ import threading
 import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,16 @@ from ._arguments import parser
 from ._terminal import Terminal, lasting_output, mute_libraries, stopping
 from .files.whole import write_text
 from .graph import Executor, WorkflowError, describe, is_prompt, load, object_info, to_prompt, validate
-from .graph.layout import Group, to_workflow
-from .graph.overrides import OverrideError, apply
 from .graph.reference import explained, indented, reference
-from .graph.write_back import write_back
+from .graph.spelling import class_names, did_you_mean, find_class
+from .graph.workflow.layout import Group, to_workflow
+from .graph.workflow.overrides import OverrideError, apply
+from .graph.workflow.write_back import write_back
 from .hosts.current import hosted_by
 from .hosts.device import choose_device
 from .hosts.events import EventHost
 from .importing import simpletuner
+from .nodes.preflight import preflight
 from .runs.clean import clean
 from .runs.run_folder import facts_in, versions
 
@@ -67,10 +70,13 @@ def main(arguments: list[str] | None = None) -> int:
             return WRONG_INPUT
 
 
-def read(options: argparse.Namespace) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+def read(
+    options: argparse.Namespace, warn: Callable[[str], None] = lambda line: None
+) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     """The workflow for the canvas and the prompt it makes, both with the changes of the command line.
 
-    There is no workflow where the file holds none, or where a change cannot be shown on the canvas.
+    ``warn`` is told what of the workflow could not be read. There is no workflow where the file holds none, or where a
+    change cannot be shown on the canvas.
     """
     resumed, step = folder_of_run(options) if options.resume else (None, "")
     path = options.workflow or (resumed and resumed / "workflow.json")
@@ -78,7 +84,7 @@ def read(options: argparse.Namespace) -> tuple[dict[str, Any] | None, dict[str, 
         raise Refused("name a workflow file, or a run to go on with: --resume RUN")
     workflow = load(path)
     definitions = object_info(NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS)
-    prompt = to_prompt(workflow, definitions)
+    prompt = to_prompt(workflow, definitions, warn=warn)
     overrides = [*options.overrides, *shorthands(options.seed, resumed, step, prompt)]
     changed = apply(prompt, definitions, overrides)
     return None if is_prompt(workflow) else write_back(workflow, definitions, prompt, changed), changed
@@ -123,11 +129,19 @@ def validate_command(options: argparse.Namespace) -> int:
     _, prompt = read(options)
     validation = checked(prompt)
     print(f"{options.workflow}: {len(prompt)} nodes, {len(validation.outputs)} outputs, all valid")
+    for told in preflight(validation.prompt, data=options.data):
+        print(told)
     return 0
 
 
 def convert_command(options: argparse.Namespace) -> int:
-    _, prompt = read(options)
+    def warn(line: str) -> None:
+        print(f"warning: {line}", file=sys.stderr, flush=True)
+
+    _, prompt = read(options, warn)
+    validation = validate(prompt, NODE_CLASS_MAPPINGS)
+    for line in describe(validation, prompt) if validation.missing else ():
+        warn(line)
     print(json.dumps(prompt, indent=2))
     return 0
 
@@ -141,11 +155,11 @@ def nodes_command(options: argparse.Namespace) -> int:
         for name, node in definitions.items():
             print(f"{name:<30} {node['display_name']}\n{indented(node['description'])}")
         return 0
-    wanted = options.node.lower()
-    found = [node for name, node in definitions.items() if wanted in (name.lower(), node["display_name"].lower())]
-    if not found:
-        raise Refused(f"there is no node {options.node!r}: `comfyui-rollout nodes` lists them")
-    print(explained(found[0]))
+    found = find_class(options.node, definitions)
+    if found is None:
+        hint = did_you_mean(options.node, class_names(definitions)) or "`comfyui-rollout nodes` lists them"
+        raise Refused(f"there is no node {options.node!r}: {hint}")
+    print(explained(definitions[found]))
     return 0
 
 
@@ -239,10 +253,10 @@ def serve_command(options: argparse.Namespace) -> int:
         def ready() -> None:
             print(f"ComfyUI-Rollout is at {address}", flush=True)
             if studio.left_behind:
-                print("a job was interrupted when the server ended; go on with its run in the Runs tab", flush=True)
+                print("a job was interrupted when the server ended: go on with its run in the Runs tab", flush=True)
             if studio.waiting_again:
                 print(
-                    f"{len(studio.waiting_again)} jobs of the last time wait again; cancel them in the queue",
+                    f"{len(studio.waiting_again)} jobs of the last time wait again: the queue panel cancels them",
                     flush=True,
                 )
             if options.open:
@@ -297,7 +311,8 @@ def studio_on(options: argparse.Namespace, hosted: Hosted, stack: ExitStack, kee
         print(f"warning: whoever reaches {reached} can use this server and read its output", file=sys.stderr)
     nodes = (NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS)
     device = chosen_device(options)
-    studio = server.Studio(*nodes, folders, hosted, device, versions(), keeps_jobs=keeps_jobs)
+    looking = partial(hosted, Executor(NODE_CLASS_MAPPINGS), threading.Event())
+    studio = server.Studio(*nodes, folders, hosted, device, versions(), keeps_jobs=keeps_jobs, looking=looking)
     app = server.application(studio, access)
     return studio, app, opened, server.address_of(opened, token)
 

@@ -39,6 +39,9 @@ def parser(
     cleans = command("clean", clean, "Remove what programs that were killed have left half written.")
     for added in (runs, validates, converts):
         add_workflow(added, may_be_left_out=added is runs)
+    validates.add_argument(
+        "--data", action="store_true", help="look into the data sets too, and say what training would do with them"
+    )
     for added in (runs, serves):
         add_server(added)
     serves.add_argument("--open", action="store_true", help="open the browser, too")

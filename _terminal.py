@@ -85,11 +85,11 @@ def stopping(stop: threading.Event) -> Iterator[None]:
 
     def ask(number: int, frame: Any) -> None:
         if stop.is_set() and number == signal.SIGINT:
-            say("\nleaving at once; the last state that was kept is whole\n")
+            tell_from_signal("\nleaving at once; the last state that was kept is whole\n")
             os._exit(STOPPED)
         if not stop.is_set():
             stop.set()
-            say("\nstopping after this step; ctrl-C again to give up at once\n")
+            tell_from_signal("\nstopping after this step; ctrl-C again to give up at once\n")
 
     numbers = [getattr(signal, name) for name in STOPS if hasattr(signal, name)]
     heard = [number for number in numbers if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN]
@@ -101,7 +101,7 @@ def stopping(stop: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def say(words: str) -> None:
+def tell_from_signal(words: str) -> None:
     """Tell the terminal, if there is one, from within a signal: no stream that may be in the middle of a write."""
     with suppress(OSError):
         os.write(2, words.encode())
@@ -122,10 +122,19 @@ class Terminal:
         return self
 
     def __exit__(self, *reason: object) -> None:
+        self._close_bar()
+
+    def _close_bar(self) -> None:
         if self.bar is not None:
-            self.bar.close()
+            with suppress(OSError, ValueError):
+                self.bar.close()
 
     def __call__(self, event: str, data: dict[str, Any]) -> None:
+        """A listener of a run; where nobody reads what it writes any more, the run goes on in silence."""
+        with suppress(OSError):
+            self._hear(event, data)
+
+    def _hear(self, event: str, data: dict[str, Any]) -> None:
         if event == "progress" and self.classes.get(data["node"]) == self.trainer:
             self._move(data["value"], data["max"])
         elif event == "rollout.metrics" and self.bar is not None:
@@ -145,8 +154,7 @@ class Terminal:
         self.bar.update(value - self.bar.n)
 
     def _say(self, node_id: str, ui: dict[str, Any]) -> None:
-        if self.bar is not None:
-            self.bar.close()
+        self._close_bar()
         name = f"node {node_id} ({self.named(self.classes.get(node_id, ''))})"
         pictures = [str(self.output / image["subfolder"] / image["filename"]) for image in ui.get("images", [])]
         for line in [*ui.get("text", []), *pictures]:
@@ -157,12 +165,12 @@ class Terminal:
         if result.status == "success":
             return 0
         if result.status == "interrupted":
-            print("stopped; what was learnt so far is saved in the run's folder", file=sys.stderr)
+            print("stopped; what was learnt so far is saved in the run's folder", file=sys.stderr, flush=True)
             return STOPPED
         if traceback:
-            print("".join(result.error["traceback"]), file=sys.stderr)
+            print("".join(result.error["traceback"]), file=sys.stderr, flush=True)
         message = result.error["exception_message"].strip()
         node = f"node {result.error['node_id']} ({self.named(result.error['node_type'])})"
         # An error in a training step names the node in which it happened itself.
-        print(f"error: {message if message.startswith('node ') else f'{node}: {message}'}", file=sys.stderr)
+        print(f"error: {message if message.startswith('node ') else f'{node}: {message}'}", file=sys.stderr, flush=True)
         return FAILED

@@ -4,6 +4,8 @@ Activations make up a step's peak, and a rollout's forwards keep none, so its ow
 forward and backward. What lasts beside them are a few latents. Bounds, with gradient checkpointing off and on:
 (a) a rollout alone: no more than one forward of the whole batch without gradient, and 10% for its latents
 (b) a step with rollouts, also with ReflexFlow, over the larger of the plain step and one such forward: at most 1.02
+(c) a step with persistent rollouts over that, their own latents (what the solver remembers included) and those of the
+    batch in which they sit: at most 1.02
 
 All figures are above what is there between two steps (weights, optimizer, cached latents).
 
@@ -23,6 +25,8 @@ from pathlib import Path
 
 import torch
 from comfyui_rollout.diffusion import losses, reflexflow, seeds
+from comfyui_rollout.diffusion.chains import Keeper
+from comfyui_rollout.diffusion.noisy_batch import predict
 from comfyui_rollout.diffusion.rollout import NoisyBatch, RolloutPlan, noisy_batch, roll_out
 from comfyui_rollout.diffusion.schedules import FlowMatching
 from comfyui_rollout.diffusion.solvers import ask, solver
@@ -37,6 +41,7 @@ from report import conclude, table
 BATCH, CHANNELS, SIZE, WORDS = 4, 4, 32, 32
 SCHEDULE, SOLVER = FlowMatching(), solver("unipc")
 PLAN = RolloutPlan(max_step_offset=5, probability=1.0, step_size=20.0)
+CHAINS = RolloutPlan(max_step_offset=5, probability=0.5, step_size=100.0, persistent=True)
 MEGABYTE = 2**20
 
 
@@ -77,19 +82,32 @@ def rolled_out(step: Step, model: PretrainedModel, batch: NoisyBatch, reflex: bo
         return roll_out(model, batch, draw, SOLVER, want_clean_output=reflex)
 
 
+def chained(step: Step, model: PretrainedModel, batch: NoisyBatch, reflex: bool) -> NoisyBatch:
+    """Persistent rollouts in place of half of the items; the loss's own forward moves them on."""
+    return step.keep(Keeper).seat(batch, model, CHAINS, SOLVER, step.update, step.generator())
+
+
+def chain_size() -> float:
+    """Megabytes of the chains (latents, noise, two states, what the solver remembers) and of the batch with them."""
+    chains, seated = CHAINS.probability * BATCH * (4 + 1 + SOLVER.remembers), 4 * BATCH
+    return (chains + seated) * CHANNELS * SIZE * SIZE * 4 / MEGABYTE
+
+
 def loss_of(step: Step, model: PretrainedModel, batch: NoisyBatch, reflex: bool) -> torch.Tensor:
-    output, wanted = ask(model, batch.x, batch.timestep, batch.conditioning), losses.target(batch)
+    output, wanted = predict(model, batch), losses.target(batch)
     if reflex:
         return reflexflow.spec(output, wanted, batch)[0]
     return losses.per_item(losses.elementwise(output, wanted))
 
 
-def trainer(device: torch.device, checkpointing: bool, rollout: bool, reflex: bool = False) -> Trainer:
+def trainer(
+    device: torch.device, checkpointing: bool, rollout: Callable[..., NoisyBatch] | None, reflex: bool = False
+) -> Trainer:
     """The training step as a graph; its first update, which makes the optimizer's state, is done."""
     model = Stream(new_model, {"checkpointing": checkpointing}, "model")
     batch = Stream(noised, node_id="batch")
     if rollout:
-        batch = Stream(rolled_out, {"model": model, "batch": batch, "reflex": reflex}, "rollout")
+        batch = Stream(rollout, {"model": model, "batch": batch, "reflex": reflex}, "rollout")
     loss = Stream(loss_of, {"model": model, "batch": batch, "reflex": reflex}, "loss")
     made = prepare(loss, model, OptimizerSettings(), steps=3, run=Run(loss, device=device))
     next(made.updates())
@@ -136,9 +154,10 @@ def check_the_scales() -> None:
 def peaks(device: torch.device, checkpointing: bool) -> dict[str, float]:
     """Megabytes of each kind of step, of a rollout by itself, and of one forward without gradient."""
     found: dict[str, float] = {}
-    for name, options in {"plain": (False,), "rollout": (True,), "reflexflow": (True, True)}.items():
+    kinds = {"plain": (None,), "rollout": (rolled_out,), "reflexflow": (rolled_out, True), "persistent": (chained,)}
+    for name, options in kinds.items():
         found[name] = peak(device, partial(next, trainer(device, checkpointing, *options).updates()))
-    made = trainer(device, checkpointing, rollout=True)
+    made = trainer(device, checkpointing, rolled_out)
     inputs = next(stream for stream in made.loss.walk() if stream.node_id == "rollout").inputs
     step = Step(made.run, 1)
     with training_mode():
@@ -169,6 +188,7 @@ def main() -> int:
         figures[f"rollout_in_forwards{kind}"] = found["rollout alone"] / found["forward"]
         figures[f"step_with_rollouts{kind}"] = found["rollout"] / allowed
         figures[f"step_with_reflexflow{kind}"] = found["reflexflow"] / allowed
+        figures[f"step_with_persistent_rollouts{kind}"] = found["persistent"] / (allowed + chain_size())
     table(["checkpointing", *(f"{name}, MB" for name in found)], rows)
     bounds = {name: 1.10 if name.startswith("rollout") else 1.02 for name in figures}
     return conclude(figures, at_most=bounds, at_least={})

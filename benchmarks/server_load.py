@@ -30,7 +30,7 @@ from comfyui_rollout.graph import load, object_info, to_prompt, validate
 from comfyui_rollout.hosts.current import hosted_by
 from comfyui_rollout.hosts.events import EventHost
 from comfyui_rollout.server import Folders, Studio, application, listening_socket, serving
-from comfyui_rollout.server.messages import Message
+from comfyui_rollout.server.sockets.messages import Message
 from report import conclude, table
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,11 +1,13 @@
 """Which target for rolled-out latents? Digits, the quickstart's U-Net, equal time for every arm.
 
-Every arm trains as long as 1,000 teacher-forced steps take: what its rollouts cost is measured first, step against step
-in turn, and it gets as many fewer steps. Then 1,000 images are sampled at 5, 10, 20 and 50 Euler and UniPC steps and
-compared with the real digits: Frechet distance in the features of a classifier. Results are kept in a file of one line
-per (arm, seed), so that the benchmark can be stopped and goes on where it was.
+Every arm trains as long as 1,000 teacher-forced steps take (or ``--budget``): what its rollouts cost is measured first,
+step against step in turn, and it gets as many fewer steps. Then 1,000 images are sampled at 5, 10, 20 and 50 Euler and
+UniPC steps and compared with the real digits: Frechet distance in the features of a classifier. Results are kept in a
+file of one line per (arm, seed, budget). When ``--minutes`` are up it stops, also in the middle of an arm, and goes on
+exactly there when it is run again.
 
-    python benchmarks/targets.py [--minutes 9] [--arms teacher_forcing trajectory] [--seeds 0 1] [--only-table]
+    python benchmarks/targets.py [--minutes 9] [--arms teacher_forcing trajectory] [--seeds 0 1] [--budget 1000]
+        [--only-table]
 
 Bounds: the trajectory target, as in workflows/rollout_trajectory_digits.json, is at least as good as teacher forcing at
 5 and 10 Euler steps and at most 5% worse at 20 and 50 (means over the same seeds).
@@ -15,30 +17,33 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from comfyui_rollout.diffusion import seeds
+from comfyui_rollout.diffusion.rollouts.guidance import Guidance
 from comfyui_rollout.diffusion.schedules import FlowMatching
 from comfyui_rollout.diffusion.solvers import solver
-from comfyui_rollout.models.model import Model
+from comfyui_rollout.models.model import NO_CLASS, Model
 from comfyui_rollout.nodes import NODE_CLASS_MAPPINGS as NODES
 from comfyui_rollout.runs.sampling import sample
-from comfyui_rollout.training.loop import Trainer, averaged, training_mode
+from comfyui_rollout.training.loop import Trainer, averaged, prepare
 from comfyui_rollout.training.optimizers import OptimizerSettings
-from comfyui_rollout.training.stream import Run, Step, Stream
+from comfyui_rollout.training.state import STATE, find_state, save_state
+from comfyui_rollout.training.stream import Run, Stream
 from digit_judge import DigitJudge
 from report import conclude, table
 
 BUDGET = 1000
 """Teacher-forced steps whose time each arm may use."""
 BATCH, COUNT = 64, 1000
+SETTINGS = OptimizerSettings(learning_rate=2e-3, lr_schedule="cosine", warmup_steps=50)
 COLUMNS = [(name, steps) for name in ("euler", "unipc") for steps in (5, 10, 20, 50)]
 RESULTS = Path(__file__).parent / "results" / "targets.jsonl"
 
@@ -54,6 +59,14 @@ class Arm:
     reference_steps: int = 2
     reference_sampler: str = "unipc"
     reference_weights: str = "live"
+    target_sampler: str = "euler"
+    sampler: str = "euler"
+    order: int = 1
+    noisy: dict[str, Any] = field(default_factory=dict)
+    """What Noisy Batch does beside."""
+    reference_guidance: float = 1.0
+    null_class: bool = False
+    """Whether the network knows a class that stands for none, which a tenth of the labels becomes: for guidance."""
     like: str = ""
     """A control: trained for as many steps as that arm can pay for, but without its rollouts."""
 
@@ -65,6 +78,19 @@ def trajectory(share: float, size: float, largest: float = 0.0, offset: int = 1,
     return Arm(rollout, "trajectory", **options)
 
 
+def chains(
+    share: float, size: float, largest: float = 0.0, from_noise: bool = True, offset: int = 0, **options: Any
+) -> Arm:
+    """Persistent chains on ``share`` of the items, over the whole path; the reference is Heun, on the average."""
+    rollout = {"probability": share, "step_size": size, "step_size_max": largest, "rollout": "persistent"}
+    rollout |= {"max_step_offset": offset or round(1000 / size) - 1, "from_noise": from_noise}
+    return Arm(rollout, "trajectory", **HEUN, **options)
+
+
+HEUN = {"reference_steps": 1, "reference_sampler": "heun", "reference_weights": "ema"}
+UNIPC = {"sampler": "unipc", "order": 2, "target_sampler": "rollout"}
+SOAR = {"max_step_offset": 1, "probability": 0.5, "step_size": 25.0, "keep_base": True}
+SOAR |= {"renoise": "same_noise", "renoise_levels": 1}
 PLAIN = {"max_step_offset": 5, "probability": 0.3, "step_size": 20.0}
 ARMS = {
     "teacher_forcing": Arm(),
@@ -81,6 +107,36 @@ ARMS = {
     "trajectory_50": trajectory(0.25, 50.0),
     "trajectory_ema": trajectory(0.25, 100.0, reference_weights="ema"),
     "trajectory_euler_4": trajectory(0.25, 100.0, reference_steps=4, reference_sampler="euler"),
+    # Fresh single steps, and a reference that is better than the student.
+    "heun_100": trajectory(0.25, 100.0, **HEUN),
+    "heun_200": trajectory(0.25, 200.0, **HEUN),
+    "heun_range": trajectory(0.25, 50.0, 200.0, **HEUN),
+    "heun_200_late": trajectory(0.25, 200.0, start=0.85, **HEUN),
+    # Chains over the whole path, with Euler's target.
+    "chains_100": chains(0.25, 100.0),
+    "chains_200": chains(0.25, 200.0),
+    "chains_200_15": chains(0.15, 200.0),
+    "chains_200_half": chains(0.25, 200.0, start=0.5),
+    "chains_200_late": chains(0.25, 200.0, start=0.85),
+    "chains_200_levels": chains(0.25, 200.0, from_noise=False),
+    # The target of the rollout's own sampler.
+    "unipc_100": chains(0.25, 100.0, **UNIPC),
+    "unipc_200": chains(0.25, 200.0, **UNIPC),
+    "unipc_200_15": chains(0.15, 200.0, **UNIPC),
+    "unipc_200_late": chains(0.25, 200.0, start=0.85, **UNIPC),
+    "unipc_200_levels": chains(0.25, 200.0, from_noise=False, **UNIPC),
+    "unipc_range": chains(0.25, 100.0, largest=250.0, offset=9, **UNIPC),
+    "dpm_200": chains(0.25, 200.0, **{**UNIPC, "sampler": "dpm"}),
+    # SOAR: copies beside their items, with and without guidance in the rollout; its control is guided_control.
+    "soar": Arm(SOAR, "clean", start=0.0),
+    "soar_late": Arm(SOAR, "clean"),
+    "guided_control": Arm(null_class=True),
+    "soar_guided": Arm({**SOAR, "guidance": 2.0}, "clean", start=0.0, null_class=True),
+    "soar_guided_late": Arm({**SOAR, "guidance": 2.0}, "clean", null_class=True),
+    # Remedies that ask the network nothing.
+    "input_perturbation": Arm(noisy={"input_perturbation": 0.1}),
+    "mixflow": Arm(noisy={"mixflow": 0.8}),
+    "noise_offset": Arm(noisy={"noise_offset": 0.05}),
 }
 
 
@@ -88,11 +144,12 @@ def streams(arm: Arm, start_step: int) -> tuple[Stream, Stream]:
     """The quickstart's graph with this arm's rollout and loss: (loss, model)."""
     (data,) = NODES["RolloutDigitsDataset"]().build("data", BATCH, 8)["result"]
     (schedule,) = NODES["RolloutFlowMatchingSchedule"]().build("uniform")
-    (model,) = NODES["RolloutNewModel"]().build("model", data, "unet", 32, 2, True)
-    (batch,) = NODES["RolloutNoisyBatch"]().build("noisy", dataset=data, schedule=schedule)
+    (model,) = NODES["RolloutNewModel"]().build("model", data, "unet", 32, 2, True, arm.null_class)
+    noisy = {**arm.noisy, "label_dropout": 0.1 if arm.null_class else 0.0}
+    (batch,) = NODES["RolloutNoisyBatch"]().build("noisy", dataset=data, schedule=schedule, **noisy)
     options = {"max_step_offset": 0, "start_step": start_step, **arm.rollout}
-    (batch,) = NODES["Rollout"]().build("rollout", batch, model, "euler", 1, **options)["result"]
-    names = ("reference_steps", "reference_sampler", "reference_weights")
+    (batch,) = NODES["Rollout"]().build("rollout", batch, model, arm.sampler, arm.order, **options)["result"]
+    names = ("reference_steps", "reference_sampler", "reference_weights", "target_sampler", "reference_guidance")
     reference = {name: getattr(arm, name) for name in names}
     weights = {"alpha": 1.0, "beta1": 1.0, "beta2": 1.0, "objective": "spec", "target": arm.target, **reference}
     (loss,) = NODES["RolloutReflexFlowLoss"]().build("loss", batch, arm.reflexflow, model=model, **weights)["result"]
@@ -102,9 +159,8 @@ def streams(arm: Arm, start_step: int) -> tuple[Stream, Stream]:
 def trainer(arm: Arm, start_step: int, steps: int, seed: int) -> tuple[Trainer, Model]:
     loss, model = streams(arm, start_step)
     run = Run(loss, seed=seed)
-    settings = OptimizerSettings(learning_rate=2e-3, lr_schedule="cosine", warmup_steps=50)
     live: Model = run.value(model)
-    return Trainer(run, loss, live.network, settings, steps, ema_decay=0.99), live
+    return Trainer(run, loss, live.network, SETTINGS, steps, ema_decay=0.99), live
 
 
 def extra_cost(arm: Arm, rounds: int = 30) -> float:
@@ -122,24 +178,35 @@ def extra_cost(arm: Arm, rounds: int = 30) -> float:
     return statistics.median(ratios[5:]) - 1
 
 
-def train(arm: Arm, steps: int, seed: int) -> tuple[Run, Model]:
-    learner, live = trainer(arm, round(arm.start * steps), steps, seed)
-    for number in range(steps):
-        with training_mode(), seeds.global_seed(seeds.derive(seed, "step", number)):
-            step: Step = learner.update(number)
-    if not torch.isfinite(step.metrics["loss"]):
-        raise SystemExit(f"an arm diverged: {arm}")
-    return learner.run, live
+def train(arm: Arm, steps: int, seed: int, until: float, folder: Path) -> tuple[Run, Model] | None:
+    """The trained model, or None if the time was up before; then its state waits in the folder."""
+    loss, model = streams(arm, round(arm.start * steps))
+    run = Run(loss, seed=seed)
+    state = find_state(folder) if (folder / STATE).is_dir() else None
+    learner = prepare(loss, model, SETTINGS, steps=steps, run=run, state=state, ema_decay=0.99)
+    for step in learner.updates():
+        if step.update % 50 == 0 and not torch.isfinite(step.metrics["loss"]):
+            raise SystemExit(f"an arm diverged: {arm}")
+        if time.monotonic() > until and learner.done < steps:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_state(folder, learner)
+            return None
+    shutil.rmtree(folder, ignore_errors=True)
+    return run, run.value(model)
 
 
-def distances(run: Run, live: Model, judge: DigitJudge) -> dict[str, float]:
+def distances(
+    run: Run, live: Model, judge: DigitJudge, columns: Sequence[tuple[str, int]] = COLUMNS, scale: float = 1.0
+) -> dict[str, float]:
+    """Of samples by each solver in so many steps, with guidance of that scale."""
     labels = torch.arange(COUNT) % 10
     found = {}
     with averaged(run, live.network):
-        for name, steps in COLUMNS:
+        for name, steps in columns:
             generator = torch.Generator().manual_seed(1)
             told = {"label": labels}
             options = {"count": COUNT, "steps": steps, "conditioning": told, "generator": generator}
+            options["guidance"] = Guidance(scale, negative={"label": torch.tensor([NO_CLASS])})
             latents = sample(live, FlowMatching(), solver(name), **options)
             found[f"{name}_{steps}"] = judge.frechet_distance(latents.flatten(1).double().numpy())
     return found
@@ -157,23 +224,36 @@ def missing(arms: list[str], wanted: list[int], done: list[dict[str, Any]]) -> I
 def measure(options: argparse.Namespace, judge: DigitJudge) -> None:
     """Run what is missing until the time is up; every line is kept as soon as it is there."""
     until = time.monotonic() + 60 * options.minutes
-    costs = {row["arm"]: row["extra_cost"] for row in kept(options.results)}
-    for name, seed in list(missing(options.arms, options.seeds, kept(options.results))):
-        if time.monotonic() > until:
-            print("time is up; run again to go on")
-            return
+    everything = kept(options.results)
+    costs = {row["arm"]: row["extra_cost"] for row in everything}
+    for name, seed in list(missing(options.arms, options.seeds, of_budget(everything, options.budget))):
         arm = ARMS[name]
         paid = arm.like or name
         costs.setdefault(paid, extra_cost(ARMS[paid]))
-        steps = round(BUDGET / (1 + costs[paid] * (1 - ARMS[paid].start)))
-        begun = time.perf_counter()
-        run, live = train(arm, steps, seed)
-        seconds = time.perf_counter() - begun
-        row = {"arm": name, "seed": seed, "steps": steps, "extra_cost": costs[paid], "seconds": seconds}
+        steps = round(options.budget / (1 + costs[paid] * (1 - ARMS[paid].start)))
+        begun = time.process_time()
+        folder = options.results.parent / "unfinished" / f"{name}_{seed}_{options.budget}"
+        note = folder / "cost.json"
+        if note.is_file():  # in the middle of it nothing is measured anew
+            costs[paid], steps, seconds = json.loads(note.read_text())
+        else:
+            seconds = 0.0
+        trained = train(arm, steps, seed, until, folder)
+        seconds += time.process_time() - begun
+        if trained is None:
+            note.write_text(json.dumps([costs[paid], steps, seconds]))
+            print("time is up; run again to go on")
+            return
+        row = {"arm": name, "seed": seed, "budget": options.budget, "steps": steps}
+        row |= {"extra_cost": costs[paid], "seconds": seconds, **distances(*trained, judge)}
         options.results.parent.mkdir(exist_ok=True)
         with options.results.open("a") as file:
-            file.write(json.dumps(row | distances(run, live, judge)) + "\n")
+            file.write(json.dumps(row) + "\n")
         print(name, seed, "done", flush=True)
+
+
+def of_budget(rows: list[dict[str, Any]], budget: int) -> list[dict[str, Any]]:
+    return [row for row in rows if row.get("budget", BUDGET) == budget]
 
 
 def mean_of(rows: dict[int, dict[str, Any]], name: str) -> float:
@@ -185,13 +265,14 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--budget", type=int, default=BUDGET, help="teacher-forced steps whose time each arm may use")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--only-table", action="store_true")
     options = parser.parse_args()
     judge = DigitJudge()
     if not options.only_table:
         measure(options, judge)
-    done = kept(options.results)
+    done = of_budget(kept(options.results), options.budget)
     names = [f"{name}_{steps}" for name, steps in COLUMNS]
     rows, over = [], {}
     for arm in ARMS:

@@ -13,27 +13,27 @@ Size = tuple[int, int]
 """Height and width in pixels."""
 
 STEP = 64
-MOST_OBLONG = 2
-"""No bucket is more than twice as long as it is wide."""
+MOST_OBLONG = 2.0
+"""How many times as long as it is wide a bucket may be, unless the user says otherwise."""
 
 
-def bucket_sizes(size: int) -> list[Size]:
+def bucket_sizes(size: int, most_oblong: float = MOST_OBLONG) -> list[Size]:
     """The buckets of at most ``size * size`` pixels, from the flattest to the tallest; of each shape the largest.
 
-    Raises ValueError for a size too small to have one.
+    ``most_oblong`` (1 or more) is the largest ratio of their sides. Raises ValueError for a size too small to have one.
     """
     if size < STEP:
         raise ValueError(f"size {size} is too small for buckets, whose sides are multiples of {STEP}: raise it")
     square = size // STEP * STEP
     largest = {Fraction(1): (square, square)}
     for short in range(STEP, size + 1, STEP):
-        long = min(size * size // short, MOST_OBLONG * short) // STEP * STEP
+        long = min(size * size // short, int(most_oblong * short)) // STEP * STEP
         if long > short:
             largest |= {Fraction(short, long): (short, long), Fraction(long, short): (long, short)}
     return [largest[ratio] for ratio in sorted(largest)]
 
 
-def bucket_for(image: Size, buckets: list[Size], upscale: bool = True) -> Size:
+def bucket_for(image: Size, buckets: list[Size], upscale: bool = True, most_oblong: float = MOST_OBLONG) -> Size:
     """The bucket whose shape is nearest to the image's.
 
     Without ``upscale`` an image that is smaller than that goes into a bucket of its own size, rounded down to multiples
@@ -43,7 +43,12 @@ def bucket_for(image: Size, buckets: list[Size], upscale: bool = True) -> Size:
     if upscale or not is_smaller(image, nearest):
         return nearest
     height, width = (max(STEP, side // STEP * STEP) for side in image)
-    return min(height, MOST_OBLONG * width), min(width, MOST_OBLONG * height)
+    return min(height, multiple(most_oblong * width)), min(width, multiple(most_oblong * height))
+
+
+def multiple(length: float) -> int:
+    """The length in whole steps, rounded down."""
+    return int(length) // STEP * STEP
 
 
 def shape(size: Size) -> float:

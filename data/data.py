@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from ..diffusion import seeds
 from ..diffusion.device import moved
 from ..diffusion.solvers import Conditioning
+from ..models.model import NO_CLASS
 from ..models.vae_preview import VaePreviews
 from ..training.stream import Step
 
@@ -71,6 +72,8 @@ class Batch:
     """Where the loss looks (B, 1, H, W), 0..1; None = everywhere."""
     weight: Tensor | None = None
     """How much each item's loss counts (B,); None = 1."""
+    negative: Callable[[], Conditioning] | None = None
+    """Makes the rows (1, ...), on the CPU, that stand for no caption or class; None = it is not known what does."""
 
     def to(self, device: torch.device) -> Batch:
         return self._each(lambda value: moved(value, device))
@@ -121,6 +124,11 @@ class Dataset(Protocol):
         ...
 
 
+def no_class() -> Conditioning:
+    """What a network is told where there is no class: a batch of one."""
+    return {"label": torch.tensor([NO_CLASS])}
+
+
 class Digits:
     """1,797 real handwritten digits, 8x8, as latents (N, 1, size, size) in -1..1, from digits.png beside this file.
 
@@ -141,7 +149,7 @@ class Digits:
         self.info = DatasetInfo("digits", len(latents), 1, size, tuple("0123456789"))
 
     def batch(self, items: list[int], generators: Sequence[Generator]) -> Batch:
-        return Batch(self.latents[items], {"label": self.labels[items]})
+        return Batch(self.latents[items], {"label": self.labels[items]}, negative=no_class)
 
 
 def items_of_batch(count: int, batch_size: int, index: int, seed: int, name: str) -> list[int]:

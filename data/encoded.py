@@ -8,14 +8,30 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor
 
+from ..diffusion.solvers import Conditioning
+from ..models.families.clip import alike
+from ..models.ragged import collate, join
 from . import colours
 from .cache import Cache
-from .data import Batch
+from .data import Batch, no_class
 from .encoders import Encoders
 from .images import ImageFolder, ImageItem, Place, corner_of, weight_of
 
 LATENTS, TEXT, MASKS = "latents", "text", "masks"
 """Folders of the cache."""
+
+
+def concatenated(told: list[Conditioning]) -> Conditioning:
+    """What the network is told about a batch of captions of several lengths.
+
+    Those with a mask are padded, which it says; the windows of CLIP are repeated until they are as many; and of what
+    ComfyUI's models are told the sizes are kept.
+    """
+    if any(name.endswith("mask") for name in told[0]):
+        return join(told)
+    if len({one["text"].shape[1:] for one in told if "text" in one}) > 1:
+        told = alike(*told)
+    return collate(told)
 
 
 @dataclass(frozen=True)
@@ -68,7 +84,7 @@ class EncodedDataset:
     ) -> None:
         self.encoders, self.cache, self.entries = encoders, cache, entries
         self.text_keys, self.dropout = text_keys, dropout
-        self.has_masks, self.loss_weight = bool(images.mask_folder), images.loss_weight
+        self.at, self.has_masks, self.loss_weight = images.at, images.has_masks, images.loss_weight
         # Added up as they come: each is a mapped file as long as it is held, and Linux maps 65,530 at most.
         each = (cache.load_one(LATENTS, entry.views[0].key, "moments") for entry in entries)
         moments = sum(each, start=torch.zeros(()))
@@ -83,16 +99,19 @@ class EncodedDataset:
         )
 
     def batch(self, items: list[int], generators: Sequence[Generator]) -> Batch:
-        parts = [
-            self._draw(self.entries[item % len(self.entries)], generators[place]) for place, item in enumerate(items)
-        ]
+        parts = [self._draw(self.entries[self.at(item)], generators[place]) for place, item in enumerate(items)]
         return Batch(
             torch.stack([part.latents for part in parts]),
-            {name: torch.cat([part.conditioning[name] for part in parts]) for name in parts[0].conditioning},
+            concatenated([part.conditioning for part in parts]),
             tuple(caption for part in parts for caption in part.captions),
             torch.stack([part.mask for part in parts if part.mask is not None]) if self.has_masks else None,
             weight_of(self.loss_weight, len(items)),
+            self.no_caption,
         )
+
+    def no_caption(self) -> Conditioning:
+        """What the network is told where there is no caption: a batch of one."""
+        return no_class() if self.encoders.classes else self.cache.load(TEXT, self.text_keys[""])
 
     def _draw(self, entry: Entry, generator: Generator) -> Batch:
         """One item, its latents and mask without a batch dimension."""

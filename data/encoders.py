@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,15 +16,15 @@ from ..hosts.device import free_memory
 from ..models.families.pretrained import downscaling
 from ..models.loading.load import load_parts, local_folder
 from ..models.loading.pretrained import Pretrained
-from ..models.loading.recognise import encoders_of
+from ..models.loading.recognise import encoders_of, tokenizers_of
 from ..models.loading.single_file import parts_in
 from ..models.loading.source import Source
 from .buckets import Size
 from .cache import fingerprint, key_of
 
-FORMAT = 2
+TEXT_FORMAT, IMAGE_FORMAT = 3, 2
 """What encoders' results consist of, by number. It is part of their keys in the cache, which outlives this program:
-raise it whenever a family's ``encode_text`` or ``encode_images`` returns something else for the same input."""
+raise one whenever a family's ``encode_text`` or ``encode_images`` returns something else for the same input."""
 
 
 EncodeText = Callable[..., Conditioning]
@@ -47,13 +47,23 @@ class Encoders(Protocol):
     """How many pixels a latent is high and wide."""
     multiple: int
     """Image sides are multiples of this."""
-    text_identity: str
-    """Changes with whatever changes the encoded text."""
-    image_identity: str
-    """Changes with whatever changes the latents."""
+
+    @property
+    def text_identity(self) -> str:
+        """Changes with whatever changes the encoded text."""
+        ...
+
+    @property
+    def image_identity(self) -> str:
+        """Changes with whatever changes the latents."""
+        ...
 
     def text(self, device: str) -> AbstractContextManager[EncodeText]:
         """The text encoders, in memory inside only."""
+        ...
+
+    def longer_than_read(self, captions: Sequence[str]) -> tuple[list[str], int]:
+        """Those of which a part is cut off, and how many tokens are read. Loads tokenizers only."""
         ...
 
     def images(self, device: str) -> AbstractContextManager[EncodeImages]:
@@ -81,9 +91,9 @@ class PretrainedEncoders:
         # Where to find the weights is no part of it: a model that was moved or copied is the same model.
         texts = [identity(source, self.home, part) for part in self.kind.text_parts]
         others = [identity_of_path(path) for path in source.text_encoders]
-        self.text_identity = key_of(FORMAT, self.family, source.storage, texts, others)
+        self.text_identity = key_of(TEXT_FORMAT, self.family, source.storage, source.clip_skip, texts, others)
         vae = identity_of_path(source.vae) if source.vae else identity(source, self.home, "vae")
-        self.image_identity = key_of(FORMAT, self.family, self.vae_source.storage, vae)
+        self.image_identity = key_of(IMAGE_FORMAT, self.family, self.vae_source.storage, vae)
 
     @contextmanager
     def text(self, device: str) -> Iterator[EncodeText]:
@@ -100,6 +110,12 @@ class PretrainedEncoders:
             if (encoder := getattr(pipeline, name)) is not None:  # SD3 does without T5
                 encoder.to(device)
         return pipeline
+
+    def longer_than_read(self, captions: Sequence[str]) -> tuple[list[str], int]:
+        pipeline: Any = load_parts(self.pretrained.source, self.pretrained.info, tokenizers_of(self.kind))
+        most = self.kind.most_tokens(pipeline)
+        counts = self.kind.count_tokens(pipeline, captions)
+        return [caption for caption, count in zip(captions, counts, strict=True) if count > most], most
 
     @contextmanager
     def images(self, device: str) -> Iterator[EncodeImages]:

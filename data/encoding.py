@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from ..diffusion import seeds
@@ -34,6 +35,9 @@ Advance = Callable[[int, int], None]
 """``advance(done, total)`` is told how many files are made."""
 
 SECONDS_BETWEEN_LINES = 10
+
+SHORT = 50
+"""Bytes of a caption that every encoder reads whole, whatever their tokens."""
 
 
 class Encoding:
@@ -75,6 +79,15 @@ class Encoding:
             by_opacity = item.mask == item.path
             mask = key_of(content_of(item.mask), by_opacity, item.bucket, place, self.encoders.factor)
         return Entry(views, mask, self.captions.variants_of(item.caption), item.label)
+
+    def cut_captions(self) -> tuple[list[ImageItem], int]:
+        """Images of whose captions a part is cut off, and how many tokens are read. Loads the tokenizers."""
+        if not self.reads_text:
+            return [], 0
+        captions = {text: None for entry in self.entries for text in entry.captions if len(text.encode()) > SHORT}
+        cut, most = self.encoders.longer_than_read(list(captions)) if captions else ([], 0)
+        items = zip(self.images.items, self.entries, strict=True)
+        return [item for item, entry in items if {*cut} & {*entry.captions}], most
 
     @property
     def missing(self) -> int:
@@ -138,6 +151,7 @@ class Encoding:
         for views in batches_of(self.missing_views):
             pixels = torch.stack([view.pixels(decode) for view in views])
             for view, image, latents in zip(views, pixels, encode(pixels).cpu(), strict=True):
+                refuse_infinite(latents, view)
                 kept = {"latents": latents, "moments": colours.moments(latents, image)}
                 self.cache.save(LATENTS, view.key, kept)
             progress.add(len(views))
@@ -186,6 +200,15 @@ def refuse_unless_encodable(images: ImageFolder, encoders: Encoders) -> None:
         )
     if encoders.classes and images.info.size is None:
         raise ValueError("buckets: a model that knows classes takes squares of one size; turn them off in Image Folder")
+
+
+def refuse_infinite(latents: Tensor, view: View) -> None:
+    """Raises ValueError, naming the image, for latents that are no numbers: some VAEs overflow in half precision."""
+    if not latents.isfinite().all():
+        raise ValueError(
+            f"the VAE makes no finite numbers of {view.item.path}: choose storage fp32 in Load Pretrained, or another "
+            "VAE there (vae)"
+        )
 
 
 def refuse_full_disk(cache: Cache, latents: int, captions: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +15,10 @@ import torch
 from PIL import Image, ImageOps
 from torch import Generator, Tensor
 
-from .buckets import Size, bucket_for, bucket_sizes
-from .captions import caption_file, read_caption
-from .data import Batch, DatasetInfo, Group
-
-APPLE = frozenset({".heic", ".heif"})
-"""Photos of Apple's phones, which Pillow reads with a plug-in only: they are found, so that they are named."""
-
-SUFFIXES = APPLE | {".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff"}
+from .buckets import MOST_OBLONG, Size, bucket_for, bucket_sizes
+from .caption_files import CaptionFinder
+from .data import Batch, DatasetInfo, Group, no_class
+from .folder import MASK, MASK_ALONE, WITH_PLUGIN, Listing, listing_of, look_into, repeats_and_words
 
 ALPHA = "alpha"
 """In place of a mask folder: each image's own transparency is its mask."""
@@ -44,39 +40,19 @@ class ImageItem:
     """Height and width to which it is resized and cut."""
     mask: Path | None = None
     """The image whose brightness, or for its own path whose opacity, says where the loss looks."""
+    repeats: int = 1
+    """How often it comes for each time that another one does: kohya's folder names say so."""
+    source: Path | None = None
+    """The file that has its caption; None where none has."""
+    encoding: str = "utf-8"
+    """How that file was decoded."""
 
-
-def find_images(folder: Path) -> list[Path]:
-    """All image files below the folder, sorted by name; raises ValueError where there is no folder or no image."""
-    if not folder.is_dir():
-        hint = f" (without the spaces around it, {str(folder).strip()!r} does)" if _exists_stripped(folder) else ""
-        raise ValueError(f"the folder {str(folder)!r} does not exist{hint}")
-    found = sorted(path for path in files_below(folder) if path.suffix.lower() in SUFFIXES)
-    if not found:
-        raise ValueError(f"the folder {str(folder)!r} holds no images ({', '.join(sorted(SUFFIXES))})")
-    return found
-
-
-def files_below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """All files in a folder and its sub-folders, linked ones too; ``above`` are the real folders that it is in."""
-    here = folder.resolve()
-    if here in above:  # a link that leads back
-        return
-    try:
-        paths = list(folder.iterdir())
-    except PermissionError:
-        logging.warning("left out the folder %s, which must not be read", folder)
-        return
-    for path in paths:
-        if path.is_dir():
-            yield from files_below(path, above | {here})
-        elif path.is_file():
-            yield path
-
-
-def _exists_stripped(folder: Path) -> bool:
-    stripped = str(folder).strip()
-    return stripped != str(folder) and Path(stripped).is_dir()
+    @property
+    def lost(self) -> float:
+        """The share of the picture that is cut off, 0..1."""
+        height, width = self.size
+        scale = max(wanted / side for wanted, side in zip(self.bucket, self.size, strict=True))
+        return 1 - self.bucket[0] * self.bucket[1] / (height * width * scale**2)
 
 
 def read_image(path: Path, mode: str = "RGB", background: str = "white") -> Image.Image:
@@ -115,7 +91,10 @@ def read_opacity(path: Path) -> Image.Image:
 
 def unreadable(path: Path, error: Exception) -> str:
     """One line on a file that Pillow could not read."""
-    remedy = " (convert it to JPEG or PNG)" if path.suffix.lower() in APPLE else ""
+    if isinstance(error, Image.DecompressionBombError):
+        most = round(2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6)
+        return f"cannot read {path}: it has more than {most} megapixels; make it smaller, for training cuts it anyway"
+    remedy = " (convert it to JPEG or PNG)" if path.suffix.lower() in WITH_PLUGIN else ""
     return f"cannot read {path}: {str(error) or type(error).__name__}{remedy}"
 
 
@@ -133,15 +112,15 @@ def look(path: Path) -> Look:
     """Read all of an image file, but decode a JPEG at an eighth of its size."""
     try:
         with Image.open(path) as file:
-            width, height = file.size
-            turned = file.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-            transparent = file.has_transparency_data
+            size, transparent = file.size, file.has_transparency_data
+            # The orientation is asked for first, and not of TIFF: Pillow turns its size by itself.
+            turned = file.format != "TIFF" and file.getexif().get(0x0112, 1) in (5, 6, 7, 8)
             file.draft(None, (1, 1))
             # Read to its end: Pillow's verify() overlooks files that were cut short, a step would not.
             eight_bit(ImageOps.exif_transpose(file), "white").convert("RGB")
     except Exception as error:  # a damaged file makes Pillow raise almost anything
         return Look(unreadable(path, error))
-    return Look("", (width, height) if turned else (height, width), transparent)
+    return Look("", size if turned else size[::-1], transparent)
 
 
 def place_of(crop: Crop, generator: Generator) -> Place:
@@ -189,17 +168,21 @@ class ImageFolder:
         mask_folder: Path | Literal["alpha"] | None = None,
         default_caption: str = "",
         loss_weight: float = 1.0,
+        max_aspect_ratio: float = MOST_OBLONG,
+        kohya_folders: bool = True,
     ) -> None:
         self.folder, self.mask_folder = folder, mask_folder
         self.crop, self.flip, self.color, self.background = crop, flip, color, background
         self.repeats, self.loss_weight, self.default_caption = repeats, loss_weight, default_caption.strip()
-        self.buckets = bucket_sizes(size) if buckets else [(size, size)]
+        self.max_aspect_ratio, self.kohya_folders = max_aspect_ratio, kohya_folders
+        self.buckets = bucket_sizes(size, max_aspect_ratio) if buckets else [(size, size)]
         self.upscale = upscale or not buckets
-        self.paths = paths = [path for path in find_images(folder) if not self._is_mask(path)]
-        """All image files, the damaged ones included."""
+        self.listing = listing_of(folder)
+        paths = [path for path in self.listing.pictures if not self._is_mask(path)]
         if not paths:
             raise ValueError(f"all images in {str(folder)!r} are masks: give mask_folder a folder of its own")
         classes, without_classes = classes_of(folder, paths)
+        self.captions = CaptionFinder(self.listing)
         self.damaged: list[str] = []
         self.items = list(self._readable(paths, classes))
         if not self.items:
@@ -209,11 +192,14 @@ class ImageFolder:
         if mask_folder and not any(item.mask for item in self.items):
             what = "is transparent" if mask_folder == ALPHA else f"has the name of a mask in {str(mask_folder)!r}"
             raise ValueError(f"mask_folder: none of the images {what}; clear it to train everything")
-        channels, groups = len(color), groups_of(self.items, repeats)
+        self.has_masks = any(item.mask for item in self.items)
+        self.order = [number for number, item in enumerate(self.items) for _ in range(item.repeats)]
+        """The item at each place of an epoch, before ``repeats``."""
+        channels, groups = len(color), groups_of([self.items[number].bucket for number in self.order], repeats)
         height, width = self.items[0].bucket
         only_size = height if not groups and height == width else None
         self.info = DatasetInfo(
-            folder.name, len(self.items) * repeats, channels, only_size, classes, without_classes, groups=groups
+            folder.name, len(self.order) * repeats, channels, only_size, classes, without_classes, groups=groups
         )
 
     def _is_mask(self, path: Path) -> bool:
@@ -221,32 +207,41 @@ class ImageFolder:
         return isinstance(self.mask_folder, Path) and self.mask_folder.resolve() in path.resolve().parents
 
     def _readable(self, paths: list[Path], classes: tuple[str, ...]) -> Iterator[ImageItem]:
-        find_mask = MaskFinder(self.folder, self.mask_folder)
+        find_mask = MaskFinder(self.listing, self.mask_folder)
         with ThreadPoolExecutor() as pool:
             looks = pool.map(look, paths)
         for path, found in zip(paths, looks, strict=True):
             if found.damage:
                 self.damaged.append(found.damage)
                 continue
-            text, name = caption_file(path), path.relative_to(self.folder).parts[0]
+            caption, name = self.captions(path), path.relative_to(self.folder).parts[0]
+            repeats, words = repeats_and_words(name) if self.kohya_folders and name != path.name else (1, "")
             yield ImageItem(
                 path,
-                read_caption(text) if text else self.default_caption,
+                caption.text if caption else self.default_caption or words,
                 classes.index(name) if name in classes else 0,
                 found.size,
-                bucket_for(found.size, self.buckets, self.upscale),
+                bucket_for(found.size, self.buckets, self.upscale, self.max_aspect_ratio),
                 find_mask(path, found),
+                repeats,
+                caption.source if caption else None,
+                caption.encoding if caption else "utf-8",
             )
 
+    def at(self, place: int) -> int:
+        """Which item comes at a place of an epoch."""
+        return self.order[place % len(self.order)]
+
     def batch(self, items: list[int], generators: Sequence[Generator]) -> Batch:
-        chosen = [self.items[item % len(self.items)] for item in items]
+        chosen = [self.items[self.at(place)] for place in items]
         drawn = [self._draw(item, generators[number]) for number, item in enumerate(chosen)]
         return Batch(
             torch.stack([latents for latents, _ in drawn]),
             {"label": torch.tensor([item.label for item in chosen])} if self.info.classes else {},
             tuple(item.caption for item in chosen),
-            torch.stack([mask for _, mask in drawn]) if self.mask_folder else None,
+            torch.stack([mask for _, mask in drawn]) if self.has_masks else None,
             weight_of(self.loss_weight, len(chosen)),
+            no_class if self.info.classes else None,
         )
 
     def _draw(self, item: ImageItem, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -284,16 +279,16 @@ def classes_of(folder: Path, paths: list[Path]) -> tuple[tuple[str, ...], str]:
     return classes, ""
 
 
-def groups_of(items: Sequence[ImageItem], repeats: int) -> tuple[Group, ...]:
-    """The items of each bucket, whose batches come as often as it has items; none where all have one size."""
+def groups_of(buckets: Sequence[Size], repeats: int) -> tuple[Group, ...]:
+    """The places of each bucket, whose batches come as often as it has places; none where all have one size."""
     members: dict[Size, list[int]] = defaultdict(list)
-    for number, item in enumerate(items):
-        members[item.bucket].append(number)
+    for place, bucket in enumerate(buckets):
+        members[bucket].append(place)
     if len(members) == 1:
         return ()
     return tuple(
-        Group(f"{height}x{width}", tuple(numbers), len(numbers) * repeats, len(numbers))
-        for (height, width), numbers in sorted(members.items())
+        Group(f"{height}x{width}", tuple(places), len(places) * repeats, len(places))
+        for (height, width), places in sorted(members.items())
     )
 
 
@@ -303,21 +298,36 @@ def weight_of(loss_weight: float, count: int) -> Tensor | None:
 
 
 class MaskFinder:
-    """The mask of an image: of the same path below the mask folder, up to the suffix; or the image's own opacity."""
+    """The mask of an image: of the same path below the mask folder, up to the suffix; or the image's own opacity.
 
-    def __init__(self, folder: Path, masks: Path | Literal["alpha"] | None) -> None:
-        self.folder, self.masks = folder, masks
-        self.found: dict[Path, Path] = {}
-        if isinstance(masks, Path):
-            try:
-                self.found = {path.relative_to(masks).with_suffix(""): path for path in find_images(masks)}
-            except ValueError as error:
-                raise ValueError(f"mask_folder: {error}") from error
-            with ThreadPoolExecutor() as pool:
-                if damages := [seen.damage for seen in pool.map(look, self.found.values()) if seen.damage]:
-                    raise ValueError(f"mask_folder: {damages[0]}")
+    Without a mask folder, what OneTrainer has beside it: a-masklabel.png.
+    """
+
+    def __init__(self, listing: Listing, masks: Path | Literal["alpha"] | None) -> None:
+        self.folder, self.masks = listing.folder, masks
+        self.found: Mapping[Path, Path] = {}
+        if masks is None:
+            self.found = {path.relative_to(self.folder).with_suffix(""): mask for path, mask in listing.masks.items()}
+        elif isinstance(masks, Path):
+            self.found = masks_in(masks)
+        with ThreadPoolExecutor() as pool:
+            if damages := [seen.damage for seen in pool.map(look, self.found.values()) if seen.damage]:
+                raise ValueError(f"{'mask' if masks is None else 'mask_folder'}: {damages[0]}")
 
     def __call__(self, image: Path, seen: Look) -> Path | None:
         if self.masks == ALPHA:
             return image if seen.is_transparent else None
         return self.found.get(image.relative_to(self.folder).with_suffix(""))
+
+
+def masks_in(folder: Path) -> dict[Path, Path]:
+    """The masks of a folder by the paths of their images in another; raises ValueError where there are none."""
+    try:
+        listing = look_into(folder)
+        by_end = (*listing.left_out.get(MASK_ALONE, ()), *listing.masks.values())
+        if not by_end:
+            listing = listing_of(folder)  # which says what there is instead
+    except ValueError as error:
+        raise ValueError(f"mask_folder: {error}") from error
+    found = {path.relative_to(folder).with_suffix(""): path for path in (*listing.pictures, *by_end)}
+    return {name.with_name(name.name.removesuffix(MASK)): path for name, path in found.items()}

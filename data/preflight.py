@@ -9,14 +9,16 @@ from pathlib import Path
 
 from ..models.loading.weight_count import in_words
 from .buckets import is_smaller
-from .captions import SUFFIXES as CAPTION_SUFFIXES
-from .captions import caption_file, read_caption
 from .encoding import Encoding
+from .folder import left_out_in_words, printable, repeats_and_words
 from .images import ALPHA, ImageFolder, ImageItem
 from .mixture import Mixture
 
 NAMED = 3
 """At most so many files are named in one line."""
+
+TOO_MUCH = 0.1
+"""The share of a picture above which it is said that a crop loses it."""
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
@@ -24,10 +26,12 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
     return ceil(count / batch_size)
 
 
-def epoch_in_words(images: int, repeats: int, batch_size: int) -> str:
-    """``24 images x 10 repeats / batch 4 = 60 steps per epoch``."""
-    steps = steps_per_epoch(images * repeats, batch_size)
-    items = f"{number_of(images, 'image')} x {number_of(repeats, 'repeat')}"
+def epoch_in_words(images: int, repeats: int, batch_size: int, places: int | None = None) -> str:
+    """``24 images x 10 repeats / batch 4 = 60 steps per epoch``; ``places`` counts the repeats of their folders too."""
+    places = images if places is None else places
+    steps = steps_per_epoch(places * repeats, batch_size)
+    counted = f" ({places} with the repeats of their folders)" if places != images else ""
+    items = f"{number_of(images, 'image')}{counted} x {number_of(repeats, 'repeat')}"
     return f"{items} / batch {batch_size} = {number_of(steps, 'step')} per epoch"
 
 
@@ -37,53 +41,106 @@ def steps_in_words(count: int, batch_size: int, steps: int, accumulation: int = 
     return f"{number_of(steps, 'step')} = {epochs:.3g} epochs of {number_of(count, 'image')}"
 
 
-def images_in_words(images: ImageFolder, batch_size: int) -> list[str]:
-    """What was found in a folder of images, and what is odd about it."""
+def images_in_words(images: ImageFolder, batch_size: int, reads_text: bool | None = None) -> list[str]:
+    """What was found in a folder of images, and what training will do with it.
+
+    ``reads_text`` = whether the model reads captions, or knows classes; None = that is not known yet.
+    """
     return [
-        epoch_in_words(len(images.items), images.repeats, batch_size),
+        epoch_in_words(len(images.items), images.repeats, batch_size, len(images.order)),
+        *folders_in_words(images),
+        *(f"left out, {line}" if not line.startswith("not") else line for line in left_out_in_words(images.listing)),
         *damaged_in_words(images),
-        *captions_in_words(images),
+        *(classes_in_words(images) if not reads_text else []),
+        *(captions_in_words(images, bool(reads_text)) if reads_text is not False else []),
         *buckets_in_words(images),
+        *crops_in_words(images),
+        *copies_in_words(images, batch_size),
         *masks_in_words(images),
     ]
 
 
+def folders_in_words(images: ImageFolder) -> list[str]:
+    """What kohya's folder names were taken to say."""
+    folders = Counter(item.path.relative_to(images.folder).parts[0] for item in images.items if is_kohyas(images, item))
+    told = [f"{name} ({number_of(repeats_and_words(name)[0], 'repeat')})" for name in sorted(folders)]
+    return [f"folder names as kohya's trainers read them (kohya_folders): {some(told)}"] if told else []
+
+
+def is_kohyas(images: ImageFolder, item: ImageItem) -> bool:
+    """Whether a folder's name says how often this image comes."""
+    name = item.path.relative_to(images.folder).parts[0]
+    return images.kohya_folders and name != item.path.name and bool(repeats_and_words(name)[1])
+
+
 def damaged_in_words(images: ImageFolder) -> list[str]:
     count = len(images.damaged)
-    return [f"left out {number_of(count, 'damaged image')}: {some(images.damaged, '; ')}"] if count else []
+    return [f"left out {number_of(count, 'unreadable image')}: {some(images.damaged, '; ')}"] if count else []
 
 
-def captions_in_words(images: ImageFolder) -> list[str]:
-    """Captions found, missing, empty, without an image and shared. Nothing where there are no captions but classes."""
-    texts = {item.path: caption_file(item.path) for item in images.items}
-    found = {text for text in texts.values() if text}
-    if not found and images.info.classes:
+def classes_in_words(images: ImageFolder) -> list[str]:
+    """Classes with their numbers of images."""
+    counts = Counter(item.label for item in images.items)
+    named = [f"{name} {counts[label]}" for label, name in enumerate(images.info.classes)]
+    return [f"classes, for models that know them: {some(named)}"] if named else []
+
+
+def captions_in_words(images: ImageFolder, reads_text: bool = False) -> list[str]:
+    """Captions found, missing, empty, decoded, without an image and shared.
+
+    Nothing where there are no captions but classes, unless it is known that the model reads text.
+    """
+    found = {item.source: item for item in images.items if item.source}
+    missing = [item for item in images.items if item.source is None]
+    if not found and images.info.classes and not reads_text and not any(item.caption for item in missing):
         return []
-    missing = [path for path, text in texts.items() if text is None]
-    instead = f"{images.default_caption!r} stands in" if images.default_caption else "empty"
-    lines = [f"captions: {len(texts) - len(missing)} of {len(texts)}"]
-    if missing and found:
-        lines[0] += f"; none for {names(missing)} ({instead})"
-    elif missing:
-        lines[0] += f" ({instead})"
-    if empty := sorted(text for text in found if not read_caption(text)):
-        lines.append(f"{number_of(len(empty), 'caption file')} empty: {names(empty)}")
-    if lonely := captions_without_image(images):
-        lines.append(f"{number_of(len(lonely), 'caption file')} without an image: {names(lonely)}")
-    sharing: dict[Path, list[Path]] = defaultdict(list)
-    for path in texts:
-        sharing[path.with_suffix("")].append(path)
+    lines = [f"captions: {len(images.items) - len(missing)} of {len(images.items)}"]
+    if missing:
+        instead = what_stands_in(images, missing)
+        lines[0] += f"; none for {names_of(missing)} ({instead})" if found else f" ({instead})"
+    if empty := [item for item in images.items if item.source and not item.caption]:
+        lines.append(f"{number_of(len(empty), 'caption')} empty: {names_of(empty)}")
+    lines += decoded_in_words(images)
+    if images.captions.without:
+        without = images.captions.without
+        lines.append(f"{number_of(len(without), 'JSON file')} without a caption: {names(without)}")
+    if stray := images.listing.stray:
+        lines.append(f"{number_of(len(stray), 'caption file')} without an image: {names(list(stray))}")
+    if absent := images.captions.absent:
+        lines.append(f"{number_of(len(absent), 'caption')} of images that are not here: {some(absent)}")
+    sharing: dict[Path, list[ImageItem]] = defaultdict(list)
+    for item in images.items:
+        sharing[item.path.with_suffix("")].append(item)
     for twins in (twins for twins in sharing.values() if len(twins) > 1):
-        text = texts[twins[0]]
-        lines.append(f"{' and '.join(path.name for path in twins)} share {text.name if text else 'their name'}")
+        source = twins[0].source
+        lines.append(
+            f"{' and '.join(twin.path.name for twin in twins)} share {source.name if source else 'their name'}"
+        )
     return lines
 
 
-def captions_without_image(images: ImageFolder) -> list[Path]:
-    """Text files that no image has the name of: one of the two is misspelt."""
-    named = {path.with_suffix("") for path in images.paths}
-    texts = (path for suffix in CAPTION_SUFFIXES for path in images.folder.rglob(f"*{suffix}"))
-    return sorted(path for path in texts if path.with_suffix("") not in named)
+def what_stands_in(images: ImageFolder, missing: Sequence[ImageItem]) -> str:
+    """What images without a caption are trained with."""
+    if images.default_caption:
+        return f"{images.default_caption!r} stands in"
+    words = sorted({repr(item.caption) for item in missing if item.caption})
+    if not words:
+        return "empty"
+    bare = sum(not item.caption for item in missing)
+    rest = f", {bare} empty" if bare else ""
+    return f"the words of their folders stand in: {some(words)}{rest}"
+
+
+def decoded_in_words(images: ImageFolder) -> list[str]:
+    """Which caption files are not UTF-8, and what they were taken for."""
+    files: dict[str, set[Path]] = defaultdict(set)
+    for item in images.items:
+        if item.source and item.encoding != "utf-8":
+            files[item.encoding].add(item.source)
+    return [
+        f"{number_of(len(paths), 'caption file')} decoded as {encoding}: {names(sorted(paths))}"
+        for encoding, paths in sorted(files.items())
+    ]
 
 
 def buckets_in_words(images: ImageFolder) -> list[str]:
@@ -96,14 +153,49 @@ def buckets_in_words(images: ImageFolder) -> list[str]:
     return lines
 
 
+def crops_in_words(images: ImageFolder) -> list[str]:
+    """Which images lose more than a tenth when they are cut, the worst first, and what to do."""
+    cut = sorted((item for item in images.items if item.lost > TOO_MUCH), key=lambda item: -item.lost)
+    if not cut:
+        return []
+    worst = some([f"{item.path.name} {item.lost:.0%}" for item in cut])
+    height, width = cut[0].size
+    ratio = max(height / width, width / height)
+    if len(images.buckets) == 1:
+        remedy = "buckets keep oblong images oblong"
+    elif ratio > images.max_aspect_ratio:
+        remedy = f"raise max_aspect_ratio, {ratio:.2g} for the first"
+    else:
+        remedy = "a larger size has more buckets"
+    return [f"{number_of(len(cut), 'image')} cut by more than a tenth: {worst}; {remedy}"]
+
+
+def copies_in_words(images: ImageFolder, batch_size: int) -> list[str]:
+    """Where a batch is larger than the images that it may hold, so that it holds one several times."""
+    if len(images.buckets) == 1:
+        few = [f"all {number_of(len(images.items), 'image')}"] if len(images.items) < batch_size else []
+    else:
+        counts = Counter(item.bucket for item in images.items)
+        few = [f"{height}x{width} ({count})" for (height, width), count in sorted(counts.items()) if count < batch_size]
+    if not few:
+        return []
+    return [
+        f"fewer images than the batch ({batch_size}), which holds some several times: {some(few)}; lower batch_size or "
+        "add images"
+    ]
+
+
 def masks_in_words(images: ImageFolder) -> list[str]:
-    """Masks found, and images without one."""
-    if not images.mask_folder:
+    """Masks found, images without one, and masks that are not used."""
+    if not images.has_masks:
         return []
     bare = [item for item in images.items if item.mask is None]
     kind = "transparency" if images.mask_folder == ALPHA else "masks"
     rest = f"; everything counts in {names_of(bare)}" if bare else ""
-    return [f"{kind}: {len(images.items) - len(bare)} of {len(images.items)}{rest}"]
+    lines = [f"{kind}: {len(images.items) - len(bare)} of {len(images.items)}{rest}"]
+    if images.mask_folder and (unused := sorted(images.listing.masks.values())):
+        lines.append(f"not used, for there is a mask_folder: {names(unused)}")
+    return lines
 
 
 def mixture_in_words(mixture: Mixture, weights: Sequence[float], batch_size: int) -> list[str]:
@@ -127,9 +219,20 @@ def encoding_in_words(encoding: Encoding) -> list[str]:
         size = in_words(encoding.missing_text_bytes, "B") if encoding.caption_bytes else "on top of the latents"
         told = f"the empty one included{'; ' + size if new_texts else ''}"
         lines.append(f"captions: {texts - new_texts} in the cache, {new_texts} to encode ({told})")
+    lines += cut_in_words(encoding)
     if encoding.images.crop == "random":
         lines.append("crop random: each image is cut once, at a place of its own, for its latents are kept")
     return lines
+
+
+def cut_in_words(encoding: Encoding) -> list[str]:
+    """Which captions are longer than the encoder reads."""
+    items, most = encoding.cut_captions()
+    if not items:
+        return []
+    what = number_of(len(items), "caption")
+    are = "is" if len(items) == 1 else "are"
+    return [f"{what} {are} longer than the {most} tokens that the encoder reads, and cut: {names_of(items)}"]
 
 
 def number_of(count: int, what: str) -> str:
@@ -137,8 +240,9 @@ def number_of(count: int, what: str) -> str:
 
 
 def some(words: list[str], between: str = ", ") -> str:
+    """The first words, and how many more; all in one line, whatever a file is called."""
     more = f"{between}{len(words) - NAMED} more" if len(words) > NAMED else ""
-    return between.join(words[:NAMED]) + more
+    return printable(between.join(words[:NAMED])) + more
 
 
 def names(paths: list[Path]) -> str:

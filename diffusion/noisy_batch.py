@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from .predictions import per_item
+from .predictions import blend, per_item
 from .schedules import Schedule
 from .solvers import Conditioning, History, Model, Solver, ask
 
@@ -67,6 +68,8 @@ class NoisyBatch:
     fine: Tensor | None = None
     """Where the first n items are on their fine paths (n, ...), if these go on from step to step; else they are walked
     from their source."""
+    negative: Callable[[], Conditioning] | None = None
+    """Makes the rows (1, ...), on the CPU, that stand for no caption or class; None = it is not known what does."""
     listener: Listener | None = None
     """Who is to be told what the network puts out at ``x``: see :func:`predict`."""
 
@@ -92,14 +95,66 @@ def noisy_batch(
     conditioning: Conditioning,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
+    negative: Callable[[], Conditioning] | None = None,
 ) -> NoisyBatch:
     """Teacher forcing: clean latents with exactly the scheduled amount of noise."""
     x = schedule.add_noise(latents, noise, timestep)
     lengths = torch.zeros(len(latents), dtype=torch.int64)
     still = torch.zeros_like(timestep)
-    return NoisyBatch(
-        latents, noise, timestep, x, x, conditioning, schedule, lengths, timestep, still, mask=mask, weight=weight
-    )
+    batch = NoisyBatch(latents, noise, timestep, x, x, conditioning, schedule, lengths, timestep, still)
+    return replace(batch, mask=mask, weight=weight, negative=negative)
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """Remedies that change what the network sees without asking it anything; all are off at 0."""
+
+    input_perturbation: float = 0.0
+    """gamma: the network sees ``alpha latents + sigma (noise + gamma xi)``, and the target's noise stays as it was
+    (Ning et al., arXiv 2301.11706; 0.1 there)."""
+    perturbation_steps: int = 0
+    """gamma falls evenly to 0 over so many updates; 0 = it stays."""
+    mixflow: float = 0.0
+    """gamma: levels are drawn as ``1 - sqrt(U)``, and the network sees a noisier one, ``sigma + U' gamma (1 - sigma)``,
+    than it is told and trained for (MixFlow, arXiv 2512.19311; 0.8 there)."""
+    noise_offset: float = 0.0
+    """The drawn noise is moved by so much times a normal number for each channel, which lets a model learn to make very
+    dark and very bright images."""
+
+    def __post_init__(self) -> None:
+        if self.mixflow and self.input_perturbation:
+            raise ValueError("mixflow and input_perturbation both change what the network sees: set one of them to 0")
+
+    def offset(self, noise: Tensor, generator: Generator) -> Tensor:
+        """The drawn noise (B, C, H, W), moved."""
+        if not self.noise_offset:
+            return noise
+        shape = (*noise.shape[:2], *[1] * (noise.dim() - 2))
+        return noise + self.noise_offset * torch.randn(
+            shape, generator=generator, device=noise.device, dtype=noise.dtype
+        )
+
+    def timestep(self, drawn: Tensor, schedule: Schedule, generator: Generator) -> Tensor:
+        """Where each item trains (B,), float64: as drawn, or as MixFlow draws."""
+        if not self.mixflow:
+            return drawn
+        level = 1 - torch.rand(len(drawn), generator=generator, dtype=torch.float64).sqrt()
+        return torch.lerp(
+            torch.full_like(level, schedule.clean_timestep), drawn.new_tensor(schedule.noisy_timestep), level
+        )
+
+    def seen(self, batch: NoisyBatch, update: int, generator: Generator, levels: Generator) -> NoisyBatch:
+        """The batch with what the network sees of it in this update; ``levels`` is on the CPU."""
+        left = max(0.0, 1 - update / self.perturbation_steps) if self.perturbation_steps else 1.0
+        if gamma := self.input_perturbation * left:
+            xi = torch.randn(batch.x.shape, generator=generator, device=batch.x.device, dtype=batch.x.dtype)
+            _, sigma = batch.schedule.coefficients(batch.timestep)
+            return replace(batch, x=blend((torch.ones_like(sigma), batch.x), (gamma * sigma, xi)))
+        if self.mixflow:
+            share = self.mixflow * torch.rand(len(batch.timestep), generator=levels, dtype=torch.float64)
+            noisier = torch.lerp(batch.timestep, batch.timestep.new_tensor(batch.schedule.noisy_timestep), share)
+            return replace(batch, x=batch.schedule.add_noise(batch.latents, batch.noise, noisier))
+        return batch
 
 
 def predict(model: Model, batch: NoisyBatch) -> Tensor:

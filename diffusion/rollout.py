@@ -14,7 +14,8 @@ from torch import Tensor
 
 from .device import moved
 from .noisy_batch import Memory, NoisyBatch, noisy_batch
-from .plan import Cost, Draw, RolloutPlan, Strategy
+from .rollouts.guidance import UNGUIDED, Guidance
+from .rollouts.plan import Cost, Draw, RolloutPlan, Strategy
 from .solvers import Conditioning, Model, Solver, ask, integrate, rows
 
 __all__ = [
@@ -56,11 +57,14 @@ def roll_out(
     *,
     want_clean_output: bool = False,
     observe: Observer | None = None,
+    guide: Guidance = UNGUIDED,
+    remember: bool = False,
 ) -> NoisyBatch:
     """Denoise the chosen items from their source to their timestep with the current weights.
 
     At most ``lengths.max()`` times the solver's calls in batched forwards. The clean output that ReflexFlow wants
-    rides along in the first forward that does not grow larger than the batch by it.
+    rides along in the first forward that does not grow larger than the batch by it, and is never guided.
+    ``remember`` keeps what the solver remembers in the batch, for a target of its own: a few latents for each item.
     """
     lengths, source, stride = draw
     order = longest_first(lengths)
@@ -74,7 +78,7 @@ def roll_out(
     passenger = Passenger(model, teacher_forced, told, conditioning, room=len(batch.x))
     memory: list[Memory] = []
     x = integrate(
-        passenger.share if want_clean_output else model,
+        guide.of(passenger.share if want_clean_output else model),
         batch.schedule,
         batch.schedule.add_noise(latents, noise, grid[0]),
         grid,
@@ -82,7 +86,7 @@ def roll_out(
         conditioning,
         solve,
         observe and (lambda step, x: observe(step, x, order)),
-        lambda samples, history: memory.append(Memory(order[samples], history)),
+        (lambda samples, history: memory.append(Memory(order[samples], history))) if remember else None,
     )
     clean_output = None
     if want_clean_output:

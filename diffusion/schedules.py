@@ -18,8 +18,6 @@ from torch import Generator, Tensor
 from .predictions import PredictionType, blend
 
 NUM_TRAIN_TIMESTEPS = 1000
-SHIFT_TOKENS = (256, 4096)
-"""Image sizes, in tokens, between which a shift that grows with the image is given."""
 
 Density = Literal["uniform", "logit_normal", "mode", "beta"]
 BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
@@ -85,9 +83,15 @@ class FlowMatching(Schedule):
     beta_alpha: float = 1.0
     beta_beta: float = 1.0
     base_shift: float = 0.0
-    """With ``max_shift``: the shift grows with the image, from exp(base_shift) at 256 tokens to exp(max_shift) at 4096,
-    as FLUX.1 samples; 0 = no."""
+    """With ``max_shift``: the shift grows with the image, from exp(base_shift) at ``base_tokens`` to exp(max_shift) at
+    ``max_tokens``, as FLUX.1 samples; 0 = no."""
     max_shift: float = 0.0
+    base_tokens: int = 256
+    max_tokens: int = 4096
+    linear_shift: bool = False
+    """Whether base_shift and max_shift are the shift itself, not its logarithm."""
+    terminal: float = 0.0
+    """The last level above zero that a sampler visits, to which its grid is stretched (arXiv 2305.08891); 0 = not."""
 
     prediction: PredictionType = "velocity"
     clean_timestep: float = 0.0
@@ -100,9 +104,9 @@ class FlowMatching(Schedule):
     def at_size(self, tokens: int) -> FlowMatching:
         if not self.max_shift:
             return self
-        largeness = (tokens - SHIFT_TOKENS[0]) / (SHIFT_TOKENS[1] - SHIFT_TOKENS[0])
-        shift = math.exp(self.base_shift + largeness * (self.max_shift - self.base_shift))
-        return replace(self, shift=shift, base_shift=0.0, max_shift=0.0)
+        largeness = (tokens - self.base_tokens) / (self.max_tokens - self.base_tokens)
+        shift = self.base_shift + largeness * (self.max_shift - self.base_shift)
+        return replace(self, shift=shift if self.linear_shift else math.exp(shift), base_shift=0.0, max_shift=0.0)
 
     def angle(self, timestep: Tensor) -> Tensor:
         alpha, sigma = self.coefficients(timestep)
@@ -146,7 +150,11 @@ class FlowMatching(Schedule):
         return torch.ones_like(u)
 
     def sampling_timesteps(self, steps: int) -> Tensor:
-        return NUM_TRAIN_TIMESTEPS * self.shifted(torch.linspace(1, 0, steps + 1, dtype=torch.float64))
+        sigma = self.shifted(torch.linspace(1, 0, steps + 1, dtype=torch.float64))
+        if self.terminal and steps > 1:
+            signal = 1 - sigma[:-1]
+            sigma = torch.cat([1 - signal * (1 - self.terminal) / signal[-1], sigma[-1:]])
+        return NUM_TRAIN_TIMESTEPS * sigma
 
     def _draw(self, batch: int, generator: Generator) -> Tensor:
         if self.density == "beta":

@@ -107,6 +107,8 @@ def target_onto(path: FinePath, batch: NoisyBatch, sampler: Solver | None = None
     linear, memory = solver("euler").linear, [Memory(path.places, History())]
     if sampler is not None and sampler.linear is not None:
         linear, memory = sampler.linear, list(batch.memory)
+        if not memory:
+            raise ValueError("the target of the rollout's own sampler needs what it remembers: roll out with remember")
     assert linear is not None
     y = batch.x.index_copy(0, moved(path.places, batch.x.device), path.y.to(batch.x.dtype))
     now, then = (Level.at(batch.schedule, level) for level in (batch.timestep, following(batch)))

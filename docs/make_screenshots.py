@@ -144,7 +144,7 @@ def show_curves(page: Page) -> None:
     page.evaluate("app.extensionManager.command.execute('Workspace.ToggleSidebarTab.rollout-runs')")
     page.locator(".rollout-run").get_by_text("finished").wait_for()
     page.locator(".rollout-shares span").first.wait_for()
-    look_at(page, corner=(1135, 20), at=(450, 100), scale=0.9)
+    look_at(page, corner=(1875, 20), at=(450, 100), scale=0.9)
     page.wait_for_timeout(2000)
 
 
@@ -180,7 +180,7 @@ def main() -> None:
     """Make all the pictures."""
     with tempfile.TemporaryDirectory() as folder, server(Path(folder)) as address, browser_page() as page:
         open_quickstart(page, address)
-        look_at(page, corner=(395, 20), at=(65, 122), scale=0.9)
+        look_at(page, corner=(1135, 20), at=(65, 122), scale=0.9)
         frames = record_run(page)
         save_picture(frames[int(len(frames) * PICTURE_AT)], "studio_rollout.png")
         show_curves(page)

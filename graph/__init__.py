@@ -3,14 +3,14 @@
 The names below are all that the rest of the house needs.
 """
 
-from .convert import to_prompt
+from .checking.validate import Validation, validate
 from .describe import describe
-from .execute import Executor, Result
-from .interrupted import Interrupted
 from .object_info import object_info
-from .overrides import OverrideError
-from .validate import Validation, validate
-from .workflow import WorkflowError, is_prompt, load
+from .running.execute import Executor, Result
+from .running.interrupted import Interrupted
+from .workflow.convert import to_prompt
+from .workflow.overrides import OverrideError
+from .workflow.workflow import WorkflowError, is_prompt, load
 
 __all__ = [
     "Executor",

@@ -1,9 +1,9 @@
 """Validation errors as plain lines for a terminal."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from .validate import Validation
+from .checking.validate import Validation
 
 REMEDIES = {
     "required_input_missing": "link it or give it a value",
@@ -19,30 +19,19 @@ REMEDIES = {
     "custom_validation_failed": "change the value",
 }
 
+MOST_LISTED = 10  # ids of nodes in one line
+
 
 def describe(validation: Validation, prompt: Mapping[str, Any]) -> list[str]:
     """One line per error: node id, title and class, the input, what is wrong and what to do. Empty if all is well."""
     lines = [
         f"{_name(node_id, prompt)}: {_sentence(error)}"
         for node_id, entry in validation.node_errors.items()
-        for error in once_each(entry["errors"])
+        for error in entry["errors"]
     ]
+    if validation.missing:
+        return [_missing(class_type, ids, prompt) for class_type, ids in validation.missing.items()]
     return lines if lines or validation.error is None else [_top_level(validation.error, prompt)]
-
-
-def once_each(errors: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The errors of a node; what one VALIDATE_INPUTS said of all inputs that it looks at is told once.
-
-    It is told of the input that the message begins with, if it names one, and otherwise of the first.
-    """
-    kept: dict[Any, Mapping[str, Any]] = {}
-    for number, error in enumerate(errors):
-        name, _, said = str(error["details"]).partition(" - ")
-        shared = error["type"] == "custom_validation_failed" and said
-        key = (said,) if shared else number
-        if key not in kept or (shared and said.startswith(f"{name}:")):
-            kept[key] = error
-    return list(kept.values())
 
 
 def _name(node_id: str, prompt: Mapping[str, Any]) -> str:
@@ -68,17 +57,11 @@ def _sentence(error: Mapping[str, Any]) -> str:
         "bad_linked_input": f"input {name!r} is a list that is no link",
         "return_type_mismatch": f"input {name!r} takes {_type(extra)}, but is linked to {extra.get('received_type')}",
         "dependency_cycle": f"it depends on itself: {details}",
-        "custom_validation_failed": f"input {_without_repetition(details)}",
+        "custom_validation_failed": "input " + details.replace(" - ", ": ", 1),
         "exception_during_validation": details,
         "exception_during_inner_validation": details,
     }
     return f"{texts.get(kind, details or error['message'])}; {REMEDIES.get(kind, 'check the node')}"
-
-
-def _without_repetition(details: str) -> str:
-    """``path: name a folder`` for ``path - path: name a folder``."""
-    name, _, said = details.partition(" - ")
-    return said if said.startswith(f"{name}:") else details
 
 
 def _type(extra: Mapping[str, Any]) -> str:
@@ -90,12 +73,18 @@ def _lower(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _top_level(error: Mapping[str, Any], prompt: Mapping[str, Any]) -> str:
-    node_id = error["extra_info"].get("node_id")
-    if error["type"] == "missing_node_type":
-        class_type = error["extra_info"].get("class_type")
+def _missing(class_type: str | None, ids: list[str], prompt: Mapping[str, Any]) -> str:
+    """One class that is not installed, with the nodes that are of it."""
+    remedy = "install the pack it comes from or remove the node" + "s" * (len(ids) > 1)
+    if len(ids) == 1:
         problem = "it has no class" if class_type is None else f"no installed pack has the class {class_type!r}"
-        return f"{_name(node_id, prompt)}: {problem}; install the pack it comes from or remove the node"
+        return f"{_name(ids[0], prompt)}: {problem}; {remedy}"
+    listed = ", ".join(ids[:MOST_LISTED]) + ", ..." * (len(ids) > MOST_LISTED)
+    problem = "have no class" if class_type is None else f"are of the class {class_type!r}, which no installed pack has"
+    return f"{len(ids)} nodes ({listed}) {problem}; {remedy}"
+
+
+def _top_level(error: Mapping[str, Any], prompt: Mapping[str, Any]) -> str:
     if error["type"] == "prompt_no_outputs":
         return (
             "the workflow has no output node, so there is nothing to run; add one (a node that saves, shows or trains)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +15,14 @@ from .quantization import is_squeezed
 
 if TYPE_CHECKING:
     from diffusers.models.modeling_utils import ModelMixin  # slow to import, and only a word here
+
+
+NO_CLASS = -1
+"""The label that stands for none; a network that knows such a class puts its own number in its place."""
+
+
+NULL_CLASS = "_null_class"
+"""In the settings of a network whose last class stands for none; diffusers leaves names with such a beginning alone."""
 
 
 class Model(ABC):
@@ -36,6 +44,11 @@ class Model(ABC):
     def classes(self) -> int:
         """How many class labels the network knows; 0 for one that takes none."""
         return 0
+
+    @property
+    def null_class(self) -> bool:
+        """Whether the network knows a class that stands for none, which guidance needs."""
+        return False
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -71,6 +84,10 @@ class Model(ABC):
                 weight.data = weight.data.float()
         self.network.train()
 
+    def training(self) -> AbstractContextManager[None]:
+        """What a training forward and its backward happen in; nothing special for most."""
+        return nullcontext()
+
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Dropout and the like are off inside; each module's own mode comes back, whatever happens."""
@@ -83,6 +100,11 @@ class Model(ABC):
                 module.training = mode
 
 
+def numbered(labels: Tensor, classes: int) -> Tensor:
+    """Class labels (B,) with the number of a network's own null class, the one after all others, in place of none."""
+    return torch.where(labels < 0, classes, labels)
+
+
 class NewModel(Model):
     """A family that can be made from a few numbers, with random weights."""
 
@@ -93,5 +115,10 @@ class NewModel(Model):
 
     @classmethod
     @abstractmethod
-    def create(cls, *, channels: int, size: int, classes: int, width: int, depth: int) -> NewModel:
-        """A network with random weights, from the global generator; ``classes`` = 0 for an unconditional one."""
+    def create(
+        cls, *, channels: int, size: int, classes: int, width: int, depth: int, null_class: bool = False
+    ) -> NewModel:
+        """A network with random weights, from the global generator; ``classes`` = 0 for an unconditional one.
+
+        ``null_class``: it knows one more class, which stands for none.
+        """

@@ -14,7 +14,8 @@ from ..files.weights import read_weights, save_weights
 from ..files.whole import read_object, remove_folder, whole_or_nothing, write_text
 from .adapters.saved import restore_adapters, save_adapters
 from .families import FAMILIES
-from .model import Model
+from .hosted import HostedNetwork
+from .model import NULL_CLASS, Model
 from .schedule_file import SCHEDULE_FILE, schedule_to_dict
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -30,7 +31,9 @@ def save_model(folder: Path, model: Model, schedule: Schedule | None, metadata: 
     """Write what was trained as a folder, which diffusers can load too: the network, or its adapters; returns it."""
     with whole_or_nothing(folder) as unfinished:
         unfinished.mkdir()
-        if model.adapters:
+        if isinstance(model, HostedNetwork):
+            save_weights(unfinished / f"{stem_of(folder)}.safetensors", model.network.state_dict(), metadata)
+        elif model.adapters:
             save_adapters(unfinished, model, metadata, stem_of(folder))
         else:
             model.network.save_config(unfinished)
@@ -86,17 +89,38 @@ def load_model(folder: Path) -> Model:
         network = getattr(diffusers, family.network_class).from_config(config)
     except Exception as error:  # diffusers checks its settings in many ways
         raise ValueError(f"{folder / CONFIG} describes no working network: {' '.join(str(error).split())}") from error
+    if config.get(NULL_CLASS):
+        network.register_to_config(**{NULL_CLASS: True})
     load_weights(network, folder)
     return family(network)
 
 
 def restore(model: Model, folder: Path) -> Model:
     """Give the model the trained weights that :func:`save_model` wrote; returns it."""
-    if model.adapters:
+    if isinstance(model, HostedNetwork):
+        load_adapter(model.network, hosted_file(folder))
+    elif model.adapters:
         restore_adapters(folder, model)
     else:
         load_weights(model.network, folder)
     return model
+
+
+def hosted_file(folder: Path) -> Path:
+    """The file in a model folder that holds the adapter of a HostedNetwork, by the host's names."""
+    files = sorted(folder.glob("*.safetensors"))
+    if len(files) != 1:
+        raise ValueError(f"{str(folder)!r} holds {len(files)} weights files, and not one adapter")
+    return files[0]
+
+
+def load_adapter(network: nn.Module, path: Path) -> None:
+    """Give the adapters of a HostedNetwork these weights; raises ValueError where they do not fit."""
+    weights = read_weights(path)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit this model and its adapter") from error
 
 
 def load_weights(network: nn.Module, folder: Path) -> None:

@@ -2,7 +2,9 @@
 
 from .data.dataset import CombineDatasets, DigitsDataset, ImageFolderDataset
 from .data.encode import EncodeDataset
+from .data.native import ImagesToDataset, LatentsToDataset
 from .models.adapter import AddLora
+from .models.hosted import TrainComfyModel, TrainedComfyModel
 from .models.model import LoadModel, NewModel, SaveModel
 from .models.pretrained import LoadPretrained
 from .results.preview import PlotMetrics, PreviewLatents
@@ -19,11 +21,15 @@ NODES = (
     DigitsDataset,
     ImageFolderDataset,
     EncodeDataset,
+    ImagesToDataset,
+    LatentsToDataset,
     CombineDatasets,
     NewModel,
     LoadModel,
     LoadPretrained,
     AddLora,
+    TrainComfyModel,
+    TrainedComfyModel,
     FlowMatchingSchedule,
     DDPMSchedule,
     NoisyBatch,

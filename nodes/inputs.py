@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ..files.names import trouble_with_name
@@ -46,6 +47,16 @@ def line(default: str, tooltip: str, **options: Any) -> Input:
 def seed(tooltip: str) -> Input:
     """A seed that stays as it is from run to run unless the user asks for another behaviour."""
     return integer(0, 0, LARGEST_SEED, tooltip, control_after_generate="fixed")
+
+
+def refusal(name: str, check: Callable[[], object]) -> str | None:
+    """What VALIDATE_INPUTS says of the input of this name if the check raises ValueError: it begins with the name."""
+    try:
+        check()
+    except ValueError as error:
+        said = str(error)
+        return said if said.startswith(f"{name}:") else f"{name}: {said}"
+    return None
 
 
 def plain_name(name: str | None, what: str) -> bool | str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -35,6 +36,7 @@ def fit(
     preview_every: int = 0,
     files: Mapping[str, Any] | None = None,
     node_id: str = "train",
+    notes: Sequence[str] = (),
     **options: Any,
 ) -> Session:
     """Train ``model`` on ``loss``, a stream of one value per sample, for ``steps`` updates in all.
@@ -43,7 +45,8 @@ def fit(
     metrics, curve, pictures, state and model, beside the JSON ``files``; a :class:`Checkpoint` among ``looks`` says how
     often on the way. ``resume`` (:func:`~comfyui_rollout.training.state.find_state`) goes on with an earlier run in its
     own folder and with its own seed. ``options`` are :class:`~comfyui_rollout.training.loop.Trainer`'s: accumulation,
-    clip_norm, ema_decay, precision. Every ``preview_every``-th step, nodes show the host what passes through them.
+    clip_norm, ema_decay, precision. ``notes`` are lines for the user: logged, and kept in run.json as ``said``. Every
+    ``preview_every``-th step, nodes show the host what passes through them.
 
     Raises ValueError for what cannot be trained, before a resumed run's folder is touched, and StepError, naming node
     and step, for what fails on the way; what was learnt until then is saved first.
@@ -51,50 +54,35 @@ def fit(
     host, place = host or Host(), choose_device(device)
     seed = resume.seed if resume else seed
     facts = {"seed": seed, "steps": steps, "node": node_id, "device": place, "versions": versions()}
+    facts["said"], told = list(notes), list(notes)
+    for note in notes:  # before the training is paid for; the node says it afterwards
+        logging.getLogger(__name__).info("node %s: %s", node_id, note)
     record = open_folder(folder, resume, facts)
-    with record.locked() if record else nullcontext():
-        return _fit(loss, model, optimizer, steps, facts, record, resume, host, looks, preview_every, files, options)
-
-
-def _fit(
-    loss: Stream,
-    model: Stream,
-    optimizer: OptimizerSettings,
-    steps: int,
-    facts: Mapping[str, Any],
-    record: RunFolder | None,
-    resume: SavedState | None,
-    host: Host,
-    looks: Sequence[Look],
-    preview_every: int,
-    files: Mapping[str, Any] | None,
-    options: Mapping[str, Any],
-) -> Session:
-    """:func:`fit`, in a folder that nobody else trains in."""
-    node_id = facts["node"]
     streams = [loss, model, *(stream for look in looks for stream in look.streams)]
-    run = Run(*streams, seed=facts["seed"], device=facts["device"], host=Recorder(host, record) if record else host)
+    run = Run(*streams, seed=seed, device=place, host=Recorder(host, record) if record else host)
 
     def ready() -> Trainer:
         return prepare(loss, model, optimizer, steps=steps, run=run, state=resume, node_id=node_id, **options)
 
-    trainer, notes = None, []
-    if resume and record:  # what does not fit is refused before anything in the run's folder changes
-        resume.still_there()
-        trainer = ready()
-        record.go_on(resume.step, facts, resume.run)
-        resume.take()
-        notes = [*resume.notes, resume.in_words(trainer)]
-        run.host.resumed(node_id, "; ".join(notes))
-    if record:
-        for name, content in (files or {}).items():
-            record.write_json(name, content)
-    with status_of(record):
-        trainer = trainer or ready()
-        session = Session(trainer, run.value(model), in_order(looks), record)
-        session.notes += notes
-        session.train(preview_every)
-    for part in (part for stream in streams for part in stream.walk()):
+    with record.locked() if record else nullcontext():
+        trainer = None
+        if resume and record:  # what does not fit is refused before anything in the run's folder changes
+            resume.still_there()
+            trainer = ready()
+            record.go_on(resume.step, facts, resume.run)
+            resume.take()
+            restored = [*resume.notes, resume.in_words(trainer)]
+            run.host.resumed(node_id, "; ".join(restored))
+            told = [*restored, *told]
+        if record:
+            for name, content in (files or {}).items():
+                record.write_json(name, content)
+        with status_of(record):
+            trainer = trainer or ready()
+            session = Session(trainer, run.value(model), in_order(looks), record)
+            session.notes += told
+            session.train(preview_every)
+    for part in run.parts:
         host.finish(part.node_id)
     return session
 

@@ -128,7 +128,7 @@ def sample_prompts(
     with model.evaluating(), checked(model.network, check), lent(pipeline.vae, model):
         for positive in prompts.positive:
             for number in range(settings.count):
-                random = torch.Generator().manual_seed(settings.seed + number)
+                random = torch.Generator().manual_seed((settings.seed + number) % 2**64)
                 arguments = pipeline_arguments(model, pipeline, positive, prompts.negative, settings)
                 images.append(pipeline(**arguments, generator=random, output_type="pt").images.float().cpu())
                 progress(len(images), total)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
+from ..diffusion.rollouts.guidance import UNGUIDED, Guidance
 from ..diffusion.schedules import Schedule
 from ..diffusion.solvers import Conditioning, Solver, integrate
 from ..models.model import Model
@@ -23,6 +24,7 @@ def sample(
     conditioning: Conditioning,
     generator: Generator,
     observe: Callable[[int, Tensor], None] | None = None,
+    guidance: Guidance = UNGUIDED,
 ) -> Tensor:
     """``count`` latents (count, C, H, W) after ``steps`` solver steps; ``conditioning`` is on the model's device.
 
@@ -33,7 +35,9 @@ def sample(
     grid = timestep[:, None].expand(-1, count)
     x = noise * float(schedule.coefficients(timestep[:1])[1])
     with model.evaluating():
-        return integrate(model, schedule, x, grid, torch.full((count,), steps), conditioning, solve, observe)
+        return integrate(
+            guidance.of(model), schedule, x, grid, torch.full((count,), steps), conditioning, solve, observe
+        )
 
 
 def parse_labels(text: str, classes: int) -> list[int]:

@@ -3,9 +3,9 @@
 The names below are all that the command line needs.
 """
 
-from .access import Access, is_loopback, new_token
 from .application import application
-from .folders import Folders
+from .content.folders import Folders
+from .guard.access import Access, is_loopback, new_token
 from .serve import CannotServe, address_of, frontend_folder, listening_socket, serve_until_stopped, serving
 from .studio import Studio
 

@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from .access import Access
-from .bodies import LARGEST_BODY
-from .headers import add_headers, answer_failures
-from .messages import Message
+from .guard.access import Access
+from .guard.bodies import LARGEST_BODY
+from .guard.headers import add_headers, answer_failures
 from .routes import add_all
+from .routes.datasets import DATASETS, datasets_of
+from .sockets.messages import Message
 from .studio import STUDIO, Studio
 
 LOGGER = __name__.rsplit(".", 2)[0]
@@ -22,6 +23,7 @@ def application(studio: Studio, access: Access | None = None) -> web.Application
     rules = access or Access()
     app = web.Application(middlewares=[rules.middleware(), answer_failures], client_max_size=LARGEST_BODY)
     app[STUDIO] = studio
+    app[DATASETS] = datasets_of(app)
     add_all(app.router)
     app.on_response_prepare.append(add_headers)
     app.cleanup_ctx.append(_log_kept)

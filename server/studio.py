@@ -4,6 +4,7 @@ import asyncio
 import threading
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -11,16 +12,16 @@ from aiohttp import web
 
 from ..graph import Executor
 from ..graph.node_class import Classes
-from .audience import Audience
-from .folders import Folders
-from .job import Job, now
-from .job_queue import JobQueue
-from .job_store import FILE, JobStore, open_store
-from .logs import Logs
-from .messages import Message
-from .reporter import INTERVAL, Reporter
-from .runs import OwnJobs
-from .worker import Hosted, Worker
+from .content.folders import Folders
+from .content.logs import Logs
+from .content.runs import OwnJobs
+from .jobs.job import Job, now
+from .jobs.job_queue import JobQueue
+from .jobs.job_store import FILE, JobStore, open_store
+from .jobs.worker import Hosted, Worker
+from .sockets.audience import Audience
+from .sockets.messages import Message
+from .sockets.reporter import INTERVAL, Reporter
 
 STUDIO: web.AppKey["Studio"] = web.AppKey("studio")
 
@@ -38,8 +39,12 @@ class Studio:
         versions: Mapping[str, str] | None = None,
         interval: float = INTERVAL,
         keeps_jobs: bool = False,
+        looking: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """``keeps_jobs``: whether queue and history are written into the output folder, and read from there first."""
+        """``keeps_jobs``: whether queue and history are written into the output folder, and read from there first.
+        ``looking`` makes the context in which nodes are asked for their inputs and choices: where models are, say.
+        """
+        self.looking = looking
         self.mapping, self.display_names, self.folders = mapping, display_names, folders
         self.device, self.versions = device, dict(versions or {})
         self.audience = Audience()

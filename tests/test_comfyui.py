@@ -3,33 +3,25 @@
 COMFYUI_PATH=/path/to/ComfyUI COMFYUI_PYTHON=/its/python python -m pytest tests/test_comfyui.py
 """
 
-import asyncio
 import io
 import json
 import os
 import shutil
-import socket
 import subprocess
-import sys
-import time
 from pathlib import Path
-from urllib.error import URLError
 from urllib.parse import urlencode
-from urllib.request import Request, urlopen
 
-import aiohttp
 import pytest
 import torch
+from comfy_process import ONE_THREAD, PYTHON, SKIPPED, all_of, metrics, read_json, started
 from comfyui_rollout import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
 from comfyui_rollout.graph import load, object_info, to_prompt
-from comfyui_rollout.graph.overrides import apply
+from comfyui_rollout.graph.workflow.overrides import apply
 from PIL import Image
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICKSTART = ROOT / "workflows" / "quickstart_digits.json"
-PYTHON = os.environ.get("COMFYUI_PYTHON", sys.executable)
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # sums depend on the number of threads
 STEPS = 12
 SMALL = [
     f"OptimizerStep.steps={STEPS}",
@@ -40,88 +32,14 @@ SMALL = [
     "SampleImages.count=1",
 ]
 
-pytestmark = pytest.mark.skipif(
-    "COMFYUI_PATH" not in os.environ,
-    reason="set COMFYUI_PATH to a ComfyUI checkout, and COMFYUI_PYTHON to the python that runs it",
-)
-
-
-class Comfy:
-    """A running ComfyUI, spoken to as its frontend does."""
-
-    def __init__(self, address, output, log):
-        self.address, self.output, self.log = address, output, log
-
-    def get(self, path):
-        with urlopen(f"http://{self.address}{path}", timeout=60) as reply:
-            return reply.read()
-
-    def interrupt(self):
-        urlopen(Request(f"http://{self.address}/interrupt", method="POST"), timeout=60).close()
-
-    def run(self, prompt, on_message=lambda kind, data: None):
-        """Queue the prompt and listen until it is over: [(type, data), ...], with pictures as type "preview"."""
-        return asyncio.run(asyncio.wait_for(self._run(prompt, on_message), 90))
-
-    async def _run(self, prompt, on_message):
-        url, messages = f"http://{self.address}", []
-        async with aiohttp.ClientSession() as session, session.ws_connect(f"{url}/ws?clientId=test") as socket:
-            await socket.send_json({"type": "feature_flags", "data": {"supports_preview_metadata": True}})
-            workflow = {"extra_pnginfo": {"workflow": load(QUICKSTART)}}
-            request = {"prompt": prompt, "client_id": "test", "extra_data": workflow}
-            async with session.post(f"{url}/prompt", json=request) as reply:
-                assert reply.status == 200, await reply.text()
-                prompt_id = (await reply.json())["prompt_id"]
-            async for message in socket:
-                kind, data = read(message.data)
-                messages.append((kind, data))
-                on_message(kind, data)
-                if kind == "executing" and data["node"] is None and data["prompt_id"] == prompt_id:
-                    break
-        return messages
-
-
-def read(message):
-    """(type, data) of JSON, or of a picture with metadata: event 4, the length of the JSON, the JSON, the picture."""
-    if isinstance(message, str):
-        content = json.loads(message)
-        return content["type"], content["data"]
-    assert int.from_bytes(message[:4], "big") == 4
-    end = 8 + int.from_bytes(message[4:8], "big")
-    return "preview", {**json.loads(message[8:end]), "picture": Image.open(io.BytesIO(message[end:]))}
+pytestmark = pytest.mark.skipif("COMFYUI_PATH" not in os.environ, reason=SKIPPED)
 
 
 @pytest.fixture(scope="session")
 def comfy(tmp_path_factory):
     """A real ComfyUI that has our pack, and no other, in a folder of its own."""
-    base = tmp_path_factory.mktemp("comfyui")
-    for name in ("custom_nodes", "input", "output", "temp", "user", "models"):
-        (base / name).mkdir()
-    (base / "custom_nodes" / "comfyui-rollout").symlink_to(ROOT, target_is_directory=True)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [PYTHON, "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(port), "--disable-auto-launch"]
-    command += ["--base-directory", str(base), "--database-url", f"sqlite:///{base}/user/comfyui.db"]
-    comfy = Comfy(f"127.0.0.1:{port}", base / "output", base / "log.txt")
-    with comfy.log.open("w") as log:
-        server = subprocess.Popen(command, cwd=os.environ["COMFYUI_PATH"], env=ONE_THREAD, stdout=log, stderr=log)
-    try:
-        wait_until_up(comfy, server)
+    with started(tmp_path_factory.mktemp("comfyui")) as comfy:
         yield comfy
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
-def wait_until_up(comfy, server, seconds=120):
-    for _ in range(seconds):
-        assert server.poll() is None, comfy.log.read_text()[-3000:]
-        try:
-            comfy.get("/system_stats")
-            return
-        except URLError:
-            time.sleep(1)
-    raise TimeoutError(comfy.log.read_text()[-3000:])
 
 
 def quickstart(*changes):
@@ -132,20 +50,6 @@ def quickstart(*changes):
 
 def node_id(prompt, kind):
     return next(name for name, node in prompt.items() if node["class_type"] == kind)
-
-
-def all_of(messages, kind):
-    return [data for name, data in messages if name == kind]
-
-
-def read_json(path):
-    return json.loads(path.read_text())
-
-
-def metrics(run_folder):
-    """The numbers of each step that do not depend on the clock."""
-    rows = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: row[name] for name in row.keys() - {"seconds", "steps_per_second"}} for row in rows]
 
 
 def weights(run_folder):
@@ -160,7 +64,7 @@ def prompt():
 @pytest.fixture(scope="session")
 def twice(comfy, prompt):
     """What a client hears when the same prompt is queued twice."""
-    return [comfy.run(prompt), comfy.run(prompt)]
+    return [comfy.run(prompt, workflow=load(QUICKSTART)) for _ in range(2)]
 
 
 @pytest.fixture(scope="session")

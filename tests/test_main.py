@@ -106,7 +106,7 @@ def test_the_same_seed_gives_the_same_weights(finished, tmp_path):
         ("Rolout.probability=1", ["Rolout", "Rollout"]),
         ("OptimizerStep.steps=many", ["steps", "many"]),
         ("Rollout.probability=1.5", ["probability", "1.5"]),
-        ("Rollout.sampler=heun", ["sampler", "heun", "euler"]),
+        ("Rollout.sampler=ddim", ["sampler", "ddim", "euler"]),
         ("nonsense", ["nonsense"]),
     ],
 )
@@ -231,7 +231,104 @@ def test_nodes_lists_and_explains(capsys):
     assert "RolloutOptimizerStep" in capsys.readouterr().out
     assert main(["nodes", "Optimizer Step"]) == 0
     assert "checkpoint_every (INT, default 0" in capsys.readouterr().out
+    capsys.readouterr()
     assert main(["nodes", "Nope"]) == 2
+    assert capsys.readouterr().err == "error: there is no node 'Nope': `comfyui-rollout nodes` lists them\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("Rolout", "did you mean Rollout"),
+        ("OptimizerStp", "did you mean OptimizerStep"),
+        ("Image Folder", "did you mean Image Folder Dataset"),
+        ("savelra", "did you mean SaveLora"),
+    ],
+)
+def test_a_mistyped_node(name, meant, capsys):
+    """The nearest names, as after --set."""
+    assert main(["nodes", name]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: there is no node {name!r}: {meant}")
+
+
+def test_names_of_set_work_for_nodes_too(capsys):
+    """A class without its prefix is enough everywhere."""
+    for name in ("ImageFolderDataset", "imagefolderdataset", "Image Folder Dataset", "RolloutImageFolderDataset"):
+        assert main(["nodes", name]) == 0
+        assert capsys.readouterr().out.startswith("RolloutImageFolderDataset: ")
+
+
+def test_a_mistyped_input(capsys):
+    assert main(["validate", str(QUICKSTART), "--set", "OptimizerStep.step=3"]) == 2
+    assert "has no input 'step'; did you mean steps?" in capsys.readouterr().err
+
+
+def foreign(tmp_path):
+    """A workflow with twelve nodes of three classes that nobody here has."""
+    workflow = json.loads(QUICKSTART.read_text(encoding="utf-8"))
+    for number in range(12):
+        workflow["nodes"].append({"id": 900 + number, "type": f"Gone{number % 3}", "widgets_values": [1, "x"]})
+    path = tmp_path / "foreign.json"
+    path.write_text(json.dumps(workflow))
+    return path
+
+
+def test_validate_names_all_missing_classes(tmp_path, capsys):
+    """One line for each class, with its nodes."""
+    assert main(["validate", str(foreign(tmp_path))]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line[: line.index(",")] for line in lines] == [f"error: 4 nodes (90{n}" for n in range(3)]
+    assert all(f"'Gone{number}'" in line for number, line in enumerate(lines))
+
+
+def test_convert_warns_of_what_it_cannot_know(tmp_path, capsys):
+    """The prompt is printed; which classes are missing, and whose values are lost, is said beside it."""
+    assert main(["convert", str(foreign(tmp_path))]) == 0
+    printed = capsys.readouterr()
+    assert "905" in json.loads(printed.out)
+    lines = printed.err.splitlines()
+    assert all(line.startswith("warning: ") for line in lines)
+    assert sum("its 2 values have no names and are left out" in line for line in lines) == 12
+    assert sum("which no installed pack has" in line for line in lines) == 3
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell's pipe")
+@pytest.mark.parametrize(
+    "command",
+    [["nodes"], ["nodes", "--markdown"], ["nodes", "OptimizerStep"], ["--help"], ["run", "--help"],
+     ["convert", str(QUICKSTART)], ["validate", str(QUICKSTART)], ["validate", "nowhere.json"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_reader_that_has_read_enough(command):
+    """``| head`` ends a command without a word, whether it printed a line or a page."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        run = subprocess.run(
+            [sys.executable, "-m", "comfyui_rollout", *command], stdout=writer, stderr=subprocess.PIPE, check=False
+        )
+    finally:
+        os.close(writer)
+    assert b"Traceback" not in run.stderr
+    assert b"Broken" not in run.stderr
+    assert run.returncode == (2 if "nowhere.json" in command else 0)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell's pipe")
+def test_a_run_whose_terminal_is_gone(tmp_path):
+    """Training goes on in silence, whoever listened."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "comfyui_rollout", "run", str(QUICKSTART), "--output", str(tmp_path / "output")]
+    try:
+        code = subprocess.run(
+            [*command, "--device", "cpu", *SHORT], stdout=writer, stderr=writer, check=False
+        ).returncode
+    finally:
+        os.close(writer)
+    assert code == 0
+    assert facts(tmp_path / "output")["status"] == "finished"
 
 
 @pytest.mark.parametrize("name", ["optimizer step", "OPTIMIZER STEP", "rolloutoptimizerstep", "RolloutOptimizerStep"])
@@ -362,3 +459,20 @@ def test_seeds_of_64_bits(seed, tmp_path):
     output = tmp_path / "output"
     assert run_quickstart(output, "--seed", str(seed), "--set", f"SampleImages.seed={seed}") == 0
     assert facts(output)["seed"] == seed
+
+
+@pytest.mark.parametrize("name", ["lora_sd15.json", "lora_sdxl.json", "dreambooth_rollout.json"])
+def test_nothing_runs_of_a_training_that_cannot(name):
+    """An empty folder is one mistake, told once; Sample Prompts does not run alone on the untrained model."""
+    from comfyui_rollout import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
+    from comfyui_rollout.graph import describe, load, object_info, to_prompt, validate
+
+    definitions = object_info(NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS)
+    prompt = to_prompt(load(ROOT / "workflows" / name), definitions)
+    for node in prompt.values():
+        node["inputs"] |= {"folder": ""} if node["class_type"] == "RolloutImageFolderDataset" else {}
+    found = validate(prompt, NODE_CLASS_MAPPINGS)
+    assert found.outputs == []
+    lines = describe(found, prompt)
+    folders = [node for node in prompt.values() if node["class_type"] == "RolloutImageFolderDataset"]
+    assert sum("input folder: name the folder" in line for line in lines) == len(folders)

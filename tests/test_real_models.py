@@ -14,12 +14,14 @@ from safetensors.torch import load_file
 WORKFLOWS = Path(__file__).parents[1] / "workflows"
 DEFINITIONS = object_info(NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS)
 FAMILIES = {"lora_sd15": "sd", "lora_sdxl": "sdxl", "lora_sd3": "sd3", "lora_flux": "flux", "dreambooth_rollout": "sd"}
+BESIDE = {"soar_lora": "sd3", "few_steps_lora": "sd3"}
+"""Workflows with the plain loss, whose LoRAs are saved as those of their families are."""
 FORMATS = ("diffusers", "comfyui", "kohya")
 
 FEW = {
     "RolloutLoadPretrained": {"storage": "fp32", "quantize": "none"},
     "RolloutImageFolderDataset": {"size": 64, "batch_size": 2},
-    "Rollout": {"start_step": 0, "ramp_steps": 0, "probability": 1.0, "max_step_offset": 3},
+    "Rollout": {"start_step": 0, "ramp_steps": 0, "probability": 1.0, "max_step_offset": 3, "start": 0.0},
     "RolloutSamplePrompts": {"steps": 2},
     "RolloutOptimizer": {"learning_rate": 0.01, "lr_schedule": "constant"},
     "RolloutOptimizerStep": {"steps": 3, "precision": "fp32", "preview_every": 1},
@@ -58,7 +60,8 @@ def trained(tmp_path_factory, tiny_pipeline, photos):
     def train(name):
         if name not in made:
             folder = tmp_path_factory.mktemp(name)
-            assert run(prepared(name, tiny_pipeline(FAMILIES[name]), photos), folder) == 0
+            family = tiny_pipeline((FAMILIES | BESIDE)[name])
+            assert run(prepared(name, family, photos), folder) == 0
             made[name] = folder / "out"
         return made[name]
 
@@ -70,7 +73,7 @@ def rows(out):
     return [json.loads(line) for line in metrics.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("workflow", FAMILIES)
+@pytest.mark.parametrize("workflow", [*FAMILIES, *BESIDE])
 def test_a_shipped_workflow_trains_and_leaves_what_it_says(trained, workflow):
     """Rollouts happen, ReflexFlow is on for flow matching, and samples, previews, weights and curves are there."""
     out = trained(workflow)
@@ -78,7 +81,7 @@ def test_a_shipped_workflow_trains_and_leaves_what_it_says(trained, workflow):
     assert [row["step"] for row in steps] == [0, 1, 2]
     assert all(row["loss"] > 0 for row in steps)
     assert any(row["rollout_share"] > 0 and row["drift"] > 0 for row in steps)
-    flow = FAMILIES[workflow] in ("sd3", "flux")
+    flow = FAMILIES.get(workflow) in ("sd3", "flux")
     assert all(("loss_anti_drift" in row) == flow for row in steps)
     (folder,) = out.glob("rollout/*")
     assert list(folder.glob("samples/*.png"))

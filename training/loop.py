@@ -6,8 +6,8 @@ import gc
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -18,7 +18,7 @@ from ..diffusion import seeds
 from ..diffusion.noisy_batch import NoisyBatch
 from ..models.model import Model
 from .micro import advice, can_be_split, is_out_of_memory, losses_in_parts
-from .optimizers import OptimizerSettings
+from .optimizers import OptimizerSettings, average_by_themselves
 from .stream import Look, Run, Step, StepError, Stream
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -48,16 +48,21 @@ def trained(network: nn.Module) -> list[nn.Parameter]:
 
 @contextmanager
 def averaged(run: Run, network: nn.Module) -> Iterator[None]:
-    """The network has the averaged (EMA) values of its trained weights inside, if the run keeps any."""
-    if run.averaged_weights is None:
+    """The network has the averaged values of its trained weights inside, if the run or its optimizer keeps any."""
+    if run.averaged_weights is None and not run.schedule_free:
         yield
         return
     parameters = trained(network)
     live = [parameter.detach().clone() for parameter in parameters]  # on the device: EMAModel's store would wait for it
-    run.averaged_weights.copy_to(parameters)
+    if run.averaged_weights is not None:
+        run.averaged_weights.copy_to(parameters)
+    for optimizer in run.schedule_free:
+        optimizer.eval()
     try:
         yield
     finally:
+        for optimizer in run.schedule_free:
+            optimizer.train()
         with torch.no_grad():
             for parameter, value in zip(parameters, live, strict=True):
                 parameter.copy_(value)
@@ -85,14 +90,21 @@ class Trainer:
     """skip: nothing is learnt from a batch whose loss or gradient is no finite number. stop: its update is made."""
     on_out_of_memory: Literal["stop", "halve"] = "stop"
     """halve: where the memory is too small for the batch, its loss is computed in parts, with the same result."""
+    compile: bool = False
+    """Compile the network (torch.compile), once for all batch sizes, so that no ragged rollout compiles it anew."""
     done: int = 0
     """Updates done so far, those before a resume included."""
+    around: Callable[[], AbstractContextManager[None]] = nullcontext
+    """What each forward and its backward happen in: :meth:`~comfyui_rollout.models.model.Model.training`."""
     parts: int = 1
     """In how many parts the loss of a batch is computed."""
 
     def __post_init__(self) -> None:
         from diffusers.training_utils import EMAModel
 
+        self.run.steps = self.steps
+        if self.compile:
+            self.network.compile(dynamic=True)
         self.weights = {name: weight for name, weight in self.network.named_parameters() if weight.requires_grad}
         self.parameters = list(self.weights.values())
         self.optimizers = self.settings.optimizers(self.network)
@@ -100,6 +112,9 @@ class Trainer:
             raise ValueError(
                 "muon does not go with fp16, whose overflowing steps must be skipped: choose bf16 or adamw"
             )
+        self.run.schedule_free = average_by_themselves(self.optimizers)
+        if self.run.schedule_free and self.ema_decay:
+            raise ValueError(f"ema_decay: {self.settings.name} averages the weights by itself: set 0, or choose adamw")
         self.go_to(self.done)
         self.scaler = torch.amp.GradScaler(self.run.device.type, enabled=self.precision == "fp16")
         if self.ema_decay:
@@ -151,7 +166,8 @@ class Trainer:
                 shown = watched and pull == self.accumulation - 1
                 pulls.append(Step(self.run, number * self.accumulation + pull, update=number, watched=shown))
             step = pulls[pull]
-            losses = self._losses_in_parts(step) if self.parts > 1 else self._losses(step, number)
+            with self.around():
+                losses = self._losses_in_parts(step) if self.parts > 1 else self._losses(step, number)
             step.report("loss", losses.mean())
             step.finite = [Look(step.index, losses.detach().isfinite(), levels_of(step))]
 
@@ -274,7 +290,8 @@ def prepare(
     with training_mode():
         live: Model = run.value(model)
         live.prepare_training()
-        trainer = Trainer(run, loss, live.network, settings, steps, done=state.step if state else 0, **options)
+        done = state.step if state else 0
+        trainer = Trainer(run, loss, live.network, settings, steps, done=done, around=live.training, **options)
         if state:
             state.restore(trainer)
     run.clock.read()  # making the model is no part of a step

@@ -1,16 +1,54 @@
-"""Optimizers and learning-rate schedules: torch's and diffusers' own."""
+"""Optimizers and learning-rate schedules: torch's, transformers', diffusers', and those of optional libraries."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from importlib.util import find_spec
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-OptimizerName = Literal["adamw", "adafactor", "sgd", "muon"]
+OptimizerName = Literal[
+    "adamw", "adafactor", "sgd", "muon", "prodigy", "came", "lion", "adamw_schedule_free", "adamw_8bit"
+]
+NAMES: tuple[str, ...] = get_args(OptimizerName)
+
+LIBRARIES = {
+    "prodigy": "pytorch_optimizer",
+    "came": "pytorch_optimizer",
+    "lion": "pytorch_optimizer",
+    "adamw_schedule_free": "pytorch_optimizer",
+    "adamw_8bit": "bitsandbytes",
+}
+"""Optimizers of optional libraries, by the module that has them."""
+
+LEAST_FACTOR = 0.1
+"""Prodigy multiplies the rate that it finds by learning_rate; a rate meant for adamw would train nothing."""
+
+
+def installed() -> list[str]:
+    """The optimizers that can be used here."""
+    return [name for name in NAMES if name not in LIBRARIES or find_spec(LIBRARIES[name])]
+
+
+def check_optimizer(name: str, learning_rate: float | None = None) -> None:
+    """Raises ValueError, naming the remedy, for an optimizer that is unknown, not installed or would not learn."""
+    if name not in NAMES:
+        raise ValueError(f"unknown optimizer {name!r}: one of {', '.join(installed())}")
+    if name not in installed():
+        package = LIBRARIES[name].replace("_", "-")
+        raise ValueError(
+            f"optimizer: {name} needs {package}, which is not installed: pip install {package}, or choose adamw"
+        )
+    if name == "prodigy" and learning_rate is not None and 0 < learning_rate < LEAST_FACTOR:
+        raise ValueError(
+            f"learning_rate: prodigy finds the rate itself and multiplies it by this, and {learning_rate:g} would "
+            "leave nothing of it: set 1"
+        )
 
 
 @dataclass(frozen=True)
@@ -21,32 +59,57 @@ class OptimizerSettings:
     learning_rate: float = 1e-4
     weight_decay: float = 0.01
     beta1: float = 0.9
-    """AdamW's first beta; momentum for SGD and Muon."""
+    """The first beta of AdamW, Prodigy, CAME and Lion; momentum for SGD and Muon."""
     beta2: float = 0.999
+    """The second beta of AdamW, Prodigy and CAME; Lion has its own."""
     lr_schedule: str = "constant"
     """diffusers' name: constant, constant_with_warmup, linear, cosine, cosine_with_restarts, polynomial."""
     warmup_steps: int = 0
     num_cycles: int = 3
     """How often cosine_with_restarts starts again."""
+    relative_step: bool = False
+    """Adafactor: a step is learning_rate (at most 1 / sqrt(t)) times the size of the weight itself. A new LoRA, half of
+    which is zero, hardly learns so."""
 
     def optimizers(self, network: nn.Module) -> list[Optimizer]:
         """One optimizer; two for Muon, which is made for matrices: AdamW takes all other parameters."""
+        check_optimizer(self.name, self.learning_rate)
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        if self.name == "adamw":
-            return [self._adamw(trained)]
-        if self.name == "adafactor":
-            return [torch.optim.Adafactor(trained, lr=self.learning_rate, weight_decay=self.weight_decay)]
-        if self.name == "sgd":
-            return [
-                torch.optim.SGD(trained, lr=self.learning_rate, momentum=self.beta1, weight_decay=self.weight_decay)
-            ]
-        if self.name == "muon":
-            return self._muon(trained)
-        raise ValueError(f"unknown optimizer {self.name!r}: one of adamw, adafactor, sgd, muon")
+        return self._muon(trained) if self.name == "muon" else [self._single(trained)]
 
-    def _adamw(self, parameters: list[nn.Parameter]) -> Optimizer:
+    def _single(self, parameters: list[nn.Parameter]) -> Optimizer:
         betas = (self.beta1, self.beta2)
-        return torch.optim.AdamW(parameters, lr=self.learning_rate, betas=betas, weight_decay=self.weight_decay)
+        if self.name == "adamw":
+            return self._make(torch.optim.AdamW, parameters, betas=betas)
+        if self.name == "sgd":
+            return self._make(torch.optim.SGD, parameters, momentum=self.beta1)
+        if self.name == "adafactor":
+            return self._adafactor(parameters)
+        if self.name == "adamw_8bit":
+            import bitsandbytes
+
+            return self._make(bitsandbytes.optim.AdamW8bit, parameters, betas=betas)
+        import pytorch_optimizer
+
+        if self.name == "prodigy":
+            options = {"bias_correction": True, "safeguard_warmup": True}
+            return self._make(pytorch_optimizer.Prodigy, parameters, betas=betas, **options)
+        if self.name == "came":
+            return self._make(pytorch_optimizer.CAME, parameters, betas=(*betas, 0.9999))
+        if self.name == "lion":
+            return self._make(pytorch_optimizer.Lion, parameters, betas=(self.beta1, 0.99))
+        return self._make(pytorch_optimizer.ScheduleFreeAdamW, parameters, betas=betas)
+
+    def _make(self, kind: Callable[..., Optimizer], parameters: list[nn.Parameter], **options: Any) -> Optimizer:
+        return kind(parameters, lr=self.learning_rate, weight_decay=self.weight_decay, **options)
+
+    def _adafactor(self, parameters: list[nn.Parameter]) -> Optimizer:
+        """arXiv 1804.04235; torch's knows relative steps only."""
+        if self.relative_step:
+            return self._make(torch.optim.Adafactor, parameters)
+        from transformers.optimization import Adafactor
+
+        return self._make(Adafactor, parameters, scale_parameter=False, relative_step=False)
 
     def _muon(self, parameters: list[nn.Parameter]) -> list[Optimizer]:
         if not hasattr(torch.optim, "Muon"):
@@ -55,14 +118,11 @@ class OptimizerSettings:
         others = [parameter for parameter in parameters if parameter.dim() != 2]
         if not matrices:
             raise ValueError("Muon trains matrices, and this network has none: choose adamw")
-        muon = torch.optim.Muon(
-            matrices,
-            lr=self.learning_rate,
-            momentum=self.beta1,
-            weight_decay=self.weight_decay,
-            adjust_lr_fn="match_rms_adamw",  # so that one learning rate serves both
-        )
-        return [muon, self._adamw(others)] if others else [muon]
+        # One learning rate serves both.
+        options = {"momentum": self.beta1, "adjust_lr_fn": "match_rms_adamw"}
+        muon = self._make(torch.optim.Muon, matrices, **options)
+        adamw = self._make(torch.optim.AdamW, others, betas=(self.beta1, self.beta2)) if others else None
+        return [muon, adamw] if adamw else [muon]
 
     def scheduler(self, optimizer: Optimizer, steps: int, done: int = 0) -> LRScheduler:
         """The learning rate over ``steps`` updates, of which some are ``done``: it depends on nothing but these."""
@@ -78,3 +138,8 @@ class OptimizerSettings:
             num_cycles=self.num_cycles,
             last_epoch=done - 1,
         )
+
+
+def average_by_themselves(optimizers: list[Optimizer]) -> list[Any]:
+    """Those that are schedule-free (arXiv 2405.15682): ``eval()`` puts the average of the weights in their place."""
+    return [optimizer for optimizer in optimizers if hasattr(optimizer, "eval")]

@@ -29,6 +29,7 @@ from ..files.lock import is_held
 from ..files.weights import digest_of, read_metadata, read_weights, save_weights
 from ..files.whole import read_object, tidy, write_text
 from .loop import Trainer
+from .optimizers import OptimizerSettings
 
 STATE = "state"
 POINTER = "state.json"
@@ -55,6 +56,8 @@ class SavedState:
     optimizer: str
     averaged_updates: int | None = None
     """Updates of the averaged (EMA) weights; None where there were none."""
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    """What the optimizers remember that is no tensor, by the same names."""
     loss_scale: Mapping[str, Any] = field(default_factory=dict)
     """GradScaler's state; empty without fp16."""
     kept: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -108,8 +111,11 @@ class SavedState:
         with torch.no_grad():
             for name, weight in trainer.weights.items():
                 weight.copy_(weights[name])
-        for optimizer in trainer.optimizers:
+        memory = up_to_date(trainer.settings, {**memory, **self.numbers})
+        for number, optimizer in enumerate(trainer.optimizers):
             remember(optimizer, memory, trainer.weights)
+            for place, group in enumerate(optimizer.param_groups):
+                group.update(below(memory, f"group.{number}.{place}"))
         if average := trainer.run.averaged_weights:
             average.optimization_step = self.averaged_updates or 0
             for name, shadow in zip(trainer.weights, average.shadow_params, strict=True):
@@ -179,6 +185,7 @@ def snapshot(trainer: Trainer, run: str = "") -> Snapshot:
         seed=trainer.run.seed,
         optimizer=trainer.settings.name,
         averaged_updates=average.optimization_step if average else None,
+        numbers=parted(memory_of(trainer))[1],
         loss_scale=trainer.scaler.state_dict(),
         kept={node_id: parted(values)[1] for node_id, values in kept.items()},
         run=run,
@@ -357,11 +364,72 @@ def tensors_of(trainer: Trainer) -> dict[str, Tensor]:
     if average := trainer.run.averaged_weights:
         shadows = zip(trainer.weights, average.shadow_params, strict=True)
         tensors |= {f"averaged.{name}": shadow for name, shadow in shadows}
+    memory = unshared(parted(memory_of(trainer))[0])
+    return tensors | {f"optimizer.{name}": value for name, value in memory.items()}
+
+
+def unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of which no two are the same memory, as a file wants them: 8-bit AdamW has one table for all weights."""
+    found: dict[str, Tensor] = {}
+    places = set()
+    for name, value in tensors.items():
+        found[name] = value.clone() if value.data_ptr() in places else value
+        places.add(value.data_ptr())
+    return found
+
+
+def memory_of(trainer: Trainer) -> dict[str, Any]:
+    """What the optimizers remember: ``<parameter>.<what>``, and ``group.<optimizer>.<group>.<what>`` they moved."""
     names: dict[Tensor, str] = {weight: name for name, weight in trainer.weights.items()}
-    for optimizer in trainer.optimizers:
+    memory: dict[str, Any] = {}
+    for number, optimizer in enumerate(trainer.optimizers):
         for weight, remembered in optimizer.state.items():
-            tensors |= {f"optimizer.{names[weight]}.{what}": value for what, value in remembered.items()}
-    return tensors
+            memory |= {f"{names[weight]}.{what}": value for what, value in remembered.items() if value is not None}
+        for place, group in enumerate(optimizer.param_groups):
+            memory |= {f"group.{number}.{place}.{what}": value for what, value in moved(group, optimizer).items()}
+    return memory
+
+
+GROUP = re.compile(r"group\.\d+\.\d+")
+"""What is remembered of a whole group of weights, by the numbers of the optimizer and the group."""
+
+OF_THE_WORKFLOW = ("params", "lr", "initial_lr")
+"""What a group of parameters has that is no memory of the optimizer."""
+
+
+def moved(group: Mapping[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+    """The values of a group that the optimizer has changed by itself, such as Prodigy's estimate of the rate."""
+    own = {what: value for what, value in group.items() if what not in OF_THE_WORKFLOW}
+    return {what: value for what, value in own.items() if isinstance(value, Tensor) or differs(value, optimizer, what)}
+
+
+def differs(value: Any, optimizer: Optimizer, what: str) -> bool:
+    return isinstance(value, int | float) and value != optimizer.defaults.get(what)
+
+
+FORMER_ADAFACTOR = {"row_var": "exp_avg_sq_row", "col_var": "exp_avg_sq_col", "variance": "exp_avg_sq"}
+"""torch's Adafactor, which was the only one once, and transformers' names for the same means of squared gradients."""
+
+
+def up_to_date(settings: OptimizerSettings, memory: Mapping[str, Any]) -> dict[str, Any]:
+    """An optimizer's memory as today's implementation of that optimizer has it."""
+    if settings.name != "adafactor":
+        return dict(memory)
+    if settings.relative_step:
+        if any(name.endswith(tuple(FORMER_ADAFACTOR.values())) for name in memory):
+            raise ValueError("resume: this run was trained without relative_step: switch it off in the Optimizer node")
+        return dict(memory)
+    found = {}
+    for name, value in memory.items():
+        parameter, _, what = name.rpartition(".")
+        if what == "row_var":
+            value = value.squeeze(-1)
+        elif what == "col_var":
+            value = value.squeeze(-2)
+        elif what == "step":
+            value = int(value)
+        found[f"{parameter}.{FORMER_ADAFACTOR.get(what, what)}"] = value
+    return found
 
 
 def parted(values: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -370,16 +438,18 @@ def parted(values: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]
     return tensors, {name: value for name, value in values.items() if name not in tensors}
 
 
-def below(tensors: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
+def below(tensors: Mapping[str, Any], kind: str) -> dict[str, Any]:
     return {name[len(kind) + 1 :]: value for name, value in tensors.items() if name.startswith(f"{kind}.")}
 
 
-def remember(optimizer: Optimizer, memory: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+def remember(optimizer: Optimizer, memory: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
     """Give an optimizer what it knew of its parameters; rates and decays stay as the workflow sets them."""
-    known: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    known: dict[str, dict[str, Any]] = defaultdict(dict)
     for name, value in memory.items():
         parameter, _, what = name.rpartition(".")
-        known[parameter][what] = value.clone()  # not the file's own memory, which the next state could not replace
+        known[parameter][what] = (
+            value.clone() if isinstance(value, Tensor) else value
+        )  # not the file's own memory, which the next state could not replace
     names = {weight: name for name, weight in weights.items()}
     own = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
     state = {place: known[name] for place, name in enumerate(own) if name in known}
@@ -408,7 +478,8 @@ def check_memory(memory: Mapping[str, Tensor], weights: Mapping[str, Tensor], ru
     kinds: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for name, value in memory.items():
         parameter, _, what = name.rpartition(".")
-        kinds[parameter][what] = value
+        if not GROUP.fullmatch(parameter):
+            kinds[parameter][what] = value
     foreign = sorted(kinds.keys() - weights.keys())
     odd = [
         f"{parameter}.{what}"

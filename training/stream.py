@@ -97,6 +97,10 @@ class Run:
         self.wants = frozenset().union(*(part.wants for part in self.parts))
         self.averaged_weights: Any = None
         """The exponential moving average of the weights, if the trainer keeps one (diffusers' EMAModel)."""
+        self.steps = 0
+        """Updates of the whole training, those before a resume included; 0 where there is none."""
+        self.schedule_free: list[Any] = []
+        """Optimizers that average the weights by themselves, ``eval()`` and ``train()`` to and fro."""
         self.restored: dict[str, dict[str, Any]] = {}
         """By node id: the state of what nodes kept in the run that is resumed, until they have made it again."""
         self._kept: dict[Any, Any] = {}

@@ -7,27 +7,50 @@ import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { Backend } from "./lib/backend.js";
 import { CurvesPanel } from "./lib/curves_panel.js";
-import { element, select, fillSelect } from "./lib/element.js";
+import { formatDuration } from "./lib/duration.js";
+import { element, fillSelect, iconButton, select } from "./lib/element.js";
 import { FilmReader } from "./lib/film_reader.js";
 import { framesAmong, runOf } from "./lib/film.js";
+import { buttonsOf, newId, savedIn, viewOf } from "./lib/ended.js";
+import { fold } from "./lib/folded.js";
+import { Found, linesOf } from "./lib/found.js";
+import { Gate } from "./lib/gate.js";
+import { Gallery } from "./lib/gallery.js";
 import { idsOf, nodeAt, nodesOf } from "./lib/graph.js";
 import { Inspector } from "./lib/inspector.js";
+import { LANGUAGES, SETTING, languageOf, translateNodes } from "./lib/language.js";
 import { LossCard } from "./lib/loss_card.js";
 import { Recording, Recordings } from "./lib/recordings.js";
 import { recall, remember } from "./lib/remembered.js";
-import { RunsTab } from "./lib/runs_tab.js";
+import { DATA_TAB, Photos } from "./lib/photos.js";
+import { RunsTab, STATUS } from "./lib/runs_tab.js";
+import { colourSockets } from "./lib/socket_colours.js";
+import { TrainingBar } from "./lib/training_bar.js";
+import { tryIt } from "./lib/try_it.js";
+import { speak, t } from "./lib/words.js";
 
 const ROLLOUT = "Rollout";
 const TRAINER = "RolloutOptimizerStep";
+const OURS = /^Rollout/;
 const ROLLOUTS_TAB = "rollout-inspector";
 const CURVES_TAB = "rollout-curves";
+const SAMPLES_TAB = "rollout-samples";
 
 const backend = new Backend(api);
 const reader = new FilmReader(backend);
 const recordings = new Recordings();
 const views = new Map(); // by node, those on the canvas
-const large = { rollouts: null, curves: null, runs: null };
-const chosen = { [ROLLOUT]: "", [TRAINER]: "" }; // which node the panel shows
+const founds = new Map(); // by node, the words on it
+const large = { rollouts: null, curves: null, samples: null, runs: null };
+const gate = new Gate(api, {
+  lookUp: (jobId) => backend.job(jobId),
+  onCanvas: () => workflowId(),
+  settled: (jobId, home) => recordings.settle(jobId, home),
+  draws: (id) => views.get(nodeAt(root(), id)) instanceof Inspector,
+});
+const chosen = { [ROLLOUT]: "", [TRAINER]: "", run: "" }; // which node the panel shows
+
+const bar = { view: null }; // the line over the canvas
 
 const root = () => app.rootGraph ?? app.graph;
 const workflowId = () => root()?.id ?? "";
@@ -55,6 +78,26 @@ function addView(node, name, view, height) {
   };
 }
 
+/** Writes what a node found on the node; the place for it is made when there is something to say. */
+function showFound(node, lines) {
+  if (!lines.length && !founds.has(node)) return;
+  if (!founds.has(node)) {
+    const found = new Found();
+    const options = { serialize: false, hideOnZoom: false, getMinHeight: () => found.height, getMaxHeight: () => found.height };
+    node.addDOMWidget("rollout_found", "rollout_found", found.element, options).serialize = false;
+    founds.set(node, found);
+    const removed = node.onRemoved;
+    node.onRemoved = function (...args) {
+      founds.delete(node);
+      return removed?.apply(this, args);
+    };
+  }
+  if (!founds.get(node).show(lines)) return;
+  const needed = node.computeSize();
+  if (node.size[1] < needed[1]) node.setSize([node.size[0], needed[1]]);
+  app.canvas?.setDirty(true, true);
+}
+
 function addInspector(node) {
   addView(node, "rollout_inspector", new Inspector(reader, { open: () => openPanel(ROLLOUTS_TAB, ROLLOUT, node) }), 210);
   const offset = node.widgets.find(({ name }) => name === "max_step_offset");
@@ -69,10 +112,10 @@ function addInspector(node) {
 /** Why there are no rollouts to see, in the words of who looks at the node. */
 function hintFor(node, recording) {
   if (node?.widgets?.find(({ name }) => name === "max_step_offset")?.value === 0) {
-    return ["Rollouts are off", "max_step_offset is 0: set it to 5 to see the model denoise."];
+    return [t("Rollouts are off"), t("max_step_offset is 0: set it to 5 to see the model denoise.")];
   }
-  if (recording?.running) return ["Waiting for the first look", "Optimizer Step looks every preview_every steps."];
-  return ["Run the workflow to see rollouts here", "The same few items, at every look during the training."];
+  if (recording?.running) return [t("Waiting for the first look"), t("Optimizer Step looks every preview_every steps.")];
+  return [t("Run the workflow to see rollouts here"), t("The same few items, at every look during the training.")];
 }
 
 function showRollouts(inspector, id) {
@@ -90,11 +133,67 @@ function refresh() {
       const view = views.get(node);
       if (view instanceof Inspector) showRollouts(view, id);
       else view?.show(recordingOf(id));
+      if (OURS.test(node.comfyClass)) showFound(node, recordings.wordsOf(workflowId(), id));
     }
     if (large.rollouts?.element.isConnected) showRollouts(large.rollouts.view, pick(large.rollouts.choice, ROLLOUT));
+    if (large.samples?.element.isConnected && recordings.training?.recording.running) large.samples.view.expect();
     if (large.curves?.element.isConnected) large.curves.view.show(recordingOf(pick(large.curves.choice, TRAINER)));
+    const training = recordings.training;
+    if (training?.recording.running) bar.view?.showTraining(titleOfTraining(training), training.recording);
   });
 }
+
+const isElsewhere = ({ home }) => home !== workflowId();
+const titleOfTraining = (training) => (isElsewhere(training) ? t("Training in another workflow") : titleOf(training.node));
+
+/** Brings the node that trains into view, or the workflow that it is in. */
+async function showTraining() {
+  const training = recordings.training;
+  if (!training) return;
+  if (isElsewhere(training) && training.recording.run) await load(training.recording.run);
+  const node = nodeAt(root(), training.node);
+  if (!node) return;
+  app.canvas.centerOnNode(node);
+  app.canvas.selectNode(node);
+}
+
+/** Says how a training ended; what went wrong on the canvas, the frontend itself tells. */
+async function showEnd(kind, message = "") {
+  const training = recordings.training;
+  if (!training) return bar.view?.hide();
+  const { run, metrics } = training.recording, steps = (metrics.lastStep + 1).toLocaleString("en-US");
+  const facts = run ? await backend.run(run).catch(() => null) : null;
+  if (recordings.training?.recording.running) return; // the next one has begun
+  if (kind === "failed") return isElsewhere(training) ? bar.view?.showEnd(kind, t("Failed"), message) : bar.view?.hide();
+  if (kind === "stopped") {
+    const title = facts?.can_resume ? t("Stopped, saved") : t("Stopped");
+    const resumes = facts?.can_resume && iconButton("play", t("Go on with the run where it was"), () => attempt(() => resume(facts)), t("Resume"));
+    return bar.view?.showEnd(kind, title, t("after step {step}", { step: steps }), resumes);
+  }
+  const saved = isElsewhere(training) ? null : savedIn(root(), (id) => recordings.wordsOf(workflowId(), id));
+  const view = saved && viewOf(saved.paths[0]);
+  const told = [t("{steps} steps", { steps }), facts?.seconds && formatDuration(facts.seconds), saved?.paths.map((path) => path.split(/[\\/]/).at(-1)).join(", ")];
+  const buttons = buttonsOf({ saved, run, view: view && facts && backend.view(view), actions: {
+    copy: (path) => attempt(() => navigator.clipboard.writeText(path)), tryIt: (...what) => attempt(() => tryRun(...what)), samples: openSamples,
+  } });
+  bar.view?.showEnd(kind, t(saved?.title ?? "Trained"), told.filter(Boolean).join(" · "), ...buttons);
+  notify(t(saved?.title ?? "Trained"), told.filter(Boolean).join(" · "));
+}
+
+/** Tells a person who looks elsewhere, if they allowed it. */
+function notify(title, body) {
+  if (document.hidden && globalThis.Notification?.permission === "granted") new Notification(title, { body });
+}
+
+async function attempt(action) {
+  try {
+    await action();
+  } catch (error) {
+    tell("error", String(error.message ?? error));
+  }
+}
+
+const stop = () => api.interrupt(recordings.training?.job ?? null);
 
 /** The node that the panel shows; where there are several, the user chooses. */
 function pick(choice, classId) {
@@ -126,8 +225,55 @@ function renderCurves(place) {
   renderInto(place, large.curves);
 }
 
-const tell = (severity, detail) => app.extensionManager?.toast?.add({ severity, summary: "Runs", detail, life: 8000 });
-const load = async (run) => app.loadGraphData(await backend.workflow(run), true, true, run);
+function renderSamples(place) {
+  if (!large.samples) {
+    const gallery = new Gallery(backend);
+    large.samples = { view: gallery, element: element("div.rollout-slot", {}, gallery.element) };
+  }
+  renderInto(place, large.samples);
+  large.samples.view.open(chosen.run || runOfCanvas());
+  chosen.run = "";
+}
+
+/** The run that the trainer on the canvas made last. */
+const runOfCanvas = () => idsOf(root(), TRAINER).map((id) => recordingOf(id)?.run).find(Boolean) ?? "";
+
+/** Opens the samples of a run. */
+function openSamples(run = "") {
+  chosen.run = run;
+  const panel = app.extensionManager.bottomPanel;
+  if (large.samples?.element.isConnected) large.samples.view.open(run);
+  else panel.toggleBottomPanelTab(SAMPLES_TAB);
+}
+
+const tell = (severity, detail, summary = t("Runs")) => app.extensionManager?.toast?.add({ severity, summary, detail, life: 8000 });
+
+/** Puts a run's workflow on the canvas with all that is kept of the run: curves, rollouts, samples. */
+async function load(run) {
+  const [workflow, facts] = await Promise.all([backend.workflow(run), backend.run(run).catch(() => null)]);
+  const isOver = facts && facts.status !== "running";
+  const id = isOver ? newId() : workflow.id; // one that goes on is heard of under its own id
+  await app.loadGraphData({ ...workflow, id }, true, true, run);
+  if (!isOver) return;
+  for (const [node, { comfyClass }] of nodesOf(root())) {
+    if (![ROLLOUT, TRAINER].includes(comfyClass)) continue;
+    const found = Object.assign(new Recording(), { run, total: facts.steps ?? 0, message: STATUS[facts.status] ?? "" });
+    if (comfyClass === TRAINER) found.metrics.add(await backend.rows(run));
+    else found.films = (await filmsOf(run, node)) ?? [];
+    recordings.restore(workflowId(), node, found);
+    keep(node);
+  }
+  if (large.samples?.element.isConnected) openSamples(run);
+}
+
+/** A graph that draws without and with what a run learnt. */
+async function tryRun(run, path = "") {
+  const prompt = await backend.viewJson({ filename: "prompt.json", subfolder: `rollout/${run}` });
+  const graph = tryIt(prompt, path || `rollout/${run}`, run);
+  if (!graph) throw new Error(t("This run has no Sample Prompts or Sample Images to try it with"));
+  await app.loadApiJson(graph, t("Try {run}", { run }));
+  tell("info", t("Press Run: the same prompts from the same noise, without and with what was learnt."), t("Try it"));
+}
 
 /** Puts a run's workflow on the canvas, set to go on with it, and queues it if there are steps left. */
 async function resume({ name: run, node, steps, steps_done: done = 0 }) {
@@ -144,12 +290,17 @@ function renderRuns(place) {
   large.runs ??= new RunsTab(backend, {
     load,
     resume,
-    stop: () => api.interrupt(),
+    stop,
+    samples: openSamples,
+    tryIt: tryRun,
     confirm: (run) => app.extensionManager.dialog.confirm({
-      title: "Delete this run?", message: "Its folder is removed with everything in it: the trained model, samples, rollouts and curves.",
+      title: t("Delete this run?"), message: t("Its folder is removed with everything in it: the trained model, samples, rollouts and curves."),
       itemList: [run], type: "delete",
     }),
-    seen: (run) => Math.max(0, ...idsOf(root(), TRAINER).map(recordingOf).filter((found) => found?.run === run).map((found) => found.metrics.lastStep + 1)),
+    seen: (run) => {
+      const found = recordings.training?.recording;
+      return found?.run === run ? { done: found.metrics.lastStep + 1, left: found.metrics.remaining(found.total) } : { done: 0, left: null };
+    },
     tell,
   });
   place.classList.add("rollout-place");
@@ -161,6 +312,7 @@ function renderRuns(place) {
 async function restore() {
   const id = workflowId();
   recordings.adopt(id);
+  await restoreWords(id);
   const known = recall(sessionStorage, id);
   const running = Object.keys(known).length ? "" : await runningRun(id);
   for (const [node, { comfyClass }] of nodesOf(root())) {
@@ -175,6 +327,11 @@ async function restore() {
     }
     recordings.restore(id, node, found);
   }
+}
+
+/** Brings back what the nodes said in the newest job of this workflow. */
+async function restoreWords(id) {
+  for (const [node, output] of Object.entries(await backend.outputsOf(id).catch(() => ({})))) recordings.restoreWords(id, node, linesOf(output));
 }
 
 /** The films of a node that its run keeps; null where the server cannot list them. */
@@ -203,13 +360,50 @@ function keep(node) {
   if (recording?.run) remember(sessionStorage, workflowId(), node, recording);
 }
 
+function end(kind, message) {
+  recordings.end(kind === "finished" ? "" : kind);
+  showEnd(kind, message);
+}
+
+/** A template opens readable, on its note and what to change first; the frontend shows all of it, too small to read. */
+function lookAtStart() {
+  const graph = root(), asked = graph?.extra?.rollout;
+  if (!asked?.opens) return;
+  delete asked.opens; // from now on it is the person's own
+  const [left, top, scale] = [90, 110, Math.max(0.75, graph.extra.ds?.scale ?? 0.8)];
+  const x = Math.min(...graph.nodes.map(({ pos }) => pos[0])), y = Math.min(...graph.nodes.map(({ pos }) => pos[1]));
+  const show = () => {
+    const { ds } = app.canvas;
+    ds.scale = scale;
+    ds.offset[0] = left / scale - x;
+    ds.offset[1] = top / scale - y;
+    app.canvas.setDirty(true, true);
+  };
+  setTimeout(show, 50); // after the frontend has fitted it into the window
+  setTimeout(show, 400);
+}
+
+/** A page that is opened while something runs shows what runs: a training that was started elsewhere is watched. */
+let hasLooked = false;
+async function watchWhatRuns() {
+  hasLooked = true;
+  if (root()?.nodes.length) return;
+  const workflow = await backend.runningWorkflow().catch(() => null);
+  if (!workflow || root()?.nodes.length) return;
+  await app.loadGraphData(workflow, true, true, t("running"));
+  document.activeElement?.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape", bubbles: true })); // the templates
+}
+
+const photos = new Photos(app, backend, (severity, detail) => tell(severity, detail, t("Pictures")));
+
 function listen() {
   recordings.addEventListener("change", refresh);
-  api.addEventListener("execution_start", async ({ detail }) => {
-    if (!recordings.begin(detail.prompt_id, workflowId())) return;
-    const home = await backend.workflowOfJob(detail.prompt_id).catch(() => undefined);
-    if (home) recordings.settle(detail.prompt_id, home);
-  });
+  api.addEventListener("executed", ({ detail: { prompt_id: job, node, output } }) => {
+    recordings.addWords(job, node, linesOf(output));
+    if (output?.images) output.images = output.images.filter(({ filename }) => filename !== "loss.png"); // the node draws it, and better
+  }, { capture: true });
+  gate.listen();
+  api.addEventListener("execution_start", ({ detail }) => recordings.begin(detail.prompt_id, ""));
   api.addEventListener("rollout.metrics", ({ detail }) => {
     recordings.addRows(detail.node, detail.rows, performance.now() / 1000);
     large.runs?.expect();
@@ -230,33 +424,64 @@ function listen() {
     recordings.setRun(detail.node, run);
     keep(detail.node);
   });
-  api.addEventListener("execution_success", () => recordings.end());
-  api.addEventListener("execution_interrupted", () => recordings.end("stopped"));
-  api.addEventListener("execution_error", () => recordings.end("failed"));
+  api.addEventListener("execution_success", () => end("finished"));
+  api.addEventListener("execution_interrupted", () => end("stopped"));
+  api.addEventListener("execution_error", ({ detail }) => end("failed", detail.exception_message?.trim()));
   api.addEventListener("status", () => large.runs?.element.isConnected && large.runs.refresh());
+}
+
+/** Learns the person's language; nothing of ours is on the page before. */
+async function learnLanguage() {
+  const chosen = await api.getSetting(SETTING).catch(() => null);
+  const language = languageOf(chosen, navigator.languages);
+  if (language === "en") return {};
+  const words = await fetch(new URL(`./words/${language}.json`, import.meta.url));
+  if (words.ok) speak(await words.json());
+  const reply = await api.fetchApi("/i18n");
+  return reply.ok ? ((await reply.json())[language]?.nodeDefs ?? {}) : {};
 }
 
 listen(); // now: a server may tell what is going on before setup is called
 
+const nodeWords = await learnLanguage().catch(() => ({}));
+
 app.registerExtension({
   name: "ComfyUI-Rollout",
+  settings: [{
+    id: SETTING, name: "Language of Rollout's panels and nodes (after a reload)", type: "combo", defaultValue: "auto",
+    options: [{ text: "as the browser", value: "auto" }, ...Object.entries(LANGUAGES).map(([value, text]) => ({ text, value }))],
+  }],
+  addCustomNodeDefs: (definitions) => translateNodes(definitions, nodeWords),
   bottomPanelTabs: [
-    { id: ROLLOUTS_TAB, title: "Rollouts", type: "custom", render: renderRollouts, destroy: () => large.rollouts?.view.stop() },
-    { id: CURVES_TAB, title: "Training curves", type: "custom", render: renderCurves },
+    { id: ROLLOUTS_TAB, title: t("Rollouts"), type: "custom", render: renderRollouts, destroy: () => large.rollouts?.view.stop() },
+    { id: CURVES_TAB, title: t("Training curves"), type: "custom", render: renderCurves },
+    { id: SAMPLES_TAB, title: t("Samples"), type: "custom", render: renderSamples },
   ],
   setup() {
+    bar.view = new TrainingBar({ stop: () => attempt(stop), show: () => attempt(showTraining) });
+    (document.querySelector(".graph-canvas-panel") ?? document.body).append(bar.view.element);
     document.head.append(element("link", { rel: "stylesheet", href: new URL("./rollout.css", import.meta.url).href }));
+    photos.listen(document);
     app.extensionManager.registerSidebarTab({
-      id: "rollout-runs", icon: "pi pi-history", title: "Runs", tooltip: "Training runs", type: "custom", render: renderRuns,
+      id: DATA_TAB, icon: "pi pi-images", title: t("Data"), tooltip: t("Pictures to train on"), type: "custom", render: (place) => photos.render(place),
+    });
+    app.extensionManager.registerSidebarTab({
+      id: "rollout-runs", icon: "pi pi-history", title: t("Runs"), tooltip: t("Training runs"), type: "custom", render: renderRuns,
     });
   },
   nodeCreated(node) {
+    photos.addChoice(node);
     if (node.comfyClass === ROLLOUT) addInspector(node);
-    if (node.comfyClass === TRAINER) addView(node, "rollout_loss", new LossCard({ open: () => openPanel(CURVES_TAB, TRAINER, node) }), 120);
+    if (node.comfyClass === TRAINER) addView(node, "rollout_loss", new LossCard({ open: () => openPanel(CURVES_TAB, TRAINER, node) }), 220);
+    if (OURS.test(node.comfyClass)) fold(node, globalThis.LiteGraph);
     if (views.has(node)) refresh();
   },
   async afterConfigureGraph() {
+    colourSockets(app.canvas);
+    for (const [, node] of nodesOf(root())) if (OURS.test(node.comfyClass)) fold(node, globalThis.LiteGraph);
+    lookAtStart();
     refresh();
+    if (!hasLooked) setTimeout(watchWhatRuns); // later: the page is not done with its own graph yet
     await restore();
   },
 });

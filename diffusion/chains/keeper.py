@@ -8,7 +8,8 @@ import torch
 from torch import Generator, Tensor
 
 from ..noisy_batch import NoisyBatch
-from ..plan import RolloutPlan
+from ..rollouts.guidance import UNGUIDED, Guidance
+from ..rollouts.plan import RolloutPlan
 from ..solvers import Model, Solver
 from .life import Ride, renewed, seated
 from .state import Chains, kind_of
@@ -28,12 +29,21 @@ class Keeper:
         """The chains in the batch that is trained now."""
 
     def seat(
-        self, batch: NoisyBatch, model: Model, plan: RolloutPlan, solve: Solver, update: int, generator: Generator
+        self,
+        batch: NoisyBatch,
+        model: Model,
+        plan: RolloutPlan,
+        solve: Solver,
+        update: int,
+        generator: Generator,
+        guide: Guidance = UNGUIDED,
+        *,
+        remember: bool = False,
     ) -> NoisyBatch:
         """The batch with as many chains in it as the plan says; what its loss asks the network moves them on.
 
-        ``model`` is asked only by solvers with several calls a step. Raises ValueError where nothing was heard of the
-        last batch.
+        ``model`` is asked only by solvers with several calls a step, and for guidance. Raises ValueError where nothing
+        was heard of the last batch.
         """
         if self.ride is not None and not self.ride.over:
             raise ValueError(UNHEARD)
@@ -47,8 +57,8 @@ class Keeper:
         def arrive(advanced: Chains) -> None:
             self.chains[kind] = advanced.joined(waiting)
 
-        self.ride = Ride(chains.items(slice(count)), model, batch.schedule, solve, arrive)
-        return seated(batch, self.ride)
+        self.ride = Ride(chains.items(slice(count)), model, batch.schedule, solve, arrive, guide)
+        return seated(batch, self.ride, remember=remember)
 
     def oldest(self, update: int) -> int:
         """For how many updates the oldest chain has lived."""

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from ..plan import RolloutPlan
+from ..rollouts.plan import RolloutPlan
 from ..schedules import Schedule
 
 AT_ONCE = 64

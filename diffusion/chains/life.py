@@ -10,9 +10,10 @@ from torch import Generator, Tensor
 
 from ..device import moved
 from ..noisy_batch import Memory, NoisyBatch
-from ..plan import RolloutPlan
+from ..rollouts.guidance import UNGUIDED, Guidance
+from ..rollouts.plan import RolloutPlan
 from ..schedules import Schedule
-from ..solvers import Conditioning, History, Level, Model, Predictor, Solver, rows
+from ..solvers import Conditioning, History, Level, Model, Predictor, Solver, ask, rows
 from .levels import Ways, draw_ways
 from .state import Chains, picked
 
@@ -81,8 +82,11 @@ def begun(batch: NoisyBatch, places: Tensor, ways: Ways, solve: Solver, update: 
     )
 
 
-def seated(batch: NoisyBatch, ride: Ride) -> NoisyBatch:
-    """The batch with the ride's chains at its first places: their images, levels and states in place of its own."""
+def seated(batch: NoisyBatch, ride: Ride, *, remember: bool = False) -> NoisyBatch:
+    """The batch with the ride's chains at its first places: their images, levels and states in place of its own.
+
+    ``remember``: with what their solver remembers too.
+    """
     chains, solve = ride.chains, ride.solve
     timestep = chains.timestep()
 
@@ -103,7 +107,7 @@ def seated(batch: NoisyBatch, ride: Ride) -> NoisyBatch:
         mask=None if chains.mask is None or batch.mask is None else joined(chains.mask, batch.mask),
         weight=None if chains.weight is None or batch.weight is None else joined(chains.weight, batch.weight),
         solve=solve,
-        memory=tuple(memories(chains, batch.schedule, solve)),
+        memory=tuple(memories(chains, batch.schedule, solve)) if remember else (),
         fine=chains.fine,
         listener=ride,
     )
@@ -175,8 +179,10 @@ class Ride:
         schedule: Schedule,
         solve: Solver,
         arrive: Callable[[Chains], None],
+        guide: Guidance = UNGUIDED,
     ) -> None:
         self.chains, self.model, self.schedule, self.solve, self.arrive = chains, model, schedule, solve, arrive
+        self.guide = guide
         self.fine: Tensor | None = None
         self.over = False
 
@@ -188,5 +194,12 @@ class Ride:
         """What the network put out at the batch's states (B, ...); only the first answer counts."""
         if not self.over:
             self.over = True
-            mine = output[: len(self.chains)].detach()
-            self.arrive(advanced(self.chains, mine, self.model, self.schedule, self.solve, self.fine))
+            self.arrive(self.advanced(output[: len(self.chains)].detach()))
+
+    @torch.no_grad()
+    def advanced(self, output: Tensor) -> Chains:
+        chains, guide = self.chains, self.guide
+        if guide.active:
+            asked = guide.knowing(output, self.model)
+            output = ask(asked, chains.x, chains.timestep(), chains.conditioning)
+        return advanced(chains, output, guide.of(self.model), self.schedule, self.solve, self.fine)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...data.images import find_images
+from ...data.folder import find_images
 from ...nodes.data.dataset import folder_of
 from .draft import Draft
 from .report import Report
@@ -62,7 +62,13 @@ def with_images(backends: Sequence[Settings], report: Report) -> list[Settings]:
             )
         else:
             images.append(backend)
-            if place != "local":
+            dataset = backend["dataset_name"]
+            if place == "huggingface" and dataset:
+                report.left.append(
+                    f"{backend.name}: its images are the data set {dataset} of the Hugging Face hub; save them as "
+                    "files, with their captions in metadata.jsonl, and name their folder in its Image Folder Dataset"
+                )
+            elif place != "local":
                 report.left.append(
                     f"{backend.name}: its images lie elsewhere (type {place!r}); bring them here, and name their "
                     "folder in its Image Folder Dataset"
@@ -91,11 +97,12 @@ def encoded(draft: Draft, config: Settings, backend: Settings, pipeline: list[An
         title,
         folder=folder,
         batch_size=config["train_batch_size"],
-        size=side_of(config, backend),
+        size=side_of(config, backend, squares, report),
         repeats=backend["repeats"] + 1,
         crop="random" if backend["crop"] and backend["crop_style"] == "random" else "center",
         buckets=not squares,
         default_caption=default_caption,
+        kohya_folders=False,
     )
     return draft.add(
         FRAME,
@@ -111,6 +118,8 @@ def encoded(draft: Draft, config: Settings, backend: Settings, pipeline: list[An
 
 def captions(backend: Settings, report: Report) -> tuple[str, str]:
     """(caption of images without a text file, word before all captions)."""
+    if not backend.given:  # there is no data set to say anything of
+        return "", ""
     strategy, instance = backend["caption_strategy"].replace("_", ""), backend["instance_prompt"]
     if strategy == "instanceprompt" or backend["only_instance_prompt"]:
         report.changed.append(
@@ -142,10 +151,15 @@ def shuffled_tags(backend: Settings, report: Report) -> dict[str, Any]:
     return {"shuffle_tags": True, "caption_variants": shuffle["count"] + 1}
 
 
-def side_of(config: Settings, backend: Settings) -> int:
+def side_of(config: Settings, backend: Settings, squares: bool, report: Report) -> int:
     """The side in pixels of a square of the area that the images have, a multiple of 64 as in SimpleTuner."""
     resolution = backend["resolution"] if backend.is_set("resolution") else config["resolution"]
     kind = backend["resolution_type"] or config["resolution_type"]
+    if kind == "pixel" and not squares:
+        report.changed.append(
+            f"{backend.name}: resolution_type pixel: {resolution:g} is the smaller edge there, so oblong images are "
+            "larger than squares; here all have about size x size pixels. Raise size if most are oblong"
+        )
     side = 1000 * math.sqrt(max(0.0, resolution)) if kind == "area" else resolution
     return max(1, round(side / SIDE)) * SIDE
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import data, model, rollout, training
+from .changes import CHANGES, is_off
 from .draft import Draft
 from .report import Report
 from .settings import Files, Settings
@@ -50,7 +51,7 @@ def import_config(files: Files) -> Imported:
     backends = [Settings(backend, BACKEND, f"data set {number}") for number, backend in enumerate(files.backends, 1)]
     for name in ("data_backend_config", "lycoris_config", "user_prompt_library"):
         config[name]  # the files that these name were read already
-    rollout.refuse_mixflow(config, report)
+    rollout.refuse_mixflow(config)
     flow = model.is_flow_matching(config, report)
 
     pretrained = model.load_pretrained(draft, config)
@@ -60,7 +61,7 @@ def import_config(files: Files) -> Imported:
         network = [model.add_lora(draft, config, lycoris, network), 0]
     dataset = data.datasets(draft, config, backends, pipeline=[pretrained, 2])
     schedule = rollout.schedule(draft, config, flow, pretrained=[pretrained, 1])
-    noisy = draft.add(rollout.NOISE, "RolloutNoisyBatch", dataset=dataset.link, schedule=schedule)
+    noisy = rollout.noisy_batch(draft, config, dataset.link, schedule)
     rolled = rollout.rollout(draft, config, flow, batch=[noisy, 0], model=network)
     loss = rollout.loss(draft, config, flow, batch=[rolled, 0], model=network)
     optimizer = training.optimizer(draft, config)
@@ -85,13 +86,19 @@ def account_of(report: Report, settings: Settings) -> dict[str, Any]:
     kept = {}
     for key, value in settings.given.items() if not settings.dropped else ():
         said = f"{settings.at(key)} = {textwrap.shorten(json.dumps(value, ensure_ascii=False), 60)}"
-        if key in settings.asked:
+        reason = ignored(key)
+        if key not in settings.asked and not reason:
+            kept[settings.spelled[key]] = value
+        if settings.is_default(key) if key in settings.asked else is_off(value):
+            report.idle.append(settings.at(key))
+        elif key in settings.asked:
             if settings.is_set(key):
                 report.mapped.append(f"{said} -> {settings.table[key].goes_to or 'which nodes there are'}")
-        elif reason := ignored(key):
+        elif reason:
             report.ignored.append(f"{settings.at(key)}: {reason}")
+        elif key in CHANGES:
+            report.changed.append(f"{settings.at(key)}: {CHANGES[key]}")
         else:
-            kept[settings.spelled[key]] = value
             unused = " (not needed with the other options)" if key in settings.table else ""
             report.unmapped.append(said + unused)
     return kept

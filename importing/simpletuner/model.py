@@ -24,11 +24,15 @@ NO_FLOW = ("sd1x", "sd2x", "sdxl", "kolors", "pixart_sigma", "deepfloyd", "stabl
 HUB = {
     "sd1x": {
         "": "Lykon/dreamshaper-8",
+        "dreamshaper": "Lykon/dreamshaper-8",
         "1.5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
         "1.4": "CompVis/stable-diffusion-v1-4",
     },
     "sd2x": {
         "": "bghira/pseudo-flex-v2",
+        "pseudoflex-v2": "bghira/pseudo-flex-v2",
+        "pseudojourney": "bghira/pseudo-journey-v2",
+        "digitaldiffusion": "Junglerally/Digital-Diffusion",
         "2.1": "stabilityai/stable-diffusion-2-1",
         "2.0": "stabilityai/stable-diffusion-2-0",
     },
@@ -47,14 +51,26 @@ HUB = {
         "dev": "black-forest-labs/FLUX.1-dev",
         "krea": "black-forest-labs/FLUX.1-Krea-dev",
         "schnell": "black-forest-labs/FLUX.1-schnell",
+        "fluxbooru": "terminusresearch/fluxbooru-v0.3",
+        "libreflux": "jimmycarter/LibreFlux-SimpleTuner",
     },
-    "lumina2": {"": "Alpha-VLLM/Lumina-Image-2.0", "2.0": "Alpha-VLLM/Lumina-Image-2.0"},
+    "lumina2": {
+        "": "Alpha-VLLM/Lumina-Image-2.0",
+        "2.0": "Alpha-VLLM/Lumina-Image-2.0",
+        "neta-lumina": "terminusresearch/neta-lumina-v1",
+    },
 }
 """What SimpleTuner loads where no path is given, by family and flavour; "" is the family's default."""
 
 CONTEXT = ("add_k_proj", "add_q_proj", "add_v_proj", "to_add_out")
 FLUX_LAYERS = {"context": CONTEXT, "context+ffs": (*CONTEXT, "ff_context.net.0.proj", "ff_context.net.2")}
 """Layers of the values of flux_lora_target that are no preset of ours."""
+
+
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
+LYCORIS_CLASSES = {"Attention": ATTENTION, "FeedForward": FEED_FORWARD}
+"""Layers of the classes that LyCORIS' presets name."""
 
 
 def is_flow_matching(config: Settings, report: Report) -> bool:
@@ -181,16 +197,21 @@ def add_lora(draft: Draft, config: Settings, lycoris: Settings, model: list[Any]
         if not lycoris.given:
             draft.report.left.append("lycoris_config: its file is not here; check kind, rank and alpha of Add LoRA")
         settings = lycoris_adapter(lycoris, draft.report)
+        layers = lycoris_targets(lycoris, config["model_family"], draft.report) or targets(config, draft.report)
     else:
         rank, alpha = config["lora_rank"], config["lora_alpha"]
         settings = {"kind": "lora", "rank": rank, "alpha": float(rank) if alpha is None else alpha}
         settings |= {"dropout": config["lora_dropout"], "dora": config["use_dora"]}
+        layers = targets(config, draft.report)
+        family: Any = PRETRAINED.get(OUR_FAMILY.get(config["model_family"], ""))
+        if family and family.trainable_text_parts:
+            settings["text_encoders"] = config["train_text_encoder"]
     return draft.add(
         FRAME,
         "RolloutAddLora",
         model=model,
         continue_from=config["init_lora"],
-        **targets(config, draft.report),
+        **layers,
         **settings,
     )
 
@@ -200,12 +221,40 @@ def lycoris_adapter(lycoris: Settings, report: Report) -> dict[str, Any]:
     kind = {"lora": "lora", "locon": "lora", "lokr": "lokr", "loha": "loha"}.get(algorithm)
     if kind is None:
         report.changed.append(f"lycoris_config: algo {algorithm!r} is not offered; it is lokr")
-    if lycoris.is_set("factor"):
-        report.changed.append("lycoris_config: factor has no input here; peft chooses it for each layer")
     rank, alpha = lycoris["linear_dim"], lycoris["linear_alpha"]
     if lycoris["full_matrix"] or rank >= LYCORIS_FULL_RANK:  # LyCORIS counts whole matrices once, whatever alpha says
         rank, alpha = LARGEST_RANK, float(LARGEST_RANK)
-    return {"kind": kind or "lokr", "rank": rank, "alpha": alpha, "dropout": lycoris["dropout"]}
+    found = {"kind": kind or "lokr", "rank": rank, "alpha": alpha, "dropout": lycoris["dropout"]}
+    return found | ({"factor": lycoris["factor"]} if found["kind"] == "lokr" else {})
+
+
+def lycoris_targets(lycoris: Settings, family: str, report: Report) -> dict[str, str]:
+    """Add LoRA's layers for the classes of modules that LyCORIS names; nothing where it names none."""
+    preset = lycoris["apply_preset"]
+    if not isinstance(preset, dict):
+        return {}
+    named = preset.get("target_module") or []
+    classes = named if isinstance(named, list) else [named]
+    ends = [LYCORIS_CLASSES[name] for name in classes if name in LYCORIS_CLASSES]
+    left = [str(name) for name in classes if name not in LYCORIS_CLASSES]
+    if left:
+        report.changed.append(
+            f"lycoris_config: apply_preset: the modules {', '.join(left)} are not known here; name their layers in Add "
+            "LoRA: pattern"
+        )
+    apart = preset.get("module_algo_map") or {}
+    if any(other != {"factor": lycoris["factor"]} for name, other in apart.items() if name in classes):
+        report.changed.append(
+            "lycoris_config: module_algo_map: every layer has the same kind, rank and factor here, those of the whole"
+        )
+    if not ends:
+        return {}
+    if len(ends) == 1 and classes[0] != "FeedForward":
+        return {"targets": "attention"}
+    kind = PRETRAINED.get(OUR_FAMILY.get(family, ""))
+    attention = kind.lora_targets["attention"] if kind else ATTENTION
+    layers = [layer for name in classes for layer in (attention if name == "Attention" else FEED_FORWARD)]
+    return {"targets": "custom", "pattern": ", ".join(dict.fromkeys(layers))}
 
 
 def targets(config: Settings, report: Report) -> dict[str, str]:

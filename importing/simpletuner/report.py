@@ -20,6 +20,8 @@ class Report:
     unmapped: list[str] = field(default_factory=list)
     """Options without a place here, kept in the workflow's ``extra.simpletuner``."""
     ignored: list[str] = field(default_factory=list)
+    idle: list[str] = field(default_factory=list)
+    """Keys that are off, or have SimpleTuner's own default: nothing has to be said of them but their names."""
 
     def sections(self) -> list[tuple[str, list[str]]]:
         """The parts that hold anything, what matters most first, each under its heading."""
@@ -38,6 +40,9 @@ class Report:
         for title, found in self.sections():
             lines += ["", f"{title}:"]
             lines += [textwrap.fill(line, 110, initial_indent="  - ", subsequent_indent="    ") for line in found]
+        if self.idle:
+            said = f"Off, or as by default: {', '.join(self.idle)}"
+            lines += ["", textwrap.fill(said, 110, subsequent_indent="  ")]
         return "\n".join(lines[1:])
 
     def markdown(self) -> str:

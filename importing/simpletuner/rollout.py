@@ -55,16 +55,30 @@ def flow_schedule(draft: Draft, config: Settings) -> str:
     )
 
 
-def refuse_mixflow(config: Settings, report: Report) -> None:
+def refuse_mixflow(config: Settings) -> None:
     """Raises ValueError where MixFlow and rollouts are both on: both change what the network sees at a level."""
-    if not config.peek("mixflow_enabled"):
-        return
-    if config[f"{PREFIX}max_step_offset"] > 0:
+    if config["mixflow_enabled"] and config[f"{PREFIX}max_step_offset"] > 0:
         raise ValueError(
             "mixflow_enabled cannot be combined with scheduled_sampling_max_step_offset, as in SimpleTuner: set one of "
             "them to false or 0"
         )
-    report.changed.append("mixflow_enabled: there is no MixFlow here; latents are as noisy as the network is told")
+
+
+def noisy_batch(draft: Draft, config: Settings, dataset: list[Any], schedule: list[Any]) -> str:
+    """The noise, with what of it SimpleTuner changes."""
+    gamma, offset = config["mixflow_gamma"], config["noise_offset"]
+    if config["offset_noise"]:
+        draft.report.changed.append("offset_noise: SimpleTuner moves the noise in a share of the batches; here in all")
+    return draft.add(
+        NOISE,
+        "RolloutNoisyBatch",
+        dataset=dataset,
+        schedule=schedule,
+        mixflow=gamma if config["mixflow_enabled"] else 0.0,
+        input_perturbation=config["input_perturbation"],
+        perturbation_steps=config["input_perturbation_steps"],
+        noise_offset=offset if config["offset_noise"] else 0.0,
+    )
 
 
 def rollout(draft: Draft, config: Settings, flow: bool, batch: list[Any], model: list[Any]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 
 from .table import Key
 
+EXAMPLES = Path("config/examples")
 UNSET = (None, "", "None", "none", "null")
 TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
@@ -43,6 +46,10 @@ class Settings:
     def is_set(self, key: str) -> bool:
         value = self.given.get(key)
         return not (value is None or (isinstance(value, str) and value.strip() in UNSET))
+
+    def is_default(self, key: str) -> bool:
+        """Whether the option is set to what SimpleTuner takes anyway."""
+        return self.is_set(key) and self.peek(key) == self.table[key].default
 
     def __getitem__(self, key: str) -> Any:
         """The value by the table's kind; the default of the table if it is not set. Raises ValueError, naming it."""
@@ -98,6 +105,25 @@ def as_anything(value: Any) -> Any:
         return value
 
 
+VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+
+ENVIRONMENT = {
+    "CHECKPOINTING_LIMIT": "checkpoints_total_limit",
+    "DATALOADER_CONFIG": "data_backend_config",
+    "HUB_MODEL_NAME": "hub_model_id",
+    "LR_SCHEDULE": "lr_scheduler",
+    "MAX_NUM_STEPS": "max_train_steps",
+    "MINIMUM_RESOLUTION": "minimum_image_size",
+    "MODEL_NAME": "pretrained_model_name_or_path",
+    "NUM_EPOCHS": "num_train_epochs",
+    "PUSH_CHECKPOINTS": "push_checkpoints_to_hub",
+    "RESUME_CHECKPOINT": "resume_from_checkpoint",
+    "TRAINING_SEED": "seed",
+    "USE_GRADIENT_CHECKPOINTING": "gradient_checkpointing",
+    "VALIDATION_STEPS": "validation_step_interval",
+}
+"""Keys of the variables in config.env that are not just their names in capitals."""
+
 READERS = {
     "switch": as_switch,
     "number": as_number,
@@ -123,7 +149,7 @@ class Files:
 
 def read_files(path: Path) -> Files:
     """The configuration and the files that it names. Raises ValueError, one line, for what cannot be read."""
-    config = read_json(path)
+    config = read_config(path)
     if not isinstance(config, dict):
         raise ValueError(f"{path}: a SimpleTuner configuration is a JSON object, and this is {_kind(config)}")
     missing: list[str] = []
@@ -158,10 +184,69 @@ def _named_file(config: Mapping[str, Any], key: str, beside: Path, missing: list
 
 
 def _places(name: Path, beside: Path) -> Iterator[Path]:
-    """SimpleTuner's paths begin at the folder it was started in: look here, above and beside the configuration."""
+    """SimpleTuner's paths begin at the folder it was started in: look here, above and beside the configuration.
+
+    ``config/examples/`` means ``simpletuner/examples/`` in its checkout.
+    """
+    above = list(beside.resolve().parents)[:4]
     yield name
-    yield from (folder / name for folder in list(beside.resolve().parents)[:3])
+    yield from (folder / name for folder in above)
+    if name.is_relative_to(EXAMPLES):
+        inside = name.relative_to(EXAMPLES)
+        yield from (folder / inside for folder in above)
+        yield from (folder / "simpletuner" / "examples" / inside for folder in (Path(), *above))
     yield beside.parent / name.name
+
+
+def read_config(path: Path) -> Any:
+    """The options in a config.json, config.toml or config.env. Raises ValueError, one line that names the file."""
+    read = {".toml": read_toml, ".env": read_env}.get(path.suffix.lower(), read_json)
+    return read(path)
+
+
+def read_toml(path: Path) -> Any:
+    try:
+        import tomllib
+    except ImportError:
+        raise ValueError(f"{path}: TOML is read from Python 3.11 on: use config.json") from None
+    try:
+        return tomllib.loads(_text(path))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path}: is not TOML: {error}") from None
+
+
+def read_env(path: Path) -> dict[str, Any]:
+    """Variables of a shell as options: ``export TRAIN_BATCH_SIZE=2``, and the arguments in TRAINER_EXTRA_ARGS.
+
+    Variables in values are those of the file. Nothing is run.
+    """
+    found: dict[str, str] = {}
+    for number, line in enumerate(_text(path).splitlines(), 1):
+        try:
+            words = shlex.split(line, comments=True)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from None
+        for word in (word for word in words if word != "export" and "=" in word):
+            name, value = word.split("=", 1)
+            value = VARIABLE.sub(lambda match: found.get(match[1] or match[2], ""), value)
+            adds = name.endswith("+")
+            name = name.removesuffix("+")
+            found[name] = f"{found.get(name, '')} {value}".strip() if adds else value
+    options: dict[str, Any] = {}
+    for argument in shlex.split(found.pop("TRAINER_EXTRA_ARGS", "")):
+        key, _, value = argument.partition("=")
+        options[key] = value or True
+    named = {ENVIRONMENT.get(name, name.lower()): value for name, value in found.items()}
+    return {key: value for key, value in named.items() if f"--{key}" not in options} | options
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: is not UTF-8") from None
 
 
 def read_json(path: Path) -> Any:

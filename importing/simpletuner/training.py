@@ -8,15 +8,22 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from ...nodes import NODE_CLASS_MAPPINGS
+from ...training.optimizers import NAMES
 from .draft import Draft
 from .report import Report
 from .rollout import LOSS
 from .settings import Settings
 
 TRAIN, RESULTS = "Train", "Results"
-EQUAL_OPTIMIZERS = ("torch-adamw", "adamw_bf16", "optimi-adamw", "bnb-adamw", "torch-adafactor", "torch-sgd", "muon")
+EQUAL_OPTIMIZERS = (
+    "torch-adamw", "adamw_bf16", "optimi-adamw", "bnb-adamw", "bnb-adamw8bit", "torch-adafactor", "torch-sgd", "muon",
+    "prodigy", "optimi-lion", "pytorch-lion", "adamw_schedulefree",
+)  # fmt: skip
 """Optimizers of SimpleTuner that ours are the same as."""
+ADAPTIVE, OWN_RATE = ("prodigy", "dadapt"), 1e-4
+"""Optimizers that find their learning rate by themselves, and what others get in its place."""
+OTHER_WORDS = {"schedulefree": "adamw_schedule_free", "adamw8bit": "adamw_8bit"}
+"""What SimpleTuner calls some of ours."""
 DEFAULT_STEPS = 1000
 
 
@@ -24,20 +31,29 @@ def optimizer(draft: Draft, config: Settings) -> str:
     schedule, warmup = config["lr_scheduler"], config["lr_warmup_steps"]
     if schedule == "constant" and warmup:  # SimpleTuner reads it so, too
         schedule = "constant_with_warmup"
+    name, rate = config["optimizer"], config["learning_rate"]
+    ours = nearest_optimizer(name, draft.report)
+    if any(word in name and word not in ours for word in ADAPTIVE):
+        draft.report.changed.append(
+            f"learning_rate: {name} finds its own rate, and {rate:g} only scales it; {ours} would take it as it is, so "
+            f"it is {OWN_RATE:g}, the usual one for LoRA"
+        )
+        rate = OWN_RATE
     if schedule == "sine":
         draft.report.changed.append("lr_scheduler: sine, which swings up and down, is not offered; it is cosine")
         schedule = "cosine"
     return draft.add(
         LOSS,
         "RolloutOptimizer",
-        optimizer=nearest_optimizer(config["optimizer"], draft.report),
-        learning_rate=config["learning_rate"],
+        optimizer=ours,
+        learning_rate=rate,
         lr_schedule=schedule,
         warmup_steps=warmup,
         num_cycles=config["lr_num_cycles"],
         weight_decay=config["adam_weight_decay"],
         beta1=first_of(config["optimizer_beta1"], config["adam_beta1"]),
         beta2=first_of(config["optimizer_beta2"], config["adam_beta2"]),
+        relative_step=config["optimizer"] == "torch-adafactor",
     )
 
 
@@ -47,8 +63,8 @@ def first_of(value: Any, otherwise: Any) -> Any:
 
 
 def nearest_optimizer(name: str, report: Report) -> str:
-    offered: list[str] = NODE_CLASS_MAPPINGS["RolloutOptimizer"].INPUT_TYPES()["required"]["optimizer"][0]
-    ours = next((known for known in sorted(offered, key=len, reverse=True) if known in name), "adamw")
+    known = {optimizer: optimizer for optimizer in sorted(NAMES, key=len, reverse=True)}
+    ours = next((ours for word, ours in (OTHER_WORDS | known).items() if word in name), "adamw")
     if name not in EQUAL_OPTIMIZERS:
         report.changed.append(f"optimizer: {name!r} becomes {ours!r}, the nearest here; learning rates may differ")
     return ours
@@ -92,6 +108,12 @@ def steps(config: Settings, images: int | None, report: Report) -> int:
         return fixed
     epochs, accumulation = config["num_train_epochs"], config["gradient_accumulation_steps"]
     batch_size = config["train_batch_size"]
+    if epochs <= 0:
+        report.left.append(
+            "max_train_steps, num_train_epochs: both are 0, which SimpleTuner refuses; write the number into Optimizer "
+            f"Step: steps (now {DEFAULT_STEPS})"
+        )
+        return DEFAULT_STEPS
     if images is None:
         report.left.append(
             f"num_train_epochs: {epochs} epochs are steps only when the images can be counted, and their folder is not "

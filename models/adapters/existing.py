@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from ..loading.model_files import find_model
 from .layers import LayerAdapter
 from .names import Names
 from .reading import TEXT_ENCODERS, Reading, from_file
-from .saved import SETTINGS
+from .saved import NORM_OF_FROZEN, SETTINGS, with_trained_scales
 
 
 def find_lora(host: Host, name: str) -> Path:
@@ -55,13 +56,26 @@ def read_lora(path: Path, names: Names, kind: type[PretrainedModel]) -> dict[str
     except ValueError as error:
         raise ValueError(f"{path.name} cannot be continued: {error}") from error
     refuse_misfits(path, found, len(tensors), kind)
+    refuse_magnitudes_of_inputs(path, tensors)
     if found.text_encoders:
         logging.warning(
             "%s: its %d tensors for text encoders are left out, which are not trained here",
             path.name,
             found.text_encoders,
         )
-    return found.adapter
+    metadata = read_metadata(path)
+    adapter = with_trained_scales(found.adapter, metadata)
+    return {layer: replace(part, norm_of_frozen=NORM_OF_FROZEN in metadata) for layer, part in adapter.items()}
+
+
+def refuse_magnitudes_of_inputs(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raises ValueError for a DoRA that LyCORIS trained with ``wd_on_out=False``: a magnitude for each input."""
+    for key, value in tensors.items():
+        if key.endswith(".dora_scale") and value.ndim > 1 and value.shape[0] == 1 < value.numel():
+            raise ValueError(
+                f"{path.name} cannot be continued: its DoRA has a magnitude for each input of a layer (LyCORIS with "
+                f"wd_on_out off), e.g. {key}, and only one for each output can be trained here; begin a new LoRA"
+            )
 
 
 def text_tensors_in(path: Path) -> int:

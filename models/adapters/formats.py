@@ -24,14 +24,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .layers import DOWN, MAGNITUDE, UP, Adapter, LayerAdapter, fuse, to_peft, turn
+from .layers import DOWN, MAGNITUDE, UP, Adapter, LayerAdapter, fuse, rescaled, to_peft, turn
 from .names import Names
 from .text_encoders import ATTACHED, kohya_name, name_in_file
 
 Format = Literal["diffusers", "comfyui", "kohya"]
 
-NAMED_BY_DIFFUSERS = ("FluxTransformer2DModel", "SD3Transformer2DModel")
+NAMED_BY_DIFFUSERS = ("FluxTransformer2DModel", "SD3Transformer2DModel", "ZImageTransformer2DModel")
 """Transformers that ComfyUI knows by diffusers' names too, which keep q, k and v apart: no rank is added."""
+
+ONE_NAME = ("QwenImageTransformer2DModel",)
+"""Transformers whose layers have diffusers' names everywhere."""
 
 
 def to_file(adapter: Adapter, format: Format, names: Names, part: str) -> dict[str, Tensor]:
@@ -39,8 +42,8 @@ def to_file(adapter: Adapter, format: Format, names: Names, part: str) -> dict[s
 
     Raises ValueError where the format has no way to say what the adapter does.
     """
-    if format == "diffusers":
-        return {name_in_file(key, part): value for key, value in to_peft(adapter).items()}
+    if format == "diffusers":  # its alpha is in the metadata, which not every tool reads: the scale is in the weights
+        return {name_in_file(key, part): value for key, value in to_peft(with_unit_scales(adapter)).items()}
     tensors: dict[str, Tensor] = {}
     for layer, found in named(adapter, format, names).items():
         found = with_whole_scale(found)
@@ -65,6 +68,8 @@ def by_diffusers_names(adapter: Adapter, format: Format, names: Names) -> str | 
     """The prefix, if layers go by diffusers' names in this file; None if by the original ones."""
     if names.is_unet:
         return "lora_unet_" if format == "kohya" and not names.is_sdxl else None
+    if not names.groups and names.network_class not in ONE_NAME:
+        raise ValueError(f"format: no tool is known to read a LoRA of {names.network_class} in it; choose diffusers")
     if not names.groups or (format == "comfyui" and names.network_class in NAMED_BY_DIFFUSERS):
         return "transformer." if format == "comfyui" else "lora_unet_"
     relatives = any(part.kind != "lora" or part.has_magnitude for part in adapter.values())
@@ -101,8 +106,13 @@ def column(magnitude: Tensor) -> Tensor:
     return magnitude.reshape(-1, 1) if magnitude.ndim < 4 else magnitude.reshape(-1, 1, 1, 1)
 
 
+def with_unit_scales(adapter: Adapter) -> dict[str, LayerAdapter]:
+    """The adapter with alpha = rank everywhere."""
+    return {layer: rescaled(part, 1.0) for layer, part in adapter.items()}
+
+
 def with_whole_scale(part: LayerAdapter) -> LayerAdapter:
     """A LoKr of two whole matrices has no rank, and tools do not scale it: its scale goes into the first one."""
     if part.kind != "lokr" or "lokr_w2" not in part.weights or "lokr_w1" not in part.weights:
         return part
-    return LayerAdapter({**part.weights, "lokr_w1": part.weights["lokr_w1"] * part.scale}, 1.0)
+    return rescaled(part, 1.0)

@@ -24,6 +24,9 @@ class LayerAdapter:
     ``lora_magnitude_vector`` (out,). LoKr: ``lokr_w1`` ...; LoHa: ``hada_w1_a`` ..."""
     scale: float
     """alpha / rank: what the product of the weights is multiplied by."""
+    norm_of_frozen: bool = False
+    """DoRA (arXiv 2402.09353) divides by the length of each row of the changed weight, W + scale B A. ComfyUI divides
+    by that of the frozen weight, W: the magnitude of a file for ComfyUI is made for that (see dora.py)."""
 
     @property
     def kind(self) -> str:
@@ -88,6 +91,17 @@ def peft_scale(layer: str, settings: Mapping[str, Any]) -> float:
 def to_peft(adapter: Adapter) -> dict[str, Tensor]:
     """The weights by peft's names."""
     return {f"{layer}.{name}": value for layer, part in adapter.items() for name, value in part.weights.items()}
+
+
+SCALED = (UP, "lokr_w1", "lokr_w1_a", "hada_w1_a")
+"""The weight that a change of scale goes into, by kind."""
+
+
+def rescaled(part: LayerAdapter, scale: float) -> LayerAdapter:
+    """The same change of the layer, written with another scale."""
+    name = next(name for name in SCALED if name in part.weights)
+    weight = part.weights[name] * part.scale / scale
+    return replace(part, weights={**part.weights, name: weight}, scale=scale)
 
 
 def delta_shape(part: LayerAdapter) -> tuple[int, int]:

@@ -74,7 +74,14 @@ def architecture(base: Base) -> str:
     return ARCHITECTURES.get(base.family, base.family)
 
 
-ARCHITECTURES = {"sd": "stable-diffusion-v1", "sdxl": "stable-diffusion-xl-v1-base", "lumina2": "lumina-2"}
+ARCHITECTURES = {
+    "sd": "stable-diffusion-v1",
+    "sdxl": "stable-diffusion-xl-v1-base",
+    "lumina2": "lumina-2",
+    "zimage": "z-image",
+    "flux2_klein": "flux-2-klein",
+    "qwen_image": "qwen-image",
+}
 
 IMPLEMENTATIONS = {
     "sd": "https://github.com/CompVis/stable-diffusion",
@@ -82,6 +89,8 @@ IMPLEMENTATIONS = {
     "sd3": "https://github.com/Stability-AI/sd3.5",
     "flux": "https://github.com/black-forest-labs/flux",
     "lumina2": "https://github.com/Alpha-VLLM/Lumina-Image-2.0",
+    "zimage": "https://github.com/Tongyi-MAI/Z-Image",
+    "flux2_klein": "https://github.com/black-forest-labs/flux2",
 }
 """The code whose layer names a file has, if it has not diffusers'."""
 

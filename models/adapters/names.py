@@ -108,17 +108,65 @@ LUMINA2: Groups = {
     "final_layer.linear": ("norm_out.linear_2",),
 }
 
+
+def _zimage_block(block: str) -> dict[str, tuple[str, ...]]:
+    return {
+        f"{block}.attention.qkv": _inside(f"{block}.attention", QKV),
+        f"{block}.attention.out": (f"{block}.attention.to_out.0",),
+        **{f"{block}.feed_forward.{name}": (f"{block}.feed_forward.{name}",) for name in ("w1", "w2", "w3")},
+        f"{block}.adaLN_modulation.0": (f"{block}.adaLN_modulation.0",),
+    }
+
+
+ZIMAGE: Groups = {
+    "x_embedder": ("all_x_embedder.2-1",),
+    "t_embedder.mlp.0": ("t_embedder.mlp.0",),
+    "t_embedder.mlp.2": ("t_embedder.mlp.2",),
+    "cap_embedder.1": ("cap_embedder.1",),
+    **_zimage_block("layers.*"),
+    **_zimage_block("noise_refiner.*"),
+    **_zimage_block("context_refiner.*"),
+    "final_layer.adaLN_modulation.1": ("all_final_layer.2-1.adaLN_modulation.1",),
+    "final_layer.linear": ("all_final_layer.2-1.linear",),
+}
+
+FLUX2: Groups = {
+    "img_in": ("x_embedder",),
+    "txt_in": ("context_embedder",),
+    "time_in.in_layer": ("time_guidance_embed.timestep_embedder.linear_1",),
+    "time_in.out_layer": ("time_guidance_embed.timestep_embedder.linear_2",),
+    "guidance_in.in_layer": ("time_guidance_embed.guidance_embedder.linear_1",),
+    "guidance_in.out_layer": ("time_guidance_embed.guidance_embedder.linear_2",),
+    "double_stream_modulation_img.lin": ("double_stream_modulation_img.linear",),
+    "double_stream_modulation_txt.lin": ("double_stream_modulation_txt.linear",),
+    "single_stream_modulation.lin": ("single_stream_modulation.linear",),
+    "double_blocks.*.img_attn.qkv": _inside("transformer_blocks.*.attn", QKV),
+    "double_blocks.*.txt_attn.qkv": _inside("transformer_blocks.*.attn", ADDED_QKV),
+    "double_blocks.*.img_attn.proj": ("transformer_blocks.*.attn.to_out.0",),
+    "double_blocks.*.txt_attn.proj": ("transformer_blocks.*.attn.to_add_out",),
+    "double_blocks.*.img_mlp.0": ("transformer_blocks.*.ff.linear_in",),
+    "double_blocks.*.img_mlp.2": ("transformer_blocks.*.ff.linear_out",),
+    "double_blocks.*.txt_mlp.0": ("transformer_blocks.*.ff_context.linear_in",),
+    "double_blocks.*.txt_mlp.2": ("transformer_blocks.*.ff_context.linear_out",),
+    "single_blocks.*.linear1": ("single_transformer_blocks.*.attn.to_qkv_mlp_proj",),
+    "single_blocks.*.linear2": ("single_transformer_blocks.*.attn.to_out",),
+    "final_layer.adaLN_modulation.1": ("norm_out.linear",),
+    "final_layer.linear": ("proj_out",),
+}
+
 ORIGINAL: Mapping[str, Groups] = {
     "FluxTransformer2DModel": FLUX,
     "SD3Transformer2DModel": SD3,
     "Lumina2Transformer2DModel": LUMINA2,
+    "ZImageTransformer2DModel": ZIMAGE,
+    "Flux2Transformer2DModel": FLUX2,
 }
 """Transformers whose original code has other names, by diffusers' class name."""
 
 
 def turned(network_class: str, layer: str, layers: Layers) -> bool:
     """Whether diffusers has the two halves of this layer's outputs, scale and shift, the other way round."""
-    if network_class == "FluxTransformer2DModel":
+    if network_class in ("FluxTransformer2DModel", "Flux2Transformer2DModel"):
         return layer == "norm_out.linear"
     if network_class == "SD3Transformer2DModel":
         last = sum(name.endswith(".norm1_context.linear") for name in layers) - 1

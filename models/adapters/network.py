@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...diffusion import seeds
 from ..model import Model
+from .dora import for_peft, turned_by_comfyui, weights_of
 from .layers import Adapter, to_peft
 from .names import Layers
 from .settings import AdapterSettings, settings_of
@@ -50,7 +51,9 @@ def add_adapter(model: Model, settings: AdapterSettings, seed: int, weights: Map
 
 def continue_adapter(model: Model, adapter: Adapter, layers: Layers, name: str, dropout: float = 0.0) -> int:
     """Put an adapter that was read from a file into the network; returns how many numbers it has."""
-    float32 = {key: value.float() for key, value in to_peft(adapter).items()}
+    frozen = weights_of(model.network, [layer for layer, part in adapter.items() if part.norm_of_frozen])
+    is_turned = turned_by_comfyui(type(model.network).__name__, layers)
+    float32 = {key: value.float() for key, value in to_peft(for_peft(adapter, frozen, is_turned)).items()}
     return add_adapter(model, settings_of(adapter, layers, name, dropout), 0, float32)
 
 

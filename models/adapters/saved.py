@@ -14,13 +14,23 @@ import torch
 
 from ...files.weights import read_metadata, read_weights, save_weights
 from ..model import Model
-from .layers import Adapter, LayerAdapter, from_peft
+from .formats import with_unit_scales
+from .layers import Adapter, LayerAdapter, from_peft, peft_scale, rescaled, to_peft
 from .network import adapter_weights, set_weights
-from .settings import PATTERNS, settings_of
+from .settings import ALPHAS, PATTERNS, RANKS, settings_of
 from .text_encoders import ATTACHED, name_in_file, name_in_network
 
 SETTINGS = "lora_adapter_metadata"
 """Where diffusers keeps peft's settings in a file's metadata."""
+
+
+SCALES = "rollout_trained_scale"
+"""alpha / rank that an adapter was trained with, for whoever trains it further: for all layers, or by layer. Files of
+diffusers have it in their weights, with alpha = rank."""
+
+
+NORM_OF_FROZEN = "rollout_dora"
+"""In the metadata of a file whose DoRA divides by the length of the frozen weight, as ComfyUI does (see dora.py)."""
 
 
 def file_of(stem: str, names: tuple[str, ...], name: str) -> str:
@@ -31,16 +41,39 @@ def file_of(stem: str, names: tuple[str, ...], name: str) -> str:
 def save_adapters(folder: Path, model: Model, metadata: Mapping[str, str], stem: str) -> None:
     """Write every adapter into the folder, each in a diffusers file of its own, for :func:`restore_adapters`."""
     for name in model.adapters:
-        start, weights = part_of(model), adapter_weights(model, name)
-        settings = model.network.peft_config[name].to_dict()
-        text = text_settings(from_peft(weights, settings))
-        for pattern in PATTERNS:  # peft warns of those that fit nothing in the network alone
-            own = settings.get(pattern) or {}
-            settings[pattern] = {key: own[key] for key in own if not key.startswith("^" + re.escape(ATTACHED))}
-        about = settings_metadata({start: settings, **text})
+        start, settings = part_of(model), model.network.peft_config[name].to_dict()
+        adapter = from_peft(adapter_weights(model, name), settings)
+        plain = with_unit_scales(adapter)
+        about = settings_metadata({start: at_unit_scale(settings), **text_settings(plain)}) | scales_metadata(adapter)
         path = folder / file_of(stem, model.adapters, name)
-        in_file = {name_in_file(key, start): value for key, value in weights.items()}
+        in_file = {name_in_file(key, start): value for key, value in to_peft(plain).items()}
         save_weights(path, in_file, {**metadata, **about, "rollout_adapter": name})
+
+
+def at_unit_scale(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """peft's settings of the network's adapter with alpha = rank everywhere, for the network alone."""
+    attached = "^" + re.escape(ATTACHED)  # peft warns of patterns that fit nothing in the network alone
+    ranks = {key: rank for key, rank in (settings.get(RANKS) or {}).items() if not key.startswith(attached)}
+    alpha = "lora_alpha" if "lora_alpha" in settings else "alpha"
+    known = {**settings, alpha: settings["r"], RANKS: ranks, ALPHAS: dict(ranks)}
+    return known | ({"use_rslora": False} if "use_rslora" in known else {})
+
+
+def scales_metadata(adapter: Adapter) -> dict[str, str]:
+    """The scales that it was trained with; nothing where they are 1."""
+    scales = {layer: part.scale for layer, part in adapter.items()}
+    if set(scales.values()) <= {1.0}:
+        return {}
+    return {SCALES: json.dumps(scales if len(set(scales.values())) > 1 else next(iter(scales.values())))}
+
+
+def with_trained_scales(adapter: Adapter, metadata: Mapping[str, str]) -> dict[str, LayerAdapter]:
+    """The adapter as it was trained, where its file says so: :func:`scales_metadata`'s inverse."""
+    if SCALES not in metadata:
+        return dict(adapter)
+    known = json.loads(metadata[SCALES])
+    scales: Mapping[str, float] = known if isinstance(known, dict) else dict.fromkeys(adapter, known)
+    return {layer: rescaled(part, scales.get(layer, part.scale)) for layer, part in adapter.items()}
 
 
 def text_settings(adapter: Adapter) -> dict[str, dict[str, Any]]:
@@ -84,13 +117,15 @@ def restore_adapters(folder: Path, model: Model) -> None:
     for name in model.adapters:
         if name not in files:
             raise ValueError(f"there is no adapter {name!r} in {folder}")
-        weights = {name_in_network(key): value for key, value in read_weights(files[name]).items()}
-        set_weights(model, name, weights, str(files[name]))
+        settings, saved = model.network.peft_config[name].to_dict(), read_saved(files[name])
+        as_here = {layer: rescaled(part, peft_scale(layer, settings)) for layer, part in saved.items()}
+        set_weights(model, name, to_peft(as_here), str(files[name]))
 
 
 def read_saved(path: Path) -> dict[str, LayerAdapter]:
     """An adapter that :func:`save_adapters` wrote."""
-    known, weights = json.loads(read_metadata(path)[SETTINGS]), read_weights(path)
+    metadata, weights = read_metadata(path), read_weights(path)
+    known = json.loads(metadata[SETTINGS])
     adapter: dict[str, LayerAdapter] = {}
     for start in dict.fromkeys(f"{key.partition('.')[0]}." for key in weights):
         own, settings = (
@@ -98,7 +133,7 @@ def read_saved(path: Path) -> dict[str, LayerAdapter]:
             for found in (weights, known)
         )
         adapter |= {name_in_network(start + layer): part for layer, part in from_peft(own, settings).items()}
-    return adapter
+    return with_trained_scales(adapter, metadata)
 
 
 def in_dtype(adapter: Adapter, dtype: torch.dtype) -> dict[str, LayerAdapter]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 AdapterKind = Literal["lora", "lokr", "loha"]
 
-PATTERNS = ("rank_pattern", "alpha_pattern")
+RANKS, ALPHAS = PATTERNS = ("rank_pattern", "alpha_pattern")
 """Where peft keeps the ranks and alphas of single layers."""
 
 

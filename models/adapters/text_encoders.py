@@ -47,7 +47,10 @@ def text_layers(pretrained: Pretrained) -> dict[str, tuple[int, ...]]:
     for part in pretrained.info.kind.trainable_text_parts:
         kind: Any = getattr(transformers, read_object(home / "model_index.json")[part][1])
         with torch.device("meta"):
-            encoder = as_in_files(kind(kind.config_class.from_pretrained(home / part)))
+            config = kind.config_class.from_pretrained(home / part)
+            if pretrained.info.family == "sd":
+                config.num_hidden_layers -= max(0, pretrained.source.clip_skip - 1)
+            encoder = as_in_files(kind(config))
         for name, layer in encoder.named_modules():
             if isinstance(layer, nn.Linear):
                 layers[f"{ATTACHED}{part}.{name}"] = tuple(layer.weight.shape)

@@ -4,12 +4,15 @@ from ..model import Model, NewModel
 from .class_conditional import ClassConditionalDiT
 from .dit import DiT
 from .flux import Flux
+from .flux2 import Flux2Klein
 from .lumina2 import Lumina2
 from .pretrained import PretrainedModel
+from .qwen_image import QwenImage
 from .sd import StableDiffusion
 from .sd3 import StableDiffusion3
 from .sdxl import StableDiffusionXL
 from .unet import UNet
+from .zimage import ZImage
 
 FAMILIES: dict[str, type[NewModel]] = {"unet": UNet, "dit": DiT}
 """Families that can be made from a few numbers, by the name that the New Model node shows."""
@@ -21,6 +24,9 @@ PRETRAINED: dict[str, type[PretrainedModel]] = {
     "flux": Flux,
     "dit": ClassConditionalDiT,
     "lumina2": Lumina2,
+    "zimage": ZImage,
+    "flux2_klein": Flux2Klein,
+    "qwen_image": QwenImage,
 }
 """Families that Load Pretrained knows, by their short name."""
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...diffusion.solvers import Conditioning
+from ..model import numbered
 from .dit import keep_labels
 from .pretrained import PretrainedModel
 
@@ -32,8 +33,13 @@ class ClassConditionalDiT(PretrainedModel):
     def classes(self) -> int:
         return int(self.network.config.num_embeds_ada_norm)
 
+    @property
+    def null_class(self) -> bool:
+        return True
+
     def predict(self, x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
-        output = self.network(x, timestep=timestep, class_labels=conditioning["label"]).sample
+        labels = numbered(conditioning["label"], self.classes)
+        output = self.network(x, timestep=timestep, class_labels=labels).sample
         return output[:, : x.shape[1]]  # the other half, if any, is the learned variance, which we do not train
 
     @classmethod

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...diffusion.solvers import Conditioning
-from ..model import NewModel
+from ..model import NewModel, numbered
 
 if TYPE_CHECKING:
     from diffusers.models.modeling_utils import ModelMixin
@@ -40,7 +40,7 @@ class DiT(NewModel):
             raise ValueError(f"size {size} must be even: the transformer sees patches of 2x2")
 
     @classmethod
-    def create(cls, *, channels: int, size: int, classes: int, width: int, depth: int) -> DiT:
+    def create(cls, *, channels: int, size: int, classes: int, width: int, depth: int, null_class: bool = False) -> DiT:
         from diffusers.models import DiTTransformer2DModel
 
         network = DiTTransformer2DModel(
@@ -59,9 +59,15 @@ class DiT(NewModel):
         labels = conditioning.get("label")
         if labels is None:
             labels = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        labels = numbered(labels, self.network.config.num_embeds_ada_norm)
         return self.network(x, timestep=timestep, class_labels=labels).sample
 
     @property
     def classes(self) -> int:
         known = self.network.config.num_embeds_ada_norm
         return known if known > 1 else 0
+
+    @property
+    def null_class(self) -> bool:
+        """diffusers' embedding of labels always has one more than there are classes."""
+        return self.classes > 0

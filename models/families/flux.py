@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ...diffusion.rollouts.guidance import TOLD
 from ...diffusion.solvers import Conditioning
 from .pretrained import PretrainedModel
 from .sd3 import JOINT_ATTENTION, JOINT_MLP
@@ -25,6 +26,9 @@ class Flux(PretrainedModel):
     text_parts = ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2")
     single_file_types = ("flux-dev", "flux-schnell")
     negative_prompts = False
+    longest_text = 512
+    reading_tokenizer = "tokenizer_2"
+    told_guidance = True
     lora_targets = {  # noqa: RUF012
         "attention": JOINT_ATTENTION,
         "attention+mlp": (*JOINT_ATTENTION, *JOINT_MLP),
@@ -48,7 +52,7 @@ class Flux(PretrainedModel):
         output = self.network(
             FluxPipeline._pack_latents(x, batch, channels, height, width),
             timestep=timestep / 1000,
-            guidance=x.new_full((batch,), self.guidance) if guided else None,
+            guidance=conditioning.get(TOLD, x.new_full((batch,), self.guidance)) if guided else None,
             pooled_projections=conditioning["pooled"],
             encoder_hidden_states=text,
             txt_ids=text.new_zeros(text.shape[1], 3),
@@ -69,12 +73,15 @@ class Flux(PretrainedModel):
 
     @classmethod
     def encode_text(cls, pipeline: Any, captions: list[str], negative: bool) -> Conditioning:
-        # schnell was made with shorter texts, and is told apart by what it is not told
-        longest = 512 if pipeline.transformer.config.guidance_embeds else 256
         text, pooled, _ = pipeline.encode_prompt(
-            captions, captions, device=pipeline.text_encoder.device, max_sequence_length=longest
+            captions, captions, device=pipeline.text_encoder.device, max_sequence_length=cls.most_tokens(pipeline)
         )
         return {"text": text, "pooled": pooled}
+
+    @classmethod
+    def most_tokens(cls, pipeline: Any) -> int:
+        # schnell was made with shorter texts, and is told apart by what it is not told
+        return cls.longest_text if pipeline.transformer.config.guidance_embeds else 256
 
     @classmethod
     def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:

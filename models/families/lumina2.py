@@ -19,6 +19,7 @@ class Lumina2(PretrainedModel):
     network_class = "Lumina2Transformer2DModel"
     text_parts = ("tokenizer", "text_encoder")
     single_file_types = ("lumina2",)
+    longest_text = 256
     lora_targets = {  # noqa: RUF012
         "attention": ATTENTION,
         "all": (*ATTENTION, "feed_forward.linear_1", "feed_forward.linear_2", "feed_forward.linear_3"),

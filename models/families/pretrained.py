@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ...diffusion.schedules import Density
+from ...diffusion.schedules import Density, Schedule
 from ...diffusion.solvers import Conditioning
 from ..model import Model
 from ..quiet import quiet
@@ -45,8 +45,22 @@ class PretrainedModel(Model):
     """How training timesteps are drawn unless the user says otherwise, as diffusers' training example does."""
     patch: int = 2
     """Side of a patch in latent pixels: image sides are multiples of this times the VAE's factor."""
+    clip_skips: tuple[int, ...] = (0,)
+    """What clip_skip may be, 0 for what the family does anyway."""
+    longest_text: int = 77
+    """Tokens of a caption that reach the network, those that begin and end it included."""
+    reading_tokenizer: str = "tokenizer"
+    """The tokenizer of the encoder that reads most of a caption."""
     negative_prompts: bool = True
     """Whether sampling with guidance asks the network about a negative prompt too; not if it is told the guidance."""
+    told_guidance: bool = False
+    """Whether the network was distilled to be told its guidance."""
+    bases: tuple[str, ...] = ()
+    """Hub ids of the originals among which a single file cannot tell which one completes it."""
+    guided_above: float = 1.0
+    """The guidance from which on it does."""
+    vae_of_videos: bool = False
+    """Whether the VAE takes films (B, 3, T, H, W), so that an image is a film of one frame."""
     lora_targets: dict[str, tuple[str, ...]]
     """Presets of the layers that an adapter is put on, by name: ``attention``, ``all``; ends of module names."""
 
@@ -94,6 +108,11 @@ class PretrainedModel(Model):
         channels: int = network["in_channels"]
         return channels
 
+    @classmethod
+    def schedule(cls, schedule: Schedule) -> Schedule:
+        """The noise schedule that the scheduler's settings describe, where the family's pipeline knows better."""
+        return schedule
+
     @property
     def dtype(self) -> torch.dtype:
         """What the network computes in, which need not be what its adapters are kept in."""
@@ -116,6 +135,29 @@ class PretrainedModel(Model):
         """How the family does what :meth:`encode_captions` promises."""
 
     @classmethod
+    def skip_layers(cls, pipeline: Any, clip_skip: int) -> None:
+        """Have the text encoder end at another layer, where that is not what the family does anyway."""
+
+    @classmethod
+    def check_clip_skip(cls, clip_skip: int) -> None:
+        """Raises ValueError where the family cannot read CLIP at this layer."""
+        if clip_skip not in cls.clip_skips:
+            can = " or ".join(map(str, cls.clip_skips))
+            raise ValueError(f"clip_skip: {cls.title} is not read at layer {clip_skip} from the last; set it to {can}")
+
+    @classmethod
+    def most_tokens(cls, pipeline: Any) -> int:
+        """How many tokens of a caption reach the network; what is behind them is cut off."""
+        return cls.longest_text
+
+    @classmethod
+    def count_tokens(cls, pipeline: Any, captions: Sequence[str]) -> list[int]:
+        """How many tokens each caption has; ``pipeline`` needs its tokenizers only."""
+        tokenizer = getattr(pipeline, cls.reading_tokenizer) or pipeline.tokenizer
+        with quiet():
+            return [len(tokenizer(text, truncation=False, verbose=False).input_ids) for text in captions]
+
+    @classmethod
     def describe_size(cls, original: tuple[int, int], corner: tuple[int, int], size: tuple[int, int]) -> Conditioning:
         """What the network is told about one image's (height, width), its crop's (top, left) and its final size.
 
@@ -129,18 +171,31 @@ class PretrainedModel(Model):
         """Latents (B, C, H / f, W / f), float32, of images (B, 3, H, W) in -1..1; the likeliest without a generator."""
         keep_from_overflowing(vae)
         tile_if_large(vae, images.shape[-2] * images.shape[-1])
-        distribution = vae.encode(images.to(vae.dtype)).latent_dist
+        images = images.to(vae.dtype)
+        distribution = vae.encode(images.unsqueeze(2) if cls.vae_of_videos else images).latent_dist
         latents = distribution.mode() if generator is None else distribution.sample(generator)
-        return (latents.float() - (vae.config.get("shift_factor") or 0.0)) * vae.config.scaling_factor
+        return cls.normalised(vae, (latents.squeeze(2) if cls.vae_of_videos else latents).float())
 
     @classmethod
     def decode_latents(cls, vae: Any, latents: Tensor) -> Tensor:
         """Images (B, 3, H, W), float32, in about -1..1 of latents."""
         keep_from_overflowing(vae)
         tile_if_large(vae, latents.shape[-2] * latents.shape[-1] * downscaling(vae.config) ** 2)
-        latents = latents.float() / vae.config.scaling_factor + (vae.config.get("shift_factor") or 0.0)
-        images: Tensor = vae.decode(latents.to(vae.dtype)).sample
-        return images.float()
+        latents = cls.as_vae_made_them(vae, latents.float()).to(vae.dtype)
+        images: Tensor = vae.decode(latents.unsqueeze(2) if cls.vae_of_videos else latents).sample
+        return (images.squeeze(2) if cls.vae_of_videos else images).float()
+
+    @classmethod
+    def normalised(cls, vae: Any, latents: Tensor) -> Tensor:
+        """What the network sees of a VAE's latents (B, C, H, W): of about unit variance."""
+        shift: float = vae.config.get("shift_factor") or 0.0
+        return (latents - shift) * vae.config.scaling_factor
+
+    @classmethod
+    def as_vae_made_them(cls, vae: Any, latents: Tensor) -> Tensor:
+        """The inverse of :meth:`normalised`."""
+        shift: float = vae.config.get("shift_factor") or 0.0
+        return latents / vae.config.scaling_factor + shift
 
     @classmethod
     @abstractmethod
@@ -161,7 +216,14 @@ def tile_if_large(vae: Any, pixels: int) -> None:
 
 
 def downscaling(vae_config: Mapping[str, Any]) -> int:
-    """How many pixels a latent is high and wide: every level of a VAE but the last halves the image."""
+    """How many pixels a latent is high and wide: every level of a VAE but the last halves the image.
+
+    Raises ValueError where its settings do not say. Those that halve the image in patches too say so apart.
+    """
+    if "temperal_downsample" in vae_config:  # Qwen-Image's and Wan's, for videos: an entry a level
+        return 2 ** len(vae_config["temperal_downsample"]) * int(vae_config.get("patch_size") or 1)
+    if "spatial_compression_ratio" in vae_config:
+        return int(vae_config["spatial_compression_ratio"])
     levels = vae_config.get("block_out_channels") or vae_config.get("encoder_block_out_channels")
     if not isinstance(levels, (list, tuple)):
         raise ValueError(f"the VAE {vae_config.get('_class_name')} is none whose latents' size we know")

@@ -5,23 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ...diffusion.solvers import Conditioning
+from .clip import MOST_WINDOWS, alike, joined, skip_layers, split, tokens_of
 from .pretrained import PretrainedModel
 
 UNET_TARGETS = {
     "attention": ("to_q", "to_k", "to_v", "to_out.0"),
     "all": ("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2"),
 }
-
-
-def tokens_of(captions: list[str], *tokenizers: Any) -> Tensor:
-    """The numbers (captions, tokenizers, length) that CLIP reads, as the pipelines make them: padded and cut."""
-    options = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
-    rows = [tokenizer(captions, max_length=tokenizer.model_max_length, **options) for tokenizer in tokenizers]
-    return torch.stack([row.input_ids for row in rows], 1)
 
 
 class StableDiffusion(PretrainedModel):
@@ -32,6 +25,7 @@ class StableDiffusion(PretrainedModel):
     text_parts = ("tokenizer", "text_encoder")
     trainable_text_parts = ("text_encoder",)
     single_file_types = ("v1", "v2")
+    clip_skips = tuple(range(24))
     patch = 8  # the U-Net halves its latents three times
     lora_targets = UNET_TARGETS
 
@@ -40,14 +34,25 @@ class StableDiffusion(PretrainedModel):
 
     @classmethod
     def encode_text(cls, pipeline: Any, captions: list[str], negative: bool) -> Conditioning:
-        text, _ = pipeline.encode_prompt(captions, pipeline.text_encoder.device, 1, False)
-        return {"text": text, "tokens": tokens_of(captions, pipeline.tokenizer)}
+        tokens = tokens_of(captions, pipeline.tokenizer)
+        return {**cls.embed([pipeline.text_encoder], tokens), "tokens": tokens}
+
+    @classmethod
+    def skip_layers(cls, pipeline: Any, clip_skip: int) -> None:
+        skip_layers(pipeline.text_encoder, clip_skip)
+
+    @classmethod
+    def most_tokens(cls, pipeline: Any) -> int:
+        return MOST_WINDOWS * (pipeline.tokenizer.model_max_length - 2)
 
     @classmethod
     def embed(cls, encoders: Sequence[nn.Module], tokens: Tensor) -> Conditioning:
-        return {"text": encoders[0](tokens[:, 0])[0]}
+        encoder: Any = encoders[0]
+        return {"text": joined(encoder(split(tokens[:, 0], encoder).to(encoder.device))[0], len(tokens))}
 
     @classmethod
     def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:
+        if negative:
+            positive, negative = alike(positive, negative)
         arguments = {"prompt_embeds": positive["text"]}
         return arguments | ({"negative_prompt_embeds": negative["text"]} if negative else {})

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ...diffusion.solvers import Conditioning
+from .clip import MOST_WINDOWS, alike, first_of, joined, split, tokens_of
 from .pretrained import PretrainedModel
-from .sd import UNET_TARGETS, tokens_of
+from .sd import UNET_TARGETS
 
 
 class StableDiffusionXL(PretrainedModel):
@@ -21,6 +22,7 @@ class StableDiffusionXL(PretrainedModel):
     text_parts = ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2")
     trainable_text_parts = ("text_encoder", "text_encoder_2")
     single_file_types = ("xl_base",)
+    clip_skips = (0, 2)  # it was made with the last layer but one
     patch = 8
     lora_targets = UNET_TARGETS
 
@@ -31,16 +33,19 @@ class StableDiffusionXL(PretrainedModel):
 
     @classmethod
     def encode_text(cls, pipeline: Any, captions: list[str], negative: bool) -> Conditioning:
-        text, _, pooled, _ = pipeline.encode_prompt(
-            captions, device=pipeline.text_encoder.device, do_classifier_free_guidance=False
-        )
         tokens = tokens_of(captions, pipeline.tokenizer, pipeline.tokenizer_2)
-        return {"text": text, "pooled": pooled, "tokens": tokens}
+        return {**cls.embed([pipeline.text_encoder, pipeline.text_encoder_2], tokens), "tokens": tokens}
+
+    @classmethod
+    def most_tokens(cls, pipeline: Any) -> int:
+        return MOST_WINDOWS * (pipeline.tokenizer.model_max_length - 2)
 
     @classmethod
     def embed(cls, encoders: Sequence[nn.Module], tokens: Tensor) -> Conditioning:
-        read = [encoder(tokens[:, place], output_hidden_states=True) for place, encoder in enumerate(encoders)]
-        return {"text": torch.cat([one.hidden_states[-2] for one in read], -1), "pooled": read[-1][0]}
+        of_each: list[tuple[Tensor, Any]] = [*zip(tokens.unbind(1), encoders, strict=True)]
+        read = [encoder(split(one, encoder).to(encoder.device), output_hidden_states=True) for one, encoder in of_each]
+        text = torch.cat([one.hidden_states[-2] for one in read], -1)
+        return {"text": joined(text, len(tokens)), "pooled": first_of(read[-1][0], len(tokens))}
 
     @classmethod
     def describe_size(cls, original: tuple[int, int], corner: tuple[int, int], size: tuple[int, int]) -> Conditioning:
@@ -48,6 +53,8 @@ class StableDiffusionXL(PretrainedModel):
 
     @classmethod
     def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:
+        if negative:
+            positive, negative = alike(positive, negative)
         arguments = {"prompt_embeds": positive["text"], "pooled_prompt_embeds": positive["pooled"]}
         if negative:
             arguments |= {

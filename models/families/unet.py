@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ...diffusion.solvers import Conditioning
-from ..model import NewModel
+from ..model import NULL_CLASS, NewModel, numbered
 
 
 class UNet(NewModel):
@@ -19,7 +19,9 @@ class UNet(NewModel):
             raise ValueError(f"depth {depth} halves the image {depth - 1} times, which size {size} does not allow")
 
     @classmethod
-    def create(cls, *, channels: int, size: int, classes: int, width: int, depth: int) -> UNet:
+    def create(
+        cls, *, channels: int, size: int, classes: int, width: int, depth: int, null_class: bool = False
+    ) -> UNet:
         from diffusers.models import UNet2DModel
 
         network = UNet2DModel(
@@ -33,14 +35,22 @@ class UNet(NewModel):
             up_block_types=(*["AttnUpBlock2D"] * (depth - 1), "UpBlock2D"),
             norm_num_groups=8,
             attention_head_dim=8,
-            num_class_embeds=classes or None,
+            num_class_embeds=classes + null_class or None,
         )
+        if null_class:
+            network.register_to_config(**{NULL_CLASS: True})
         return cls(network)
 
     def __call__(self, x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
         labels = conditioning.get("label") if self.classes else None
+        if labels is not None and self.null_class:
+            labels = numbered(labels, self.classes)
         return self.network(x, timestep, class_labels=labels).sample
 
     @property
     def classes(self) -> int:
-        return self.network.config.num_class_embeds or 0
+        return (self.network.config.num_class_embeds or 0) - self.null_class
+
+    @property
+    def null_class(self) -> bool:
+        return bool(self.network.config.get(NULL_CLASS))

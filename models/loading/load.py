@@ -16,6 +16,7 @@ from ..families import PretrainedModel
 from ..quantization import loading_options, squeeze
 from ..quiet import quiet
 from .hub import local_folder, variant_in
+from .network_file import readable
 from .single_file import parts_in
 
 if TYPE_CHECKING:
@@ -42,7 +43,9 @@ def load_network(source: Source, info: PretrainedInfo, device: torch.device | st
     home = local_folder(source.home, *([] if source.is_file else [part]))
     with refused(source), quiet():
         if source.is_file:
-            network = loader.from_single_file(source.path, config=str(home), subfolder=part, **options)
+            network = loader.from_single_file(
+                readable(source.path, kind, home), config=str(home), subfolder=part, **options
+            )
         else:
             options |= variant_in(home / part)
             network = loader.from_pretrained(home, subfolder=part, use_safetensors=True, **options)
@@ -80,6 +83,8 @@ def load_parts(source: Source, info: PretrainedInfo, names: Collection[str], **g
         if in_file:
             from_file = {name: value for name, value in pipeline.components.items() if name not in in_file}
             pipeline = pipeline_class.from_single_file(source.path, config=str(home), **from_file, **dtype)
+    if getattr(pipeline, "text_encoder", None) is not None:
+        info.kind.skip_layers(pipeline, source.clip_skip)
     if getattr(pipeline, info.kind.network_part) is None:
         config = SimpleNamespace(**read_object(home / info.kind.network_part / "config.json"))
         setattr(pipeline, info.kind.network_part, SimpleNamespace(config=config))

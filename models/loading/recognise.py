@@ -12,6 +12,7 @@ from ...files.whole import read_object
 from ..families import PRETRAINED, PretrainedModel, known_families
 from ..quantization import check_installed
 from .hub import local_folder
+from .network_file import check_network
 from .single_file import OTHER_PURPOSES, family_of_file, refuse_scaled, single_file_type
 from .source import PretrainedInfo, Source
 from .weight_count import weight_files
@@ -32,10 +33,12 @@ def inspect(source: Source) -> PretrainedInfo:
     check_text_encoders(source, kind)
     network = read_object(home / kind.network_part / "config.json")
     refuse_inpainting(network, kind, source.path)
-    if not source.is_file:
+    if source.is_file:
+        check_network(source.path, kind, home)
+    else:
         refuse_pickled_folder(home / kind.network_part)
     scheduler = read_object(home / "scheduler" / "scheduler_config.json")
-    schedule = schedule_of(scheduler | said_by_file(source), kind.density, source.prediction)
+    schedule = kind.schedule(schedule_of(scheduler | said_by_file(source), kind.density, source.prediction))
     classes = network.get("num_embeds_ada_norm") or 0
     return PretrainedInfo(family, kind.latent_channels(network), classes if not kind.text_parts else 0, schedule)
 
@@ -152,5 +155,9 @@ def schedule_of(scheduler: Mapping[str, Any], density: Density, prediction: str 
             density=density,
             base_shift=scheduler.get("base_shift", 0.5) if grows else 0.0,
             max_shift=scheduler.get("max_shift", 1.15) if grows else 0.0,
+            base_tokens=scheduler.get("base_image_seq_len", 256),
+            max_tokens=scheduler.get("max_image_seq_len", 4096),
+            linear_shift=grows and scheduler.get("time_shift_type") == "linear",
+            terminal=scheduler.get("shift_terminal") or 0.0,
         )
     raise ValueError(f"the scheduler {name} is none that we know: wire a noise schedule node instead")

@@ -73,6 +73,11 @@ def default_base(path: str) -> str:
     from diffusers.loaders.single_file_utils import DIFFUSERS_DEFAULT_PIPELINE_PATHS
 
     kind = single_file_type(header(path))
+    if several := next((model.bases for model in PRETRAINED.values() if kind in model.single_file_types), ()):
+        raise ValueError(
+            f"base: nothing in the file {path!r} says which original it was made from, and their settings differ: name "
+            f"{' or '.join(several)}"
+        )
     if kind not in DIFFUSERS_DEFAULT_PIPELINE_PATHS:
         family_of_file(path)  # says what is wrong with it
     base: str = DIFFUSERS_DEFAULT_PIPELINE_PATHS[kind]["pretrained_model_name_or_path"]

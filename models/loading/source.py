@@ -34,6 +34,8 @@ class Source:
     gradient_checkpointing: bool = False
     guidance: float = 1.0
     prediction: Literal["auto", "epsilon", "v_prediction"] = "auto"
+    clip_skip: int = 0
+    """Which layer of CLIP is read, counted from the last, 1; 0 = as the family does. Stable Diffusion 1.x and 2.x."""
 
     @property
     def is_file(self) -> bool:

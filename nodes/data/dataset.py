@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any, Literal
 
-from ...data.captions import caption_file
+from ...data.buckets import MOST_OBLONG
 from ...data.data import Batch, Dataset, Digits, next_batch
-from ...data.images import ALPHA, ImageFolder, find_images
+from ...data.folder import listing_of
+from ...data.images import ALPHA, ImageFolder, masks_in
 from ...data.mixture import Mixture
 from ...data.patience import PatientReader
 from ...data.preflight import images_in_words, mixture_in_words
 from ...training.stream import Step, Stream
-from ..base import DATASET, StepNode
-from ..inputs import UNIQUE_ID, choice, integer, line, number, switch, wire
+from ..base import CATEGORY, DATASET, StepNode
+from ..inputs import UNIQUE_ID, choice, integer, line, number, refusal, switch, wire
 
 BATCH_SIZE = integer(64, 1, 4096, "Images per training step. Larger is steadier and slower.")
 
@@ -27,6 +29,8 @@ class DatasetNode(StepNode):
 
     def batches(self, unique_id: str, dataset: Dataset, batch_size: int, *words: str) -> dict[str, Any]:
         """What the node returns: the stream of batches, and words on what is in it."""
+        if words:
+            logging.info("node %s (%s): %s", unique_id, self.DISPLAY_NAME, "\n  ".join(words))
         inputs = {"dataset": dataset, "batch_size": batch_size}
         return {"ui": {"text": list(words)}, "result": (self.stream(unique_id, inputs, about=dataset.info),)}
 
@@ -37,6 +41,7 @@ class DatasetNode(StepNode):
 class DigitsDataset(DatasetNode):
     NODE_ID = "RolloutDigitsDataset"
     DISPLAY_NAME = "Digits Dataset"
+    CATEGORY = f"{CATEGORY}/data"
     DESCRIPTION = (
         "1,797 real handwritten digits, 8x8 pixels, with their labels 0-9. Small enough to train a model from scratch "
         "on a laptop in two minutes. They come with these nodes; nothing is downloaded."
@@ -57,12 +62,27 @@ class DigitsDataset(DatasetNode):
 class ImageFolderDataset(DatasetNode):
     NODE_ID = "RolloutImageFolderDataset"
     DISPLAY_NAME = "Image Folder Dataset"
+    CATEGORY = f"{CATEGORY}/data"
     DESCRIPTION = (
         "Your own images. Sub-folders become class labels, in alphabetical order. Captions, in text files of the same "
-        "name (cat.png, cat.txt), come along for models that read text: put Encode Dataset behind it. Damaged files "
-        "are named in the log and left out. The node says what it found."
+        "name (cat.png, cat.txt) or in metadata.jsonl, come along for models that read text: put Encode Dataset behind "
+        "it. Masks may lie beside their images (cat-masklabel.png). What is left out is named. The node says what it "
+        "found."
     )
-    SEARCH_ALIASES = ("image directory", "load images", "training images")
+    SEARCH_ALIASES = (
+        "image directory",
+        "load images",
+        "training images",
+        "batch size",
+        "bucket",
+        "aspect ratio",
+        "mask",
+        "flip",
+        "crop",
+        "resolution",
+        "photos",
+        "dataset",
+    )
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -110,26 +130,37 @@ class ImageFolderDataset(DatasetNode):
                     "How much these images count in the loss. For DreamBooth's class images: the prior loss weight.",
                     advanced=True,
                 ),
+                "max_aspect_ratio": number(
+                    MOST_OBLONG,
+                    1.0,
+                    8.0,
+                    0.1,
+                    "With buckets: how many times as long as it is wide a bucket may be. Panoramas lose less with 3 or "
+                    "4; the node says which images lose more than a tenth.",
+                    advanced=True,
+                ),
+                "kohya_folders": switch(
+                    True,
+                    "Read the names of sub-folders such as 10_sks dog as kohya's trainers do: ten repeats, and sks dog "
+                    "is the caption of images that have none.",
+                    advanced=True,
+                ),
             },
             "hidden": UNIQUE_ID,
         }
 
     @classmethod
     def VALIDATE_INPUTS(cls, folder: str, mask_folder: str = "") -> bool | str:
-        try:
-            if folder is not None:
-                find_images(folder_of(folder))
-            if mask_folder is not None and isinstance(masks := masks_of(mask_folder), Path):
-                find_images(masks)
-        except ValueError as error:
-            return str(error)
-        return True
+        masks = masks_of(mask_folder) if mask_folder is not None else None
+        said = refusal("folder", lambda: listing_of(folder_of(folder))) if folder is not None else None
+        if said is None and isinstance(masks, Path):
+            said = refusal("mask_folder", lambda: masks_in(masks))
+        return said or True
 
     @classmethod
     def IS_CHANGED(cls, folder: str, mask_folder: str = "", **other: Any) -> Any:
-        images, masks = find_images(folder_of(folder)), masks_of(mask_folder)
-        files = [*images, *filter(None, map(caption_file, images))]
-        files += find_images(masks) if isinstance(masks, Path) else []
+        files, masks = listing_of(folder_of(folder)).files(), masks_of(mask_folder)
+        files += masks_in(masks).values() if isinstance(masks, Path) else []
         return [(str(path), path.stat().st_mtime_ns) for path in files]
 
     def build(
@@ -142,6 +173,7 @@ class ImageFolderDataset(DatasetNode):
 class CombineDatasets(DatasetNode):
     NODE_ID = "RolloutCombineDatasets"
     DISPLAY_NAME = "Combine Datasets"
+    CATEGORY = f"{CATEGORY}/data"
     DESCRIPTION = (
         "Trains on two to four data sets at once: every batch comes from one of them, as often as its weight says. For "
         "DreamBooth, combine your photos with images of the class (prior preservation). Data sets for a pretrained "

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ...data.cache import Cache
 from ...data.captions import CaptionSettings
-from ...data.encoders import PretrainedEncoders
 from ...data.encoding import Encoding
 from ...data.images import ImageFolder
+from ...data.native.encoders import encoders_of
 from ...data.preflight import encoding_in_words, images_in_words
 from ...hosts.current import current_host
 from ...hosts.device import choose_device
+from ...models.hosted import HostedModel
 from ...models.loading.pretrained import Pretrained
 from ...models.vae_preview import VaePreviews
 from ...training.stream import Stream
-from ..base import DATASET, PIPELINE
+from ..base import CATEGORY, DATASET, PIPELINE
 from ..inputs import UNIQUE_ID, integer, line, number, switch, wire
 from .dataset import DatasetNode
 
@@ -25,12 +27,25 @@ from .dataset import DatasetNode
 class EncodeDataset(DatasetNode):
     NODE_ID = "RolloutEncodeDataset"
     DISPLAY_NAME = "Encode Dataset"
+    CATEGORY = f"{CATEGORY}/data"
     DESCRIPTION = (
         "Encodes images and captions once, with the VAE and the text encoders of a pretrained model, and keeps the "
         "result on disk. The encoders are out of memory before training starts. What was encoded before is not encoded "
         "again: after an edit only what changed is, and an interrupted encoding goes on."
     )
-    SEARCH_ALIASES = ("cache latents", "vae encode", "text encoder", "captions", "trigger word", "caption dropout")
+    SEARCH_ALIASES = (
+        "cache latents",
+        "vae encode",
+        "text encoder",
+        "captions",
+        "trigger word",
+        "caption dropout",
+        "tag",
+        "tags",
+        "shuffle",
+        "token",
+        "instance prompt",
+    )
     OUTPUT_TOOLTIPS = ("A batch of latents with their encoded captions, a new one each step.",)
 
     @classmethod
@@ -73,6 +88,13 @@ class EncodeDataset(DatasetNode):
                     "such as madebyollin/taesd.",
                     advanced=True,
                 ),
+                "keep_tags": integer(
+                    0,
+                    0,
+                    100,
+                    "shuffle_tags: so many tags in front stay there. The trigger word stays first anyway.",
+                    advanced=True,
+                ),
             },
             "hidden": UNIQUE_ID,
         }
@@ -88,21 +110,16 @@ class EncodeDataset(DatasetNode):
         self,
         unique_id: str,
         dataset: Stream,
-        pipeline: Pretrained,
-        caption_dropout: float,
-        trigger_word: str,
-        shuffle_tags: bool,
-        caption_variants: int,
-        cache_folder: str,
+        pipeline: Pretrained | HostedModel,
         previews: str = "",
+        **options: Any,
     ) -> dict[str, Any]:
         images, batch_size = dataset.inputs["dataset"], dataset.inputs["batch_size"]
         if not isinstance(images, ImageFolder):
             raise ValueError("dataset: wire an Image Folder Dataset; others are not encoded, or are so already")
         host = current_host()
-        captions = CaptionSettings(trigger_word, shuffle_tags, caption_variants, caption_dropout)
-        encoding = Encoding(images, PretrainedEncoders(pipeline), captions, cache_of(cache_folder))
-        words = [*images_in_words(images, batch_size), *encoding_in_words(encoding)]
+        encoding = encoding_of(images, pipeline, options)
+        words = [*images_in_words(images, batch_size, encoding.reads_text), *encoding_in_words(encoding)]
 
         def advance(done: int, total: int) -> None:
             if total:
@@ -113,9 +130,25 @@ class EncodeDataset(DatasetNode):
             host.make_room()
         encoded = encoding.run(choose_device(host.device), advance)
         if previews.strip():
+            if isinstance(pipeline, HostedModel):
+                raise ValueError(
+                    "previews: leave it empty for a ComfyUI model, whose latents are shown by a linear map"
+                )
             linear: Any = encoded.info.colours
             encoded.info = replace(encoded.info, colours=VaePreviews(pipeline, previews.strip(), linear))
         return self.batches(unique_id, encoded, batch_size, *words)
+
+
+def encoding_of(images: ImageFolder, pipeline: Pretrained | HostedModel, options: Mapping[str, Any]) -> Encoding:
+    """What is to be encoded, by the node's widgets."""
+    captions = CaptionSettings(
+        options["trigger_word"],
+        options["shuffle_tags"],
+        options["caption_variants"],
+        options["caption_dropout"],
+        options.get("keep_tags", 0),
+    )
+    return Encoding(images, encoders_of(pipeline), captions, cache_of(options["cache_folder"]))
 
 
 def cache_of(text: str) -> Cache:

@@ -22,8 +22,8 @@ from ...models.loading.pretrained import Pretrained
 from ...models.loading.weight_count import in_words, lora_weights, training_bytes
 from ...models.model import Model
 from ...training.stream import Step, Stream
-from ..base import MODEL, StepNode
-from ..inputs import UNIQUE_ID, choice, integer, line, number, switch, wire
+from ..base import CATEGORY, MODEL, StepNode
+from ..inputs import UNIQUE_ID, choice, integer, line, number, refusal, switch, wire
 from .model import ModelInfo
 
 CUSTOM = "custom"
@@ -36,11 +36,26 @@ REGULAR_EXPRESSION = re.compile(r"[\\*+?()\[\]{}|^$]")
 class AddLora(StepNode):
     NODE_ID = "RolloutAddLora"
     DISPLAY_NAME = "Add LoRA"
+    CATEGORY = f"{CATEGORY}/model"
     DESCRIPTION = (
         "Puts an adapter (LoRA, LoKr or LoHa) on a pretrained model: the model is frozen, only the adapter is trained. "
         "Several in a row are all trained, each saved in a file of its own."
     )
-    SEARCH_ALIASES = ("lora", "lokr", "loha", "dora", "lycoris", "peft", "adapter", "fine-tune")
+    SEARCH_ALIASES = (
+        "lora",
+        "lokr",
+        "loha",
+        "dora",
+        "lycoris",
+        "peft",
+        "adapter",
+        "fine-tune",
+        "rank",
+        "alpha",
+        "dim",
+        "network dim",
+        "strength",
+    )
     RETURN_TYPES = (MODEL,)
     RETURN_NAMES = ("model",)
     OUTPUT_TOOLTIPS = ("The model with its adapter: wire it wherever the model goes.",)
@@ -100,6 +115,22 @@ class AddLora(StepNode):
                     "Train CLIP too (SD 1.x, 2.x and SDXL, kind lora): for a new word or name. Slower, and more "
                     "memory, as the text encoders stay loaded.",
                 ),
+                "factor": integer(
+                    -1,
+                    -1,
+                    1024,
+                    "LoKr: into how many parts the sides of a matrix are cut; more makes a smaller file. -1: near the "
+                    "square root.",
+                    advanced=True,
+                ),
+                "strength": number(
+                    1.0,
+                    0.0,
+                    2.0,
+                    0.1,
+                    "How much of continue_from is put on the model. 1 to train it further; less, or more, to try it.",
+                    advanced=True,
+                ),
             },
             "hidden": UNIQUE_ID,
         }
@@ -115,12 +146,12 @@ class AddLora(StepNode):
             if targets == CUSTOM and pattern is not None and not continue_from:
                 layers_in(pattern)
             AdapterSettings("x", kind or "lora", dora=bool(dora), rslora=bool(rslora))  # type: ignore[arg-type]
-            if continue_from:
-                find_lora(current_host(), continue_from.strip())
-            elif text_encoders and kind is not None:
+            if text_encoders and kind is not None and not continue_from:
                 refuse_kind(kind)
         except ValueError as error:
             return str(error)
+        if continue_from:
+            return refusal("continue_from", lambda: find_lora(current_host(), continue_from.strip())) or True
         return True
 
     @classmethod
@@ -136,6 +167,7 @@ class AddLora(StepNode):
         targets: str,
         pattern: str = "",
         continue_from: str = "",
+        strength: float = 1.0,
         text_encoders: bool = False,
         **options: Any,
     ) -> dict[str, Any]:
@@ -152,7 +184,7 @@ class AddLora(StepNode):
                 refuse_without_text(found, path)
             elif left_out := text_tensors_in(path):
                 text += f"; its {left_out} tensors for text encoders are left out: turn text_encoders on to train them"
-            inputs |= {"path": path, "dropout": options.get("dropout", 0.0)}
+            inputs |= {"path": path, "dropout": options.get("dropout", 0.0), "strength": strength}
         else:
             chosen = targets_of(pretrained, targets, pattern)
             if text_encoders:
@@ -161,6 +193,8 @@ class AddLora(StepNode):
                 chosen = with_text_encoders(chosen)
             settings = AdapterSettings(name, targets=chosen, **options)
             layers = matching(settings, names)
+            if targets == CUSTOM:  # a pattern may fit containers of layers too, which no adapter goes on
+                settings = replace(settings, targets="|".join(map(re.escape, layers)))
             text = f"{settings.kind} of rank {settings.rank} on {len(layers)} of {len(names.layers)} layers"
             if settings.kind == "lora":
                 text += f": {memory_in_words(pretrained, [names.layers[layer] for layer in layers], settings.rank)}"
@@ -182,6 +216,7 @@ class AddLora(StepNode):
         settings: AdapterSettings | None = None,
         path: Any = None,
         dropout: float = 0.0,
+        strength: float = 1.0,
         read_anew: Pretrained | None = None,
     ) -> int:
         if read_anew is not None:
@@ -190,6 +225,7 @@ class AddLora(StepNode):
             numbers = add_adapter(model, settings, seeds.derive(step.run.seed, step.node_id, "adapter"))
         else:
             found = read_lora(path, names, type(model))  # type: ignore[arg-type]
+            found = {layer: replace(part, scale=part.scale * strength) for layer, part in found.items()}
             numbers = continue_adapter(model, found, names.layers, name, dropout)
         logging.info("node %s (%s): %s trained weights", step.node_id, self.DISPLAY_NAME, f"{numbers:,}")
         return numbers
@@ -208,6 +244,8 @@ def memory_in_words(pretrained: Pretrained, layers: list[tuple[int, ...]], rank:
 def pretrained_of(model: Stream) -> Pretrained:
     """The pretrained model on the wire; raises ValueError where an adapter makes no sense."""
     info: ModelInfo = model.about
+    if info.hosted is not None:
+        raise ValueError("model: it has its adapter already, from Train ComfyUI Model; set rank and targets there")
     if info.pretrained is None:
         raise ValueError("model: a model that was made here is small and trained whole; wire Load Pretrained")
     if info.trained is not None:

@@ -16,16 +16,17 @@ from ...files.whole import reserved
 from ...hosts.current import current_host
 from ...models.adapters.metadata import About, base_of, modelspec
 from ...models.adapters.network import merged_weights
-from ...models.families import FAMILIES
+from ...models.families import FAMILIES, PRETRAINED
+from ...models.hosted import HostedModel
 from ...models.loading.pretrained import Pretrained
 from ...models.loading.source import DTYPES
-from ...models.model import Model
+from ...models.model import NULL_CLASS, Model
 from ...models.pipeline_folder import save_pipeline, save_single_file
 from ...models.saving import CONFIG, WEIGHTS, check_model_folder, load_model, restore, save_model
 from ...models.schedule_file import SCHEDULE_FILE, load_schedule
 from ...training.stream import Run, Step, Stream
-from ..base import DATASET, MODEL, SCHEDULE, Node, StepNode, workflow_metadata
-from ..inputs import UNIQUE_ID, checked_name, choice, integer, line, plain_name, switch, wire
+from ..base import CATEGORY, DATASET, MODEL, SCHEDULE, Node, StepNode, workflow_metadata
+from ..inputs import UNIQUE_ID, checked_name, choice, integer, line, plain_name, refusal, switch, wire
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,25 @@ class ModelInfo:
     """Where it came from, if it was not made from scratch."""
     adapters: tuple[str, ...] = ()
     """Names of the adapters on it."""
+    null_class: bool = False
+    """Whether it knows a class that stands for none."""
     trained: Path | None = None
     """The folder with the weights that were trained in this graph, if it comes out of a training."""
+    hosted: HostedModel | None = None
+    """The host's own model that it came from, if it was one."""
+
+    @property
+    def family(self) -> str:
+        """The family of models whose encoders make its latents; empty for one that takes any."""
+        if self.hosted is not None:
+            return self.hosted.family
+        return self.pretrained.info.family if self.pretrained is not None else ""
 
 
 class NewModel(StepNode):
     NODE_ID = "RolloutNewModel"
     DISPLAY_NAME = "New Model"
+    CATEGORY = f"{CATEGORY}/model"
     DESCRIPTION = (
         "A small network with random weights, to train from scratch: diffusers' UNet2DModel, or its diffusion "
         "transformer (DiT). Image size, channels and classes are taken from the data set."
@@ -75,11 +88,26 @@ class NewModel(StepNode):
                 "depth": integer(2, 1, 48, "Levels (unet: each one halves the image) or layers (dit)."),
                 "class_conditional": switch(True, "Tell the network the class label, so that it can be asked for one."),
             },
+            "optional": {
+                "null_class": switch(
+                    False,
+                    "One more class, which stands for none: for guidance, and for label_dropout in Noisy Batch, which "
+                    "trains it. The dit has it anyway.",
+                    advanced=True,
+                ),
+            },
             "hidden": UNIQUE_ID,
         }
 
     def build(
-        self, unique_id: str, dataset: Stream, family: str, width: int, depth: int, class_conditional: bool
+        self,
+        unique_id: str,
+        dataset: Stream,
+        family: str,
+        width: int,
+        depth: int,
+        class_conditional: bool,
+        null_class: bool = False,
     ) -> tuple[Stream]:
         data: DatasetInfo = dataset.about
         classes = len(data.classes) if class_conditional else 0
@@ -90,16 +118,37 @@ class NewModel(StepNode):
                 "dataset: a new model is made for squares of one size; turn buckets off in Image Folder Dataset"
             )
         FAMILIES[family].check(size=data.size, width=width, depth=depth)
-        settings = {"channels": data.channels, "size": data.size, "classes": classes, "width": width, "depth": depth}
-        about = ModelInfo(data.channels, data.size, classes, has_weights=False)
+        settings: dict[str, Any] = {"channels": data.channels, "size": data.size, "classes": classes}
+        settings |= {"width": width, "depth": depth}
+        null_class = classes > 0 and (null_class or family == "dit")
+        settings["null_class"] = null_class
+        about = ModelInfo(data.channels, data.size, classes, has_weights=False, null_class=null_class)
         return (self.stream(unique_id, {"family": family, "settings": settings}, about=about),)
 
-    def step(self, step: Step, family: str, settings: dict[str, int]) -> Model:
+    def step(self, step: Step, family: str, settings: dict[str, Any]) -> Model:
         return step.keep(lambda: self._create(step, family, settings))
 
-    def _create(self, step: Step, family: str, settings: dict[str, int]) -> Model:
+    def _create(self, step: Step, family: str, settings: dict[str, Any]) -> Model:
         with seeds.global_seed(seeds.derive(step.run.seed, step.node_id, "weights")):
             return FAMILIES[family].create(**settings).to(step.run.device)
+
+
+def check_guidance(info: ModelInfo) -> None:
+    """Raises ValueError where a model cannot be asked without caption or class, as guidance does."""
+    if info.pretrained is not None:
+        family = PRETRAINED[info.pretrained.info.family]
+        if not (family.negative_prompts or info.null_class):
+            raise ValueError(
+                f"guidance: {family.title} is told its guidance and knows no negative prompt: set sampling_guidance, "
+                "and guidance to 1"
+            )
+    elif not info.classes:
+        raise ValueError("guidance: this model is told no class that it could be guided to: set guidance to 1")
+    elif not info.null_class:
+        raise ValueError(
+            "guidance: this model knows no class that stands for none: turn on null_class in New Model, and set "
+            "label_dropout in Noisy Batch, which trains it"
+        )
 
 
 def refuse_untrained(model: Stream) -> None:
@@ -111,8 +160,12 @@ def refuse_untrained(model: Stream) -> None:
 def saved_model(folder: Path, node_id: str, title: str) -> Stream:
     """A model folder as a stream: it is loaded once in each run that asks for it."""
     config = check_model_folder(folder)
-    classes = config.get("num_class_embeds") or config.get("num_embeds_ada_norm") or 0
-    about = ModelInfo(config["in_channels"], config["sample_size"], classes if classes > 1 else 0, has_weights=True)
+    null_class = bool(config.get(NULL_CLASS))
+    classes = (config.get("num_class_embeds") or config.get("num_embeds_ada_norm") or 0) - null_class
+    classes = classes if classes > 1 else 0
+    null_class = classes > 0 and (null_class or "num_embeds_ada_norm" in config)
+    size = config["sample_size"]
+    about = ModelInfo(config["in_channels"], size, classes, has_weights=True, null_class=null_class)
 
     def step(step: Step, folder: Path) -> Model:
         return step.keep(lambda: load_model(folder).to(step.run.device))
@@ -122,7 +175,7 @@ def saved_model(folder: Path, node_id: str, title: str) -> Stream:
 
 def trained_model(model: Stream, folder: Path, node_id: str, title: str) -> Stream:
     """The model with the trained weights of a folder, loaded once in each run that asks for it."""
-    if model.about.pretrained is None:
+    if not model.about.family:
         return saved_model(folder, node_id, title)
 
     def step(step: Step, model: Model, folder: Path) -> Model:
@@ -169,6 +222,7 @@ def refuse_what_others_load(folder: Path) -> None:
 class LoadModel(StepNode):
     NODE_ID = "RolloutLoadModel"
     DISPLAY_NAME = "Load Model"
+    CATEGORY = f"{CATEGORY}/model"
     DESCRIPTION = (
         "A model that Save Model or Optimizer Step wrote, to train it further or to sample from it. Name its folder, "
         "or the folder of the run."
@@ -187,14 +241,7 @@ class LoadModel(StepNode):
     def VALIDATE_INPUTS(cls, folder: str) -> bool | str:
         if folder is None:
             return True
-        try:
-            found = find_model_folder(folder)
-            check_model_folder(found)
-            check_weights(found / WEIGHTS)
-            saved_schedule(found)
-        except ValueError as error:
-            return str(error)
-        return True
+        return refusal("folder", lambda: check_saved(folder)) or True
 
     @classmethod
     def IS_CHANGED(cls, folder: str, **other: Any) -> Any:
@@ -208,6 +255,7 @@ class LoadModel(StepNode):
 class SaveModel(Node):
     NODE_ID = "RolloutSaveModel"
     DISPLAY_NAME = "Save Model"
+    CATEGORY = f"{CATEGORY}/model"
     DESCRIPTION = (
         "Writes the whole model as a folder that diffusers loads too: a pipeline, if it was a pretrained one. The "
         "workflow is embedded, so the weights file can be dropped on the canvas to get the graph back."
@@ -260,6 +308,8 @@ class SaveModel(Node):
         refuse_untrained(model)
         checked_name(name, "folder")
         host, metadata = current_host(), workflow_metadata(prompt, extra_pnginfo)
+        if model.about.hosted is not None:
+            raise ValueError("model: use Save LoRA, or Trained ComfyUI Model and ComfyUI's own nodes that save a MODEL")
         pretrained: Pretrained | None = model.about.pretrained
         models = host.output_folder / "models"
         if pretrained is None:
@@ -278,6 +328,14 @@ class SaveModel(Node):
             with reserved(models, name) as folder:
                 written = save_pipeline(folder, pretrained, weights, schedule, metadata)
         return {"ui": {"text": [str(written)]}}
+
+
+def check_saved(folder: str) -> None:
+    """Raises ValueError unless the folder holds a model that can be loaded."""
+    found = find_model_folder(folder)
+    check_model_folder(found)
+    check_weights(found / WEIGHTS)
+    saved_schedule(found)
 
 
 def trained_weights(model: Stream) -> dict[str, Tensor]:

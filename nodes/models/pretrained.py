@@ -14,8 +14,8 @@ from ...models.loading.recognise import inspect, refuse_pickle
 from ...models.loading.source import Source
 from ...models.quantization import check_checkpointing, check_installed
 from ...training.stream import Step
-from ..base import MODEL, PIPELINE, SCHEDULE, StepNode
-from ..inputs import UNIQUE_ID, choice, line, number, switch
+from ..base import CATEGORY, MODEL, PIPELINE, SCHEDULE, StepNode
+from ..inputs import UNIQUE_ID, choice, integer, line, number, refusal, switch
 from .model import ModelInfo
 
 BY_PATH = "as in path"
@@ -26,11 +26,25 @@ TEXT_ENCODERS = ("text_encoders", "clip")
 class LoadPretrained(StepNode):
     NODE_ID = "RolloutLoadPretrained"
     DISPLAY_NAME = "Load Pretrained"
+    CATEGORY = f"{CATEGORY}/model"
     DESCRIPTION = (
         "A pretrained text-to-image model to fine-tune: a checkpoint file, a diffusers folder or a hub id. Its network "
         "is loaded when training starts; its text encoders and VAE only to encode the data set and to make samples."
     )
-    SEARCH_ALIASES = ("checkpoint loader", "stable diffusion", "sdxl", "flux", "sd3", "fine-tune", "base model")
+    SEARCH_ALIASES = (
+        "checkpoint loader",
+        "stable diffusion",
+        "sdxl",
+        "flux",
+        "sd3",
+        "fine-tune",
+        "base model",
+        "gradient checkpointing",
+        "quantize",
+        "nf4",
+        "int8",
+        "checkpoint",
+    )
     RETURN_TYPES = (MODEL, SCHEDULE, PIPELINE)
     RETURN_NAMES = ("model", "schedule", "pipeline")
     OUTPUT_TOOLTIPS = (
@@ -97,6 +111,14 @@ class LoadPretrained(StepNode):
                     "the pipeline's order, e.g. clip_l.safetensors, t5xxl_fp16.safetensors for FLUX.1.",
                     advanced=True,
                 ),
+                "clip_skip": integer(
+                    0,
+                    0,
+                    23,
+                    "SD 1.x and 2.x: which layer of CLIP captions and prompts are read from, counted from the last. "
+                    "2 for most anime models; 0 and 1 are the last, the usual one.",
+                    advanced=True,
+                ),
             },
             "hidden": UNIQUE_ID,
         }
@@ -117,8 +139,10 @@ class LoadPretrained(StepNode):
             return "path: name a diffusers folder, a .safetensors file or a hub id, or choose a checkpoint"
         if checkpoint != BY_PATH and checkpoint not in list_models(current_host(), *CHECKPOINTS):
             return f"checkpoint: {checkpoint!r} is not in your model folders; put it there, or name a path"
+        named, file = ("path", path.strip()) if checkpoint == BY_PATH else ("checkpoint", checkpoint)
+        if said := refusal(named, lambda: refuse_pickle(file)):
+            return said
         try:
-            refuse_pickle(path.strip() if checkpoint == BY_PATH else checkpoint)
             check_installed(quantize or "none")
             check_checkpointing(quantize or "none", gradient_checkpointing is not False)
             check_parts(vae or "", text_encoders or "")
@@ -151,8 +175,12 @@ class LoadPretrained(StepNode):
             **options,
         )
         pretrained = Pretrained(source, inspect(source))
+        pretrained.info.kind.check_clip_skip(source.clip_skip)
         info = pretrained.info
-        about = ModelInfo(info.channels, None, info.classes, has_weights=True, pretrained=pretrained)
+        null_class = info.classes > 0
+        about = ModelInfo(
+            info.channels, None, info.classes, has_weights=True, pretrained=pretrained, null_class=null_class
+        )
         stream = self.stream(unique_id, {"pretrained": pretrained}, about=about)
         return {"ui": {"text": [pretrained.in_words()]}, "result": (stream, info.schedule, pretrained)}
 
@@ -181,7 +209,8 @@ def check_parts(vae: str, text_encoders: str) -> None:
         *(("text_encoders", file) for file in find_models(host, text_encoders, *TEXT_ENCODERS)),
     ]
     for name, file in named:
-        refuse_pickle(file)
+        if said := refusal(name, lambda file=file: refuse_pickle(file)):  # type: ignore[misc]
+            raise ValueError(said)
         if file and not Path(file).exists():
             raise ValueError(
                 f"{name}: {file!r} is not in the {name} folder, and no path; put it there, or name its path"

@@ -11,13 +11,14 @@ from ...runs.pictures.plots import plot_metrics
 from ...runs.pictures.preview import colours_of, picture_of_latents, picture_of_rollout
 from ...runs.run_folder import read_metrics
 from ...training.stream import Step
-from ..base import BATCH, RUN, Node, StepNode, shown
+from ..base import BATCH, CATEGORY, RUN, Node, StepNode, shown
 from ..inputs import UNIQUE_ID, choice, line, number, switch, wire
 
 
 class PreviewLatents(StepNode):
     NODE_ID = "RolloutPreviewLatents"
     DISPLAY_NAME = "Preview Latents"
+    CATEGORY = f"{CATEGORY}/results"
     DESCRIPTION = (
         "Shows what passes along the wire while training, and passes it on unchanged. Put it between any two nodes "
         "that exchange a batch."
@@ -53,6 +54,7 @@ class PreviewLatents(StepNode):
 class PlotMetrics(Node):
     NODE_ID = "RolloutPlotMetrics"
     DISPLAY_NAME = "Plot Metrics"
+    CATEGORY = f"{CATEGORY}/results"
     DESCRIPTION = "Draws curves of a finished run, and keeps them as metrics.png in its folder."
     SEARCH_ALIASES = ("loss curve", "graph", "chart")
     RETURN_TYPES = ()
@@ -82,4 +84,5 @@ class PlotMetrics(Node):
         path = run / "metrics.png"
         plot_metrics(rows, drawn, log_scale=log_scale, smoothing=smoothing).save(path)
         missing = [f"this run has no {name}" for name in names if name not in known]
-        return {"ui": {"text": missing, **shown(current_host(), path)}}
+        said = {"text": missing} if missing else {}  # an empty text would stand for the picture in some clients
+        return {"ui": {**said, **shown(current_host(), path)}}

@@ -16,10 +16,11 @@ from ...diffusion.solvers import SOLVERS, solver
 from ...files.whole import new_folder, writable, write_text
 from ...hosts.current import current_host
 from ...hosts.device import choose_device
+from ...models.ragged import join
 from ...runs.pictures.plots import plot_levels
 from ...training.loop import training_mode
 from ...training.stream import Run, Step, Stream
-from ..base import DATASET, MODEL, SCHEDULE, Node, shown
+from ..base import CATEGORY, DATASET, MODEL, SCHEDULE, Node, shown
 from ..inputs import choice, integer, seed, wire
 from ..models.model import refuse_untrained
 
@@ -27,6 +28,7 @@ from ..models.model import refuse_untrained
 class ExposureBiasProbe(Node):
     NODE_ID = "RolloutExposureBiasProbe"
     DISPLAY_NAME = "Exposure Bias Probe"
+    CATEGORY = f"{CATEGORY}/results"
     DESCRIPTION = (
         "Measures how far the model drifts when it samples: variance, frequencies and size of the predictions along a "
         "full sampling path, against perfectly noised real images at the same noise levels. A curve at 1 is no bias; "
@@ -88,8 +90,8 @@ def some_items(run: Run, dataset: Stream, count: int) -> Batch:
     while sum(len(batch.latents) for batch in batches) < count:
         batches.append(Step(run, len(batches)).value(dataset))
     latents = torch.cat([batch.latents for batch in batches])[:count]
-    names = batches[0].conditioning
-    return Batch(latents, {name: torch.cat([batch.conditioning[name] for batch in batches])[:count] for name in names})
+    conditioning = join([batch.conditioning for batch in batches])
+    return Batch(latents, {name: value[:count] for name, value in conditioning.items()})
 
 
 def findings(path: list[LevelStatistics]) -> dict[str, Any]:

@@ -12,29 +12,32 @@ from PIL.Image import Image
 from torch import Tensor
 
 from ...diffusion import seeds
+from ...diffusion.rollouts.guidance import Guidance
 from ...diffusion.schedules import Schedule
 from ...diffusion.solvers import SOLVERS, Solver, solver
 from ...files.whole import whole_or_nothing
 from ...hosts.current import current_host
-from ...hosts.device import choose_device
-from ...models.model import Model
+from ...hosts.device import choose_device, free_memory
+from ...models.model import NO_CLASS, Model
 from ...runs.pictures.preview import Colours, colours_of, picture_of_latents
 from ...runs.run_folder import name_of
 from ...runs.sampling import parse_labels, sample
 from ...training.loop import training_mode
 from ...training.stream import Run, Step, Stream
-from ..base import MODEL, SAMPLES, SCHEDULE, StepNode, shown
-from ..inputs import UNIQUE_ID, choice, integer, line, seed, wire
+from ..base import CATEGORY, MODEL, SAMPLES, SCHEDULE, StepNode, shown
+from ..inputs import UNIQUE_ID, choice, integer, line, number, seed, wire
+from ..models.model import check_guidance
 
 
 class SampleImages(StepNode):
     NODE_ID = "RolloutSampleImages"
     DISPLAY_NAME = "Sample Images"
+    CATEGORY = f"{CATEGORY}/results"
     DESCRIPTION = (
         "Makes images with the model. Wire samples into Optimizer Step to see them while it trains, always from the "
         "same noise. A model that has weights already (from Load Model or Optimizer Step) is sampled right away."
     )
-    SEARCH_ALIASES = ("generate", "validation", "ksampler")
+    SEARCH_ALIASES = ("generate", "validation", "ksampler", "unipc", "euler", "sampler", "preview")
     RETURN_TYPES = (SAMPLES,)
     RETURN_NAMES = ("samples",)
     OUTPUT_TOOLTIPS = ("For Optimizer Step, or for another Sample Images that shall be drawn at the same time.",)
@@ -55,21 +58,33 @@ class SampleImages(StepNode):
                 "count": integer(4, 1, 256, "Images per class; in all, for a model without classes."),
                 "seed": seed("Which noise to start from."),
             },
-            "optional": {"samples": wire(SAMPLES, "Another Sample Images, to be drawn at the same time.")},
+            "optional": {
+                "samples": wire(SAMPLES, "Another Sample Images, to be drawn at the same time."),
+                "guidance": number(
+                    1.0,
+                    1.0,
+                    30.0,
+                    0.5,
+                    "Classifier-free guidance: more of the class, less variety. 1 is off; above, each step asks the "
+                    "network twice, and the model needs a null class that label_dropout has trained.",
+                ),
+            },
             "hidden": UNIQUE_ID,
         }
 
     def build(
         self, unique_id: str, model: Stream, labels: str, sampler: str, order: int, **inputs: Any
     ) -> dict[str, Any]:
-        if model.about.pretrained is not None:
+        if model.about.family:
             raise ValueError("model: a pretrained model reads prompts; use Sample Prompts for it")
         chosen = parse_labels(labels, model.about.classes) if model.about.classes else []
+        if inputs.get("guidance", 1.0) != 1:
+            check_guidance(model.about)
         inputs |= {"model": model, "labels": chosen, "solve": solver(sampler, order)}
         stream = self.stream(unique_id, inputs)
         about = f"{sampler}_{inputs['steps']}_steps_seed_{inputs['seed']}"
         picture = partial(self.picture, labels=chosen, count=inputs["count"])
-        ui = draw_now(stream, about, picture) if model.about.has_weights else {}
+        ui, _ = draw_now(stream, about, picture) if model.about.has_weights else ({}, None)
         return {"ui": ui, "result": (stream,)}
 
     @staticmethod
@@ -91,6 +106,7 @@ class SampleImages(StepNode):
         count: int,
         seed: int,
         samples: Tensor | None = None,
+        guidance: float = 1.0,
     ) -> Tensor:
         told = torch.tensor(labels, device=step.run.device).repeat_interleave(count)
         latents = sample(
@@ -102,13 +118,14 @@ class SampleImages(StepNode):
             conditioning={"label": told} if labels else {},
             generator=seeds.generator(seed, "samples"),
             observe=lambda number, x: step.run.host.check_interrupted(),
+            guidance=Guidance(guidance, negative={"label": told.new_tensor([NO_CLASS])}),
         )
         step.show("samples", lambda: self.picture(latents, labels, count, colours_of(step.run)))
         return latents
 
 
-def draw_now(stream: Stream, about: str, picture: Callable[[Tensor], Image]) -> dict[str, Any]:
-    """Draw samples outside a training run, keep their picture, and say what the node shows.
+def draw_now(stream: Stream, about: str, picture: Callable[[Tensor], Image]) -> tuple[dict[str, Any], Tensor]:
+    """Draw samples outside a training run, keep their picture, and say what the node shows; the samples too.
 
     ``about`` goes into the file's name, so that pictures of other settings are other files.
     """
@@ -118,8 +135,10 @@ def draw_now(stream: Stream, about: str, picture: Callable[[Tensor], Image]) -> 
     alone = replace(stream, inputs={**stream.inputs, "samples": None})
     with training_mode():
         run = Run(alone, device=choose_device(host.device), host=host)
-        samples = Step(run, 0).value(alone)
+        samples: Tensor = Step(run, 0).value(alone)
+    del run
+    free_memory()  # of the network, before others want it
     path = host.output_folder / "samples" / f"node_{name_of(stream.node_id)}_{about}.png"
     with whole_or_nothing(path) as unfinished:
         picture(samples).save(unfinished, format="png")
-    return shown(host, path)
+    return shown(host, path), samples

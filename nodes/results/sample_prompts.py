@@ -11,7 +11,10 @@ from torch import Tensor
 from ...hosts.current import current_host
 from ...hosts.device import choose_device
 from ...models.families import PretrainedModel
+from ...models.hosted import HostedModel, HostedNetwork
 from ...models.loading.pretrained import Pretrained
+from ...models.model import Model
+from ...runs import hosted_sampling
 from ...runs.pictures.preview import grid
 from ...runs.prompt_sampling import (
     EncodedPrompts,
@@ -23,7 +26,7 @@ from ...runs.prompt_sampling import (
 )
 from ...training.loop import training_mode
 from ...training.stream import Step, Stream
-from ..base import MODEL, PIPELINE, SAMPLES, StepNode
+from ..base import CATEGORY, MODEL, PIPELINE, SAMPLES, StepNode
 from ..inputs import UNIQUE_ID, integer, line, number, seed, wire
 from ..training.optimizer import OptimizerStep
 from .sample import draw_now
@@ -32,14 +35,29 @@ from .sample import draw_now
 class SamplePrompts(StepNode):
     NODE_ID = "RolloutSamplePrompts"
     DISPLAY_NAME = "Sample Prompts"
+    CATEGORY = f"{CATEGORY}/results"
     DESCRIPTION = (
         "Makes images for prompts with a pretrained model, as diffusers' own pipeline does. Wire samples into "
-        "Optimizer Step to see them while it trains, always from the same noise; otherwise they are made right away."
+        "Optimizer Step to see them while it trains, always from the same noise; otherwise they are made right away. "
+        "For a ComfyUI model, ComfyUI's own sampler makes them."
     )
-    SEARCH_ALIASES = ("generate", "validation", "text to image", "ksampler", "clip text encode")
-    RETURN_TYPES = (SAMPLES,)
-    RETURN_NAMES = ("samples",)
-    OUTPUT_TOOLTIPS = ("For Optimizer Step, or for another Sample Prompts that shall be drawn at the same time.",)
+    SEARCH_ALIASES = (
+        "generate",
+        "validation",
+        "text to image",
+        "ksampler",
+        "clip text encode",
+        "cfg",
+        "guidance",
+        "preview",
+        "negative prompt",
+    )
+    RETURN_TYPES = (SAMPLES, "IMAGE")
+    RETURN_NAMES = ("samples", "images")
+    OUTPUT_TOOLTIPS = (
+        "For Optimizer Step, or for another Sample Prompts that shall be drawn at the same time.",
+        "The images, for Save Image, Preview Image and others in ComfyUI; not where Optimizer Step draws them.",
+    )
     OUTPUT_NODE = True
 
     @classmethod
@@ -88,7 +106,7 @@ class SamplePrompts(StepNode):
         self,
         unique_id: str,
         model: Stream,
-        pipeline: Pretrained,
+        pipeline: Pretrained | HostedModel,
         prompts: str,
         negative: str,
         samples: Stream | None = None,
@@ -96,38 +114,52 @@ class SamplePrompts(StepNode):
         **settings: Any,
     ) -> dict[str, Any]:
         check_that_they_fit(model, pipeline)
-        chosen = SamplingSettings(**settings)
-        check_size(pipeline, chosen.width, chosen.height)
-        avoided = negative.strip() if chosen.guidance > 1 else None
+        chosen, while_training = SamplingSettings(**settings), is_trained_with(prompt or {}, str(unique_id))
+        if while_training and is_read(prompt or {}, str(unique_id), IMAGES):
+            raise ValueError(
+                "images: Optimizer Step draws these samples, so there are none yet; wire its model into another "
+                "Sample Prompts, whose samples go nowhere"
+            )
+        above = 1.0 if isinstance(pipeline, HostedModel) else pipeline.info.kind.guided_above
+        avoided = negative.strip() if chosen.guidance > above else None
         current_host().make_room()
         with training_mode():  # nothing made in ComfyUI's inference mode can go through a network that is trained
-            device = choose_device(current_host().device)
-            encoded = encode_prompts(pipeline, lines_of(prompts), avoided, device)
+            if isinstance(pipeline, HostedModel):
+                hosted_sampling.check_size(pipeline, chosen.width, chosen.height)
+                encoded = hosted_sampling.encode_prompts(pipeline, lines_of(prompts), avoided)
+            else:
+                check_size(pipeline, chosen.width, chosen.height)
+                encoded = encode_prompts(pipeline, lines_of(prompts), avoided, choose_device(current_host().device))
         inputs = {"model": model, "pretrained": pipeline, "prompts": encoded, "settings": chosen, "samples": samples}
         stream = self.stream(unique_id, inputs)
-        if is_trained_with(prompt or {}, str(unique_id)):
-            return {"ui": {}, "result": (stream,)}
-        ui = draw_now(stream, f"{chosen.steps}_steps_seed_{chosen.seed}", lambda images: sheet(images, chosen.count))
-        return {"ui": ui, "result": (stream,)}
+        if while_training:
+            return {"ui": {}, "result": (stream, None)}
+        ui, images = draw_now(stream, f"{chosen.steps}_steps_seed_{chosen.seed}", lambda x: sheet(x, chosen.count))
+        return {"ui": ui, "result": (stream, images.movedim(1, -1))}
 
     def step(
         self,
         step: Step,
-        model: PretrainedModel,
-        pretrained: Pretrained,
+        model: Model,
+        pretrained: Pretrained | HostedModel,
         prompts: EncodedPrompts,
         settings: SamplingSettings,
         samples: Tensor | None = None,
     ) -> Tensor:
         host, node_id = step.run.host, step.node_id
-        images = sample_prompts(
-            model,
-            step.keep(lambda: sampling_pipeline(pretrained, model)),
-            prompts,
-            settings,
-            check=host.check_interrupted,
-            progress=lambda done, total: host.progress(node_id, done, total),
-        )
+
+        def progress(done: int, total: int) -> None:
+            host.progress(node_id, done, total)
+
+        if isinstance(model, HostedNetwork):
+            images = hosted_sampling.sample_prompts(
+                model, prompts, settings, check=host.check_interrupted, progress=progress
+            )
+        else:
+            assert isinstance(model, PretrainedModel)
+            assert isinstance(pretrained, Pretrained)
+            made = step.keep(lambda: sampling_pipeline(pretrained, model))
+            images = sample_prompts(model, made, prompts, settings, check=host.check_interrupted, progress=progress)
         step.show("samples", lambda: sheet(images, settings.count))
         return images
 
@@ -142,8 +174,16 @@ def lines_of(prompts: str) -> list[str]:
     return [line.strip() for line in prompts.splitlines() if line.strip()]
 
 
-def check_that_they_fit(model: Stream, pipeline: Pretrained) -> None:
+IMAGES = 1
+"""The output with the images."""
+
+
+def check_that_they_fit(model: Stream, pipeline: Pretrained | HostedModel) -> None:
     """Raises ValueError where the pipeline is not that of the model, before anything is loaded."""
+    if model.about.hosted is not None or isinstance(pipeline, HostedModel):
+        if not isinstance(pipeline, HostedModel) or model.about.family != pipeline.family:
+            raise ValueError("pipeline: it is of another model; wire that of the same Train ComfyUI Model")
+        return
     trained: Pretrained | None = model.about.pretrained
     if trained is None:
         raise ValueError("model: this one was made from scratch and reads no prompts; use Sample Images")
@@ -163,3 +203,8 @@ def is_trained_with(prompt: Mapping[str, Any], node_id: str) -> bool:
 def reads(node: Mapping[str, Any], node_id: str) -> bool:
     """Whether an input of this node of an API graph is a link ``[node_id, slot]``."""
     return any(isinstance(value, list) and value[:1] == [node_id] for value in node["inputs"].values())
+
+
+def is_read(prompt: Mapping[str, Any], node_id: str, output: int) -> bool:
+    """Whether some node of an API graph reads that output."""
+    return any([node_id, output] in node["inputs"].values() for node in prompt.values())

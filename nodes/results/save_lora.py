@@ -4,32 +4,37 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ...files.whole import read_object, reserved
 from ...hosts.current import current_host
-from ...models.adapters.export import export_lora
+from ...models.adapters.dora import frozen_weights
+from ...models.adapters.export import export_hosted, export_lora
 from ...models.adapters.metadata import About, base_of
 from ...models.adapters.names import names_in
 from ...models.adapters.saved import adapter_files
 from ...models.loading.pretrained import Pretrained
 from ...models.loading.source import DTYPES
+from ...models.saving import hosted_file
 from ...models.schedule_file import load_schedule
 from ...training.stream import Stream
-from ..base import MODEL, Node, workflow_metadata
+from ..base import CATEGORY, MODEL, Node, workflow_metadata
 from ..inputs import checked_name, choice, line, plain_name, switch, wire
+from ..models.hosted import trained_lora
 from ..models.model import ModelInfo
 
 
 class SaveLora(Node):
     NODE_ID = "RolloutSaveLora"
     DISPLAY_NAME = "Save LoRA"
+    CATEGORY = f"{CATEGORY}/results"
     DESCRIPTION = (
         "Writes the trained adapter as one safetensors file: for ComfyUI, for diffusers, or in kohya's format, which "
         "most other tools read. Inside ComfyUI it lands in models/loras, ready for Load LoRA."
     )
-    SEARCH_ALIASES = ("export lora", "safetensors", "kohya", "write lora")
+    SEARCH_ALIASES = ("export lora", "safetensors", "kohya", "write lora", "download", "loras")
     RETURN_TYPES = ()
     OUTPUT_NODE = True
 
@@ -83,11 +88,26 @@ class SaveLora(Node):
         prompt: Any = None,
         extra_pnginfo: Any = None,
     ) -> dict[str, Any]:
-        pretrained, folder = trained_adapter(model)
         name = checked_name(name.strip().removesuffix(".safetensors"), "file")
-        names, base = names_in(pretrained, text_encoders=True), base_of(pretrained, load_schedule(folder))
         extra = workflow_metadata(prompt, extra_pnginfo) | settings_metadata(prompt) if embed_workflow else {}
         trigger = trigger or (trigger_word(prompt) if embed_workflow else "")
+        about = partial(About, author=author, description=description, trigger=trigger)
+        if model.about.hosted is not None:
+            hosted, _ = trained_lora(model)
+            with reserved(current_host().model_folders("loras")[0], name, ".safetensors") as path:
+                export_hosted(
+                    hosted_file(model.about.trained),
+                    path,
+                    format,  # type: ignore[arg-type]
+                    DTYPES[dtype],  # type: ignore[index]
+                    hosted.facts.family,
+                    about(title or name),
+                    run_facts(model.about.trained.parent, prompt),
+                    extra,
+                )
+            return {"ui": {"text": [str(path)]}}
+        pretrained, folder = trained_adapter(model)
+        names, base = names_in(pretrained, text_encoders=True), base_of(pretrained, load_schedule(folder))
         files, written = adapter_files(folder), []
         for adapter, source in files.items():
             stem = name if len(files) == 1 else f"{name}_{adapter}"
@@ -100,9 +120,10 @@ class SaveLora(Node):
                     part=pretrained.info.kind.network_part,
                     dtype=DTYPES[dtype],  # type: ignore[index]
                     base=base,
-                    about=About(title or stem, author, description, trigger),
+                    about=about(title or stem),
                     run=run_facts(folder.parent, prompt),
                     extra=extra,
+                    weights=lambda layers: frozen_weights(pretrained, layers),
                 )
             written.append(saved)
         return {"ui": {"text": [str(path) for path in written]}}

@@ -8,17 +8,22 @@ from typing import Any
 from torch import Tensor
 
 from ...diffusion import losses, reflexflow
-from ...diffusion.noisy_batch import NoisyBatch, predict
-from ...diffusion.plan import RolloutPlan
+from ...diffusion.noisy_batch import NoisyBatch, Perturbation, predict
 from ...diffusion.predictions import per_sample
+from ...diffusion.rollouts.guidance import Guidance
+from ...diffusion.rollouts.plan import RolloutPlan
 from ...diffusion.schedules import Schedule
 from ...diffusion.solvers import SOLVERS, Solver, solver
+from ...diffusion.solvers import Model as Network
 from ...diffusion.trajectory import fine_path, target_onto
 from ...models.model import Model
 from ...training.loop import averaged
 from ...training.stream import Step, Stream
-from ..base import BATCH, LOSS, MODEL, StepNode
+from ..base import BATCH, CATEGORY, LOSS, MODEL, StepNode
 from ..inputs import UNIQUE_ID, choice, integer, number, switch, wire
+from ..models.model import check_guidance
+from .negative import negative_rows
+from .rolling import MEMORY
 
 TARGET = choice(
     ("original", "clean", "trajectory"),
@@ -58,12 +63,22 @@ REFERENCE = {
         "that sampler gets wrong.",
         advanced=True,
     ),
+    "reference_guidance": number(
+        1.0,
+        1.0,
+        30.0,
+        0.5,
+        "trajectory: the reference path is walked with classifier-free guidance, and the model learns to be sampled "
+        "without it (guidance is distilled). 1 is off; above, its forward passes are for twice the items.",
+        advanced=True,
+    ),
 }
 
 
 class DiffusionLoss(StepNode):
     NODE_ID = "RolloutDiffusionLoss"
     DISPLAY_NAME = "Diffusion Loss"
+    CATEGORY = f"{CATEGORY}/rollout"
     DESCRIPTION = (
         "The usual loss: how far the network's prediction is from the target. Works on teacher-forced and on "
         "rolled-out latents, for flow matching and for epsilon, v and sample prediction."
@@ -98,7 +113,8 @@ class DiffusionLoss(StepNode):
         }
 
     def build(self, unique_id: str, **inputs: Any) -> dict[str, Any]:
-        return {"ui": reference_cost(inputs["batch"], inputs), "result": (self.stream(unique_id, inputs),)}
+        stream = self.stream(unique_id, inputs, wants=wants_memory(inputs))
+        return {"ui": reference_cost(inputs["batch"], inputs), "result": (stream,)}
 
     def step(
         self,
@@ -122,14 +138,28 @@ class DiffusionLoss(StepNode):
 
 
 def reference_cost(batch: Stream, inputs: dict[str, Any]) -> dict[str, Any]:
-    """What the trajectory target's fine path will cost, said before it is paid."""
+    """What the trajectory target's fine path will cost, said before it is paid; raises ValueError if it cannot be."""
     plan = next(batch.constants(RolloutPlan), None)
+    if inputs["target"] == "trajectory":
+        if any(guide.active for guide in batch.constants(Guidance)):
+            raise ValueError(
+                "target trajectory leads a sampler without guidance: set guidance and sampling_guidance of Rollout to "
+                "1 and 0, and reference_guidance here"
+            )
+        if inputs.get("reference_guidance", 1.0) != 1:
+            check_guidance(inputs["model"].about)
     if inputs["target"] != "trajectory" or plan is None or not plan.active:
         return {}
     calls = reference_solver(inputs.get("reference_sampler", "auto"), inputs.get("reference_weights", "live")).calls
     coarse_steps = 1 if plan.persistent else plan.max_step_offset + 1
     most = coarse_steps * inputs.get("reference_steps", 2) * calls
     return {"text": [f"the trajectory's reference takes up to {most} more forward passes per training step"]}
+
+
+def wants_memory(inputs: dict[str, Any]) -> frozenset[str]:
+    """Whether the rollout shall hand on what its sampler remembers."""
+    own = inputs["target"] == "trajectory" and inputs.get("target_sampler") == "rollout"
+    return frozenset({MEMORY} if own else ())
 
 
 def reference_solver(name: str, weights: str) -> Solver:
@@ -146,16 +176,20 @@ def wanted_output(
     reference_sampler: str = "auto",
     reference_weights: str = "live",
     target_sampler: str = "euler",
+    reference_guidance: float = 1.0,
 ) -> Tensor:
     """What the network shall put out at ``batch.x`` (B, ...), without gradient."""
     if target != "trajectory":
         return losses.target(batch, target)  # type: ignore[arg-type]
     if reference_weights == "ema" and step.run.averaged_weights is None:
         raise ValueError("reference_weights is ema: set ema_decay in Optimizer Step, or choose live")
+    guided: Network = model
+    if reference_guidance != 1:
+        guided = Guidance(reference_guidance, negative=negative_rows(step, batch.negative)).of(model)
     reference = averaged(step.run, model.network) if reference_weights == "ema" else nullcontext()
     with model.evaluating(), reference:
         solve = reference_solver(reference_sampler, reference_weights)
-        path = fine_path(model, batch, reference_steps=reference_steps, solve=solve)
+        path = fine_path(guided, batch, reference_steps=reference_steps, solve=solve)
     if batch.listener is not None:
         batch.listener.landed(path.y)
     return target_onto(path, batch, batch.solve if target_sampler == "rollout" else None)
@@ -164,6 +198,7 @@ def wanted_output(
 class ReflexFlowLoss(StepNode):
     NODE_ID = "RolloutReflexFlowLoss"
     DISPLAY_NAME = "ReflexFlow Loss"
+    CATEGORY = f"{CATEGORY}/rollout"
     DESCRIPTION = (
         "For flow matching with rollouts: steers drifted latents back towards the clean image (anti-drift) and "
         "stresses what rolling out took away, mostly low frequencies (frequency compensation). Items that were not "
@@ -241,13 +276,19 @@ class ReflexFlowLoss(StepNode):
         defar = inputs["objective"] == "defar"
         if defar and rolls and reflexflow != "disable":
             raise ValueError("objective defar makes its own drift: wire Noisy Batch straight into this loss")
+        perturbed = (p for p in batch.constants(Perturbation) if p.mixflow or p.input_perturbation)
+        if defar and any(perturbed) and reflexflow != "disable":
+            raise ValueError(
+                "objective defar does not look at what Noisy Batch has perturbed: set its mixflow and "
+                "input_perturbation to 0, or choose objective spec"
+            )
         active = reflexflow == "enable" or (reflexflow == "auto" and flow and (rolls or defar))
         if active and not defar and inputs["target"] == "trajectory" and inputs["beta1"]:
             raise ValueError(
                 "target trajectory leads back to the model's own path and beta1 straight to the clean image: set beta1 "
                 "to 0, or choose another target"
             )
-        wants = frozenset({"clean_output"} if active and not defar and inputs["alpha"] else ())
+        wants = frozenset({"clean_output"} if active and not defar and inputs["alpha"] else ()) | wants_memory(inputs)
         stream = self.stream(unique_id, {"batch": batch, "active": active, **inputs}, wants=wants)
         return {"ui": reference_cost(batch, inputs), "result": (stream,)}
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
-
-from ...diffusion.chains import Keeper
-from ...diffusion.rollout import NoisyBatch, RolloutPlan, roll_out, with_clean_output
-from ...diffusion.solvers import SOLVERS, Conditioning, Solver, solver
+from ...diffusion.noisy_batch import NoisyBatch, Perturbation
+from ...diffusion.rollouts.beside import Beside
+from ...diffusion.rollouts.guidance import Guidance
+from ...diffusion.rollouts.plan import RolloutPlan
+from ...diffusion.rollouts.stochastic import Noise
+from ...diffusion.solvers import SOLVERS, Solver, solver
 from ...models.model import Model
 from ...runs.pictures.inspection import inspect
 from ...runs.pictures.preview import colours_of, picture_of_rollout
 from ...training.stream import Step, Stream
-from ..base import BATCH, MODEL, StepNode
+from ..base import BATCH, CATEGORY, MODEL, StepNode
 from ..inputs import UNIQUE_ID, choice, integer, number, switch, wire
+from ..models.model import check_guidance
+from .negative import negative_rows
+from .rolling import beside, check_noise, check_sampling_guidance, estimate, fresh, persistent
 
 LARGEST_STEP = 10_000_000
 
@@ -22,12 +27,13 @@ LARGEST_STEP = 10_000_000
 class Rollout(StepNode):
     NODE_ID = "Rollout"
     DISPLAY_NAME = "Rollout"
+    CATEGORY = f"{CATEGORY}/rollout"
     DESCRIPTION = (
         "Scheduled sampling: starts some items at a noisier level, denoises them down to their own timestep with the "
         "current weights, and lets the model train on its own, slightly wrong latents. Cures the drift between "
         "training and sampling (exposure bias). Costs up to max_step_offset extra forward passes a step."
     )
-    SEARCH_ALIASES = ("scheduled sampling", "exposure bias", "self forcing")
+    SEARCH_ALIASES = ("scheduled sampling", "exposure bias", "self forcing", "unipc", "solver", "sampler", "drift")
     RETURN_TYPES = (BATCH,)
     RETURN_NAMES = ("batch",)
     OUTPUT_TOOLTIPS = ("The batch, with rolled-out latents in place of some teacher-forced ones.",)
@@ -120,26 +126,141 @@ class Rollout(StepNode):
                     "images of a rare size. 0 = ten for each step that it makes.",
                     advanced=True,
                 ),
+                "guidance": number(
+                    1.0,
+                    1.0,
+                    30.0,
+                    0.5,
+                    "Roll out with classifier-free guidance, as people sample: each forward pass is for twice the "
+                    "items. 1 is off. Not with the target trajectory, whose reference is guided instead.",
+                ),
+                "sampling_guidance": number(
+                    0.0,
+                    0.0,
+                    30.0,
+                    0.5,
+                    "For guidance-distilled models such as FLUX.1-dev: the guidance that the network is told in "
+                    "rollouts; training keeps its own. 0 = the same as in training.",
+                    advanced=True,
+                ),
+                "keep_base": switch(
+                    False,
+                    "fresh: nothing is replaced. Each item keeps its own loss, and a copy of it is rolled out from "
+                    "there and trained beside it (SOAR). The batch grows by the copies: choose a smaller one.",
+                ),
+                "copies_weight": number(
+                    1.0,
+                    0.0,
+                    10.0,
+                    0.05,
+                    "keep_base: how much a copy's loss counts against an item's own (lambda). 1 as published, 0.1 to "
+                    "0.3 for a LoRA.",
+                ),
+                "renoise": choice(
+                    ("none", "same_noise"),
+                    "none",
+                    "keep_base: same_noise: copies are noised again after their rollout, with the noise that they had, "
+                    "to levels from there to renoise_upper. As SOAR does.",
+                ),
+                "renoise_levels": integer(
+                    6, 1, 64, "renoise: levels for each rollout, each of which is a copy in the batch.", advanced=True
+                ),
+                "renoise_upper": number(
+                    1.0, 0.0, 1.0, 0.05, "renoise: the noisiest level, as a share of the whole way.", advanced=True
+                ),
+                "stochastic": choice(
+                    ("none", "cps", "flow_sde"),
+                    "none",
+                    "Flow matching, sampler euler, fresh: each step puts some new noise in. cps keeps the level's "
+                    "amount of noise; flow_sde is Flow-GRPO's step.",
+                    advanced=True,
+                ),
+                "noise_scale": number(0.5, 0.0, 1.0, 0.05, "stochastic: how much of it.", advanced=True),
+                "start": number(
+                    0.0,
+                    0.0,
+                    1.0,
+                    0.05,
+                    "No rollouts before this share of the training: 0.75 = in its last quarter, however long it is. "
+                    "The later of this and start_step counts.",
+                ),
+                "ramp": number(
+                    0.0,
+                    0.0,
+                    1.0,
+                    0.05,
+                    "Warm-up over this share of the training, from prob_start to prob_end; instead of ramp_steps.",
+                    advanced=True,
+                ),
             },
             "hidden": UNIQUE_ID,
         }
 
     def build(
-        self, unique_id: str, batch: Stream, model: Stream, sampler: str, order: int, **options: Any
+        self,
+        unique_id: str,
+        batch: Stream,
+        model: Stream,
+        sampler: str,
+        order: int,
+        rollout: str = "fresh",
+        guidance: float = 1.0,
+        sampling_guidance: float = 0.0,
+        keep_base: bool = False,
+        copies_weight: float = 1.0,
+        renoise: str = "none",
+        renoise_levels: int = 6,
+        renoise_upper: float = 1.0,
+        stochastic: str = "none",
+        noise_scale: float = 0.5,
+        **options: Any,
     ) -> dict[str, Any]:
         if any(batch.constants(RolloutPlan)):
             raise ValueError("batch: these latents were rolled out already; wire Noisy Batch into this Rollout")
-        plan = RolloutPlan(persistent=options.pop("rollout", "fresh") == "persistent", **options)
-        solve = solver(sampler, order)
+        if any(perturbation.mixflow for perturbation in batch.constants(Perturbation)):
+            raise ValueError("mixflow and rollouts both change what the network sees at a level: set mixflow to 0")
+        plan, solve = RolloutPlan(persistent=rollout == "persistent", **options), solver(sampler, order)
+        copies = Beside(copies_weight, renoise_levels if renoise != "none" else 0, renoise_upper) if keep_base else None
+        if renoise != "none" and not keep_base:
+            raise ValueError("renoise is for copies: turn on keep_base, or set renoise to none")
+        if keep_base and plan.persistent:
+            raise ValueError("keep_base copies items anew in each step: set rollout to fresh")
+        noise = None if stochastic == "none" else Noise(stochastic, noise_scale)  # type: ignore[arg-type]
+        if noise:
+            check_noise(noise, plan, sampler, batch)
+        guide = Guidance(guidance, sampling_guidance)
+        if guidance != 1:
+            check_guidance(model.about)
+        if sampling_guidance:
+            check_sampling_guidance(model.about)
         inputs = {"batch": batch, "model": model, "plan": plan, "solve": solve, "sampler": sampler}
-        return {"ui": {"text": [estimate(plan, solve, batch)]}, "result": (self.stream(unique_id, inputs),)}
+        inputs |= {"guide": guide, "copies": copies, "noise": noise}
+        text = estimate(plan, solve, batch, guide, copies)
+        return {"ui": {"text": [text]}, "result": (self.stream(unique_id, inputs),)}
 
     def step(
-        self, step: Step, batch: NoisyBatch, model: Model, plan: RolloutPlan, solve: Solver, sampler: str
+        self,
+        step: Step,
+        batch: NoisyBatch,
+        model: Model,
+        plan: RolloutPlan,
+        solve: Solver,
+        sampler: str,
+        guide: Guidance,
+        copies: Beside | None,
+        noise: Noise | None,
     ) -> NoisyBatch:
-        rolled = (persistent if plan.persistent else fresh)(step, batch, model, plan, solve)
+        plan = plan.over(step.run.steps)
+        if guide.scale != 1:
+            guide = replace(guide, negative=negative_rows(step, batch.negative))
+        if noise:
+            solve = noise.solver(step.generator(batch.x.device))
+        if copies:
+            rolled = beside(step, batch, model, plan, solve, guide, copies)
+        else:
+            rolled = (persistent if plan.persistent else fresh)(step, batch, model, plan, solve, guide)
         with model.evaluating():
-            inspect(step, batch, model, plan, solve, sampler)
+            inspect(step, batch, guide.of(model), plan, solve, sampler)
         step.report("rollout_probability", plan.probability_at(step.update))
         step.report("rollout_share", float(rolled.rolled.double().mean()))
         step.report("rollout_length", float(rolled.lengths.double().mean()))
@@ -147,45 +268,3 @@ class Rollout(StepNode):
         if plan.active:
             step.show("rollout", lambda: picture_of_rollout(rolled, colours_of(step.run)))
         return rolled
-
-
-def fresh(step: Step, batch: NoisyBatch, model: Model, plan: RolloutPlan, solve: Solver) -> NoisyBatch:
-    """Rollouts made for this step alone."""
-    draw = plan.draw(batch.timestep, batch.schedule, step.update, step.generator())
-    with model.evaluating():
-        return roll_out(model, batch, draw, solve, want_clean_output=wants_clean_output(step, batch))
-
-
-def persistent(step: Step, batch: NoisyBatch, model: Model, plan: RolloutPlan, solve: Solver) -> NoisyBatch:
-    """Rollouts that go on from step to step, at the first places of the batch."""
-
-    def calm(x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
-        with model.evaluating():
-            return model(x, timestep, conditioning)
-
-    keeper: Keeper = step.keep(Keeper)
-    seated = keeper.seat(batch, calm, plan, solve, step.update, step.generator())
-    step.report("rollout_age", float(keeper.oldest(step.update)))
-    if wants_clean_output(step, batch):
-        return with_clean_output(calm, seated)
-    return seated
-
-
-def wants_clean_output(step: Step, batch: NoisyBatch) -> bool:
-    return "clean_output" in step.run.wants and batch.schedule.is_flow_matching
-
-
-def estimate(plan: RolloutPlan, solve: Solver, batch: Stream) -> str:
-    """What the rollouts will cost, said before it is paid."""
-    items = next((stream.inputs["batch_size"] for stream in batch.walk() if "batch_size" in stream.inputs), 1)
-    if not plan.active:
-        return "no rollouts: max_step_offset or probability is 0"
-    if plan.persistent:
-        seats, more = plan.peak_probability * items, solve.calls - 1
-        cost_in_words = f"{more} more forward passes of these" if more else "no forward pass of their own"
-        return f"persistent rollouts at {seats:.3g} of {items} places of a batch take {cost_in_words} per training step"
-    cost = plan.forwards(items, solve.calls)
-    return (
-        f"rollouts take up to {cost.worst} more forward passes per training step, at full probability "
-        f"{cost.expected:.1f} on average with {cost.samples:.0f} items in all (the batch has {items})"
-    )

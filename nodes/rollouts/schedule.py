@@ -7,18 +7,23 @@ from typing import Any
 import torch
 
 from ...data.data import Batch
-from ...diffusion.rollout import NoisyBatch as NoisyLatents
-from ...diffusion.rollout import noisy_batch
+from ...diffusion.device import moved
+from ...diffusion.noisy_batch import NoisyBatch as NoisyLatents
+from ...diffusion.noisy_batch import Perturbation, noisy_batch
+from ...diffusion.rollouts.guidance import unconditional
 from ...diffusion.schedules import DDPM, FlowMatching, Schedule
+from ...diffusion.solvers import Conditioning
 from ...runs.pictures.preview import colours_of, picture_of_latents
-from ...training.stream import Step
-from ..base import BATCH, DATASET, SCHEDULE, Node, StepNode
-from ..inputs import UNIQUE_ID, choice, number, switch, wire
+from ...training.stream import Step, Stream
+from ..base import BATCH, CATEGORY, DATASET, SCHEDULE, Node, StepNode
+from ..inputs import UNIQUE_ID, choice, integer, number, switch, wire
+from .negative import negative_rows
 
 
 class FlowMatchingSchedule(Node):
     NODE_ID = "RolloutFlowMatchingSchedule"
     DISPLAY_NAME = "Noise Schedule (Flow Matching)"
+    CATEGORY = f"{CATEGORY}/rollout"
     DESCRIPTION = (
         "Rectified flow: the image fades into noise along a straight line, and the network learns the velocity "
         "(noise - image). The schedule of SD3, FLUX and most newer models."
@@ -69,6 +74,7 @@ class FlowMatchingSchedule(Node):
 class DDPMSchedule(Node):
     NODE_ID = "RolloutDDPMSchedule"
     DISPLAY_NAME = "Noise Schedule (DDPM)"
+    CATEGORY = f"{CATEGORY}/rollout"
     DESCRIPTION = (
         "The noise schedule of DDPM and Stable Diffusion 1.x, 2.x and XL: a table of 1,000 noise levels. The network "
         "predicts the noise (epsilon), v, or the clean image (sample)."
@@ -112,6 +118,7 @@ class DDPMSchedule(Node):
 class NoisyBatch(StepNode):
     NODE_ID = "RolloutNoisyBatch"
     DISPLAY_NAME = "Noisy Batch"
+    CATEGORY = f"{CATEGORY}/rollout"
     DESCRIPTION = (
         "Draws a timestep for each image and mixes in exactly the scheduled amount of noise: ordinary teacher forcing. "
         "Wire it straight into a loss, or through Rollout first."
@@ -128,16 +135,83 @@ class NoisyBatch(StepNode):
                 "dataset": wire(DATASET, "Where the clean images come from."),
                 "schedule": wire(SCHEDULE, "How much noise there is at each timestep."),
             },
+            "optional": {
+                "input_perturbation": number(
+                    0.0,
+                    0.0,
+                    1.0,
+                    0.01,
+                    "The network sees a little more noise than its target tells of, so that it learns to live with its "
+                    "own errors. Costs nothing. 0.1 is usual.",
+                ),
+                "perturbation_steps": integer(
+                    0,
+                    0,
+                    10_000_000,
+                    "input_perturbation falls evenly to 0 over so many training steps. 0 = it stays.",
+                    advanced=True,
+                ),
+                "mixflow": number(
+                    0.0,
+                    0.0,
+                    1.0,
+                    0.05,
+                    "Flow matching: the network sees a noisier image than it is told and trained for, up to this share "
+                    "of the way to noise; low levels come more often. Not with Rollout. 0.8 is usual.",
+                ),
+                "noise_offset": number(
+                    0.0,
+                    0.0,
+                    1.0,
+                    0.01,
+                    "Moves the noise of each channel as a whole, so that very dark and very bright images can be "
+                    "learnt. 0.05 is usual; not needed with zero terminal SNR or flow matching.",
+                ),
+                "label_dropout": number(
+                    0.0,
+                    0.0,
+                    1.0,
+                    0.05,
+                    "Chance that the network is not told an image's class, or its caption, so that it can be sampled "
+                    "with guidance. 0.1 is usual. A new model needs its null_class for it.",
+                ),
+            },
             "hidden": UNIQUE_ID,
         }
 
-    def step(self, step: Step, dataset: Batch, schedule: Schedule) -> NoisyLatents:
+    def build(
+        self, unique_id: str, dataset: Stream, schedule: Schedule, label_dropout: float = 0.0, **options: Any
+    ) -> tuple[Stream]:
+        perturbation = Perturbation(**options)
+        if perturbation.mixflow and not schedule.is_flow_matching:
+            raise ValueError("mixflow is for flow matching: set it to 0, or wire a flow-matching schedule")
+        inputs = {"dataset": dataset, "schedule": schedule, "perturbation": perturbation}
+        inputs["label_dropout"] = label_dropout
+        return (self.stream(unique_id, inputs),)
+
+    def step(
+        self, step: Step, dataset: Batch, schedule: Schedule, perturbation: Perturbation, label_dropout: float
+    ) -> NoisyLatents:
         latents = dataset.latents
         schedule = schedule.at_size(latents.shape[-2] * latents.shape[-1] // 4)
-        timestep = schedule.sample_timesteps(len(latents), step.generator())
-        noise = torch.randn(latents.shape, generator=step.generator(latents.device), device=latents.device)
-        batch = noisy_batch(
-            latents, noise, timestep, schedule, dataset.conditioning, mask=dataset.mask, weight=dataset.weight
-        )
+        levels, pixels = step.generator(), step.generator(latents.device)
+        timestep = perturbation.timestep(schedule.sample_timesteps(len(latents), levels), schedule, levels)
+        noise = perturbation.offset(torch.randn(latents.shape, generator=pixels, device=latents.device), pixels)
+        told = self.dropped(step, dataset, label_dropout, levels) if label_dropout else dataset.conditioning
+        mask, weight, negative = dataset.mask, dataset.weight, dataset.negative
+        batch = noisy_batch(latents, noise, timestep, schedule, told, mask, weight, negative)
+        batch = perturbation.seen(batch, step.update, pixels, levels)
         step.show("noisy", lambda: picture_of_latents(batch.x, colours=colours_of(step.run)))
         return batch
+
+    @staticmethod
+    def dropped(step: Step, dataset: Batch, chance: float, generator: torch.Generator) -> Conditioning:
+        """What the network is told, without the class or caption of some items."""
+        if dataset.negative is None:
+            raise ValueError("label_dropout: this data set has neither classes nor captions; set it to 0")
+        drop = moved(torch.rand(len(dataset.latents), generator=generator) < chance, step.run.device)
+        nothing = unconditional(dataset.conditioning, negative_rows(step, dataset.negative))
+        return {
+            name: torch.where(drop.reshape(-1, *[1] * (value.dim() - 1)), nothing[name], value)
+            for name, value in dataset.conditioning.items()
+        }

@@ -2,31 +2,49 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from ...data.data import DatasetInfo
-from ...data.preflight import steps_in_words
+from ...data.run_preflight import run_in_words
 from ...hosts.current import current_host
 from ...hosts.device import free_memory
 from ...runs.fit import fit
 from ...runs.looks import Checkpoint, Sample, TimeBudget
 from ...runs.session import Look
-from ...training.optimizers import OptimizerSettings
+from ...training.optimizers import OptimizerSettings, check_optimizer, installed
 from ...training.stream import Stream
-from ..base import LOSS, MODEL, OPTIMIZER, RUN, SAMPLES, Node, shown, workflow_metadata
-from ..inputs import UNIQUE_ID, choice, integer, line, number, plain_name, seed, wire
+from ..base import CATEGORY, LOSS, MODEL, OPTIMIZER, RUN, SAMPLES, Node, shown, workflow_metadata
+from ..inputs import UNIQUE_ID, choice, integer, line, number, plain_name, seed, switch, wire
 from ..models.model import ModelInfo, trained_model
 from .resume import begun_anew, state_of
 
+log = logging.getLogger(__name__)
+
 OPTIONS_OF_FIT = ("steps", "seed", "accumulation", "clip_norm", "ema_decay", "precision", "preview_every",
-                  "on_bad_step", "on_out_of_memory")  # fmt: skip
+                  "on_bad_step", "on_out_of_memory", "compile")  # fmt: skip
 
 
 class Optimizer(Node):
     NODE_ID = "RolloutOptimizer"
     DISPLAY_NAME = "Optimizer"
+    CATEGORY = f"{CATEGORY}/train"
     DESCRIPTION = "How the weights are changed, and how the learning rate goes over the training."
-    SEARCH_ALIASES = ("adamw", "adafactor", "sgd", "muon", "learning rate", "lr scheduler")
+    SEARCH_ALIASES = (
+        "adamw",
+        "adafactor",
+        "sgd",
+        "muon",
+        "prodigy",
+        "lion",
+        "came",
+        "8bit",
+        "learning rate",
+        "lr scheduler",
+        "weight decay",
+        "betas",
+        "warmup",
+    )
     RETURN_TYPES = (OPTIMIZER,)
     RETURN_NAMES = ("optimizer",)
     OUTPUT_TOOLTIPS = ("Settings for Optimizer Step.",)
@@ -36,10 +54,12 @@ class Optimizer(Node):
         return {
             "required": {
                 "optimizer": choice(
-                    ("adamw", "adafactor", "sgd", "muon"),
+                    installed(),
                     "adamw",
                     "adamw: the safe choice. adafactor: least memory. sgd: plain. muon: for matrices, with adamw for "
-                    "all other weights.",
+                    "all other weights. Where pytorch-optimizer is installed, prodigy (finds the learning rate: set "
+                    "1), came, lion (a third of adamw's rate) and adamw_schedule_free (needs no lr_schedule); with "
+                    "bitsandbytes adamw_8bit.",
                 ),
                 "learning_rate": number(
                     1e-4,
@@ -63,7 +83,7 @@ class Optimizer(Node):
                     0.0,
                     0.9999,
                     0.01,
-                    "Memory of past gradients: adamw's first beta, momentum for sgd and muon.",
+                    "Memory of past gradients: the first beta of adamw and its kin, the momentum of sgd and muon.",
                     advanced=True,
                 ),
                 "beta2": number(
@@ -71,24 +91,56 @@ class Optimizer(Node):
                     0.0,
                     0.99999,
                     0.001,
-                    "adamw's second beta: memory of past squared gradients.",
+                    "The second beta of adamw, prodigy and came: memory of past squared gradients.",
                     advanced=True,
                 ),
-            }
+            },
+            "optional": {
+                "relative_step": switch(
+                    False,
+                    "adafactor: learning_rate counts in sizes of the weight itself, 1e-2 is usual; for full "
+                    "fine-tuning, since a new LoRA begins at zero and would hardly learn.",
+                    advanced=True,
+                ),
+            },
         }
 
+    @classmethod
+    def VALIDATE_INPUTS(cls, optimizer: str, learning_rate: float) -> bool | str:
+        try:
+            if optimizer is not None:
+                check_optimizer(optimizer, learning_rate)
+        except ValueError as error:
+            return str(error)
+        return True
+
     def build(self, optimizer: str, **options: Any) -> tuple[OptimizerSettings]:
+        check_optimizer(optimizer, options["learning_rate"])
         return (OptimizerSettings(name=optimizer, **options),)  # type: ignore[arg-type]
 
 
 class OptimizerStep(Node):
     NODE_ID = "RolloutOptimizerStep"
     DISPLAY_NAME = "Optimizer Step"
+    CATEGORY = f"{CATEGORY}/train"
     DESCRIPTION = (
         "Trains: pulls the loss once per step, goes back through it and changes the weights. Leaves a folder with the "
         "workflow, metrics, curves, sample images, rollouts and the trained model."
     )
-    SEARCH_ALIASES = ("train", "trainer", "training loop", "ema", "mixed precision")
+    SEARCH_ALIASES = (
+        "train",
+        "trainer",
+        "training loop",
+        "ema",
+        "mixed precision",
+        "steps",
+        "epoch",
+        "epochs",
+        "seed",
+        "gradient accumulation",
+        "checkpoint",
+        "resume",
+    )
     RETURN_TYPES = (MODEL, RUN)
     RETURN_NAMES = ("model", "run")
     OUTPUT_TOOLTIPS = ("The trained model (its averaged weights, if EMA is on).", "The run, for Plot Metrics.")
@@ -175,6 +227,12 @@ class OptimizerStep(Node):
                     "change. halve: compute its loss in parts; slower, with the same result.",
                     advanced=True,
                 ),
+                "compile": switch(
+                    False,
+                    "Compile the network with torch.compile: the first steps take minutes, the others less time, "
+                    "mostly on a GPU. Needs a C++ compiler.",
+                    advanced=True,
+                ),
             },
             "hidden": {**UNIQUE_ID, "prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
         }
@@ -241,23 +299,17 @@ class OptimizerStep(Node):
             looks=looks,
             files={"prompt.json": prompt, "workflow.json": (extra_pnginfo or {}).get("workflow", prompt)},
             node_id=node_id,
+            notes=run_in_words(loss, model, optimizer, options["steps"], options["accumulation"]),
             **{name: value for name, value in options.items() if name in OPTIONS_OF_FIT},
         )
         assert session.folder is not None
         trained = trained_model(model, session.folder.model_folder, node_id, self.DISPLAY_NAME)
         text = [
             *session.notes,
-            *epochs_in_words(loss, options["steps"], options["accumulation"]),
             f"the run's folder is {session.folder.folder}",
             session.shares_of_time(),
         ]
         return {"ui": {"text": text, **shown(host, *session.pictures())}, "result": (trained, session.folder.folder)}
-
-
-def epochs_in_words(loss: Stream, steps: int, accumulation: int) -> list[str]:
-    """How often the training goes through its data set."""
-    data = next((part for part in loss.walk() if "batch_size" in part.inputs), None)
-    return [steps_in_words(data.about.count, data.inputs["batch_size"], steps, accumulation)] if data else []
 
 
 def check_that_they_fit(loss: Stream, model: Stream) -> None:
@@ -265,6 +317,9 @@ def check_that_they_fit(loss: Stream, model: Stream) -> None:
     if model not in loss.walk():
         raise ValueError("model: wire the same model into the loss and into Optimizer Step")
     info: ModelInfo = model.about
+    drops = any(stream.inputs.get("label_dropout") for stream in loss.walk())
+    if drops and info.pretrained is None and info.classes and not info.null_class:
+        raise ValueError("label_dropout in Noisy Batch trains a class for none: turn on null_class in New Model")
     for stream in loss.walk():
         data = stream.about
         if not isinstance(data, DatasetInfo):
@@ -294,7 +349,7 @@ def check_precision(info: ModelInfo, precision: str) -> None:
 
 def check_family(data: DatasetInfo, info: ModelInfo, where: str) -> None:
     """Raises ValueError where a data set was not encoded by the pretrained model that is trained on it."""
-    if info.pretrained is None or data.family == info.pretrained.info.family:
+    if not info.family or data.family == info.family:
         return  # a new model learns from any latents that fit it
     made = f"encoded for another model ({data.family})" if data.family else "made of pixels"
-    raise ValueError(f"{where} is {made}: put an Encode Dataset node behind it, with the pipeline of Load Pretrained")
+    raise ValueError(f"{where} is {made}: put an Encode Dataset node behind it, with the pipeline of the model")

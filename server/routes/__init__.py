@@ -4,7 +4,23 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from . import files, jobs, logs, prompt, queue, runs, settings, socket, static, system, templates, userdata
+from . import (
+    datasets,
+    files,
+    jobs,
+    locales,
+    logs,
+    prompt,
+    queue,
+    runs,
+    settings,
+    socket,
+    static,
+    system,
+    templates,
+    thumbnails,
+    userdata,
+)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -14,7 +30,23 @@ LAST = ("/{path:.*}",)
 
 def add_all(router: web.UrlDispatcher) -> None:
     """Every route at /x and at /api/x, as in ComfyUI."""
-    tables = (prompt, queue, jobs, socket, files, logs, settings, userdata, templates, system, runs, static)
+    tables = (
+        prompt,
+        queue,
+        jobs,
+        socket,
+        files,
+        logs,
+        settings,
+        userdata,
+        templates,
+        system,
+        locales,
+        runs,
+        thumbnails,
+        datasets,
+        static,
+    )
     for table in tables:
         for method, path, handler in table.ROUTES:
             if path not in LAST:

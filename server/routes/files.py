@@ -12,12 +12,12 @@ from typing import Any
 
 from aiohttp import BodyPartReader, web
 
-from ...graph.embedded import BrokenFile, safetensors_metadata
-from ..bodies import BadBody
-from ..files import disposition, place, send_foreign_file, walk
-from ..folders import Folders
-from ..images import NotAnImage, check_image, converted, put_alpha
-from ..inside import inside, new_inside
+from ...graph.workflow.embedded import BrokenFile, safetensors_metadata
+from ..content.files import disposition, place, send_foreign_file, walk
+from ..content.folders import Folders
+from ..content.images import NotAnImage, check_image, converted, put_alpha
+from ..guard.bodies import BadBody
+from ..guard.inside import inside, new_inside
 from ..studio import STUDIO
 
 LARGEST_UPLOAD = 100 * 1024**2  # bytes
@@ -28,7 +28,7 @@ ORDINARY = 4096  # bytes of a form's text field
 
 async def view(request: web.Request) -> web.StreamResponse:
     """A file of the input, output or temp folder; pictures also smaller, or one channel of them."""
-    path = _named(request)
+    path = named(request)
     if not path.is_file():
         raise FileNotFoundError(path)
     preview, channel = request.query.get("preview"), request.query.get("channel")
@@ -186,7 +186,7 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _named(request: web.Request) -> Path:
+def named(request: web.Request) -> Path:
     """The file that a /view query names; ComfyUI writes the folder behind the name, too."""
     name, kind = request.query.get("filename", ""), request.query.get("type", "output")
     annotated = ANNOTATED.fullmatch(name)

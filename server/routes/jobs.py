@@ -2,15 +2,23 @@
 
 from aiohttp import web
 
-from ..bodies import read_object
-from ..job_list import job_detail, list_jobs
-from ..plain_json import to_text
+from ..guard.bodies import read_object
+from ..jobs.job_list import job_detail, list_jobs
+from ..sockets.plain_json import to_text
 from ..studio import STUDIO
 from .prompt import UUID
 
+FRONTEND = "Comfy-User"
+"""The header that the frontend sends with every request."""
+
 
 async def show_all(request: web.Request) -> web.Response:
-    return web.json_response(text=to_text(list_jobs(request.app[STUDIO].jobs, request.query)))
+    listed = list_jobs(request.app[STUDIO].jobs, request.query)
+    if FRONTEND in request.headers:
+        for job in listed["jobs"]:
+            if job["status"] == "cancelled":  # the frontend announces one that has an end time as "Job failed"
+                job.pop("execution_end_time", None)
+    return web.json_response(text=to_text(listed))
 
 
 async def show_one(request: web.Request) -> web.Response:

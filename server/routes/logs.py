@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from ..bodies import BadBody, read_object
+from ..guard.bodies import BadBody, read_object
 from ..studio import STUDIO
 
 

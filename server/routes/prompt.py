@@ -7,9 +7,9 @@ from typing import Any
 from aiohttp import web
 
 from ...graph import validate
-from ..bodies import BadBody, parse, read_bytes
-from ..job_queue import QueueFull
-from ..plain_json import to_text
+from ..guard.bodies import BadBody, parse, read_bytes
+from ..jobs.job_queue import QueueFull
+from ..sockets.plain_json import to_text
 from ..studio import STUDIO, Studio
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -35,7 +35,7 @@ async def queue_prompt(request: web.Request) -> web.Response:
     if problem is not None:
         return problem
     targets = data.get("partial_execution_targets")
-    validation = await asyncio.to_thread(validate, data["prompt"], studio.mapping, targets)
+    validation = await asyncio.to_thread(_validated, studio, data["prompt"], targets)
     if validation.error is not None:
         text = to_text({"error": validation.error, "node_errors": validation.node_errors})
         return web.json_response(text=text, status=400)
@@ -53,6 +53,11 @@ async def queue_prompt(request: web.Request) -> web.Response:
         return refuse("queue_full", "Too many jobs are waiting", "cancel some of them, or wait", status=429)
     reply = {"prompt_id": job.id, "number": job.number, "node_errors": validation.node_errors}
     return web.json_response(text=to_text(reply))
+
+
+def _validated(studio: Studio, prompt: dict[str, Any], targets: list[str] | None) -> Any:
+    with studio.looking():
+        return validate(prompt, studio.mapping, targets)
 
 
 def _problem(studio: Studio, data: Any) -> web.Response | None:

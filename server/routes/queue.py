@@ -4,9 +4,9 @@ from typing import Any
 
 from aiohttp import web
 
-from ..bodies import BadBody, read_object
-from ..job_list import history_entry, queue_entry
-from ..plain_json import to_text
+from ..guard.bodies import BadBody, read_object
+from ..jobs.job_list import history_entry, queue_entry
+from ..sockets.plain_json import to_text
 from ..studio import STUDIO
 
 

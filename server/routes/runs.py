@@ -4,9 +4,9 @@ import asyncio
 
 from aiohttp import web
 
-from ..bodies import BadBody, parse
-from ..plain_json import to_text
-from ..runs import delete_run, describe_run, is_live, list_files, list_runs, read_rows, run_folder
+from ..content.runs import delete_run, describe_run, is_live, list_files, list_runs, read_rows, run_folder
+from ..guard.bodies import BadBody, parse
+from ..sockets.plain_json import to_text
 from ..studio import STUDIO
 
 MOST_ROWS = 20_000

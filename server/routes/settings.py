@@ -5,9 +5,9 @@ from typing import Any
 
 from aiohttp import web
 
-from ..bodies import BadBody, parse, read_json, read_object
-from ..files import write_whole
-from ..plain_json import to_text
+from ..content.files import write_whole
+from ..guard.bodies import BadBody, parse, read_json, read_object
+from ..sockets.plain_json import to_text
 from ..studio import STUDIO
 
 FILE = "comfy.settings.json"

@@ -6,8 +6,8 @@ import uuid
 
 from aiohttp import web
 
-from ..client import Client
-from ..messages import Message
+from ..sockets.client import Client
+from ..sockets.messages import Message
 from ..studio import STUDIO
 from .system import flags
 

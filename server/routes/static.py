@@ -5,8 +5,8 @@ from pathlib import Path
 
 from aiohttp import web
 
-from ..files import send_file, walk
-from ..inside import inside
+from ..content.files import send_file, walk
+from ..guard.inside import inside
 from ..studio import STUDIO
 
 PACK = "comfyui-rollout"

@@ -43,7 +43,8 @@ async def definitions(request: web.Request) -> web.Response:
     studio = request.app[STUDIO]
     name = request.match_info.get("node_class")
     mapping = studio.mapping if name is None else {key: node for key, node in studio.mapping.items() if key == name}
-    return web.json_response(object_info(mapping, studio.display_names))
+    with studio.looking():
+        return web.json_response(object_info(mapping, studio.display_names))
 
 
 async def statistics(request: web.Request) -> web.Response:
@@ -100,7 +101,6 @@ ROUTES = (
     ("GET", "/object_info", definitions),
     ("GET", "/object_info/{node_class}", definitions),
     ("GET", "/system_stats", statistics),
-    ("GET", "/i18n", empty_object),
     ("GET", "/global_subgraphs", empty_object),
     ("GET", "/node_replacements", empty_object),
     ("GET", "/embeddings", empty_list),

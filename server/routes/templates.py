@@ -4,10 +4,10 @@ import re
 
 from aiohttp import web
 
-from ..files import send_file
-from ..inside import inside
+from ..content.files import send_file
+from ..content.templates import index, names, opened_anew, placeholder
+from ..guard.inside import inside
 from ..studio import STUDIO
-from ..templates import index, names, placeholder
 
 PACK = "comfyui-rollout"
 THUMBNAIL = re.compile(r"(.+?)(-\d)?\.jpg")
@@ -31,7 +31,8 @@ async def show(request: web.Request) -> web.StreamResponse:
         if path.is_file():
             return send_file(path)
         return web.Response(body=placeholder(thumbnail[1]), content_type="image/jpeg")
-    return send_file(inside(folder, name))
+    path = inside(folder, name)
+    return web.json_response(text=opened_anew(path)) if name.endswith(".json") else send_file(path)
 
 
 ROUTES = (

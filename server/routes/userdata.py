@@ -7,9 +7,9 @@ from typing import Any
 
 from aiohttp import web
 
-from ..bodies import BadBody, read_bytes
-from ..files import content_type, disposition, file_info, place, walk, write_whole
-from ..inside import inside, new_inside
+from ..content.files import content_type, disposition, file_info, place, walk, write_whole
+from ..guard.bodies import BadBody, read_bytes
+from ..guard.inside import inside, new_inside
 from ..studio import STUDIO
 
 EMPTY = {

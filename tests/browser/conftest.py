@@ -78,19 +78,42 @@ def page(studio):
 
 
 @pytest.fixture(scope="module")
-def visit_quickstart(page, studio):
-    """visit_quickstart(name, values): a page of its own with the quickstart; ``values`` by class and widget."""
+def open_page(page, studio):
+    """open_page(width, height, locale): the studio in a browser of its own; nothing may go wrong in it."""
     visits = []
 
-    def visit_quickstart(name, values):
-        visit = page.context.browser.new_context(viewport={"width": 1600, "height": 1000}).new_page()
+    def open_page(width=1440, height=900, locale="en-GB"):
+        visit = page.context.browser.new_context(viewport={"width": width, "height": height}, locale=locale).new_page()
         visits.append(visit)
         visit.set_default_timeout(60_000)
         visit.complaints = []
         visit.on("pageerror", lambda error: visit.complaints.append(str(error)))
         visit.goto(studio.address)
         visit.wait_for_function(READY)
+        return visit
+
+    yield open_page
+    for visit in visits:
+        assert visit.complaints == []
+        visit.context.close()
+
+
+@pytest.fixture(scope="module")
+def keep(studio):
+    """keep(page, name): keep a picture of any page."""
+    folder = studio.folder / "screenshots"
+    folder.mkdir(exist_ok=True)
+    return lambda page, name: page.screenshot(path=folder / f"{name}.png")
+
+
+@pytest.fixture(scope="module")
+def visit_quickstart(open_page):
+    """visit_quickstart(name, values): a page of its own with the quickstart; ``values`` by class and widget."""
+
+    def visit_quickstart(name, values):
+        visit = open_page(1600, 1000)
         workflow = json.loads((ROOT / "workflows" / "quickstart_digits.json").read_text())
+        workflow["extra"] = {"ds": {"scale": 0.5, "offset": [60, 200]}}  # all of it in the window
         visit.evaluate("([workflow, name]) => app.loadGraphData(workflow, true, true, name)", [workflow, name])
         visit.keyboard.press("Escape")  # the templates, which a fresh browser opens
         visit.evaluate(
@@ -103,10 +126,7 @@ def visit_quickstart(page, studio):
         )
         return visit
 
-    yield visit_quickstart
-    for visit in visits:
-        assert visit.complaints == []
-        visit.context.close()
+    return visit_quickstart
 
 
 @pytest.fixture

@@ -74,3 +74,17 @@ def test_small_images_get_smaller_buckets_on_request_only():
     assert bucket_for((300, 200), buckets) == (640, 384)
     assert bucket_for((300, 200), buckets, upscale=False) == (256, 192)
     assert bucket_for((3000, 2000), buckets, upscale=False) == (640, 384)
+
+
+@pytest.mark.parametrize(("ratio", "widest"), [(1.0, (1024, 1024)), (2.4, (640, 1536)), (4.0, (512, 2048))])
+def test_the_largest_aspect_ratio_can_be_chosen(ratio, widest):
+    """SDXL's 640 x 1536 among them, and squares only at 1."""
+    buckets = bucket_sizes(1024, ratio)
+    assert min(buckets, key=shape) == widest
+    assert all(max(bucket) <= ratio * min(bucket) for bucket in buckets)
+
+
+def test_a_panorama_keeps_its_shape_where_it_may():
+    """4000 x 500 in the bucket of its own shape; without upscaling too."""
+    assert bucket_for((500, 4000), bucket_sizes(1024, 8.0)) == (320, 2560)
+    assert bucket_for((130, 1040), bucket_sizes(1024, 8.0), upscale=False, most_oblong=8.0) == (128, 1024)

@@ -1,34 +1,9 @@
 """From the text beside an image to the texts that are encoded."""
 
 import pytest
-from comfyui_rollout.data.captions import CaptionSettings, caption_file, read_caption
+from comfyui_rollout.data.captions import CaptionSettings
 
 TAGS = "cat, red, sleeping, indoors, photo"
-
-
-def test_captions_lie_beside_the_image(tmp_path):
-    """.txt first, .caption else, nothing where there is neither; surrounding space and bad bytes do no harm."""
-    (tmp_path / "a.txt").write_text("  a red cat\n")
-    (tmp_path / "a.caption").write_text("not this")
-    (tmp_path / "b.caption").write_text("a blue dog")
-    (tmp_path / "c.txt").write_bytes(b"caf\xe9")
-    files = [caption_file(tmp_path / f"{name}.png") for name in "abcd"]
-    assert [read_caption(file) for file in files if file] == ["a red cat", "a blue dog", "caf\ufffd"]
-    assert files[3] is None
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_captions_of_windows_editors_are_read(tmp_path, encoding):
-    """Without the byte order mark, which a tokenizer takes for a letter."""
-    (tmp_path / "a.txt").write_text("ein süßer Hund\n", encoding=encoding)
-    assert read_caption(tmp_path / "a.txt") == "ein süßer Hund"
-
-
-def test_what_is_no_text_is_named(tmp_path):
-    """UTF-16 that does not say so would be trained as letters with zeros between."""
-    (tmp_path / "a.txt").write_text("a cat", encoding="utf-16-le")
-    with pytest.raises(ValueError, match=r"the caption .*a\.txt holds zero bytes, .* save it as UTF-8"):
-        read_caption(tmp_path / "a.txt")
 
 
 def test_by_default_a_caption_stays_as_it_is():
@@ -44,6 +19,8 @@ def test_by_default_a_caption_stays_as_it_is():
         ("", "sks"),
         ("a photo of [trigger], red", "a photo of sks, red"),
         ("a photo of sks", "a photo of sks"),
+        ("tasks of a day", "sks, tasks of a day"),
+        ("photo of sks, red", "photo of sks, red"),
     ],
 )
 def test_the_trigger_word_is_in_every_caption_once(caption, result):
@@ -72,3 +49,29 @@ def test_equal_orders_are_encoded_once():
     settings = CaptionSettings(shuffle_tags=True, variants=30)
     assert sorted(settings.variants_of("a, b")) == ["a, b", "b, a"]
     assert settings.variants_of("a red cat") == ("a red cat",)
+
+
+@pytest.mark.parametrize("caption", ["sks, dog, red, grass", "dog, red, sks, grass", "[trigger], dog, red, grass"])
+def test_a_trigger_among_the_tags_comes_first(caption):
+    """Wherever it was written: what is to be learnt by it must not wander."""
+    settings = CaptionSettings("sks", shuffle_tags=True, variants=30)
+    written, *others = settings.variants_of(caption)
+    assert written == caption.replace("[trigger]", "sks")
+    assert len(others) > 3
+    assert all(text.startswith("sks, ") and text.count("sks") == 1 for text in others)
+
+
+def test_a_trigger_inside_the_first_tag_keeps_that_tag_there():
+    """As in "a photo of sks dog, red, grass"."""
+    settings = CaptionSettings("sks", shuffle_tags=True, variants=8)
+    variants = settings.variants_of("a photo of sks dog, red, grass, sunny")
+    assert len(variants) > 3
+    assert all(text.startswith("a photo of sks dog, ") for text in variants)
+
+
+def test_kept_tags_stay_in_front():
+    """As many as asked for, in their order; the trigger word does not count."""
+    variants = CaptionSettings("sks", shuffle_tags=True, variants=20, keep_tags=2).variants_of("a, b, c, d, e")
+    assert len(variants) > 4
+    assert all(text.startswith("sks, a, b, ") for text in variants)
+    assert CaptionSettings(shuffle_tags=True, keep_tags=9).variants_of("a, b, c") == ("a, b, c",)

@@ -51,7 +51,8 @@ def test_what_is_known_before_anything_is_loaded(encoders, monkeypatch, family, 
 def test_results_of_another_format_are_encoded_anew(encoders, monkeypatch):
     """The cache outlives the program: what an older one kept for a caption may lack what this one needs."""
     before = identities(encoders("sd"))
-    monkeypatch.setattr("comfyui_rollout.data.encoders.FORMAT", -1)
+    monkeypatch.setattr("comfyui_rollout.data.encoders.TEXT_FORMAT", -1)
+    monkeypatch.setattr("comfyui_rollout.data.encoders.IMAGE_FORMAT", -1)
     after = identities(encoders("sd"))
     assert before[0] != after[0]
     assert before[1] != after[1]

@@ -47,6 +47,9 @@ class FakeEncoders:
         rows = [[ord(letter) for letter in caption[:16].ljust(16)] for caption in captions]
         return {"text": torch.tensor(rows, dtype=torch.bfloat16)}
 
+    def longer_than_read(self, captions):
+        return [caption for caption in captions if len(caption) > 100], 100
+
     def encode_images(self, images):
         assert torch.is_grad_enabled() is False
         self.images_seen += len(images)
@@ -526,3 +529,34 @@ def test_a_cache_that_was_emptied_says_what_to_do(folder, cache):
         path.unlink()
     with pytest.raises(ValueError, match="run Encode Dataset again"):
         batch_of(dataset, [0])
+
+
+def test_a_picture_of_which_the_vae_makes_no_numbers_is_named(folder, cache, monkeypatch):
+    """Half precision overflows in some VAEs: the picture and the remedy, in place of a failure in linear algebra."""
+    encoders = FakeEncoders()
+    real = encoders.encode_images
+    monkeypatch.setattr(encoders, "encode_images", lambda images: real(images) * float("nan"))
+    encoding = Encoding(ImageFolder(folder, size=64), encoders, CaptionSettings(), cache)
+    with pytest.raises(ValueError, match=r"no finite numbers of .*a\.png: choose storage fp32 in Load Pretrained"):
+        encoding.run("cpu", lambda done, total: None)
+    assert not list(cache.folder.glob("latents/*"))
+
+
+def test_captions_longer_than_the_encoder_reads_are_found(folder, cache):
+    """Each image once, whatever its variants; short ones are not even counted."""
+    (folder / "a.txt").write_text("a, " * 60)
+    encoding = Encoding(ImageFolder(folder, size=64), FakeEncoders(), CaptionSettings(shuffle_tags=True), cache)
+    items, most = encoding.cut_captions()
+    assert ([item.path.name for item in items], most) == (["a.png"], 100)
+
+
+def test_repeats_of_kohyas_folders_reach_the_batches(folder, cache):
+    """An encoded data set goes through the same epoch."""
+    (folder / "3_dog").mkdir()
+    (folder / "a.png").rename(folder / "3_dog" / "a.png")
+    images = ImageFolder(folder, size=64)
+    encoded = Encoding(images, FakeEncoders(), CaptionSettings(), cache).run("cpu", lambda done, total: None)
+    assert encoded.info.count == 6
+    batch = encoded.batch(list(range(6)), ItemGenerators(0, "data", 0, 6))
+    assert list(batch.captions) == [images.items[number].caption for number in images.order]
+    assert batch.captions.count("dog") == 3

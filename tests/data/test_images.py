@@ -2,12 +2,15 @@
 
 import logging
 import re
+import struct
+import zlib
 
 import numpy as np
 import pytest
 import torch
 from comfyui_rollout.data.data import ItemGenerators
-from comfyui_rollout.data.images import ImageFolder, corner_of, find_images, fit, look, place_of, read_image, to_latents
+from comfyui_rollout.data.folder import find_images
+from comfyui_rollout.data.images import ImageFolder, corner_of, fit, look, place_of, read_image, to_latents
 from PIL import Image
 
 
@@ -81,7 +84,10 @@ def test_a_folder_whose_name_ends_in_a_space_works(paint, tmp_path):
 def test_a_folder_without_images_is_an_error(tmp_path):
     """It names the folder and what counts as an image."""
     (tmp_path / "readme.txt").write_text("hello")
-    with pytest.raises(ValueError, match=r"holds no images \(\.avif, \.bmp, \.gif, .*\.jfif, \.jpeg, \.jpg, \.png"):
+    with pytest.raises(
+        ValueError,
+        match=r"holds no images \(\.apng, \.avif, \.bmp, \.gif, .*\.jfif, \.jp2, \.jpe, \.jpeg, \.jpg, .*\.png",
+    ):
         find_images(tmp_path)
 
 
@@ -494,3 +500,64 @@ def test_a_loss_weight_comes_with_every_item(paint, tmp_path, generator):
     paint("a.png")
     assert ImageFolder(tmp_path, loss_weight=0.5).batch([0, 0], [generator] * 2).weight.tolist() == [0.5, 0.5]
     assert ImageFolder(tmp_path).batch([0], [generator]).weight is None
+
+
+# What other trainers' folders look like
+
+
+def test_kohyas_folders_repeat_and_caption(paint, tmp_path, generator):
+    """10_sks dog and 2_dog: ten times and twice in an epoch, with the words where there is no caption."""
+    for name in ("3_sks dog/a.png", "1_dog/b.png", "1_dog/c.png"):
+        paint(name)
+    (tmp_path / "1_dog" / "c.txt").write_text("its own")
+    dataset = ImageFolder(tmp_path, size=4, repeats=2)
+    assert (dataset.info.count, dataset.order) == (10, [0, 1, 2, 2, 2])
+    assert [item.caption for item in dataset.items] == ["dog", "its own", "sks dog"]
+    assert dataset.batch(list(range(10)), [generator] * 10).captions.count("sks dog") == 6
+    assert ImageFolder(tmp_path, size=4, default_caption="mine").items[0].caption == "mine"
+    plain = ImageFolder(tmp_path, size=4, kohya_folders=False)
+    assert (plain.info.count, [item.caption for item in plain.items]) == (3, ["", "its own", ""])
+
+
+def test_kohyas_repeats_within_buckets(paint, tmp_path):
+    """Each bucket's batches come as often as its images do."""
+    paint("3_wide/a.png", size=(256, 128))
+    paint("1_square/b.png", size=(128, 128))
+    groups = {group.name: group for group in ImageFolder(tmp_path, size=128, buckets=True, repeats=2).info.groups}
+    assert (groups["64x128"].items, groups["64x128"].count, groups["64x128"].weight) == ((1, 2, 3), 6, 3)
+    assert (groups["128x128"].items, groups["128x128"].count) == ((0,), 2)
+
+
+def test_onetrainers_masks_are_used(paint, tmp_path, generator):
+    """a-masklabel.png is where the loss looks in a.png, and no picture; a mask folder goes before it."""
+    paint("images/a.png", size=(8, 8))
+    paint("images/b.png", size=(8, 8))
+    paint("images/a-masklabel.png", "black", size=(8, 8), mode="L")
+    dataset = ImageFolder(tmp_path / "images", size=8)
+    assert [item.path.name for item in dataset.items] == ["a.png", "b.png"]
+    assert dataset.batch([0, 1], [generator] * 2).mask.mean((1, 2, 3)).tolist() == [0, 1]
+    paint("masks/a-masklabel.png", "white", size=(8, 8), mode="L")
+    chosen = ImageFolder(tmp_path / "images", size=8, mask_folder=tmp_path / "masks")
+    assert chosen.batch([0], [generator]).mask.mean() == 1
+
+
+@pytest.mark.parametrize("suffix", ["tif", "jpg", "png", "webp"])
+def test_every_format_is_turned_once(tmp_path, suffix):
+    """Pillow turns TIFF by itself: asked once more, a tall picture went to a wide bucket, and lost 75%."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / f"a.{suffix}"
+    Image.new("RGB", (128, 64)).save(path, exif=exif)
+    assert look(path).size == read_image(path).size[::-1] == (128, 64)
+    item = ImageFolder(tmp_path, size=128, buckets=True).items[0]
+    assert (item.bucket, item.lost) == ((128, 64), 0)
+
+
+def test_a_picture_too_large_to_open_in_a_trainers_words(tmp_path):
+    """No talk of bombs: how many megapixels, and what to do."""
+    header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+    chunks = [b"IHDR" + header, b"IDAT" + zlib.compress(b"")]
+    path = tmp_path / "huge.png"
+    packed = (struct.pack(">I", len(one) - 4) + one + struct.pack(">I", zlib.crc32(one)) for one in chunks)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed))
+    assert re.search(r"huge\.png: it has more than 179 megapixels; make it smaller", look(path).damage)

@@ -143,7 +143,7 @@ def test_a_network_that_puts_out_the_target_follows_the_fine_path(mixture, sched
         went += len(going)
         chains = chains.items(going)
         batch = batch_of(schedule, len(going))
-        seat = seated(batch, Ride(chains, model, schedule, solve, lambda _: None))
+        seat = seated(batch, Ride(chains, model, schedule, solve, lambda _: None), remember=True)
         path = fine_path(model, seat, reference_steps=1, solve=solver("heun"))
         wanted = target_onto(path, seat, solve)
         expected = solver("heun").step(
@@ -282,7 +282,8 @@ def test_nothing_waits_for_the_device():
     for update in range(4):
         latents = torch.empty(5, 1, 2, 2, device="meta")
         batch = noisy_batch(latents, latents, schedule.sample_timesteps(5, torch.Generator()), schedule, {})
-        seat = keeper.seat(batch, None, PLAN, solver("unipc", 3), update, torch.Generator().manual_seed(update))
+        generator = torch.Generator().manual_seed(update)
+        seat = keeper.seat(batch, None, PLAN, solver("unipc", 3), update, generator, remember=True)
         path = fine_path(lambda x, timestep, told: x, seat, reference_steps=1, solve=solver("heun"))
         seat.listener.landed(path.y)
         assert target_onto(path, seat, seat.solve).device.type == "meta"

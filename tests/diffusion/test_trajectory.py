@@ -54,7 +54,7 @@ SAMPLERS = [("euler", 1), ("dpm", 1), ("dpm", 2), ("dpm", 3), ("unipc", 1), ("un
 def test_a_network_that_puts_out_the_target_lets_its_sampler_follow_the_fine_path(mixture, batch, which):
     """The sampler's next step, with all that it remembers of the rollout, ends on the fine path: for each solver."""
     schedule, model, solve = batch.schedule, mixture(batch.schedule), solver(*which)
-    rolled = roll_out(model, batch, Draw(LENGTHS, batch.timestep + LENGTHS * STRIDE, STRIDE), solve)
+    rolled = roll_out(model, batch, Draw(LENGTHS, batch.timestep + LENGTHS * STRIDE, STRIDE), solve, remember=True)
     reference = {"reference_steps": 4, "solve": solver("rk4")}
     path = fine_path(model, rolled, **reference)
     wanted = trajectory_target(model, rolled, **reference, sampler=solve)
@@ -74,7 +74,7 @@ def test_where_a_sampler_has_no_history_its_target_is_the_plain_one(mixture, bat
     reference = {"reference_steps": 2, "solve": solver("euler")}
     for name in ("euler", "heun", "rk4"):
         solve = solver(name)
-        rolled = roll_out(model, batch, Draw(LENGTHS, batch.timestep + LENGTHS * STRIDE, STRIDE), solve)
+        rolled = roll_out(model, batch, Draw(LENGTHS, batch.timestep + LENGTHS * STRIDE, STRIDE), solve, remember=True)
         plain = trajectory_target(model, rolled, **reference)
         assert torch.equal(trajectory_target(model, rolled, **reference, sampler=solve), plain)
 
@@ -149,7 +149,9 @@ def test_nothing_waits_for_the_device(batch):
     def network(x, timestep, conditioning):
         return x * timestep[:, None, None, None]
 
-    rolled = roll_out(network, absent, Draw(LENGTHS, batch.timestep + LENGTHS * STRIDE, STRIDE), solver("unipc"))
+    rolled = roll_out(
+        network, absent, Draw(LENGTHS, batch.timestep + LENGTHS * STRIDE, STRIDE), solver("unipc"), remember=True
+    )
     reference = {"reference_steps": 2, "solve": solver("unipc")}
     assert trajectory_target(network, rolled, **reference).device.type == "meta"
     assert trajectory_target(network, rolled, **reference, sampler=solver("unipc")).device.type == "meta"

@@ -3,7 +3,7 @@
 import pytest
 from comfyui_rollout.files.names import LONGEST_NAME, LONGEST_PART, trouble_with_name, trouble_with_part
 from comfyui_rollout.nodes.inputs import plain_name
-from comfyui_rollout.server.inside import Outside, inside
+from comfyui_rollout.server.guard.inside import Outside, inside
 
 NOT_PLAIN = [
     "", ".", "..", "a/b", "a\\b", "..\\x", "../x", "/etc", "C:", "C:x", "a:stream", "CON", "con", "Nul.txt", "aux .png",

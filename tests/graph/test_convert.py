@@ -484,3 +484,169 @@ def test_junk_never_crashes(nodes, links, definitions):
     workflow["definitions"] = {"subgraphs": [definition, definitions]} if isinstance(definitions, dict) else definitions
     with contextlib.suppress(WorkflowError):
         validate(to_prompt(workflow, INFO), {})
+
+
+# --- numbers from primitives, kinds of inputs that change, classes that are not installed, bombs
+
+
+def spec_info(**specs):
+    return {"Pass": {"input": {"required": specs}, "output": [], "output_node": True}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "value", "sent"),
+    [
+        # as comfyui-frontend-package 1.58.1 has it: onValueChange of useIntWidget and useFloatWidget
+        (("INT", {"min": 0, "max": 100}), 3.5, 4),
+        (("INT", {"min": 0, "max": 100}), 2.4, 2),
+        (("INT", {"min": 0, "max": 100}), -0.5, 0),
+        (("INT", {"min": 64, "max": 4096, "step": 8}), 513, 512),
+        (("INT", {"min": 64, "max": 4096, "step": 8}), 516, 520),
+        (("INT", {"min": 1, "max": 4096, "step": 8}), 14, 17),
+        (("INT", {"min": 0, "max": 2**64 - 1}), 9011990233476201805, 9011990233476201805),
+        (("FLOAT", {"min": 0.0, "max": 100.0, "step": 0.1}), 1000.0, 100.0),
+        (("FLOAT", {"min": 0.0, "max": 100.0, "step": 0.1}), -1, 0.0),
+        (("FLOAT", {"min": 0.0, "max": 100.0, "step": 0.1}), 7.26, 7.3),
+        (("FLOAT", {"min": 0.0, "max": 1.0, "step": 0.01, "round": False}), 0.123, 0.12),
+        (("FLOAT", {"min": 0.0, "max": 1.0, "step": 0.01, "round": 0.001}), 0.1239, 0.12),
+        (("FLOAT", {"min": 0.0, "max": 10.0, "step": 1.0}), 20.25, 20.25),  # no digits, no rounding
+        (("FLOAT", {"min": 0.0, "max": 10.0}), 3.14, 3.1),
+        (("STRING", {}), "text", "text"),
+        (("BOOLEAN", {}), True, True),
+        (("INT", {}), "no number", "no number"),
+    ],
+)
+def test_primitive_numbers_are_rounded_as_by_the_frontend(flow, node, spec, value, sent):
+    """The target's widget takes the number as if it had been typed in: rounded, and a FLOAT kept within its limits."""
+    nodes = [
+        node(1, "PrimitiveNode", outputs=[spec[0]], widgets_values=[value, "fixed"]),
+        node(2, "Pass", {"x": 1}, widgets_values=[0]),
+    ]
+    made = to_prompt(flow(nodes, [[1, 1, 0, 2, 0, spec[0]]]), spec_info(x=spec))["2"]["inputs"]["x"]
+    assert made == sent
+    assert type(made) is type(sent) or isinstance(sent, float)
+
+
+DYNAMIC = {
+    "mode": (
+        "COMFY_DYNAMICCOMBO_V3",
+        {
+            "options": [
+                {"key": "none", "inputs": {}},
+                {
+                    "key": "scale",
+                    "inputs": {
+                        "required": {"factor": ("FLOAT", {"default": 2.0}), "image": ("IMAGE", {})},
+                        "optional": {"seed": ("INT", {"control_after_generate": True})},
+                    },
+                },
+                {
+                    "key": "deep",
+                    "inputs": {
+                        "required": {
+                            "kind": ("COMFY_DYNAMICCOMBO_V3", {"options": [
+                                {"key": "a", "inputs": {"required": {"n": ("INT", {"default": 7})}}}]}),
+                        }
+                    },
+                },
+            ]
+        },
+    ),
+    "after": ("INT", {"default": 5}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("values", "sent"),
+    [
+        (["none", 3], {"mode": "none", "after": 3}),
+        (["scale", 1.5, 11, "fixed", 3], {"mode": "scale", "mode.factor": 1.5, "mode.seed": 11, "after": 3}),
+        (["deep", "a", 9, 3], {"mode": "deep", "mode.kind": "a", "mode.kind.n": 9, "after": 3}),
+        (["deep"], {"mode": "deep", "mode.kind": "a", "mode.kind.n": 7, "after": 5}),
+        ([], {"mode": "none", "after": 5}),
+        ({"mode": "scale", "mode.factor": 9.0, "after": 2},
+         {"mode": "scale", "mode.factor": 9.0, "mode.seed": 0, "after": 2}),
+    ],
+)  # fmt: skip
+def test_combos_that_bring_inputs_along(flow, node, values, sent):
+    """The values behind the combo belong to the chosen option's inputs, and those of the next widgets do not shift."""
+    made = to_prompt(flow([node(1, "Pass", widgets_values=values)], []), spec_info(**DYNAMIC))
+    assert made["1"]["inputs"] == sent
+
+
+def test_sockets_of_a_combo_that_brings_inputs_along(flow, node):
+    """Links to its inner inputs are kept, to sockets as to widgets."""
+    slots = [
+        {"name": "mode.image", "type": "IMAGE", "link": 1},
+        {"name": "mode.factor", "type": "FLOAT", "widget": {"name": "mode.factor"}, "link": 2},
+    ]
+    nodes = [node(1, "Source", outputs=["IMAGE", "FLOAT"]), node(2, "Pass", slots, widgets_values=["scale", 1.0, 1])]
+    info = spec_info(**DYNAMIC) | {"Source": {"input": {}, "output": ["IMAGE", "FLOAT"]}}
+    made = to_prompt(flow(nodes, [[1, 1, 0, 2, 0, "IMAGE"], [2, 1, 1, 2, 1, "FLOAT"]]), info)["2"]["inputs"]
+    assert (made["mode.image"], made["mode.factor"]) == (["1", 0], ["1", 1])
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        ("COMFY_DYNAMICSLOT_V3", {}),
+        ("COMFY_DYNAMICGROUP_V3", {}),
+        ("COMFY_SOMETHINGNEW_V3", {}),
+        ("COMFY_AUTOGROW_V3", {"template": {"input": {"required": {"n": ("INT", {})}}}}),
+        (
+            "COMFY_DYNAMICCOMBO_V3",
+            {"options": [{"key": "a", "inputs": {"required": {"s": ("COMFY_DYNAMICSLOT_V3", {})}}}]},
+        ),
+    ],
+)
+def test_kinds_of_inputs_that_are_not_read(flow, node, spec):
+    """They are named: left out, they would shift the values of all widgets behind them."""
+    workflow = flow([node(4, "Pass", widgets_values=[1, 2])], [])
+    with pytest.raises(WorkflowError, match=r"^node 4 \(Pass\): input 'x.*' is of the kind COMFY_\w+_V3, which is not"):
+        to_prompt(workflow, spec_info(x=spec, y=("INT", {})))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [("COMFY_MATCHTYPE_V3", {}), ("COMFY_AUTOGROW_V3", {"template": {"input": {"required": {"i": ("IMAGE", {})}}}})],
+)
+def test_kinds_of_sockets_that_shift_nothing(flow, node, spec):
+    nodes = [node(1, "Source", outputs=["IMAGE"]), node(2, "Pass", {"x.i0": 1}, widgets_values=[4])]
+    info = spec_info(x=spec, y=("INT", {})) | {"Source": {"input": {}, "output": ["IMAGE"]}}
+    made = to_prompt(flow(nodes, [[1, 1, 0, 2, 0, "IMAGE"]]), info)["2"]["inputs"]
+    assert made == {"y": 4, "x.i0": ["1", 0]}
+
+
+def test_values_of_a_class_that_is_not_installed(flow, node):
+    """Named by their sockets where a newer file lists those; otherwise the loss is told, with node and number."""
+    widget = [
+        {"name": n, "type": t, "widget": {"name": n}, "link": None} for n, t in (("seed", "INT"), ("text", "STRING"))
+    ]
+    nodes = [
+        node(1, "Gone", widget, widgets_values=[7, "randomize", "a cat"]),
+        node(2, "Gone", widgets_values=[7, "a cat"]),
+        node(3, "Gone", widget, widgets_values=[7]),
+        node(4, "Gone", widgets_values={"x": 1}),
+        node(5, "Gone"),
+        node(6, "Note", widgets_values=["hello"]),
+    ]
+    said = []
+    made = to_prompt(flow(nodes, []), {}, warn=said.append)
+    assert made["1"]["inputs"] == {"seed": 7, "text": "a cat"}
+    assert made["4"]["inputs"] == {"x": 1}
+    assert said == [
+        "node 2 (Gone): its class is not installed, so its 2 values have no names and are left out",
+        "node 3 (Gone): its class is not installed, so its 1 values have no names and are left out",
+    ]
+
+
+def test_a_bomb_of_subgraphs(flow, node, subgraph, monkeypatch):
+    """Definitions that double 25 times are refused from their sizes alone, before one of them is expanded."""
+    from comfyui_rollout.graph.workflow.subgraphs import Scope
+
+    kinds = [f"level{number}" for number in range(26)]
+    inner = [subgraph(kinds[0], [node(1, "Pass")], [])]
+    inner += [subgraph(kinds[n], [node(1, kinds[n - 1]), node(2, kinds[n - 1])], []) for n in range(1, 26)]
+    monkeypatch.setattr(Scope, "child", lambda self, node: pytest.fail("expanded"))
+    with pytest.raises(WorkflowError, match=r"^workflow: its subgraphs expand to more than 100000 nodes$"):
+        to_prompt(flow([node(1, kinds[-1])], [], *inner), {})

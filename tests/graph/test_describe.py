@@ -26,7 +26,7 @@ class Choosy:
     ("verdict", "line"),
     [
         ("path: name a folder", "node 1 (Choosy): input path: name a folder; change the value"),
-        ("nothing fits", "node 1 (Choosy): input checkpoint - nothing fits; change the value"),
+        ("nothing fits", "node 1 (Choosy): input checkpoint: nothing fits; change the value"),
     ],
 )
 def test_one_check_of_two_inputs_is_told_once(verdict, line):

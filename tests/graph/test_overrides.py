@@ -1,7 +1,7 @@
 import copy
 
 import pytest
-from comfyui_rollout.graph.overrides import OverrideError, apply
+from comfyui_rollout.graph.workflow.overrides import OverrideError, apply
 
 INFO = {
     "RolloutOptimizerStep": {
@@ -79,7 +79,10 @@ def test_finds_the_node_and_reads_the_value(prompt, assignment, node_id, name, v
         ("", "write NODE.INPUT=VALUE"),
         ("OptimiserStep.steps=100", "no node 'OptimiserStep'; did you mean"),
         ("zzz.steps=100", "no node 'zzz'; its nodes: 4, 5:2"),
-        ("4.step=100", "node 4 (RolloutOptimizerStep) has no input 'step'; its inputs: steps, learning_rate, name"),
+        ("4.step=100", "has no input 'step'; did you mean steps? its inputs: steps, learning_rate, name"),
+        ("4.zzz=100", "node 4 (RolloutOptimizerStep) has no input 'zzz'; its inputs: steps, learning_rate, name"),
+        ("4.optimizer=adam", "'adam' is not one of adamw, muon, 8; did you mean adamw?"),
+        ("OptimizerSteps.steps=3", "did you mean OptimizerStep"),
         ("Multi.pick=a", "fits 2 nodes; use the id of one of them: 6, 7"),
         ("RolloutMulti.pick=a", "fits 2 nodes"),
         ("One.pick=a", "fits 2 nodes"),
@@ -101,6 +104,14 @@ def test_says_what_would_have_been_possible(prompt, assignment, says):
         apply(prompt, INFO, [assignment])
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_name_on_the_canvas_works_in_api_format():
+    """A prompt without titles knows its nodes by class; people know them by what the editor shows."""
+    info = {"RolloutOptimizerStep": INFO["RolloutOptimizerStep"] | {"display_name": "Optimizer Step"}}
+    prompt = {"4": {"class_type": "RolloutOptimizerStep", "inputs": {"steps": 1}}}
+    for name in ("Optimizer Step", "optimizer step", "OptimizerStep", "RolloutOptimizerStep", "4"):
+        assert apply(prompt, info, [f"{name}.steps=7"])["4"]["inputs"]["steps"] == 7
 
 
 def test_later_assignments_win(prompt):

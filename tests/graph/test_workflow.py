@@ -17,6 +17,12 @@ def png(*chunks):
     return b"".join(parts)
 
 
+def riff(*chunks):
+    """A WEBP of nothing but the given (type, body) chunks."""
+    body = b"".join(kind + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2) for kind, body in chunks)
+    return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
+
+
 def safetensors(metadata):
     header = json.dumps({"__metadata__": metadata}).encode()
     return len(header).to_bytes(8, "little") + header
@@ -73,6 +79,26 @@ def test_reads_the_workflow_of_a_checkpoint(tmp_path):
         ("w.json", b"9" * 10_000, "absurd number"),
         ("w.png", png(), "holds no workflow"),
         ("w.png", png((b"zTXt", b"workflow\0\0junk")), "broken text chunk"),
+        ("w.webp", riff((b"VP8 ", b"12345")), "holds no workflow"),
+        ("w.webp", riff((b"EXIF", b"")), "holds no workflow"),
+        ("w.webp", riff((b"EXIF", b"junk")), "broken EXIF"),
+        ("w.webp", riff((b"EXIF", b"II*\0\xff\xff\xff\xff")), ""),
+        ("w.webp", b"RIFF\0\0\0\0WEBP", "holds no workflow"),
+        (
+            "w.jpg",
+            b"\xff\xd8\xff\xe0" + bytes(9),
+            "is a JPEG image; this kind of file is not read, only JSON, PNG, WEBP",
+        ),
+        ("w.json", b"GIF89a", "is a GIF image"),
+        ("w.avif", b"\0\0\0\x20ftypavif", "is an AVIF image"),
+        ("w.mp4", b"\0\0\0\x20ftypisom", "is an MP4 or QuickTime video"),
+        ("w.webm", b"\x1a\x45\xdf\xa3", "is a WEBM or Matroska video"),
+        ("w.flac", b"fLaC", "is a FLAC sound"),
+        ("w.mp3", b"ID3\4", "is an MP3 sound"),
+        ("w.wav", b"RIFF1234WAVE", "is a WAV sound"),
+        ("w.zip", b"PK\3\4", "is a zip archive, or a pickled"),
+        ("w.gz", b"\x1f\x8b\x08", "is a gzip archive"),
+        ("w.pdf", b"%PDF-1.7", "is a PDF document"),
         ("w.safetensors", safetensors({}), "holds no workflow"),
         ("w.safetensors", b"short", "not a safetensors file"),
         ("w.safetensors", b"\xff" * 16, "not a safetensors file"),
@@ -102,3 +128,40 @@ def test_tells_a_prompt_from_a_workflow():
     """The two formats are told apart by their shape alone."""
     assert is_prompt(PROMPT)
     assert not any(map(is_prompt, [WORKFLOW, {}, [], None, {"1": {}}, {"1": 1}]))
+
+
+@pytest.mark.parametrize("prefix", ["", "Exif\0\0"])
+@pytest.mark.parametrize("word", ["workflow", "Workflow"])
+def test_reads_the_workflow_of_a_webp(tmp_path, prefix, word):
+    """ComfyUI writes ``workflow:{...}`` and ``prompt:{...}`` into the EXIF; the frontend looks for no special tag."""
+    from PIL import Image
+
+    workflow = WORKFLOW | {"extra": {"text": "größer: 犬"}}
+    exif = Image.new("RGB", (1, 1)).getexif()
+    exif[0x0110] = "prompt:" + json.dumps(PROMPT)
+    exif[0x010F] = f"{word}:" + json.dumps(workflow)
+    path = tmp_path / "image.webp"
+    Image.new("RGB", (8, 8)).save(path, exif=exif)
+    assert load(path) == workflow
+    block = exif.tobytes().removeprefix(b"Exif\0\0")
+    path.write_bytes(riff((b"VP8 ", b"odd"), (b"EXIF", prefix.encode() + block)))
+    assert load(path) == workflow
+
+
+def test_utf8_in_the_exif_of_a_webp(tmp_path):
+    """Some writers do not escape what is beyond ASCII."""
+    text = 'workflow:{"nodes": [], "extra": "größer 犬"}'.encode() + b"\0"
+    entry = struct.pack("<HHII", 0x010F, 2, len(text), 26)
+    path = tmp_path / "image.webp"
+    path.write_bytes(riff((b"EXIF", b"II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4) + text)))
+    assert load(path)["extra"] == "größer 犬"
+
+
+def test_reads_the_prompt_of_a_webp(tmp_path):
+    """A WEBP without a workflow, but with the prompt that was run."""
+    from PIL import Image
+
+    exif = Image.new("RGB", (1, 1)).getexif()
+    exif[0x0110] = "prompt:" + json.dumps(PROMPT)
+    Image.new("RGB", (8, 8)).save(tmp_path / "i.webp", exif=exif)
+    assert load(tmp_path / "i.webp") == PROMPT

@@ -10,8 +10,9 @@ from canvas import check_canvas
 from comfyui_rollout import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
 from comfyui_rollout.__main__ import main
 from comfyui_rollout.graph import load, object_info, to_prompt, validate
-from comfyui_rollout.graph.layout import Group, to_workflow
+from comfyui_rollout.graph.workflow.layout import Group, to_workflow
 from comfyui_rollout.importing.simpletuner import ROOM, Files, import_config, key_table, read_files
+from comfyui_rollout.importing.simpletuner.changes import CHANGES
 from comfyui_rollout.importing.simpletuner.table import BACKEND, CAPTION_SHUFFLE, CONFIG, LYCORIS
 from PIL import Image
 
@@ -211,6 +212,7 @@ def test_sd3_full():
     )
     at_least(inputs(imported, "ReflexFlowLoss"), reflexflow="enable", alpha=0.5, beta1=2.0, beta2=1.5)
     at_least(inputs(imported, "Optimizer"), optimizer="adafactor", lr_schedule="polynomial", learning_rate=1e-5)
+    assert inputs(imported, "Optimizer")["relative_step"] is True  # torch's
     at_least(inputs(imported, "OptimizerStep"), steps=20000, ema_decay=0.0, run_name="sd3-full", seed=0)
     at_least(inputs(imported, "SaveModel"), name="sd3-full")
     assert source(imported, "NoisyBatch", "schedule") == ("FlowMatchingSchedule", 0)
@@ -269,8 +271,10 @@ def test_what_has_no_place_is_kept_word_for_word():
     backend = {"instance_data_dir": "datasets/corgi", "max_upscale_threshold": 2, "aws_secret_access_key": "secret"}
     imported = small([backend], **strange, **gone)
     assert imported.kept == {"config": strange, "data_backend_config": [{"max_upscale_threshold": 2}]}
-    for key in [*strange, "max_upscale_threshold"]:
-        assert any(key.strip("-") in line for line in imported.report.unmapped), key
+    for key in ["new_option", "max_upscale_threshold"]:
+        assert any(key in line for line in imported.report.unmapped), key
+    assert any(line.startswith("lr_end: ") for line in imported.report.changed)
+    assert {"controlnet", "cr\u00e8me"} <= {*imported.report.idle}
     for key in [*gone, "aws_secret_access_key"]:
         assert any(key.strip("-") in line for line in imported.report.ignored), key
     assert "secret" not in json.dumps([imported.prompt, imported.kept])
@@ -280,10 +284,11 @@ def test_what_has_no_place_is_kept_word_for_word():
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_key_is_accounted_for(name):
-    """Whatever a configuration holds is in exactly one of: taken over, kept, ignored."""
+    """Whatever a configuration holds is in exactly one of: taken over, kept, ignored, different, off."""
     files = read_files(Path(f"{name}.json"))
     report = import_config(files).report
-    lines = [*report.mapped, *report.unmapped, *(f"{line} = " for line in report.ignored)]
+    lines = [*report.mapped, *report.unmapped, *(f"{line} = " for line in [*report.ignored, *report.idle])]
+    lines += [line for line in report.changed if line.split(": ")[0] in CHANGES]
     named = [re.split(" = |: ", line)[0] for line in lines if not line.startswith(("lycoris_config: ", "data set"))]
     given = [key.lstrip("-") for key, value in files.config.items() if value is not None]
     assert sorted(set(named)) == sorted(given)
@@ -321,6 +326,7 @@ def test_every_key_of_the_table_is_read():
     backend |= {"caption_shuffle": {"enable": True}} | {
         "crop": True,
         "id": "a",
+        "dataset_name": "x/y",
         "instance_data_dir": "datasets/corgi",
         "resolution": 512,
         "resolution_type": "pixel",
@@ -331,10 +337,11 @@ def test_every_key_of_the_table_is_read():
     lycoris = {key: entry.default for key, entry in LYCORIS.items()}
     lines = []
     for variant in variants:
-        lines += import_config(Files(given | variant, backends, lycoris)).report.mapped
-        lines += import_config(Files(given | variant, (), lycoris)).report.mapped
+        for sets in (backends, ()):
+            report = import_config(Files(given | variant, sets, lycoris)).report
+            lines += [*report.mapped, *report.idle]
     read = {line.removeprefix("data set 1: ").split(" = ")[0] for line in lines}
-    assert set(CONFIG) - read == {"mixflow_enabled"}  # it has no place; see below
+    assert set(CONFIG) - read == set()
     assert set(BACKEND) - read == set()
     assert {f"lycoris_config: {key}" for key in LYCORIS} - read == set()
 
@@ -415,11 +422,12 @@ RAMP = ROLLOUTS | {"scheduled_sampling_ramp_steps": 100}
         ({"mixed_precision": "fp8"}, "'fp8' is not offered", "OptimizerStep", {"precision": "bf16"}),
         ({"lr_scheduler": "sine"}, "sine", "Optimizer", {"lr_schedule": "cosine"}),
         ({"lr_scheduler": "wavy"}, "there is no 'wavy' here", "Optimizer", {"lr_schedule": "constant"}),
-        ({"optimizer": "bnb-lion8bit"}, "becomes 'adamw'", "Optimizer", {"optimizer": "adamw"}),
+        ({"optimizer": "bnb-lion8bit"}, "becomes 'lion'", "Optimizer", {"optimizer": "lion"}),
+        ({"optimizer": "soap"}, "becomes 'adamw'", "Optimizer", {"optimizer": "adamw"}),
         ({"base_model_precision": "int4-quanto"}, "it is nf4, which needs", "LoadPretrained", {"quantize": "nf4"}),
         ({"base_model_precision": "int2-quanto"}, "has no equal here", "LoadPretrained", {"quantize": "none"}),
         ({"flux_guidance_mode": "random-range"}, "its middle, 2", "LoadPretrained", {"guidance": 2.0}),
-        ({"mixflow_enabled": True}, "there is no MixFlow here", "NoisyBatch", {}),
+        ({"offset_noise": True}, "in a share of the batches", "NoisyBatch", {"noise_offset": 0.1}),
         ({"flux_lora_target": "tiny"}, "becomes the preset 'attention'", "AddLora", {"targets": "attention"}),
         (
             {"model_family": "sdxl", "rescale_betas_zero_snr": True},
@@ -539,6 +547,23 @@ def test_noise_schedules():
     assert source(zero, "NoisyBatch", "schedule") == ("DDPMSchedule", 0)
 
 
+def test_what_changes_the_noise():
+    """MixFlow, a perturbed input and an offset are inputs of Noisy Batch; off, they are 0."""
+    noise = ("mixflow", "input_perturbation", "perturbation_steps", "noise_offset")
+
+    def brought(**config):
+        return {name: inputs(small(**config), "NoisyBatch").get(name, 0) for name in noise}
+
+    assert brought(mixflow_gamma=0.5, noise_offset=0.05) == dict.fromkeys(noise, 0)
+    on = {"mixflow_enabled": True, "input_perturbation": 0.1, "input_perturbation_steps": 9, "offset_noise": True}
+    assert brought(**on, noise_offset=0.05) == {
+        "mixflow": 0.8,
+        "input_perturbation": 0.1,
+        "perturbation_steps": 9,
+        "noise_offset": 0.05,
+    }
+
+
 def test_lora_layers():
     """A list of layers, as JSON or as a text, and FLUX' named choices."""
     for layers in (["to_q", "to_k"], '["to_q", "to_k"]'):
@@ -603,7 +628,7 @@ def test_what_is_left_to_the_user():
     far = small([{"id": "a", "type": "huggingface", "dataset_name": "x/y"}], max_train_steps=0, num_train_epochs=3)
     assert inputs(far, "ImageFolderDataset")["folder"] == ""
     assert inputs(far, "OptimizerStep")["steps"] == 1000
-    assert any("huggingface" in line for line in far.report.left)
+    assert any("data set x/y of the Hugging Face hub" in line for line in far.report.left)
     assert any("x 3 into Optimizer Step" in line for line in far.report.left)
     two = small([{"id": "a", "instance_data_dir": "nowhere"}, {"id": "b", "instance_data_dir": "datasets/dog"}])
     assert any("'nowhere' holds no images" in line for line in two.report.left)
@@ -612,6 +637,142 @@ def test_what_is_left_to_the_user():
     assert any("its file is not here" in line for line in alone.report.left)
     none = import_config(Files({"model_family": "flux"}))
     assert any("there is no data set" in line for line in none.report.left)
+    assert not any("caption" in line for line in none.report.changed)
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_what_changes_the_training_is_said(key):
+    """Not among what is kept, where nobody looks; and nothing is said of it where it is off."""
+    for on in (True, "true", 0.5, {"a": 1}):
+        imported = small(model_family="sd3", **{key: on})
+        assert any(line.startswith(f"{key}: ") for line in imported.report.changed), on
+        assert not any(key in line for line in imported.report.unmapped)
+        assert imported.kept["config"][key] == on
+    for off in (False, "false", 0, "none", "", None, []):
+        imported = small(model_family="sd3", **{key: off})
+        assert not any(key in line for line in [*imported.report.changed, *imported.report.unmapped]), off
+
+
+def test_defaults_are_not_lines():
+    """What is off, or what SimpleTuner does anyway, is named in one line."""
+    imported = small(use_ema=False, push_to_hub="false", learning_rate="4e-7", lora_type="standard", lora_rank=16)
+    assert {"use_ema", "push_to_hub", "learning_rate", "lora_type", "lora_rank"} <= {*imported.report.idle}
+    assert not any("use_ema" in line for line in [*imported.report.mapped, *imported.report.ignored])
+    (line,) = [line for line in imported.report.text().splitlines() if line.startswith("Off, or as by default")]
+    assert "use_ema" in line
+
+
+@pytest.mark.parametrize("name", ["prodigy", "prodigy-schedulefree", "dadaptation"])
+def test_optimizers_that_find_their_rate(name):
+    """AdamW at 1.0 would tear the model apart: it gets a usual rate, unless we have that optimizer."""
+    imported = small(optimizer=name, learning_rate=1.0)
+    ours = inputs(imported, "Optimizer")
+    if ours["optimizer"] not in name:
+        assert ours["learning_rate"] == 1e-4
+        assert any("finds its own rate" in line for line in imported.report.changed)
+
+
+def test_paths_of_the_examples(home):
+    """config/examples/ means simpletuner/examples/, from wherever the import is started."""
+    examples = home / "checkout" / "simpletuner" / "examples"
+    (examples / "flux.lora").mkdir(parents=True)
+    config = {"model_family": "flux", "data_backend_config": "config/examples/sets.json", "max_train_steps": 5}
+    (examples / "flux.lora" / "config.json").write_text(json.dumps(config))
+    (examples / "sets.json").write_text('[{"instance_data_dir": "datasets/corgi", "caption_strategy": "textfile"}]')
+    files = read_files(examples / "flux.lora" / "config.json")
+    assert (len(files.backends), files.missing) == (1, ())
+    copied = home / "checkout" / "mine" / "config.json"
+    copied.parent.mkdir()
+    copied.write_text(json.dumps(config))
+    assert read_files(copied).missing == ()
+
+
+def test_toml_and_env(home):
+    """SimpleTuner's two other kinds of configuration give the same graph."""
+    plain = {"model_family": "flux", "model_type": "lora", "train_batch_size": 2, "max_train_steps": 7, "lora_rank": 8}
+    expected = import_config(Files(plain)).prompt
+    (home / "config.toml").write_text("\n".join(f"{key} = {json.dumps(value)}" for key, value in plain.items()))
+    (home / "config.env").write_text(
+        "# comment\nexport MODEL_FAMILY='flux'\nexport MODEL_TYPE=lora  # end\nBATCH=2\n"
+        'TRAIN_BATCH_SIZE=${BATCH}\nMAX_NUM_STEPS="7"\nTRAINER_EXTRA_ARGS="--lora_rank=8"\n'
+        'TRAINER_EXTRA_ARGS+=" --push_to_hub"\n'
+    )
+    for name in ("config.toml", "config.env"):
+        assert import_config(read_files(home / name)).prompt == expected, name
+    (home / "bad.toml").write_text("a = = 1")
+    with pytest.raises(ValueError, match=r"bad\.toml: is not TOML"):
+        read_files(home / "bad.toml")
+    (home / "bad.env").write_text("A='x")
+    with pytest.raises(ValueError, match=r"bad\.env, line 1: No closing quotation"):
+        read_files(home / "bad.env")
+
+
+def test_lycoris_presets():
+    """Attention and FeedForward by their layers, the factor as it is; what cannot be had is said."""
+    lokr = {"algo": "lokr", "factor": 16, "apply_preset": {"target_module": ["Attention", "FeedForward"]}}
+
+    def added(lycoris, family="sdxl"):
+        config = {"model_family": family, "model_type": "lora", "lora_type": "lycoris", "max_train_steps": 5}
+        imported = import_config(Files(config, (), lycoris))
+        return inputs(imported, "AddLora"), imported.report.changed
+
+    found, said = added(lokr)
+    layers = "to_q, to_k, to_v, to_out.0, ff.net.0.proj, ff.net.2"
+    at_least(found, kind="lokr", factor=16, targets="custom", pattern=layers)
+    assert not any("lycoris_config" in line for line in said)
+    at_least(added(lokr | {"apply_preset": {"target_module": ["Attention"]}})[0], targets="attention", factor=16)
+    only = added(lokr | {"apply_preset": {"target_module": ["FeedForward"]}}, "sd3")[0]
+    at_least(only, targets="custom", pattern="ff.net.0.proj, ff.net.2")
+    apart = {"target_module": ["Attention", "ResnetBlock2D"], "module_algo_map": {"Attention": {"factor": 8}}}
+    _, said = added(lokr | {"apply_preset": apart})
+    assert any("the modules ResnetBlock2D are not known" in line for line in said)
+    assert any("module_algo_map" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("family", "flavour", "model"),
+    [
+        ("sd1x", "dreamshaper", "Lykon/dreamshaper-8"),
+        ("sd2x", "pseudoflex-v2", "bghira/pseudo-flex-v2"),
+        ("flux", "libreflux", "jimmycarter/LibreFlux-SimpleTuner"),
+        ("lumina2", "neta-lumina", "terminusresearch/neta-lumina-v1"),
+    ],
+)
+def test_flavours(family, flavour, model):
+    """All of SimpleTuner's that can be trained here, its defaults under their names too."""
+    imported = small(model_family=family, model_flavour=flavour)
+    assert inputs(imported, "LoadPretrained")["path"] == model
+    assert not imported.report.left
+
+
+def test_text_encoders_are_trained_too():
+    """Where we can; else it is said."""
+    config = {"train_text_encoder": True, "lora_dropout": 0}
+    assert inputs(small(model_family="sdxl", **config), "AddLora")["text_encoders"] is True
+    flux = small(model_family="flux", **config)
+    assert inputs(flux, "AddLora")["text_encoders"] is False
+    assert any(line.startswith("train_text_encoder: ") for line in flux.report.changed)
+
+
+def test_pixel_is_the_smaller_edge():
+    """Said where images may be oblong; squares are the same either way."""
+    folder = {"instance_data_dir": "datasets/corgi", "caption_strategy": "textfile", "resolution": 512}
+    oblong = small([folder | {"resolution_type": "pixel"}])
+    assert any("512 is the smaller edge there" in line for line in oblong.report.changed)
+    for more in ({"resolution_type": "pixel", "crop": True}, {"resolution_type": "pixel_area"}):
+        assert not any("smaller edge" in line for line in small([folder | more]).report.changed)
+
+
+def test_no_steps_at_all():
+    """Both at 0, which SimpleTuner refuses: a number to be written, not one step."""
+    imported = small(max_train_steps=0, num_train_epochs=0)
+    assert inputs(imported, "OptimizerStep")["steps"] == 1000
+    assert any("both are 0, which SimpleTuner refuses" in line for line in imported.report.left)
+
+
+def test_folder_names_are_only_names():
+    """SimpleTuner does not read kohya's, so the import does not either."""
+    assert inputs(small(), "ImageFolderDataset")["kohya_folders"] is False
 
 
 @pytest.mark.parametrize(

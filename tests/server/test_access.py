@@ -3,7 +3,7 @@
 import pytest
 from aiohttp import WSServerHandshakeError
 from comfyui_rollout.server import Access, CannotServe
-from comfyui_rollout.server.access import split_host
+from comfyui_rollout.server.guard.access import split_host
 
 SAME = {"Sec-Fetch-Site": "same-origin"}
 REFUSED = [

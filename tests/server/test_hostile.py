@@ -201,8 +201,8 @@ def test_bad_requests(serve, method, path, body, status):
 
 def test_large_bodies(serve, monkeypatch):
     """A body above the limit is refused, also when its length is not announced."""
-    monkeypatch.setattr("comfyui_rollout.server.bodies.LARGEST_BODY", 1000)
-    monkeypatch.setattr("comfyui_rollout.server.bodies.read_bytes.__defaults__", (1000,))
+    monkeypatch.setattr("comfyui_rollout.server.guard.bodies.LARGEST_BODY", 1000)
+    monkeypatch.setattr("comfyui_rollout.server.guard.bodies.read_bytes.__defaults__", (1000,))
 
     async def chunks():
         for _ in range(100):

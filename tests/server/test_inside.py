@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from comfyui_rollout.server.inside import Outside, inside
+from comfyui_rollout.server.guard.inside import Outside, inside
 
 GOOD = [
     "a.json",

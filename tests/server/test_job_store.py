@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 from comfyui_rollout.graph import Result
-from comfyui_rollout.server.job import Job
-from comfyui_rollout.server.job_queue import MOST_HISTORY, JobQueue
-from comfyui_rollout.server.job_store import FILE, JobStore, StoreTaken, open_store
-from comfyui_rollout.server.runs import OwnJobs, describe_run, is_live
+from comfyui_rollout.server.content.runs import OwnJobs, describe_run, is_live
+from comfyui_rollout.server.jobs.job import Job
+from comfyui_rollout.server.jobs.job_queue import MOST_HISTORY, JobQueue
+from comfyui_rollout.server.jobs.job_store import FILE, JobStore, StoreTaken, open_store
 
 ROOT = Path(__file__).parents[2]
 
@@ -187,7 +187,7 @@ def test_killed_and_terminated_servers(tmp_path):
     pytest.importorskip("comfyui_frontend_package")
     from comfyui_rollout import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
     from comfyui_rollout.graph import load, object_info, to_prompt
-    from comfyui_rollout.graph.overrides import apply
+    from comfyui_rollout.graph.workflow.overrides import apply
 
     definitions = object_info(NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS)
     prompt = to_prompt(load(ROOT / "workflows" / "quickstart_digits.json"), definitions)

@@ -5,8 +5,8 @@ import time
 import uuid
 
 from comfyui_rollout.graph import Result
-from comfyui_rollout.server.job import Job
-from comfyui_rollout.server.job_queue import MOST_HISTORY, JobQueue
+from comfyui_rollout.server.jobs.job import Job
+from comfyui_rollout.server.jobs.job_queue import MOST_HISTORY, JobQueue
 
 
 def test_order_and_cancel(serve, host, browse, queue, prompt):
@@ -138,7 +138,7 @@ def test_a_failure_outside_of_nodes(serve, host, browse, queue, prompt, monkeypa
             raise SystemExit("no more")
 
         with monkeypatch.context() as patched:
-            patched.setattr("comfyui_rollout.graph.execute.Executor.run", broken)
+            patched.setattr("comfyui_rollout.graph.running.execute.Executor.run", broken)
             await queue(client, prompt)
             heard = dict(await browser.until_done())
         assert heard["execution_error"]["exception_message"] == "no more\n"

@@ -5,10 +5,10 @@ import json
 import socket as sockets
 import time
 
-from comfyui_rollout.server.messages import Message
-from comfyui_rollout.server.outbox import BEHIND, MOST_LASTING, MOST_REPLACEABLE, Outbox
-from comfyui_rollout.server.reporter import Reporter
-from comfyui_rollout.server.snapshot import MOST_ROWS, Snapshot
+from comfyui_rollout.server.sockets.messages import Message
+from comfyui_rollout.server.sockets.outbox import BEHIND, MOST_LASTING, MOST_REPLACEABLE, Outbox
+from comfyui_rollout.server.sockets.reporter import Reporter
+from comfyui_rollout.server.sockets.snapshot import MOST_ROWS, Snapshot
 
 
 def test_late_joiner(serve, host, browse, queue, prompt):
@@ -162,7 +162,7 @@ def test_a_closed_browser_stops_nothing(serve, host, browse, queue, prompt):
 
 def test_a_socket_that_is_not_read(serve, host, browse, queue, prompt, monkeypatch):
     """A dead socket delays nobody, what waits for it is bounded, and it is dropped when it does not drain."""
-    monkeypatch.setattr("comfyui_rollout.server.client.PATIENCE", 1.0)
+    monkeypatch.setattr("comfyui_rollout.server.sockets.client.PATIENCE", 1.0)
 
     async def check(client, studio):
         watcher = await browse(client)

@@ -30,6 +30,8 @@ from safetensors.torch import load_file
 
 def in_comfyui(weights, unet_config):
     """A network's weights by ComfyUI's names, as it loads a file from diffusion_models; all must be known."""
+    if all(name.startswith("diffusion_model.") for name in weights):
+        return weights
     left = dict(weights)
     renamed = comfy.model_detection.convert_diffusers_mmdit(left, "diffusion_model.")
     assert renamed is None or not left, list(left)

@@ -290,7 +290,123 @@ def lumina2(folder: Path):
     )
 
 
-MAKERS = {"sd": sd, "sdxl": sdxl, "sd3": sd3, "flux": flux, "dit": dit, "lumina2": lumina2}
+CHAT = "{% for message in messages %}<|im_start|>{{ message.content }}<|im_end|>{% endfor %}<|im_start|>"
+"""A template as Qwen's tokenizers have one, for letters."""
+
+
+def qwen_tokenizer():
+    """A Qwen2 tokenizer that knows single bytes only."""
+    from transformers import Qwen2TokenizerFast
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    tokens = [*bytes_to_unicode().values(), "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    tokenizer = Qwen2TokenizerFast(vocab={token: number for number, token in enumerate(tokens)}, merges=[])
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.chat_template = CHAT
+    return tokenizer
+
+
+def qwen3(kind, tokenizer, width=8, layers=2):
+    """Qwen3 as Z-Image and FLUX.2 klein read it."""
+    import transformers
+
+    config = transformers.Qwen3Config(
+        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=2 * width, num_hidden_layers=layers, head_dim=8,
+        num_attention_heads=1, num_key_value_heads=1, max_position_embeddings=1024, use_cache=False,
+    )  # fmt: skip
+    return getattr(transformers, kind)(config).eval()
+
+
+def zimage(folder: Path, *, shift=6.0):
+    """Z-Image; Turbo by its shift. ``folder`` is not used."""
+    from diffusers import ZImagePipeline, ZImageTransformer2DModel
+
+    tokenizer = qwen_tokenizer()
+    return ZImagePipeline(
+        vae=flow_vae(0.3611, 0.1159),
+        text_encoder=qwen3("Qwen3Model", tokenizer),
+        tokenizer=tokenizer,
+        transformer=ZImageTransformer2DModel(
+            in_channels=8, dim=16, n_layers=2, n_refiner_layers=1, n_heads=2, n_kv_heads=2, cap_feat_dim=8,
+            axes_dims=[4, 2, 2], axes_lens=[1024, 64, 64],
+        ).eval(),
+        scheduler=flow_scheduler(shift=shift),
+    )  # fmt: skip
+
+
+def flux2_network(**options):
+    from diffusers import Flux2Transformer2DModel
+
+    settings = {
+        "in_channels": 4 * 8, "num_layers": 1, "num_single_layers": 2, "attention_head_dim": 8,
+        "num_attention_heads": 2, "joint_attention_dim": 24, "timestep_guidance_channels": 16,
+        "axes_dims_rope": (2, 2, 2, 2), "guidance_embeds": False,
+    }  # fmt: skip
+    return Flux2Transformer2DModel(**(settings | options)).eval()
+
+
+def flux2_klein(folder: Path):
+    """FLUX.2 klein, base. It reads three of Qwen3's layers, the last of which is the 27th. ``folder`` is not used."""
+    from diffusers import AutoencoderKLFlux2, Flux2KleinPipeline
+
+    tokenizer = qwen_tokenizer()
+    vae = AutoencoderKLFlux2(
+        latent_channels=8, block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4, sample_size=64
+    ).eval()
+    vae.bn.running_mean.normal_(std=0.1)
+    vae.bn.running_var.uniform_(0.5, 2.0)
+    return Flux2KleinPipeline(
+        vae=vae,
+        text_encoder=qwen3("Qwen3ForCausalLM", tokenizer, layers=28),
+        tokenizer=tokenizer,
+        transformer=flux2_network(),
+        scheduler=dynamic_shift(3.0),
+    )
+
+
+def qwen_image_network(**options):
+    from diffusers import QwenImageTransformer2DModel
+
+    settings = {
+        "in_channels": 4 * 4, "out_channels": 4, "num_layers": 2, "attention_head_dim": 8, "num_attention_heads": 2,
+        "joint_attention_dim": 16, "axes_dims_rope": (2, 2, 4),
+    }  # fmt: skip
+    return QwenImageTransformer2DModel(**(settings | options)).eval()
+
+
+def qwen_image(folder: Path):
+    """Qwen-Image. ``folder`` is not used."""
+    from diffusers import AutoencoderKLQwenImage, QwenImagePipeline
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    tokenizer = qwen_tokenizer()
+    sight = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16}
+    reader = {
+        "vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "use_cache": False,
+        "rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]},
+    }  # fmt: skip
+    return QwenImagePipeline(
+        vae=AutoencoderKLQwenImage(
+            base_dim=8, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True],
+            latents_mean=[0.1, -0.2, 0.3, 0.0], latents_std=[1.5, 0.5, 1.0, 2.0],
+        ).eval(),
+        text_encoder=Qwen2_5_VLForConditionalGeneration(
+            Qwen2_5_VLConfig(text_config=reader, vision_config=sight, tie_word_embeddings=False)
+        ).eval(),
+        tokenizer=tokenizer,
+        transformer=qwen_image_network(),
+        scheduler=flow_scheduler(
+            shift=1.0, use_dynamic_shifting=True, base_shift=0.5, max_shift=0.9, max_image_seq_len=8192,
+            shift_terminal=0.02,
+        ),
+    )  # fmt: skip
+
+
+MAKERS = {
+    "sd": sd, "sdxl": sdxl, "sd3": sd3, "flux": flux, "dit": dit, "lumina2": lumina2, "zimage": zimage,
+    "flux2_klein": flux2_klein, "qwen_image": qwen_image,
+}  # fmt: skip
 
 
 def save(family: str, folder: Path, *, variant: str | None = None, **options) -> Path:

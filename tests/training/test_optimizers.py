@@ -3,12 +3,15 @@
 import pytest
 import torch
 from comfyui_rollout.diffusion.seeds import global_seed
-from comfyui_rollout.training.loop import train
-from comfyui_rollout.training.optimizers import OptimizerSettings
-from comfyui_rollout.training.stream import Run
+from comfyui_rollout.training import optimizers
+from comfyui_rollout.training.loop import averaged, train
+from comfyui_rollout.training.optimizers import OptimizerSettings, check_optimizer, installed
+from comfyui_rollout.training.stream import Run, Stream
 from torch import nn
+from toys import Plain
 
 NAMES = ["adamw", "adafactor", "sgd", "muon"]
+OPTIONAL = ["prodigy", "came", "lion", "adamw_schedule_free", "adamw_8bit"]
 
 
 def losses_of(loss, model, settings, steps):
@@ -83,8 +86,93 @@ def test_muon_in_an_older_torch_is_refused(monkeypatch):
 
 def test_an_unknown_optimizer_is_refused():
     """From plain Python a name may be anything."""
-    with pytest.raises(ValueError, match="unknown optimizer 'lion': one of adamw"):
-        OptimizerSettings("lion").optimizers(nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="unknown optimizer 'ion': one of adamw"):
+        OptimizerSettings("ion").optimizers(nn.Linear(2, 2))
+
+
+def test_what_is_not_installed_is_not_offered(monkeypatch):
+    """A workflow that wants it says what to install."""
+    monkeypatch.setattr(optimizers, "find_spec", lambda library: None)
+    assert installed() == NAMES
+    for name, package in (("came", "pytorch-optimizer"), ("adamw_8bit", "bitsandbytes")):
+        with pytest.raises(
+            ValueError, match=f"^optimizer: {name} needs {package}, .* pip install {package}, or choose"
+        ):
+            check_optimizer(name)
+
+
+def test_prodigy_with_a_rate_for_adamw_is_refused():
+    """It would hardly learn, silently."""
+    with pytest.raises(ValueError, match=r"^learning_rate: prodigy finds the rate itself .* 0\.0001 .*: set 1"):
+        OptimizerSettings("prodigy").optimizers(nn.Linear(2, 2))
+
+
+class Adapted(nn.Module):
+    """A frozen matrix with a new LoRA of rank 4."""
+
+    def __init__(self):
+        super().__init__()
+        with global_seed(3):
+            self.base, self.down, self.up = (
+                nn.Linear(48, 48),
+                nn.Linear(48, 4, bias=False),
+                nn.Linear(4, 48, bias=False),
+            )
+        self.base.requires_grad_(False)
+        nn.init.zeros_(self.up.weight)
+
+    def forward(self, x):
+        return self.base(x) + self.up(self.down(x))
+
+
+def learnt(name, steps=300):
+    """Share of the error that a new LoRA loses on a change of rank 4, and its last loss with averaged weights."""
+    generator = torch.Generator().manual_seed(4)
+    x = torch.randn(64, 48, generator=generator)
+    change = torch.randn(4, 48, generator=generator).T @ torch.randn(4, 48, generator=generator) / 48
+    network = Adapted()
+    answer = network(x).detach() + x @ change
+    model = Stream(lambda step: Plain(network), node_id="model")
+    loss = Stream(lambda step, model: (model.network(x) - answer).square().mean(1), {"model": model}, "loss", "Loss")
+    rate = {"prodigy": 1.0, "lion": 1e-3}.get(name, 3e-3)
+    settings, run = OptimizerSettings(name, learning_rate=rate, weight_decay=0.0), Run(loss, model)
+    first, *_ = [float(step.metrics["loss"]) for step in train(loss, model, settings, steps=steps, run=run)]
+    with averaged(run, network), torch.no_grad():
+        return 1 - float((network(x) - answer).square().mean()) / first
+
+
+@pytest.mark.parametrize("name", ["adafactor", "muon", *OPTIONAL])
+def test_a_new_lora_learns_as_far_as_with_adamw(name):
+    """Within a tenth, at a rate of the size that its users choose; half of its weights begin at zero."""
+    if name not in installed():
+        pytest.skip(f"{name} is not installed")
+    reference = learnt("adamw")
+    assert reference > 0.9
+    assert learnt(name) > 0.9 * reference
+
+
+def test_a_schedule_free_optimizer_shows_its_average(regression):
+    """Samples and saved models have the average of the weights; the training goes on from its own, to the bit."""
+    pytest.importorskip("pytorch_optimizer")
+    loss, model, network = regression()
+    run = Run(loss, model)
+    for _ in train(loss, model, OptimizerSettings("adamw_schedule_free", learning_rate=0.1), steps=5, run=run):
+        pass
+    (optimizer,), live = run.schedule_free, network.weight.detach().clone()
+    with averaged(run, network):
+        average = network.weight.detach().clone()
+    assert torch.equal(network.weight, live)
+    assert torch.allclose(average, live.lerp(optimizer.state[network.weight]["z"], 1 - 1 / 0.9))
+    assert not torch.equal(average, live)
+
+
+def test_two_averages_at_once_are_refused(regression):
+    """A schedule-free optimizer has one already."""
+    pytest.importorskip("pytorch_optimizer")
+    loss, model, _ = regression()
+    settings = OptimizerSettings("adamw_schedule_free")
+    with pytest.raises(ValueError, match=r"^ema_decay: adamw_schedule_free averages the weights by itself: set 0"):
+        list(train(loss, model, settings, steps=1, run=Run(loss, model), ema_decay=0.9))
 
 
 def test_frozen_weights_are_left_out():

@@ -17,7 +17,7 @@ test("times and sizes are said as people say them", () => {
 test("a run in one line: how far it came, how long it took", () => {
   const now = Date.parse("2026-01-01T01:00:00Z"), started = "2026-01-01T00:58:00Z";
   assert.equal(summaryOf({ status: "finished", steps: 1200, seconds: 42, started }, now), "1,200 steps · 42 s · 2 min ago");
-  assert.equal(summaryOf({ status: "running", steps: 600, started }, now, 150), "150 of 600 steps · 2 min 00 s · 2 min ago");
+  assert.equal(summaryOf({ status: "running", steps: 600, started }, now, { done: 150, left: 90 }), "150 of 600 steps · 2 min 00 s · 1 min 30 s left");
   assert.equal(summaryOf({ status: "interrupted", steps: 600, steps_done: 57, seconds: 9, started }, now), "57 of 600 steps · 9.0 s · 2 min ago");
   assert.equal(summaryOf({}, now), "");
 });

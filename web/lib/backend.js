@@ -1,5 +1,7 @@
 /** What is asked of the server. ``api`` is the frontend's; it is given, so that this file can be read without one. */
 
+const TRAINER = "RolloutOptimizerStep";
+
 export class Backend {
   /** Whether the server has our own routes; a plain ComfyUI does not, and is asked once only. */
   #isOurs = true;
@@ -11,6 +13,12 @@ export class Backend {
   /** The address of a file in the output folder; the same in ComfyUI and in our server. */
   view({ filename, subfolder, type = "output" }) {
     return this.api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`);
+  }
+
+  /** The address of a small copy, at most ``side`` pixels long: 96, 192, 384 or 1024. */
+  thumbnail({ filename, subfolder, type = "output" }, side) {
+    if (!this.#isOurs) return this.view({ filename, subfolder, type });
+    return this.api.apiURL(`/rollout/thumbnail?${new URLSearchParams({ filename, subfolder, type, side })}`);
   }
 
   async viewJson(place) {
@@ -31,6 +39,11 @@ export class Backend {
   /** The runs, newest first; null where the server keeps no list, as a plain ComfyUI does not. */
   async runs() {
     return (await this.#ours("/runs"))?.runs ?? null;
+  }
+
+  /** The facts of one run; null where the server does not tell. */
+  run(run) {
+    return this.#ours(`/runs/${encodeURIComponent(run)}`);
   }
 
   /** All rows of a run's metrics; empty if there are none. */
@@ -67,9 +80,64 @@ export class Backend {
     if (!reply.ok) throw new Error(await reasonOf(reply));
   }
 
-  /** The id of the workflow that a job was queued from; undefined if the server does not say. */
-  async workflowOfJob(promptId) {
-    return (await this.#get(`/jobs/${promptId}`))?.workflow_id;
+  /**
+   * A job as the gate wants it; undefined if the server does not say.
+   * @returns {Promise<import("./gate.js").Job|undefined>}
+   */
+  async job(promptId) {
+    const found = await this.#get(`/jobs/${promptId}`);
+    if (!found) return undefined;
+    const prompt = found.workflow?.prompt ?? {};
+    const nodes = Object.keys(prompt);
+    const those = (test) => new Set(nodes.filter((id) => test(prompt[id]?.class_type ?? "")));
+    return { home: found.workflow_id ?? "", nodes, trainers: those((name) => name === TRAINER), ours: those((name) => name.startsWith("Rollout")) };
+  }
+
+  /** What the nodes of a workflow gave for the eye in its newest job; {} if there is none. */
+  async outputsOf(workflowId) {
+    const query = new URLSearchParams({ workflow_id: workflowId, sort_by: "created_at", sort_order: "desc", limit: 1 });
+    const newest = (await this.#get(`/jobs?${query}`))?.jobs?.[0];
+    return newest ? ((await this.#get(`/jobs/${newest.id}`))?.outputs ?? {}) : {};
+  }
+
+  /** The workflow of the job that runs now, for the canvas; null if there is none. */
+  async runningWorkflow() {
+    const running = (await this.#get("/jobs?status=in_progress&limit=1"))?.jobs?.[0];
+    if (!running) return null;
+    return (await this.#get(`/jobs/${running.id}`))?.workflow?.extra_data?.extra_pnginfo?.workflow ?? null;
+  }
+
+  /** All data sets in the studio's folder; null where the server keeps none. */
+  async datasets() {
+    return (await this.#ours("/datasets"))?.datasets ?? null;
+  }
+
+  dataset(name) {
+    return this.#ours(`/datasets/${encodeURIComponent(name)}`);
+  }
+
+  createDataset(name) {
+    return this.#send("POST", "/datasets", JSON.stringify({ name }));
+  }
+
+  /** @returns {Promise<"added"|"same">} */
+  async addFile(name, path, file, signal) {
+    return (await this.#send("PUT", `/datasets/${encodeURIComponent(name)}/files/${path.split("/").map(encodeURIComponent).join("/")}`, file, signal)).result;
+  }
+
+  addArchive(name, file, signal) {
+    return this.#send("PUT", `/datasets/${encodeURIComponent(name)}/archive`, file, signal);
+  }
+
+  /** @param {{picture: string, caption: string, was: string}[]} changes returns what is there now */
+  async editCaptions(name, changes) {
+    return (await this.#send("PUT", `/datasets/${encodeURIComponent(name)}/captions`, JSON.stringify({ changes }))).captions;
+  }
+
+  async #send(method, path, body, signal) {
+    const reply = await this.api.fetchApi(`/rollout${path}`, { method, body, signal });
+    if (!reply.ok) throw new Error(await reasonOf(reply));
+    return reply.json();
   }
 
   async #ours(path) {

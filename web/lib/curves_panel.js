@@ -5,6 +5,7 @@ import { smooth } from "./curve.js";
 import { element, emptyState, fillSelect, iconButton, select } from "./element.js";
 import { factsOf } from "./loss_card.js";
 import { Metrics, shares } from "./metrics.js";
+import { t } from "./words.js";
 
 /** Title, columns (null: the loss and its parts), and whether a logarithmic axis makes sense. */
 const CHARTS = [
@@ -31,22 +32,22 @@ export class CurvesPanel {
     this.backend = backend;
     this.titleOf = titleOf;
     this.view = new View();
-    this.charts = CHARTS.map(([title]) => new Chart(title, this.view));
+    this.charts = CHARTS.map(([title]) => new Chart(t(title), this.view));
     this.bar = element("div.rollout-shares");
     this.names = element("div.rollout-legend");
     this.facts = element("span.rollout-note");
-    this.compare = select("Compare with an earlier run", [["", "compare with …"]], "", (run) => this.#compareWith(run));
+    this.compare = select(t("Compare with an earlier run"), [["", t("compare with …")]], "", (run) => this.#compareWith(run));
     this.compare.addEventListener("pointerdown", () => this.#listRuns());
     this.compare.addEventListener("focus", () => this.#listRuns());
     const log = element("input", { type: "checkbox", onchange: () => ((this.#log = log.checked), this.#draw()) });
     this.toolbar = element(
       "div.rollout-line.rollout-toolbar", {}, this.facts, element("span.rollout-grow"),
-      element("label", {}, "smoothing ", select("Smoothing", SMOOTHINGS, "0.8", (value) => ((this.#smoothing = Number(value)), this.#draw()))),
-      element("label", { title: "Shows late, small changes" }, log, " log scale"), this.compare,
-      iconButton("arrows-h", "Show all steps again (double-click does it, too)", () => this.view.set(null)),
+      element("label", {}, `${t("smoothing")} `, select(t("Smoothing"), SMOOTHINGS.map(([value, name]) => [value, t(name)]), "0.8", (value) => ((this.#smoothing = Number(value)), this.#draw()))),
+      element("label", { title: t("Shows late, small changes") }, log, ` ${t("log scale")}`), this.compare,
+      iconButton("arrows-h", t("Show all steps again (double-click does it, too)"), () => this.view.set(null)),
     );
-    this.empty = emptyState("Run the workflow to see curves here", "They are drawn while the model trains.");
-    const time = element("figure.rollout-chart.rollout-time", {}, element("figcaption", {}, element("b", {}, "share of time")), this.bar, this.names);
+    this.empty = emptyState(t("Run the workflow to see curves here"), t("They are drawn while the model trains."));
+    const time = element("figure.rollout-chart.rollout-time", {}, element("figcaption", {}, element("b", {}, t("share of time"))), this.bar, this.names);
     this.body = element("div.rollout-charts", {}, ...this.charts.map((chart) => chart.element), time);
     this.element = element("div.rollout-panel", {}, this.toolbar, this.empty, this.body);
     this.show(undefined);
@@ -118,7 +119,7 @@ export class CurvesPanel {
       return;
     }
     const earlier = runs.filter(({ name }) => name !== this.#recording?.run).map(({ name }) => [name, name]);
-    fillSelect(this.compare, [["", earlier.length ? "compare with …" : "no earlier runs"], ...earlier], this.#compared);
+    fillSelect(this.compare, [["", earlier.length ? t("compare with …") : t("no earlier runs")], ...earlier], this.#compared);
   }
 
   async #compareWith(run) {

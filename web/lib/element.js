@@ -27,7 +27,7 @@ export function emptyState(title, hint = "") {
 /** A button with one of ComfyUI's own icons (PrimeIcons). */
 export function iconButton(icon, label, onclick, text = "") {
   const button = element("button.rollout-button", { title: label, type: "button", onclick }, element(`i.pi.pi-${icon}`), text);
-  button.setAttribute("aria-label", label);
+  button.setAttribute("aria-label", text && !label.startsWith(text) ? `${text}: ${label}` : label); // who speaks to it says what is written on it
   return button;
 }
 

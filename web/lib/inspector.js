@@ -7,6 +7,7 @@ import { element, emptyState, fillSelect, iconButton, select, slider } from "./e
 import { keyOf, solverStep } from "./film.js";
 import { fullGain, ItemHistory, paint, picture, picturesOf } from "./item_history.js";
 import { formatNumber } from "./scale.js";
+import { t } from "./words.js";
 
 const ROWS = [
   ["teacher_forced", "teacher-forced", "perfectly noised to the level of this solver step"],
@@ -36,25 +37,25 @@ export class Inspector {
     this.large = large;
     this.history = large ? new ItemHistory(reader) : null;
     this.cells = element("div.rollout-cells");
-    this.solver = slider("Solver step, from source to target", (state) => this.#scrub(state));
-    this.training = slider("Training step", (place) => this.#choose(place));
-    this.play = iconButton("play", "Play the rollout from source to target", () => this.#toggle());
-    this.gain = select("Gain of the difference", GAINS, "auto", (gain) => ((this.#gain = gain), this.#draw()));
+    this.solver = slider(t("Solver step, from source to target"), (state) => this.#scrub(state));
+    this.training = slider(t("Training step"), (place) => this.#choose(place));
+    this.play = iconButton("play", t("Play the rollout from source to target"), () => this.#toggle());
+    this.gain = select(t("Gain of the difference"), GAINS, "auto", (gain) => ((this.#gain = gain), this.#draw()));
     this.solverText = element("span.rollout-value");
     this.trainingText = element("span.rollout-value");
     this.note = element("span.rollout-note");
     this.controls = element(
       "div.rollout-controls", {},
-      element("div.rollout-line", {}, this.play, element("label", {}, "solver"), this.solver, this.solverText),
+      element("div.rollout-line", {}, this.play, element("label", {}, t("solver")), this.solver, this.solverText),
       element(
         "div.rollout-line", {},
-        open ? iconButton("expand", "Open the inspector large", open) : element("span.rollout-button-space"),
-        element("label", {}, "training"), this.training, this.trainingText,
+        open ? iconButton("expand", t("Open the inspector large"), open) : element("span.rollout-button-space"),
+        element("label", {}, t("training")), this.training, this.trainingText,
       ),
-      element("div.rollout-line.rollout-line-end", {}, this.note, element("label", {}, "gain"), this.gain),
+      element("div.rollout-line.rollout-line-end", {}, this.note, element("label", {}, t("gain")), this.gain),
     );
     this.stage = element("div.rollout-stage", {}, this.cells, this.history?.element);
-    this.empty = emptyState("Run the workflow to see rollouts here", "The same items, before and after, at every look.");
+    this.empty = emptyState(t("Run the workflow to see rollouts here"), "");
     this.element = element(`div.rollout-inspector${large ? ".rollout-large" : ""}`, {}, this.empty, this.stage, this.controls);
     this.#setEmpty(true);
   }
@@ -71,7 +72,7 @@ export class Inspector {
     if (this.#frames.length) return this.#load();
     this.#film = null;
     this.#shown = "";
-    if (frames.length) this.setHint("These rollouts are gone", "Their run was deleted.");
+    if (frames.length) this.setHint(t("These rollouts are gone"), t("Their run was deleted."));
     else this.#step = null;
     this.#setEmpty(true);
   }

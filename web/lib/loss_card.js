@@ -4,6 +4,7 @@ import { decimate, pathString, smooth } from "./curve.js";
 import { formatDuration } from "./duration.js";
 import { element, emptyState, iconButton } from "./element.js";
 import { extent, formatNumber, linear, padded } from "./scale.js";
+import { t } from "./words.js";
 
 const SIZE = [300, 60]; // of the drawing; it is stretched to the node's width
 const SVG = "http://www.w3.org/2000/svg";
@@ -20,10 +21,10 @@ export class LossCard {
       path.setAttribute("class", name);
       return this.drawing.appendChild(path);
     });
-    this.empty = emptyState("Run the workflow to see the loss here");
+    this.empty = emptyState(t("Run the workflow to see the loss here"));
     this.body = element(
       "div.rollout-loss-body", {},
-      element("div.rollout-line", {}, element("label", {}, "loss"), this.number, element("span.rollout-grow"), iconButton("chart-line", "Open all curves", open)),
+      element("div.rollout-line", {}, element("label", {}, t("loss")), this.number, element("span.rollout-grow"), iconButton("chart-line", t("Open all curves"), open)),
       this.drawing, this.facts,
     );
     this.element = element("div.rollout-card", {}, this.empty, this.body);
@@ -58,10 +59,11 @@ export class LossCard {
 /** Step, speed and time left, as far as they are known. */
 export function factsOf({ metrics, total, running, message }) {
   const done = metrics.lastStep + 1;
-  const facts = [total ? `step ${done.toLocaleString("en-US")} of ${total.toLocaleString("en-US")}` : `step ${done.toLocaleString("en-US")}`];
+  const [step, steps] = [done, total].map((count) => count.toLocaleString("en-US"));
+  const facts = [total ? t("step {step} of {steps}", { step, steps }) : t("step {step}", { step })];
   const pace = metrics.pace;
   if (pace) facts.push(pace >= 1 ? `${formatNumber(pace)} it/s` : `${formatNumber(1 / pace)} s/it`);
-  if (running && total > done) facts.push(`${formatDuration(metrics.remaining(total))} left`);
-  else if (!running) facts.push(message || "finished");
+  if (running && total > done) facts.push(t("{time} left", { time: formatDuration(metrics.remaining(total)) }));
+  else if (!running) facts.push(t(message || "finished"));
   return facts;
 }

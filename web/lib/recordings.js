@@ -33,6 +33,10 @@ export class Recordings extends EventTarget {
   #workflows = new Map();
   /** @type {Map<string, Recording>} of the running job */
   #job = new Map();
+  /** @type {Map<string, Map<string, string[]>>} what nodes said, by workflow and node */
+  #words = new Map();
+  /** @type {Map<string, string[]>} of the running job */
+  #said = new Map();
   #jobId = null;
   #home = "";
 
@@ -43,24 +47,52 @@ export class Recordings extends EventTarget {
     this.#jobId = jobId;
     this.#home = workflowId;
     this.#job = new Map();
+    this.#said = new Map();
     return true;
   }
 
   /** The running job belongs to that workflow. */
   settle(jobId, workflowId) {
-    if (jobId !== this.#jobId || workflowId === this.#home) return;
+    if (jobId !== this.#jobId) return;
     for (const [node, recording] of this.#job) {
       if (this.#workflows.get(this.#home)?.get(node) === recording) this.#workflows.get(this.#home).delete(node);
       this.#keep(workflowId, node, recording);
     }
     this.#home = workflowId;
+    this.#words.set(workflowId, this.#said);
     this.#changed();
+  }
+
+  /** The lines that a node of a job has to say of what it found. */
+  addWords(jobId, node, lines) {
+    if (jobId !== this.#jobId) return;
+    this.#said.set(String(node), lines);
+    this.#changed(node);
+  }
+
+  /** What an earlier job's node said, for a page that was opened later. */
+  restoreWords(workflowId, node, lines) {
+    if (!this.#words.has(workflowId)) this.#words.set(workflowId, new Map());
+    const known = this.#words.get(workflowId);
+    if (!known.has(node)) known.set(node, lines);
+    this.#changed(node);
+  }
+
+  /** @returns {string[]} */
+  wordsOf(workflowId, node) {
+    return this.#words.get(workflowId)?.get(String(node)) ?? [];
   }
 
   /** The running job is over. */
   end(message = "") {
     for (const recording of this.#job.values()) Object.assign(recording, { running: false, message });
     this.#changed();
+  }
+
+  /** What trains now, or did last: its node, its recording, and the workflow it belongs to; undefined before that. */
+  get training() {
+    const found = [...this.#job].find(([, { metrics }]) => metrics.steps.length);
+    return found && { node: found[0], recording: found[1], home: this.#home, job: this.#jobId };
   }
 
   addRows(node, rows, now) {

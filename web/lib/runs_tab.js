@@ -2,21 +2,26 @@
 
 import { formatAgo, formatBytes, formatDuration } from "./duration.js";
 import { element, emptyState, iconButton } from "./element.js";
+import { differences } from "./settings_diff.js";
+import { t } from "./words.js";
 
 const LOOK_AGAIN_MS = 4000; // while something runs
 const SOON_MS = 500;
 const PICTURE = /\.(png|jpe?g|webp)$/i;
-const STATUS = { running: "running", finished: "finished", interrupted: "stopped", stopped: "ended without a word", failed: "failed" };
+const MOST_COMPARED = 30; // newest runs that are compared with the one before
+const MOST_DIFFERENCES = 4;
+export const STATUS = { running: "running", finished: "finished", interrupted: "stopped", stopped: "ended without a word", failed: "failed" };
 
-/** Steps, time and age of a run in one line. ``seen`` is how far the live curve has come, for a run that is going on. */
-export function summaryOf(run, now, seen = 0) {
-  const done = Math.max(run.steps_done ?? 0, run.status === "running" ? seen : 0);
+/** Steps, time and age of a run in one line. ``seen`` is what the live curve tells of a run that is going on. */
+export function summaryOf(run, now, seen = { done: 0, left: null }) {
+  const done = Math.max(run.steps_done ?? 0, run.status === "running" ? seen.done : 0);
   const started = Date.parse(run.started);
   const parts = [];
   if (run.steps) parts.push(run.status === "finished" ? `${run.steps.toLocaleString("en-US")} steps` : `${done.toLocaleString("en-US")} of ${run.steps.toLocaleString("en-US")} steps`);
   if (run.seconds) parts.push(formatDuration(run.seconds));
   else if (run.status === "running" && started) parts.push(formatDuration((now - started) / 1000));
-  if (started) parts.push(formatAgo(started, now));
+  if (run.status === "running" && seen.left) parts.push(t("{time} left", { time: formatDuration(seen.left) }));
+  else if (started) parts.push(formatAgo(started, now));
   return parts.join(" · ");
 }
 
@@ -33,12 +38,14 @@ export class RunsTab {
   #isAbsent = false; // a plain ComfyUI keeps no list
   #opened = new Set();
   #pictures = new Map(); // by run: [the run's last sign of life, the picture]
+  #prompts = new Map(); // by run, what was executed
+  #earlier = new Map(); // by run, the name of the one before
   #shown = "";
 
   /**
    * @param {import("./backend.js").Backend} backend
    * @param {{load: (run: string) => Promise<void>, resume: (run: object) => Promise<void>, stop: () => Promise<void>, confirm: (run: string) => Promise<boolean>,
-   *   seen: (run: string) => number, tell: (severity: string, text: string) => void}} actions
+   *   samples: (run: string) => void, tryIt: (run: string) => Promise<void>, seen: (run: string) => {done: number, left: number|null}, tell: (severity: string, text: string) => void}} actions
    */
   constructor(backend, actions) {
     this.backend = backend;
@@ -46,7 +53,7 @@ export class RunsTab {
     this.list = element("div.rollout-runs-list");
     this.element = element(
       "div.rollout-runs", {},
-      element("div.rollout-line.rollout-runs-head", {}, element("b", {}, "Training runs"), element("span.rollout-grow"), iconButton("refresh", "Look again", () => this.refresh(true))),
+      element("div.rollout-line.rollout-runs-head", {}, element("b", {}, t("Training runs")), element("span.rollout-grow"), iconButton("refresh", t("Look again"), () => this.refresh(true))),
       this.list,
     );
   }
@@ -60,15 +67,16 @@ export class RunsTab {
       runs = await this.backend.runs();
     } catch (error) {
       this.#shown = "";
-      this.list.replaceChildren(emptyState("The runs cannot be listed", String(error.message ?? error)));
+      this.list.replaceChildren(emptyState(t("The runs cannot be listed"), String(error.message ?? error)));
       return;
     }
     if (runs === null) return this.#absent();
     const now = Date.now();
+    this.#earlier = new Map(runs.slice(0, MOST_COMPARED).map(({ name }, place) => [name, runs[place + 1]?.name]));
     const shown = JSON.stringify([runs, runs.map((run) => summaryOf(run, now, this.actions.seen(run.name)))]);
     if (shown !== this.#shown) {
       this.#shown = shown;
-      this.list.replaceChildren(...(runs.length ? runs.map((run) => this.#entry(run, now)) : [emptyState("No runs yet", "Each training leaves a folder here: curves, samples, rollouts and the model.")]));
+      this.list.replaceChildren(...(runs.length ? runs.map((run) => this.#entry(run, now)) : [emptyState(t("No runs yet"), t("Each training leaves a folder here: curves, samples, rollouts and the model."))]));
     }
     if (this.element.isConnected && runs.some(({ status }) => status === "running")) {
       clearTimeout(this.#timer);
@@ -105,25 +113,59 @@ export class RunsTab {
     const act = (icon, text, label, action) => iconButton(icon, label, () => this.#try(action), text);
     const folder = element("div.rollout-files", { hidden: !this.#opened.has(name) });
     if (this.#opened.has(name)) this.#fillFolder(name, folder);
+    const changed = element("span.rollout-note.rollout-changed", { hidden: true });
+    this.#fillChanged(name, changed);
+    const done = Math.max(run.steps_done ?? 0, this.actions.seen(name).done);
+    const filled = element("span", { style: `transform: scaleX(${run.steps ? Math.min(1, done / run.steps) : 0})` });
     return element(
       "article.rollout-run", {},
       picture,
       element(
         "div.rollout-run-text", {},
         element("div.rollout-line", {}, element("b.rollout-run-name", { title: name }, name)),
-        element("span.rollout-note", {}, element(`span.rollout-status.rollout-status-${status}`, {}, STATUS[status] ?? status ?? "unknown"), ` ${summaryOf(run, now, this.actions.seen(name))}`),
+        element("span.rollout-note", {}, element(`span.rollout-status.rollout-status-${status}`, {}, t(STATUS[status] ?? status ?? "unknown")), ` ${summaryOf(run, now, this.actions.seen(name))}`),
+        running && element("span.rollout-track", { role: "progressbar", "aria-label": name, "aria-valuenow": Math.round((100 * done) / (run.steps || 1)) }, filled),
         run.message && status === "failed" && element("span.rollout-message", { title: run.message }, run.message),
-        element(
-          "div.rollout-line", {},
-          act("folder-open", "Files", "Show the run's files", () => this.#open(name, folder)),
-          run.has_workflow && act("sitemap", "Load", "Load the run's workflow on the canvas", () => this.actions.load(name)),
-          run.can_resume && act("play", "Resume", "Go on with the run where it was", () => this.actions.resume(run)),
-          running && act("stop-circle", "Stop", "Stop the run; it saves what it has learnt", () => this.actions.stop()),
-          !running && act("trash", "Delete", "Delete the run and all its files", () => this.#delete(name)),
-        ),
+        changed,
+      ),
+      element(
+        "div.rollout-run-buttons", {},
+        running && act("stop-circle", t("Stop"), t("Stop the run; it saves what it has learnt"), () => this.actions.stop()),
+        run.can_resume && act("play", t("Resume"), t("Go on with the run where it was"), () => this.actions.resume(run)),
+        run.has_workflow && act("sitemap", t("Load"), t("Load the run's workflow on the canvas, with its curves and pictures"), () => this.actions.load(name)),
+        act("images", t("Samples"), t("Samples over the training"), () => this.actions.samples(name)),
+        run.has_model && !running && act("bolt", t("Try it"), t("Draw your prompts without and with what was learnt"), () => this.actions.tryIt(name)),
+        run.has_model && !running && act("download", t("Download"), t("Save the trained weights on this computer"), () => this.#download(name)),
+        act("folder-open", t("Files"), t("Show the run's files"), () => this.#open(name, folder)),
+        !running && act("trash", t("Delete"), t("Delete the run and all its files"), () => this.#delete(name)),
       ),
       folder,
     );
+  }
+
+  /** What differs from the settings of the run before. */
+  async #fillChanged(name, changed) {
+    const before = this.#earlier.get(name);
+    if (!before) return;
+    const [earlier, prompt] = await Promise.all([this.#promptOf(before), this.#promptOf(name)]).catch(() => []);
+    const told = earlier && prompt ? differences(earlier, prompt) : [];
+    if (!told.length) return;
+    const more = told.length > MOST_DIFFERENCES ? ` +${told.length - MOST_DIFFERENCES}` : "";
+    changed.textContent = told.slice(0, MOST_DIFFERENCES).join(" · ") + more;
+    changed.title = `${t("Since {run}", { run: before })}:\n${told.join("\n")}`;
+    changed.hidden = false;
+  }
+
+  #promptOf(run) {
+    if (!this.#prompts.has(run)) this.#prompts.set(run, this.backend.viewJson({ filename: "prompt.json", subfolder: `rollout/${run}` }));
+    return this.#prompts.get(run);
+  }
+
+  /** The trained weights: of an adapter its file, of a whole model its largest. */
+  async #download(name) {
+    const weights = ((await this.backend.files(name)) ?? []).filter(({ path }) => /^model\/.*\.safetensors$/.test(path)).sort((a, b) => b.size - a.size);
+    if (!weights.length) throw new Error(t("{run} has no weights yet", { run: name }));
+    element("a", { href: this.backend.view(weights[0].view), download: `${name}.safetensors` }).click();
   }
 
   async #fillPicture({ name, modified }, picture) {

@@ -85,6 +85,22 @@ def test_pefts_own_folder_says_its_scale_beside(made, tmp_path):
     assert {part.scale for part in read_lora(path, it.names, PRETRAINED["sd"]).values()} == {1.5}
 
 
+@pytest.mark.parametrize("layer", ["attn1.to_q", "attn2.to_k", "conv1"])
+def test_a_magnitude_for_each_input_is_refused(made, tmp_path, layer):
+    """LyCORIS with wd_on_out off: taken for one of each output on square layers, it would be another adapter."""
+    it = made(targets=(layer,), dora=True)
+    tensors = to_file(it.adapter, "kohya", it.names, "unet")
+    for key in [key for key in tensors if key.endswith(".dora_scale")]:
+        inputs = tensors[key.replace("dora_scale", "lora_down.weight")].shape[1]
+        tensors[key] = torch.ones(1, inputs, *[1] * (tensors[key].ndim - 2))
+    path = tmp_path / "lycoris.safetensors"
+    save_weights(path, tensors, {})
+    with pytest.raises(
+        ValueError, match=r"^lycoris\.safetensors cannot be continued: its DoRA has a magnitude for each"
+    ):
+        read_lora(path, it.names, PRETRAINED["sd"])
+
+
 @pytest.mark.parametrize("alpha", [True, False])
 def test_ai_toolkits_flux_files_are_read(made, tmp_path, alpha):
     """diffusers' names; without alpha the scale is 1."""

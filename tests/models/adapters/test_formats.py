@@ -5,15 +5,16 @@ import copy
 import pytest
 import torch
 from comfyui_rollout.files.weights import save_weights
-from comfyui_rollout.models.adapters.formats import to_file
-from comfyui_rollout.models.adapters.layers import DOWN, UP, to_peft
+from comfyui_rollout.models.adapters.formats import to_file, with_unit_scales
+from comfyui_rollout.models.adapters.layers import DOWN, UP, rescaled, to_peft
 from comfyui_rollout.models.adapters.names import names_of
+from comfyui_rollout.models.adapters.network import continue_adapter
 from comfyui_rollout.models.adapters.reading import from_file
 from comfyui_rollout.models.adapters.saved import settings_metadata
 from comfyui_rollout.models.adapters.settings import settings_of
 from comfyui_rollout.models.families import PRETRAINED
 
-FAMILIES = ("sd", "sdxl", "sd3", "flux", "lumina2")
+FAMILIES = ("sd", "sdxl", "sd3", "flux", "lumina2", "zimage", "flux2_klein", "qwen_image")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def assert_same_change(found, wanted):
 def loaded_by_diffusers(made, format, tmp_path):
     """The pipeline with the file that we wrote, loaded as users do."""
     path = tmp_path / "lora" / "pytorch_lora_weights.safetensors"
-    settings = settings_of(made.adapter, made.names.layers, "x").config().to_dict()
+    settings = settings_of(with_unit_scales(made.adapter), made.names.layers, "x").config().to_dict()
     about = settings_metadata({made.part: settings}) if format == "diffusers" else {}
     save_weights(path, to_file(made.adapter, format, made.names, made.part), about)
     pipeline = copy.deepcopy(made.pipeline)
@@ -110,6 +111,24 @@ def test_diffusers_converts_kohyas_flux(adapted):
         torch.testing.assert_close(first, second, atol=1e-3, rtol=1e-4, msg=layer)
 
 
+@pytest.mark.parametrize("kind", ["lora", "lokr", "loha"])
+def test_the_scale_of_a_diffusers_file_is_in_its_tensors(trained, kind, change):
+    """alpha is in its metadata alone, which ComfyUI and others do not read: with none at all it is the same change."""
+    made = trained("sd", targets=("to_q", "conv1"), kind=kind, rank=2, alpha=5.0)
+    read = from_file(to_file(made.adapter, "diffusers", made.names, made.part), made.names).adapter
+    other = PRETRAINED["sd"](copy.deepcopy(made.pipeline.unet))
+    continue_adapter(other, read, made.names.layers, "a")
+    assert_same_change(change(other.network), change(made.network))
+
+
+def test_a_format_that_nobody_reads_is_refused(trained):
+    """A file whose keys no tool knows is loaded everywhere without a word, and does nothing."""
+    made = trained("dit", targets=("to_q",))
+    for format in ("comfyui", "kohya"):
+        with pytest.raises(ValueError, match=r"^format: no tool is known to read a LoRA of DiTTransformer2DModel"):
+            to_file(made.adapter, format, made.names, made.part)
+
+
 # Our own reader
 
 
@@ -119,16 +138,16 @@ def test_diffusers_converts_kohyas_flux(adapted):
 def test_what_we_write_we_read(trained, family, format, kind):
     """Every layer of every family: the same tensors come back, joined or not."""
     made = trained(family, kind=kind)
-    if family == "lumina2" and kind != "lora" and format != "diffusers":
+    if family in ("lumina2", "flux2_klein") and kind != "lora" and format != "diffusers":
         with pytest.raises(ValueError, match="only LoRA can be joined"):
             to_file(made.adapter, format, made.names, made.part)
         return
-    settings = made.network.peft_config["a"].to_dict()
-    found = from_file(to_file(made.adapter, format, made.names, made.part), made.names, settings)
+    found = from_file(to_file(made.adapter, format, made.names, made.part), made.names)
     assert (found.unknown, found.misfits) == ([], ())
     assert found.adapter.keys() == made.adapter.keys()
     for layer, part in made.adapter.items():
         back = found.adapter[layer]
+        part = rescaled(part, 1.0) if format == "diffusers" else part
         if kind != "lokr":
             assert back.scale == pytest.approx(part.scale)
             assert all(torch.equal(back.weights[name], part.weights[name]) for name in part.weights), layer
@@ -140,9 +159,8 @@ def test_what_we_write_we_read(trained, family, format, kind):
 def test_dora_is_read_again(trained, family, format):
     """Lengths of weight vectors, of matrices and convolutions, alone and joined."""
     made = trained(family, targets=PRETRAINED[family].lora_targets["all"], dora=True)
-    settings = made.network.peft_config["a"].to_dict()
-    back = to_peft(from_file(to_file(made.adapter, format, made.names, made.part), made.names, settings).adapter)
-    wanted = to_peft(made.adapter)
+    back = to_peft(from_file(to_file(made.adapter, format, made.names, made.part), made.names).adapter)
+    wanted = to_peft(with_unit_scales(made.adapter) if format == "diffusers" else made.adapter)
     assert back.keys() == wanted.keys()
     assert all(torch.equal(back[key], wanted[key]) for key in wanted)
 

@@ -5,7 +5,7 @@ import torch
 from comfyui_rollout.models.adapters.names import names_of
 from comfyui_rollout.models.families import PRETRAINED
 
-FAMILIES = ("sd", "sdxl", "sd3", "flux", "lumina2")
+FAMILIES = ("sd", "sdxl", "sd3", "flux", "lumina2", "zimage", "flux2_klein")
 
 
 @pytest.fixture
@@ -78,8 +78,26 @@ def test_names_of_sd3_are_those_that_diffusers_converts_from(tiny_pipelines, tmp
         assert torch.equal(state[f"{layer}.weight"], wanted[f"{layer}.weight"]), layer
 
 
+@pytest.mark.parametrize(
+    ("family", "converter"),
+    [
+        ("zimage", "convert_z_image_transformer_checkpoint_to_diffusers"),
+        ("flux2_klein", "convert_flux2_transformer_checkpoint_to_diffusers"),
+    ],
+)
+def test_names_of_newer_families_are_those_that_diffusers_converts_from(network, family, converter):
+    """q, k and v in one, and the halves that diffusers turns round."""
+    from diffusers.loaders import single_file_utils
+
+    live = network(family)
+    names = names_of(type(live).__name__, live.config)
+    state, wanted = getattr(single_file_utils, converter)(original_weights(live, names)), live.state_dict()
+    for layer in names.layers:
+        assert torch.equal(state[f"{layer}.weight"], wanted[f"{layer}.weight"]), layer
+
+
 def test_layers_of_an_unknown_network_have_diffusers_names_only():
-    """The next family can be saved in diffusers' and ComfyUI's format before anybody adds a table."""
+    """The next family can be saved in diffusers' format before anybody adds a table; others are refused."""
     config = {"sample_size": 4, "num_layers": 1, "num_attention_heads": 1, "attention_head_dim": 8, "in_channels": 4}
     names = names_of("DiTTransformer2DModel", config)
     assert names.groups == {}

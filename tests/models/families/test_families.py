@@ -1,5 +1,9 @@
 """Every family of pretrained models keeps the promises of PretrainedModel, so that nobody above asks which it is."""
 
+import json
+from inspect import signature
+
+import numpy as np
 import pytest
 import torch
 from comfyui_rollout.diffusion.rollout import Draw, noisy_batch, roll_out, rows
@@ -7,9 +11,11 @@ from comfyui_rollout.diffusion.solvers import SOLVERS, ask, solver
 from comfyui_rollout.models.adapters.network import add_adapter
 from comfyui_rollout.models.adapters.settings import AdapterSettings
 from comfyui_rollout.models.families import PRETRAINED
+from comfyui_rollout.models.families.flux2 import in_patches, out_of_patches
 from comfyui_rollout.models.loading.load import load_parts
 from comfyui_rollout.models.loading.recognise import inspect
 from comfyui_rollout.models.loading.source import Source
+from comfyui_rollout.models.ragged import join
 
 FAMILIES = sorted(PRETRAINED)
 PRESETS = [(family, preset) for family in FAMILIES for preset in PRETRAINED[family].lora_targets]
@@ -87,12 +93,36 @@ def test_lora_presets_fit_their_networks(live, family, preset):
     model, _ = live(family)
     targets = model.lora_targets[preset]
     names = [name for name, _ in model.network.named_modules()]
+    names += ["attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0"] if family == "sd3" else []  # 3.5 medium's
     unused = [target for target in targets if not any(f".{name}".endswith(f".{target}") for name in names)]
     assert [name for name in unused if "single_transformer_blocks" not in name] == []
     add_adapter(model, AdapterSettings("new", rank=2, targets=targets), 0)
     layers = [name for name, _ in model.network.named_modules() if name.endswith("lora_A")]
     assert len(layers) > (len(targets) if len(targets) < 20 else 10)
     assert not any(name.startswith("proj_out.") for name in layers)
+
+
+def layers_inside(network, kind):
+    """Names of the linear layers in modules whose class is called ``...kind``: the network's own count."""
+    outer = [name for name, module in network.named_modules() if type(module).__name__.endswith(kind)]
+    linear = [name for name, module in network.named_modules() if isinstance(module, torch.nn.Linear)]
+    return {name for name in linear if any(name.startswith(f"{start}.") for start in outer)}
+
+
+VARIANTS = [*((family, {}) for family in FAMILIES), ("sd3", {"dual_attention_layers": (0, 1), "qk_norm": "rms_norm"})]
+
+
+@pytest.mark.parametrize(
+    ("family", "options"), VARIANTS, ids=[f"{family}{len(more) or ''}" for family, more in VARIANTS]
+)
+def test_presets_miss_no_layer(live, family, options):
+    """``attention`` is every linear layer of all attention, ``all`` those of the perceptrons too."""
+    model, _ = live(family, **options)
+    attention, perceptrons = (layers_inside(model.network, kind) for kind in ("Attention", "FeedForward"))
+    assert attention
+    for preset, wanted in (("attention", attention), ("all", attention | perceptrons)):
+        ends = tuple(f".{target}" for target in model.lora_targets[preset])
+        assert [name for name in sorted(wanted) if not f".{name}".endswith(ends)] == []
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -116,7 +146,10 @@ def test_gradients_reach_an_adapter_with_checkpointing(batch_of, family):
         for name, weight in model.trained.items():
             torch.nn.init.normal_(weight.data, std=0.1, generator=torch.Generator().manual_seed(len(name)))
         ask(model, batch.x, batch.timestep, batch.conditioning).square().mean().backward()
-        gradients.append([weight.grad.clone() for weight in model.trained.values()])
+        # What the last block of Qwen-Image says of the text, nobody reads.
+        unread = ("transformer_blocks.1.attn.to_add_out", "transformer_blocks.1.attn.add_q_proj")
+        assert all(weight.grad is not None or name.startswith(unread) for name, weight in model.trained.items())
+        gradients.append([weight.grad.clone() for weight in model.trained.values() if weight.grad is not None])
     assert all(torch.allclose(plain, saved, atol=1e-6) for plain, saved in zip(*gradients, strict=True))
     assert max(gradient.abs().max() for gradient in gradients[0]) > 0
 
@@ -131,7 +164,8 @@ def test_latents_decode_to_images(tiny_pipeline, family):
     with torch.no_grad():
         latents = info.kind.encode_images(vae, images)
         assert latents.shape == (2, info.channels, 8, 6)
-        wanted = vae.decode(vae.encode(images).latent_dist.mode()).sample
+        films = images.unsqueeze(2) if info.kind.vae_of_videos else images
+        wanted = vae.decode(vae.encode(films).latent_dist.mode()).sample.reshape(images.shape)
         assert torch.allclose(info.kind.decode_latents(vae, latents), wanted, atol=1e-4)
         drawn = [info.kind.encode_images(vae, images, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
     assert torch.equal(drawn[0], drawn[1])
@@ -154,7 +188,11 @@ def test_captions_are_encoded_without_gradient_and_in_order(told, family):
     together = told(family)
     assert all(len(value) == 3 and not value.requires_grad for value in together.values())
     alone = told(family, ["a cat"])
-    assert all(torch.allclose(alone[name][0].float(), value[0].float(), atol=1e-5) for name, value in together.items())
+    for name, value in together.items():
+        kept, own = value[0].float(), alone[name][0].float()
+        length = own.shape[0] if own.ndim else None  # in a batch it is padded, with zeros
+        assert torch.allclose(own, kept[:length] if own.ndim else kept, atol=1e-5)
+        assert own.shape == kept.shape or not kept[length:].any()
     assert any(not torch.equal(value[0], value[1]) for value in together.values())
 
 
@@ -169,14 +207,69 @@ def test_encoded_prompts_draw_what_the_prompts_draw(tiny_pipeline, family):
     common = {"num_inference_steps": 2, "guidance_scale": 3.0, "output_type": "pt"}
     if not info.classes:
         common |= {"height": 32, "width": 48}
-    negative = kind.encode_captions(pipeline, ["bad"], negative=True) if kind.negative_prompts else None
+    takes_negative = "negative_prompt" in signature(type(pipeline).__call__).parameters
+    avoided = "bad" if takes_negative else ""  # FLUX.2 klein's pipeline takes no other text, but any that is encoded
+    negative = kind.encode_captions(pipeline, [avoided], negative=True) if kind.negative_prompts else None
     arguments = kind.sampling_arguments(kind.encode_captions(pipeline, ["dog"]), negative)
     text = {"class_labels": [1]} if info.classes else {"prompt": "dog"}
-    text |= {"negative_prompt": "bad"} if kind.negative_prompts else {}
+    text |= {"negative_prompt": "bad"} if kind.negative_prompts and takes_negative else {}
     images = [
         pipeline(**each, **common, generator=torch.Generator().manual_seed(0)).images for each in (arguments, text)
     ]
     assert torch.allclose(images[0], images[1], atol=1e-5)
+
+
+def mu_of(family, config, tokens, steps):
+    """What the family's pipeline gives its scheduler."""
+    if family == "flux2_klein":
+        from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
+
+        return compute_empirical_mu(tokens, steps)
+    from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+
+    names = {"base_image_seq_len": 256, "max_image_seq_len": 4096, "base_shift": 0.5, "max_shift": 1.15}
+    return calculate_shift(tokens, *(config.get(name, otherwise) for name, otherwise in names.items()))
+
+
+@pytest.mark.parametrize("tokens", [256, 1024, 4096])
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family not in ("sd", "sdxl", "dit")])
+def test_levels_are_shifted_as_in_the_pipeline(tiny_pipeline, family, tokens):
+    """The grid of a sampler at each size of the image, shift and stretch, is that of diffusers' own scheduler."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    folder = tiny_pipeline(family)
+    config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+    scheduler, steps = FlowMatchEulerDiscreteScheduler.from_config(config), 50
+    given = {"mu": mu_of(family, config, tokens, steps)} if config["use_dynamic_shifting"] else {}
+    scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), **given)
+    ours = inspect(Source(str(folder))).schedule.at_size(tokens).sampling_timesteps(steps)
+    torch.testing.assert_close(ours / 1000, scheduler.sigmas.double(), atol=2e-6, rtol=0)
+
+
+def test_flux2_cuts_latents_into_patches_as_its_pipeline_does(tiny_pipeline):
+    """The order of the four latents in a patch, and the means of its VAE."""
+    from diffusers import Flux2KleinPipeline
+
+    x = torch.randn(2, 8, 4, 6)
+    assert torch.equal(in_patches(x), Flux2KleinPipeline._patchify_latents(x))
+    assert torch.equal(out_of_patches(in_patches(x)), x)
+    pipeline = Flux2KleinPipeline.from_pretrained(tiny_pipeline("flux2_klein"))
+    images = torch.rand(1, 3, 64, 48) * 2 - 1
+    with torch.no_grad():
+        theirs = pipeline._encode_vae_image(images, None)
+        ours = PRETRAINED["flux2_klein"].encode_images(pipeline.vae, images)
+    torch.testing.assert_close(in_patches(ours), theirs, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["zimage", "qwen_image"])
+def test_captions_are_kept_at_their_own_length(told, family):
+    """On disk; a batch is padded to its longest, and what is padded changes nothing (as items are the same alone)."""
+    short, long = told(family, ["a cat"]), told(family, ["a cat that sits on a very long wall"])
+    assert short["text"].shape[1] < long["text"].shape[1]
+    both = join([short, long])
+    assert both["text"].shape[1] == both["mask"].shape[1] == long["text"].shape[1]
+    assert both["mask"].sum(1).tolist() == [short["mask"].shape[1], long["mask"].shape[1]]
+    assert torch.equal(both["text"][0, : short["text"].shape[1]], short["text"][0])
 
 
 def test_sdxl_is_told_sizes_as_whole_numbers(told, live):

@@ -13,7 +13,13 @@ from comfyui_rollout.diffusion.losses import per_item, target
 from comfyui_rollout.diffusion.rollout import noisy_batch
 from comfyui_rollout.diffusion.schedules import FlowMatching
 from comfyui_rollout.diffusion.solvers import ask
-from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler, FluxPipeline
+from diffusers import (
+    DDPMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    FluxPipeline,
+    QwenImagePipeline,
+)
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from torch.nn import functional as F
 
@@ -123,6 +129,51 @@ def example_lumina2(folder, network, latents, noise, told):
     return Example(mean_square(prediction, latents - noise), 1000 - timesteps)
 
 
+def example_zimage(folder, network, latents, noise, told):
+    """examples/dreambooth/train_dreambooth_lora_z_image.py: lists go in and out, and the sign is turned."""
+    timesteps, sigmas = flow_levels(folder)
+    noisy = (1.0 - sigmas) * latents + sigmas * noise
+    texts = [text[mask] for text, mask in zip(told["text"], told["mask"], strict=True)]
+    prediction = network(list(noisy.unsqueeze(2).unbind(0)), (1000 - timesteps) / 1000, texts, return_dict=False)[0]
+    return Example(mean_square(-torch.stack(prediction).squeeze(2), noise - latents), timesteps)
+
+
+def example_flux2_klein(folder, network, latents, noise, told):
+    """examples/dreambooth/train_dreambooth_lora_flux2_klein.py: in patches, each with its place."""
+    timesteps, sigmas = flow_levels(folder)
+    patches, noise = (Flux2KleinPipeline._patchify_latents(value) for value in (latents, noise))
+    noisy = (1.0 - sigmas) * patches + sigmas * noise
+    ids = Flux2KleinPipeline._prepare_latent_ids(patches)
+    prediction = network(
+        hidden_states=Flux2KleinPipeline._pack_latents(noisy),
+        timestep=timesteps / 1000,
+        guidance=None,
+        encoder_hidden_states=told["text"],
+        txt_ids=Flux2KleinPipeline._prepare_text_ids(told["text"]),
+        img_ids=ids,
+        return_dict=False,
+    )[0]
+    prediction = Flux2KleinPipeline._unpack_latents_with_ids(prediction, ids)
+    return Example(mean_square(prediction, noise - patches), timesteps)
+
+
+def example_qwen_image(folder, network, latents, noise, told):
+    """examples/dreambooth/train_dreambooth_lora_qwen_image.py."""
+    timesteps, sigmas = flow_levels(folder)
+    batch, channels, height, width = latents.shape
+    noisy = (1.0 - sigmas) * latents + sigmas * noise
+    prediction = network(
+        hidden_states=QwenImagePipeline._pack_latents(noisy, batch, channels, height, width),
+        encoder_hidden_states=told["text"],
+        encoder_hidden_states_mask=told["mask"],
+        timestep=timesteps / 1000,
+        img_shapes=[(1, height // 2, width // 2)] * batch,
+        return_dict=False,
+    )[0]
+    prediction = QwenImagePipeline._unpack_latents(prediction, height * 8, width * 8, 8).squeeze(2)
+    return Example(mean_square(prediction, noise - latents), timesteps)
+
+
 V_PREDICTION = {"prediction_type": "v_prediction"}
 EXAMPLES = {
     "sd": (example_sd, "sd", {}),
@@ -134,6 +185,9 @@ EXAMPLES = {
     "flux schnell": (example_flux, "flux", {"guidance": False}),
     "dit": (example_dit, "dit", {}),
     "lumina2": (example_lumina2, "lumina2", {}),
+    "zimage": (example_zimage, "zimage", {}),
+    "flux2_klein": (example_flux2_klein, "flux2_klein", {}),
+    "qwen_image": (example_qwen_image, "qwen_image", {}),
 }
 
 
@@ -158,6 +212,8 @@ def flat(arguments):
     for name, value in arguments.items():
         if isinstance(value, dict):
             found |= flat(value)
+        elif isinstance(value, list) and isinstance(value[0], torch.Tensor):
+            found |= flat({f"{name}.{place}": item for place, item in enumerate(value)})
         elif isinstance(value, torch.Tensor):
             found[name] = value.double()
     return found

@@ -211,7 +211,7 @@ def test_text_encoders_are_loaded_without_their_tokenizers(single_file, tiny_pip
         assert equal(loaded.components[name], pipeline_of(family).components[name])
 
 
-@pytest.mark.parametrize("family", ["flux", "lumina2", "sd3"])
+@pytest.mark.parametrize("family", ["flux", "lumina2", "sd3", "zimage", "flux2_klein", "qwen_image"])
 def test_a_network_in_diffusers_names_is_loaded(tiny_pipeline, tmp_path, family):
     """Such files lie in diffusion_models; base says whose they are."""
     path = tmp_path / "network.safetensors"
@@ -219,6 +219,37 @@ def test_a_network_in_diffusers_names_is_loaded(tiny_pipeline, tmp_path, family)
     source = Source(str(path), base=str(tiny_pipeline(family)), storage="fp32")
     assert inspect(source).family == family
     assert equal(network(source), network(Source(str(tiny_pipeline(family)), storage="fp32")))
+
+
+@pytest.mark.parametrize("prefix", ["transformer.", "diffusion_model.", "model.diffusion_model."])
+@pytest.mark.parametrize("family", ["flux", "lumina2", "sd3"])
+def test_prefixes_before_diffusers_names_are_known(tiny_pipeline, tmp_path, family, prefix):
+    """As trainers and converters write them: failed at step 0, after everything was encoded."""
+    folder = tiny_pipeline(family)
+    weights = load_file(folder / "transformer" / NETWORK_FILE)
+    path = write(tmp_path / "network.safetensors", {f"{prefix}{name}": value for name, value in weights.items()})
+    source = Source(str(path), base=str(folder), storage="fp32")
+    assert equal(network(source), network(Source(str(folder), storage="fp32")))
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["original", "diffusers"])
+@pytest.mark.parametrize("change", ["missing", "size", "foreign"])
+def test_a_file_without_the_whole_network_is_refused_at_once(single_file, tiny_pipeline, tmp_path, inside, change):
+    """From its header, and a tensor is named: nothing is loaded or encoded before that is known."""
+    for family in ("sd3", "sd", "sdxl"):
+        folder = tiny_pipeline(family)
+        file = single_file(family) if inside else folder / PRETRAINED[family].network_part / NETWORK_FILE
+        weights = load_file(file)
+        name = next(name for name in weights if "blocks.1." in name and name.endswith("weight"))
+        value = weights.pop(name)
+        if change != "missing":
+            weights |= {name: value[:1].clone()} if change == "size" else {f"strange.{name}": value}
+        path = write(tmp_path / f"{family}.safetensors", weights)
+        with pytest.raises(
+            ValueError, match=rf"the file .*{family}\.safetensors' is (not the|no) whole .*copy the file"
+        ) as found:
+            inspect(Source(str(path), base=str(folder)))
+        assert "\n" not in str(found.value)
 
 
 def test_a_file_and_its_base_must_be_of_one_family(single_file, tiny_pipeline):
@@ -245,6 +276,7 @@ def test_a_file_of_stable_diffusion_2_must_be_told_its_prediction(tiny_pipeline,
     source = Source(str(write_header(tmp_path / "v2.safetensors", **names)))
     with pytest.raises(ValueError, match=r"prediction: the file .*v2.safetensors' does not say .* choose epsilon"):
         inspect(source)
+    monkeypatch.setattr("comfyui_rollout.models.loading.recognise.check_network", lambda *where: None)  # a header only
     monkeypatch.setattr("comfyui_rollout.models.loading.source.default_base", lambda path: str(tiny_pipeline("sd")))
     for prediction in ("epsilon", "v_prediction"):
         assert inspect(replace(source, prediction=prediction)).schedule.prediction == prediction

@@ -99,6 +99,29 @@ def test_a_network_in_diffusers_names_is_known_by_its_base(file):
         family_of_file(path)
 
 
+@pytest.mark.parametrize(
+    ("tensors", "family", "bases"),
+    [
+        (
+            {"layers.0.adaLN_modulation.0.weight": (15360, 256)},
+            "zimage",
+            "Tongyi-MAI/Z-Image or Tongyi-MAI/Z-Image-Turbo",
+        ),
+        (
+            {"single_stream_modulation.lin.weight": (9216, 3072)},
+            "flux2_klein",
+            "black-forest-labs/FLUX.2-klein-base-4B",
+        ),
+    ],
+)
+def test_originals_that_a_file_does_not_tell_apart_are_asked_for(file, tensors, family, bases):
+    """Z-Image's base would get Turbo's shift, and klein's network dev's text encoder."""
+    path = file(tensors)
+    assert family_of_file(path) == family
+    with pytest.raises(ValueError, match=rf"^base: nothing in the file .* says which original .*: name {bases}"):
+        default_base(path)
+
+
 def test_parts_of_a_file(file):
     """Which components come along with the network; a file of the network alone holds none."""
     assert parts_in(file(SDXL)) == {"vae", "text_encoder", "text_encoder_2"}

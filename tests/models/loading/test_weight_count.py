@@ -94,8 +94,9 @@ def test_in_words(number, unit, words):
     assert in_words(number, unit) == words
 
 
-def test_a_model_in_words(tmp_path, tiny_pipeline):
+def test_a_model_in_words(tmp_path, tiny_pipeline, monkeypatch):
     """What Load Pretrained shows: real sizes, from headers of real shapes."""
+    monkeypatch.setattr("comfyui_rollout.models.loading.recognise.check_network", lambda *where: None)  # a header only
     shapes = {
         "model.diffusion_model.input_blocks.0.0.weight": (320, 4, 3, 3),
         "model.diffusion_model.label_emb.0.0.weight": (1280, 2816),

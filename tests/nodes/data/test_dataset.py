@@ -211,3 +211,20 @@ def test_different_batch_sizes_are_refused(wire, two_folders, tmp_path):
     other = wire(ImageFolderDataset, folder=str(tmp_path / "class"), batch_size=4, size=8)
     with pytest.raises(ValueError, match="batch_size: the data sets have 2, 4; give all the same"):
         wire(CombineDatasets, dataset_1=two_folders[0], dataset_2=other)
+
+
+def test_the_folder_at_fault_is_blamed(tmp_path):
+    """Of two folders that one check looks at, the one that is wrong is named, and only that one."""
+    from comfyui_rollout.nodes import NODE_CLASS_MAPPINGS
+    from PIL import Image
+
+    good, empty = tmp_path / "good", tmp_path / "empty"
+    good.mkdir()
+    empty.mkdir()
+    Image.new("RGB", (8, 8)).save(good / "a.png")
+    check = NODE_CLASS_MAPPINGS["RolloutImageFolderDataset"].VALIDATE_INPUTS
+    assert check(folder="", mask_folder="").startswith("folder: name the folder")
+    assert check(folder=str(empty), mask_folder=str(good)).startswith("folder: the folder ")
+    assert check(folder=str(good), mask_folder=str(empty)).startswith("mask_folder: the folder ")
+    assert check(folder=str(good), mask_folder="alpha") is True
+    assert check(folder=None, mask_folder=None) is True

@@ -53,6 +53,9 @@ def test_the_node_says_what_it_found_and_how_far_it_is(build, images, pretrained
         "3 images x 1 repeat / batch 2 = 2 steps per epoch",
         "captions: 2 of 3; none for tall.jpg (empty)",
         "buckets (height x width): 64x128: 2, 128x64: 1",
+        "3 images cut by more than a tenth: china.png 25%, flower.png 25%, tall.jpg 25%; a larger size has more "
+        "buckets",
+        "fewer images than the batch (2), which holds some several times: 128x64 (1); lower batch_size or add images",
         "latents: 0 in the cache, 3 to encode (6 kB)",
         "captions: 0 in the cache, 4 to encode (the empty one included; on top of the latents)",
     ]

@@ -80,16 +80,16 @@ def test_inside_comfyui_its_folders_are_listed(tmp_path, monkeypatch):
     [
         ({"path": "  "}, "path: name a diffusers folder, a .safetensors file or a hub id, or choose a checkpoint"),
         ({"checkpoint": "gone.safetensors"}, "checkpoint: 'gone.safetensors' is not in your model folders"),
-        ({"path": "old.ckpt"}, "'old.ckpt' is a pickled file, which can run any code when it is opened"),
+        ({"path": "old.ckpt"}, "path: 'old.ckpt' is a pickled file, which can run any code when it is opened"),
         ({"vae": "none.safetensors"}, "vae: 'none.safetensors' is not in the vae folder, and no path"),
-        ({"vae": "old.pt"}, "'old.pt' is a pickled file"),
+        ({"vae": "old.pt"}, "vae: 'old.pt' is a pickled file"),
         ({"text_encoders": "none.safetensors"}, "text_encoders: 'none.safetensors' is not in the text_encoders folder"),
         (
             {"quantize": "int8", "gradient_checkpointing": False},
             "gradient_checkpointing: quantize int8 needs it, for without it every layer keeps its weights unsqueezed",
         ),
         ({"quantize": "fp8", "gradient_checkpointing": False}, "gradient_checkpointing: quantize fp8 needs it"),
-        ({"text_encoders": "t5.bin"}, "'t5.bin' is a pickled file"),
+        ({"text_encoders": "t5.bin"}, "text_encoders: 't5.bin' is a pickled file"),
     ],
 )
 @pytest.mark.usefixtures("models")
@@ -208,4 +208,6 @@ def test_old_workflows_keep_their_widgets():
         "quantize",
         "gradient_checkpointing",
     ]
-    assert list(NODE.INPUT_TYPES()["optional"]) == ["base", "vae", "prediction", "guidance", "text_encoders"]
+    assert list(NODE.INPUT_TYPES()["optional"]) == [
+        "base", "vae", "prediction", "guidance", "text_encoders", "clip_skip",
+    ]  # fmt: skip

@@ -63,6 +63,23 @@ def test_inference_mode_does_not_matter_to_samples(build, graph, train, output):
     assert pictures[0] == pictures[1]
 
 
+def test_samples_can_be_guided(build, graph, train, pull):
+    """By a saved and loaded model that knows its null class again; guidance 1 is a plain sample, to the bit."""
+    wired = graph(model={"null_class": True})
+    trained = train(wired).model
+    assert trained.about.null_class
+    assert trained.about.classes == 10
+    inputs = {"model": trained, "schedule": wired.schedule, "labels": "3", "count": 2, "steps": 3}
+    plain, off, strong = (
+        pull(build(SampleImages, **inputs, **guidance)["result"][0])[0]
+        for guidance in ({}, {"guidance": 1.0}, {"guidance": 5.0})
+    )
+    assert torch.equal(plain, off)
+    assert not torch.allclose(plain, strong)
+    with pytest.raises(ValueError, match="turn on null_class in New Model"):
+        build(SampleImages, **{**inputs, "model": train(graph()).model, "guidance": 5.0})
+
+
 def test_samples_depend_on_their_own_seed_only(samples, pull):
     """The same noise at every look, however far the run is; another seed, other images."""
     stream = samples()

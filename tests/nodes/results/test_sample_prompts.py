@@ -100,6 +100,23 @@ def test_samples_of_a_training_are_not_drawn_while_wiring(samples, loaded, outpu
     assert not output.exists()
 
 
+def test_images_come_out_for_other_nodes(samples, loaded, output):
+    """As ComfyUI has them: (B, H, W, 3) in 0..1, the very ones of the picture."""
+    returned = samples(loaded(), seed=7)
+    images = returned["result"][1]
+    assert images.shape == (2, 64, 64, 3)
+    assert 0 <= images.min() < images.max() <= 1
+    first = torch.tensor(list(picture(output, returned).crop((0, 0, 64, 64)).get_flattened_data()))
+    torch.testing.assert_close(first.reshape(64, 64, 3) / 255, images[0].cpu(), atol=0.5 / 255 + 1e-6, rtol=0)
+
+
+def test_images_that_are_not_there_yet_are_refused(samples, loaded):
+    """Optimizer Step draws later than any node that would read them."""
+    prompt = {**WHILE_TRAINING["prompt"], "p": {"class_type": "PreviewImage", "inputs": {"images": ["s", 1]}}}
+    with pytest.raises(ValueError, match="images: Optimizer Step draws these samples, so there are none yet"):
+        samples(loaded(), prompt=prompt, unique_id="s")
+
+
 def test_others_make_room_for_the_text_encoders(samples, loaded, host, monkeypatch):
     """Also where the images are made later: prompts are encoded at once."""
     asked = []

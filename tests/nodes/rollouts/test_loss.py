@@ -159,6 +159,19 @@ def test_the_target_may_be_that_of_the_rollouts_own_sampler(graph, node, more):
         assert torch.equal(*losses) == same
 
 
+def test_the_reference_may_be_guided(graph):
+    """Then the target is another one; a guided rollout is refused, for its next step is not what is led to the path."""
+    options = {"rollout": {**EVERY, "step_size": 200.0}, "model": {"null_class": True}}
+    plain, guided = (
+        values(graph, **options, loss_inputs={**TRAJECTORY, "reference_guidance": scale})[0] for scale in (1.0, 4.0)
+    )
+    assert not torch.equal(plain, guided)
+    with pytest.raises(ValueError, match="set guidance and sampling_guidance of Rollout to 1 and 0"):
+        graph(rollout={**EVERY, "guidance": 2.0}, model={"null_class": True}, loss_inputs=TRAJECTORY)
+    with pytest.raises(ValueError, match="turn on null_class in New Model"):
+        graph(rollout=EVERY, loss_inputs={**TRAJECTORY, "reference_guidance": 2.0})
+
+
 def test_the_reference_may_be_the_averaged_model(graph):
     """ema is the average's path also in bf16 right after the live model was asked: up to rounding that of fp32."""
     wired = graph(rollout=EVERY)

@@ -8,7 +8,7 @@ import torch
 from comfyui_rollout.diffusion.rollout import RolloutPlan
 from comfyui_rollout.diffusion.solvers import solver
 from comfyui_rollout.nodes import DiffusionLoss, ReflexFlowLoss, Rollout
-from comfyui_rollout.nodes.rollouts.rollout import estimate
+from comfyui_rollout.nodes.rollouts.rolling import estimate
 from comfyui_rollout.training.stream import Run, Step, StepError, Stream
 
 EVERY = {"max_step_offset": 3, "probability": 1.0, "step_size": 50.0, "strategy": "biased_late"}
@@ -114,6 +114,36 @@ def test_a_ramp_counts_updates(graph, train):
     run = train(graph(rollout={**EVERY, "ramp_steps": 2, "prob_start": 0.2, "prob_end": 1.0}), accumulation=2, steps=4)
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["rollout_probability"] for row in rows] == pytest.approx([0.2, 0.6, 1.0, 1.0])
+
+
+def test_start_and_ramp_are_shares_of_the_training(graph, train):
+    """From half of it on, over a quarter of it, however many steps that is; the later start counts."""
+    ramped = {**EVERY, "start": 0.5, "ramp": 0.25, "prob_start": 0.25, "prob_end": 1.0}
+    for steps, expected in ((4, [0, 0, 0.25, 1.0]), (8, [0, 0, 0, 0, 0.25, 0.625, 1, 1])):
+        run = train(graph(rollout=ramped), steps=steps)
+        rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+        assert [row["rollout_probability"] for row in rows] == pytest.approx(expected)
+    plan = RolloutPlan(max_step_offset=1, probability=0.5, start=0.5, start_step=7)
+    assert [plan.over(steps).start_step for steps in (10, 20)] == [7, 10]
+    with pytest.raises(ValueError, match="ramp and ramp_steps"):
+        graph(rollout={**EVERY, "ramp": 0.5, "ramp_steps": 3})
+
+
+def test_rollouts_that_never_begin_are_told(graph, train, caplog):
+    """Before the training is paid for, in the log, and on the node; a plan that is off or begins has no such line."""
+    caplog.set_level("INFO")
+    late = train(graph(rollout={**EVERY, "start_step": 3}), steps=3)
+    line = "rollouts never begin: they start at step 3, and the training has 3"
+    assert line in late.ui["text"]
+    assert line in late.facts["said"]
+    assert line in caplog.text
+    for rollout in (
+        {**EVERY, "start_step": 2},
+        {**EVERY, "start": 0.75},
+        {"start_step": 9},
+        {**EVERY, "ramp_steps": 9},
+    ):
+        assert not any("never begin" in text for text in train(graph(rollout=rollout), steps=3).ui["text"])
 
 
 def test_start_step_counts_updates(graph, train):
@@ -290,6 +320,104 @@ def test_the_life_of_a_chain_is_a_film(graph, train):
     assert facts["lengths"] == [4] * 4
     assert facts["timesteps"][0] == [1000.0] * 4
     assert facts["timesteps"][-1] == [200.0] * 4
+
+
+GUIDED = {**EVERY, "guidance": 3.0}
+
+
+@pytest.mark.parametrize("family", [{}, {"family": "dit", "width": 32}], ids=["unet", "dit"])
+@pytest.mark.parametrize("rollout", [EVERY, CHAINS], ids=["fresh", "persistent"])
+def test_guided_rollouts_ask_without_the_class_too(graph, family, rollout):
+    """In the same forward, or beside the training forward; the latents differ from those without guidance."""
+    states = []
+    for guidance in (1.0, 3.0):
+        wired = graph(rollout={**rollout, "guidance": guidance}, model={"null_class": True, **family})
+        run, network = live(wired, wired.loss)
+        torch.nn.init.normal_(list(network.parameters())[-1], std=0.5)
+        labels = []
+        network.register_forward_pre_hook(
+            lambda _, inputs, told, labels=labels: labels.append(told["class_labels"]), with_kwargs=True
+        )
+        for update in range(3):
+            step = Step(run, update)
+            step.value(wired.loss)
+        states.append(step.value(wired.batch).x)
+        assert any((told == 10).any() for told in labels) == (guidance != 1)
+    assert not torch.equal(*states)
+
+
+def test_guidance_without_a_null_class_is_refused(graph, wire, build):
+    """A new unet knows none unless it is asked to; one without classes has nothing to be guided to."""
+    with pytest.raises(
+        ValueError, match=r"^guidance: this model knows no class that stands for none: turn on null_class"
+    ):
+        graph(rollout=GUIDED)
+    with pytest.raises(ValueError, match=r"^guidance: this model is told no class"):
+        graph(rollout=GUIDED, model={"class_conditional": False})
+    with pytest.raises(ValueError, match=r"^sampling_guidance is for models that were distilled"):
+        graph(rollout={**EVERY, "sampling_guidance": 3.5}, model={"null_class": True})
+    wired = graph(model={"null_class": True})
+    text = build(Rollout, batch=wired.batch, model=wired.model, **GUIDED)["ui"]["text"][0]
+    assert text.endswith("each of them twice for guidance")
+
+
+SOAR = {"max_step_offset": 1, "probability": 1.0, "step_size": 25.0, "sampler": "euler", "keep_base": True}
+SOAR |= {"renoise": "same_noise", "renoise_levels": 2, "guidance": 4.5}
+
+
+def test_copies_are_trained_beside_their_items(graph, build, pull):
+    """One loss for each, of which the first are those of the batch without them; one training forward for all."""
+    wired = graph(rollout=SOAR, model={"null_class": True}, loss_inputs={"target": "clean"})
+    text = build(Rollout, batch=wired.batch.inputs["batch"], model=wired.model, **SOAR)["ui"]["text"][0]
+    assert text.endswith("put 8 copies beside the 4 items of a batch, which is then as large as 12")
+    run, network = live(wired, wired.loss)
+    sizes = []
+    network.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    loss = Step(run, 0).value(wired.loss)
+    assert sizes == [8, 12]
+    alone = graph(model={"null_class": True})
+    torch.testing.assert_close(loss[:4], pull(alone.loss)[0])
+    lighter = graph(
+        rollout={**SOAR, "copies_weight": 0.25}, model={"null_class": True}, loss_inputs={"target": "clean"}
+    )
+    light = pull(lighter.loss)[0]
+    expected = (loss[:4].sum() + 0.25 * loss[4:].sum()) / (4 + 0.25 * 8)
+    torch.testing.assert_close(light.mean(), expected)
+
+
+@pytest.mark.parametrize("loss", [DiffusionLoss, ReflexFlowLoss])
+def test_copies_can_be_trained_with_any_loss(graph, train, loss):
+    """ReflexFlow asks for their clean output too; masks, frequency weights and films go with them."""
+    options = {"keep_base": True, "max_step_offset": 2, "probability": 0.7, "step_size": 40.0}
+    run = train(graph(rollout=options, loss=loss), steps=3, preview_every=1)
+    rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert all(row["loss"] > 0 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"renoise": "same_noise"}, "^renoise is for copies: turn on keep_base"),
+        ({"keep_base": True, "rollout": "persistent"}, "^keep_base copies items anew"),
+        ({"stochastic": "cps"}, "^stochastic: cps is an Euler step of flow matching in fresh rollouts"),
+        ({"stochastic": "flow_sde", "sampler": "euler", "rollout": "persistent"}, "^stochastic: flow_sde is"),
+    ],
+)
+def test_settings_that_contradict_one_another_are_refused(graph, options, message):
+    """While wiring, in one line that names the cure."""
+    with pytest.raises(ValueError, match=message):
+        graph(rollout={**EVERY, **options})
+
+
+def test_new_noise_makes_rollouts_differ(graph, pull):
+    """By seed, node and step, as all noise; each kind differs from the deterministic path."""
+    euler = {**EVERY, "sampler": "euler"}
+    states = [
+        pull(graph(rollout={**euler, "stochastic": kind}).batch)[0].x for kind in ("none", "cps", "flow_sde", "cps")
+    ]
+    assert torch.equal(states[1], states[3])
+    assert not torch.equal(states[0], states[1])
+    assert not torch.equal(states[1], states[2])
 
 
 def test_the_cost_can_be_told_of_any_batch():

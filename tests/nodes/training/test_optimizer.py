@@ -264,6 +264,28 @@ def diverging_at(update):
     return lambda step, value: value * float("nan") if step.update == update else value
 
 
+@pytest.mark.filterwarnings("ignore")  # those of the compiler are not ours
+def test_a_compiled_network_is_compiled_once(graph, train, same_bits, monkeypatch):
+    """For all ragged batch sizes together: one graph each for training, for no gradient, and for a single item.
+
+    The compiler's own backend is left out, so that the numbers are those without it, to the bit.
+    """
+    compiled = []
+    plain_compile = torch.compile
+
+    def backend(module, inputs):
+        compiled.append(module)
+        return module.forward
+
+    monkeypatch.setattr(torch, "compile", lambda *args, **options: plain_compile(*args, **options, backend=backend))
+    torch._dynamo.reset()
+    rollout = {"max_step_offset": 4, "probability": 1.0, "step_size": 60.0}
+    run = train(graph(rollout=rollout), steps=8, compile=True)
+    torch._dynamo.reset()
+    assert same_bits(run.weights, train(graph(rollout=rollout), steps=8).weights)
+    assert 2 <= len(compiled) <= 4  # each batch size of its own would make five: 4 with gradient, and 1 to 4 without
+
+
 def test_only_the_newest_checkpoints_are_kept(train, graph):
     """A long run does not fill the disk; 0 keeps all."""
     run = train(graph(), steps=6, checkpoint_every=1, keep_checkpoints=2)
@@ -583,11 +605,22 @@ def test_the_widgets_make_the_settings(wire):
     assert wire(nodes.Optimizer) == OptimizerSettings()
 
 
+def test_an_optimizer_that_would_not_learn_is_refused(wire):
+    """In the editor, and when it is wired in: its line says what to do."""
+    assert nodes.Optimizer.VALIDATE_INPUTS(optimizer="adamw", learning_rate=1e-4) is True
+    assert nodes.Optimizer.VALIDATE_INPUTS(optimizer=None, learning_rate=None) is True
+    assert nodes.Optimizer.VALIDATE_INPUTS(optimizer="soap", learning_rate=1e-4).startswith("unknown optimizer 'soap'")
+    told = nodes.Optimizer.VALIDATE_INPUTS(optimizer="prodigy", learning_rate=1e-4)
+    with pytest.raises(ValueError, match="prodigy") as caught:
+        wire(nodes.Optimizer, optimizer="prodigy")
+    assert told == str(caught.value)
+
+
 @pytest.mark.parametrize("name", nodes.Optimizer.INPUT_TYPES()["required"]["optimizer"][0])
 @pytest.mark.parametrize("family", ["unet", "dit"])
 def test_every_optimizer_trains_every_family(graph, wire, train, name, family):
     """All pairs work, and the weights stay finite."""
-    optimizer = wire(nodes.Optimizer, optimizer=name, learning_rate=1e-3)
+    optimizer = wire(nodes.Optimizer, optimizer=name, learning_rate=1.0 if name == "prodigy" else 1e-3)
     run = train(graph(model={"family": family, "width": 32}), optimizer=optimizer, steps=2)
     assert all(value.isfinite().all() for value in run.weights.values())
 

@@ -1,0 +1,1 @@
+"""What the host has on its sockets, as data: its images, latents and encoded texts, and its encoders."""

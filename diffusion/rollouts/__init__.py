@@ -1,0 +1,1 @@
+"""What rollouts are made of: their plan, guidance, steps with noise, and noising again."""

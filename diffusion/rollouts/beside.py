@@ -1,0 +1,145 @@
+"""Rolled-out items beside their own teacher-forced ones, as SOAR has them (Tencent Hunyuan, arXiv 2604.12617).
+
+Nothing is replaced: each item keeps its ordinary loss at the level that was drawn for it, and from there its copy goes
+on by itself, towards the image. The copy may then be noised again, with the same noise, to several levels, which gives
+back what the rollout has lost and trains the way home from all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Generator, Tensor
+
+from ..device import moved
+from ..noisy_batch import Memory, NoisyBatch
+from ..predictions import blend
+from ..rollout import roll_out
+from ..schedules import Schedule
+from ..solvers import Model, Solver, rows
+from .guidance import UNGUIDED, Guidance
+from .plan import Draw
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What becomes of the copies."""
+
+    weight: float = 1.0
+    """lambda, how much a copy's loss counts: in all ``(sum base + lambda sum copies) / (n + lambda n_copies)``."""
+    levels: int = 0
+    """Each rollout is noised again to so many levels; 0 = not at all."""
+    upper: float = 1.0
+    """The noisiest of them, as a share of the whole range."""
+
+
+@torch.no_grad()
+def beside(
+    model: Model,
+    batch: NoisyBatch,
+    draw: Draw,
+    solve: Solver,
+    copies: Beside,
+    generator: Generator,
+    guide: Guidance = UNGUIDED,
+    *,
+    remember: bool = False,
+) -> NoisyBatch:
+    """The batch, and behind it the copies (:meth:`RolloutPlan.draw_down`) of its items, rolled out.
+
+    Each has gone down from where its item is, in at most ``lengths.max()`` batched forwards. ``generator`` draws the
+    levels to which they are noised again.
+    """
+    places = draw.lengths.nonzero().flatten()
+    if len(places) == 0:
+        return batch
+    lengths, stride = draw.lengths[places], draw.stride[places]
+    source = draw.source[places]
+    target = (source - lengths * stride).clamp(min=lowest(batch.schedule, copies))
+    walked = roll_out(
+        model, at(items(batch, places), target), Draw(lengths, source, stride), solve, guide=guide, remember=remember
+    )
+    if copies.levels:
+        walked = noised_again(walked, copies, generator)
+    return weighed(joined(batch, walked), len(batch.x), copies.weight)
+
+
+def lowest(schedule: Schedule, copies: Beside) -> float:
+    """Where rollouts end at the latest: at the data only if they are noised again, for nothing is learnt there."""
+    return schedule.clean_timestep if copies.levels else schedule.clean_timestep + 1
+
+
+def items(batch: NoisyBatch, places: Tensor) -> NoisyBatch:
+    """Some items (n,) of a batch; their numbers are on the CPU, and may repeat."""
+    there = moved(places, batch.x.device)
+    return replace(
+        batch,
+        latents=batch.latents[there],
+        noise=batch.noise[there],
+        timestep=batch.timestep[places],
+        teacher_forced=batch.teacher_forced[there],
+        x=batch.x[there],
+        conditioning=rows(batch.conditioning, there),
+        lengths=batch.lengths[places],
+        source=batch.source[places],
+        stride=batch.stride[places],
+        mask=None if batch.mask is None else batch.mask[there],
+        weight=None if batch.weight is None else batch.weight[moved(places, batch.weight.device)],
+        memory=(),
+    )
+
+
+def at(batch: NoisyBatch, timestep: Tensor) -> NoisyBatch:
+    """The same items, teacher-forced to other levels (B,)."""
+    x = batch.schedule.add_noise(batch.latents, batch.noise, timestep)
+    return replace(batch, timestep=timestep, source=timestep, teacher_forced=x, x=x)
+
+
+def noised_again(batch: NoisyBatch, copies: Beside, generator: Generator) -> NoisyBatch:
+    """Each item ``copies.levels`` times, at levels drawn evenly from where it is to the noisiest.
+
+    With the same noise, ``x' = (alpha'/alpha) x + (sigma' - sigma alpha'/alpha) noise``: for flow matching
+    ``(1 - a) x + a noise`` with ``a = (sigma' - sigma) / (1 - sigma)``. What an item went astray shrinks with its
+    latents; so its loss counts as at its new level.
+    """
+    schedule = batch.schedule
+    batch = items(batch, torch.arange(len(batch.x)).repeat_interleave(copies.levels))
+    upper = schedule.clean_timestep + copies.upper * (schedule.noisy_timestep - schedule.clean_timestep)
+    share = torch.rand(len(batch.x), generator=generator, dtype=torch.float64)
+    timestep = batch.timestep + share * (upper - batch.timestep).clamp(min=0)
+    (alpha, sigma), (new_alpha, new_sigma) = (schedule.coefficients(level) for level in (batch.timestep, timestep))
+    ratio = new_alpha / alpha
+    x = blend((ratio, batch.x), (new_sigma - sigma * ratio, batch.noise))
+    return replace(at(batch, timestep), x=x)
+
+
+def joined(batch: NoisyBatch, more: NoisyBatch) -> NoisyBatch:
+    """Both, one behind the other; what the solver remembers is of the items behind."""
+    count = len(batch.x)
+    return replace(
+        batch,
+        latents=torch.cat([batch.latents, more.latents]),
+        noise=torch.cat([batch.noise, more.noise]),
+        timestep=torch.cat([batch.timestep, more.timestep]),
+        teacher_forced=torch.cat([batch.teacher_forced, more.teacher_forced]),
+        x=torch.cat([batch.x, more.x]),
+        conditioning={name: torch.cat([value, more.conditioning[name]]) for name, value in batch.conditioning.items()},
+        lengths=torch.cat([batch.lengths, more.lengths]),
+        source=torch.cat([batch.source, more.source]),
+        stride=torch.cat([batch.stride, more.stride]),
+        mask=None if batch.mask is None or more.mask is None else torch.cat([batch.mask, more.mask]),
+        weight=None if batch.weight is None or more.weight is None else torch.cat([batch.weight, more.weight]),
+        solve=more.solve,
+        memory=tuple(Memory(count + part.places, part.history) for part in more.memory),
+    )
+
+
+def weighed(batch: NoisyBatch, count: int, weight: float) -> NoisyBatch:
+    """The mean over the batch, ``count`` items and their copies, made the published sum over base and copies."""
+    if weight == 1:
+        return batch
+    copies = len(batch.x) - count
+    each = torch.cat([torch.ones(count), torch.full((copies,), weight)]) * len(batch.x) / (count + weight * copies)
+    each = moved(each, batch.x.device)
+    return replace(batch, weight=each if batch.weight is None else batch.weight * each)

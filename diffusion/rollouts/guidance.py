@@ -1,0 +1,70 @@
+"""Guidance in rollouts: walk as people sample, with classifier-free guidance (Ho and Salimans, arXiv 2207.12598)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..solvers import Conditioning, Model
+
+TOLD = "guidance"
+"""The name by which a guidance-distilled network is told its guidance, (B,)."""
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """How a rollout is guided; off by default."""
+
+    scale: float = 1.0
+    """``uncond + scale (cond - uncond)``: the network is asked twice in one forward of twice as many items; 1 = off."""
+    told: float = 0.0
+    """What a guidance-distilled network is told instead of what it is trained with; 0 = the same."""
+    negative: Conditioning = field(default_factory=dict)
+    """Rows (1, ...) that stand for no caption or class."""
+
+    @property
+    def active(self) -> bool:
+        return self.scale != 1 or self.told > 0
+
+    def of(self, model: Model) -> Model:
+        """The guided network."""
+        if not self.active:
+            return model
+
+        def network(x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+            if self.told:
+                conditioning = {**conditioning, TOLD: torch.full((len(x),), self.told, device=x.device)}
+            if self.scale == 1:
+                return model(x, timestep, conditioning)
+            without = unconditional(conditioning, self.negative)
+            both = {name: torch.cat([value, without[name]]) for name, value in conditioning.items()}
+            return self.mixed(*model(torch.cat([x, x]), torch.cat([timestep, timestep]), both).chunk(2))
+
+        return network
+
+    def knowing(self, output: Tensor, model: Model) -> Model:
+        """The guided network where its own output (B, ...) is known: one forward for what that does not say."""
+        if self.told or not self.active:
+            return self.of(model)
+
+        def network(x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+            without = model(x, timestep, unconditional(conditioning, self.negative))
+            return self.mixed(output, without.to(output.dtype))
+
+        return network
+
+    def mixed(self, conditional: Tensor, without: Tensor) -> Tensor:
+        return without + self.scale * (conditional - without)
+
+
+UNGUIDED = Guidance()
+
+
+def unconditional(conditioning: Conditioning, negative: Conditioning) -> Conditioning:
+    """The same items without caption or class; what ``negative`` does not name, such as sizes, stays."""
+    return {
+        name: negative[name].to(value.dtype).expand(len(value), *value.shape[1:]) if name in negative else value
+        for name, value in conditioning.items()
+    }

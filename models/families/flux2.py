@@ -1,0 +1,112 @@
+"""FLUX.2: a transformer on latents in patches of 2x2, normalised by their own means; klein reads Qwen3."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...diffusion.schedules import FlowMatching, Schedule
+from ...diffusion.solvers import Conditioning
+from .pretrained import PretrainedModel
+from .sd3 import JOINT_ATTENTION
+
+SINGLE_ATTENTION = (
+    "attn.to_qkv_mlp_proj",
+    *(f"single_transformer_blocks.{block}.attn.to_out" for block in range(48)),
+)
+"""Attention and perceptron in one, in the blocks that see text and image as one row."""
+MLP = ("ff.linear_in", "ff.linear_out", "ff_context.linear_in", "ff_context.linear_out")
+STEPS = 50
+"""Its shift depends on the number of sampling steps too; this is its pipelines' default."""
+
+
+class Flux2Klein(PretrainedModel):
+    title = "FLUX.2 klein"
+    pipeline_class = "Flux2KleinPipeline"
+    network_class = "Flux2Transformer2DModel"
+    text_parts = ("tokenizer", "text_encoder")
+    single_file_types = ("flux-2-dev",)
+    bases = ("black-forest-labs/FLUX.2-klein-base-4B", "black-forest-labs/FLUX.2-klein-base-9B")
+    lora_targets = {  # noqa: RUF012
+        "attention": (*JOINT_ATTENTION, *SINGLE_ATTENTION),
+        "all": (*JOINT_ATTENTION, *SINGLE_ATTENTION, *MLP),
+    }
+
+    @classmethod
+    def latent_channels(cls, network: Mapping[str, Any]) -> int:
+        return int(network["in_channels"]) // 4
+
+    @classmethod
+    def schedule(cls, schedule: Schedule) -> Schedule:
+        """Its pipelines compute the shift by themselves, and ask the scheduler's settings only whether to shift."""
+        if not isinstance(schedule, FlowMatching) or not schedule.max_shift:
+            return schedule
+        return replace(schedule, base_shift=shift_at(256), max_shift=shift_at(4096), base_tokens=256, max_tokens=4096)
+
+    def predict(self, x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+        from diffusers import Flux2KleinPipeline as Pipeline
+
+        patches, text = in_patches(x), conditioning["text"]
+        height, width = patches.shape[-2:]
+        guided = self.network.config.guidance_embeds
+        output = self.network(
+            Pipeline._pack_latents(patches),
+            timestep=timestep / 1000,
+            guidance=x.new_full((len(x),), self.guidance) if guided else None,
+            encoder_hidden_states=text,
+            txt_ids=places(1, 1, text.shape[1], x.device),
+            img_ids=places(height, width, 1, x.device),
+        ).sample
+        return out_of_patches(output.transpose(1, 2).unflatten(2, (height, width)))
+
+    @classmethod
+    def encode_text(cls, pipeline: Any, captions: list[str], negative: bool) -> Conditioning:
+        text, _ = pipeline.encode_prompt(captions, device=pipeline.text_encoder.device)
+        return {"text": text}
+
+    @classmethod
+    def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:
+        arguments = {"prompt_embeds": positive["text"]}
+        return arguments | ({"negative_prompt_embeds": negative["text"]} if negative else {})
+
+    @classmethod
+    def normalised(cls, vae: Any, latents: Tensor) -> Tensor:
+        mean, deviation = moments(vae, latents)
+        return out_of_patches((in_patches(latents) - mean) / deviation)
+
+    @classmethod
+    def as_vae_made_them(cls, vae: Any, latents: Tensor) -> Tensor:
+        mean, deviation = moments(vae, latents)
+        return out_of_patches(in_patches(latents) * deviation + mean)
+
+
+def shift_at(tokens: int) -> float:
+    """The logarithm of the shift of images of so many tokens, up to 4,300, as its pipelines sample them."""
+    from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
+
+    return compute_empirical_mu(tokens, STEPS)
+
+
+def in_patches(latents: Tensor) -> Tensor:
+    """(B, C, H, W) as (B, 4 C, H / 2, W / 2)."""
+    return torch.nn.functional.pixel_unshuffle(latents, 2)
+
+
+def out_of_patches(patches: Tensor) -> Tensor:
+    return torch.nn.functional.pixel_shuffle(patches, 2)
+
+
+def moments(vae: Any, latents: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel of a patch, as its VAE has them."""
+    mean, variance = (value.to(latents).view(1, -1, 1, 1) for value in (vae.bn.running_mean, vae.bn.running_var))
+    return mean, (variance + vae.config.batch_norm_eps).sqrt()
+
+
+def places(height: int, width: int, length: int, device: torch.device) -> Tensor:
+    """Where each token lies (tokens, 4): its picture (one here), row, column, and number in the text."""
+    sides = (torch.arange(side, device=device) for side in (1, height, width, length))
+    return torch.cartesian_prod(*sides)

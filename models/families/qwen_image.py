@@ -1,0 +1,76 @@
+"""Qwen-Image: a transformer on packed 2x2 latents of a VAE of videos, that reads Qwen2.5-VL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...diffusion.solvers import Conditioning
+from .pretrained import PretrainedModel
+from .sd3 import JOINT_ATTENTION
+
+MLP = ("img_mlp.net.0.proj", "img_mlp.net.2", "txt_mlp.net.0.proj", "txt_mlp.net.2")
+
+
+class QwenImage(PretrainedModel):
+    title = "Qwen-Image"
+    pipeline_class = "QwenImagePipeline"
+    network_class = "QwenImageTransformer2DModel"
+    text_parts = ("tokenizer", "text_encoder")
+    vae_of_videos = True
+    lora_targets = {  # noqa: RUF012
+        "attention": JOINT_ATTENTION,
+        "all": (*JOINT_ATTENTION, *MLP),
+    }
+
+    @classmethod
+    def latent_channels(cls, network: Mapping[str, Any]) -> int:
+        return int(network["in_channels"]) // 4
+
+    def predict(self, x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+        from diffusers import QwenImagePipeline as Pipeline
+
+        batch, channels, height, width = x.shape
+        output = self.network(
+            Pipeline._pack_latents(x, batch, channels, height, width),
+            timestep=timestep / 1000,
+            encoder_hidden_states=conditioning["text"],
+            encoder_hidden_states_mask=conditioning["mask"],
+            img_shapes=[[(1, height // 2, width // 2)]] * batch,
+        ).sample
+        return Pipeline._unpack_latents(output, height, width, vae_scale_factor=1)[:, :, 0]
+
+    @classmethod
+    def encode_text(cls, pipeline: Any, captions: list[str], negative: bool) -> Conditioning:
+        text, mask = pipeline.encode_prompt(captions, device=pipeline.text_encoder.device)
+        mask = text.new_ones(text.shape[:2]) if mask is None else mask  # where all are of one length
+        return {"text": text, "mask": mask.bool()}
+
+    @classmethod
+    def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:
+        arguments = {"prompt_embeds": positive["text"], "prompt_embeds_mask": positive["mask"]}
+        if negative:
+            arguments |= {
+                "negative_prompt_embeds": negative["text"],
+                "negative_prompt_embeds_mask": negative["mask"],
+            }
+        return arguments
+
+    @classmethod
+    def normalised(cls, vae: Any, latents: Tensor) -> Tensor:
+        mean, deviation = moments(vae, latents)
+        return (latents - mean) / deviation
+
+    @classmethod
+    def as_vae_made_them(cls, vae: Any, latents: Tensor) -> Tensor:
+        mean, deviation = moments(vae, latents)
+        return latents * deviation + mean
+
+
+def moments(vae: Any, latents: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel of the latents, as the VAE's settings have them."""
+    mean, deviation = (torch.tensor(vae.config[name]) for name in ("latents_mean", "latents_std"))
+    return mean.to(latents).view(1, -1, 1, 1), deviation.to(latents).view(1, -1, 1, 1)

@@ -1,0 +1,50 @@
+"""Z-Image: a single-stream transformer that reads Qwen3; its time runs from noise (0) to the image (1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...diffusion.solvers import Conditioning
+from ..ragged import join, lengths_of
+from .pretrained import PretrainedModel
+
+ATTENTION = ("attention.to_q", "attention.to_k", "attention.to_v", "attention.to_out.0")
+
+
+class ZImage(PretrainedModel):
+    title = "Z-Image"
+    pipeline_class = "ZImagePipeline"
+    network_class = "ZImageTransformer2DModel"
+    text_parts = ("tokenizer", "text_encoder")
+    single_file_types = ("z-image-turbo",)
+    bases = ("Tongyi-MAI/Z-Image", "Tongyi-MAI/Z-Image-Turbo")
+    guided_above = 0.0
+    lora_targets = {  # noqa: RUF012
+        "attention": ATTENTION,
+        "all": (*ATTENTION, "feed_forward.w1", "feed_forward.w2", "feed_forward.w3"),
+    }
+
+    def predict(self, x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+        output = self.network(list(x.unsqueeze(2)), 1 - timestep / 1000, texts_of(conditioning)).sample
+        return -torch.stack(output).squeeze(2)
+
+    @classmethod
+    def encode_text(cls, pipeline: Any, captions: list[str], negative: bool) -> Conditioning:
+        texts, _ = pipeline.encode_prompt(
+            captions, device=pipeline.text_encoder.device, do_classifier_free_guidance=False
+        )
+        return join([{"text": text[None], "mask": text.new_ones(1, len(text), dtype=torch.bool)} for text in texts])
+
+    @classmethod
+    def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:
+        arguments = {"prompt_embeds": texts_of(positive)}
+        return arguments | ({"negative_prompt_embeds": texts_of(negative)} if negative else {})
+
+
+def texts_of(conditioning: Conditioning) -> list[Tensor]:
+    """The texts (L, D), each at its own length, as the network takes them."""
+    lengths = lengths_of(conditioning["mask"])
+    return [text[:length] for text, length in zip(conditioning["text"], lengths, strict=True)]

@@ -1,0 +1,83 @@
+"""The network in a single file: by whose names its tensors go, and whether they are all there, before any is read."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...files.weights import Header, header, read_weights
+from ...files.whole import read_object
+from ..families import PretrainedModel
+
+PREFIXES = ("", "model.diffusion_model.", "diffusion_model.", "transformer.", "unet.", "model.")
+"""What may stand before diffusers' names in a file of a network."""
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def check_network(path: str, kind: type[PretrainedModel], home: Path) -> None:
+    """Raises ValueError, naming a tensor, where the file does not hold the whole network of the pipeline ``home``."""
+    tensors, wanted = header(path), shapes_of(kind, home)
+    prefix = prefix_before(tensors, wanted)
+    found = converted(path, tensors, kind, home) if prefix is None else without(prefix, tensors)
+    given = {name: tuple(value.shape) for name, value in found.items()}
+    wrong = sorted(name for name, shape in wanted.items() if given.get(name) != shape)
+    if not wrong:
+        return
+    name, foreign = wrong[0], sorted(given.keys() - wanted.keys())
+    has = f"has {given[name]} in place of {wanted[name]}" if name in given else "is missing"
+    also = f", and {len(foreign)} are foreign, e.g. {foreign[0]}" if foreign else ""
+    raise ValueError(
+        f"the file {path!r} is not the whole network of a {kind.title} like {home.name!r}: of {len(wanted)} tensors "
+        f"{len(wrong)} are missing or of another size, e.g. {name}, which {has}{also}; copy the file again, or name "
+        "the pipeline that it was made from in base"
+    )
+
+
+def shapes_of(kind: type[PretrainedModel], home: Path) -> dict[str, tuple[int, ...]]:
+    """What the network of this pipeline consists of, by diffusers' names; no memory is taken for it."""
+    import diffusers
+
+    config = read_object(home / kind.network_part / "config.json")
+    with torch.device("meta"):
+        network = getattr(diffusers, kind.network_class).from_config(config)
+    return {name: tuple(value.shape) for name, value in network.state_dict().items()}
+
+
+def prefix_before(tensors: Collection[str], wanted: Collection[str]) -> str | None:
+    """What stands before diffusers' names in a file that goes by them; None for one that does not."""
+    shares = {prefix: sum(f"{prefix}{name}" in tensors for name in wanted) for prefix in PREFIXES}
+    best = max(PREFIXES, key=lambda prefix: shares[prefix])
+    return best if shares[best] > len(wanted) / 2 else None
+
+
+def without(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def converted(
+    path: str, tensors: Mapping[str, Header], kind: type[PretrainedModel], home: Path
+) -> dict[str, torch.Tensor]:
+    """The tensors by diffusers' names, as its own converter makes them of original ones; none of them has content."""
+    from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
+
+    empty = {name: torch.empty(tensor.shape, device="meta") for name, tensor in tensors.items()}
+    tools: Any = SINGLE_FILE_LOADABLE_CLASSES[kind.network_class]
+    config = read_object(home / kind.network_part / "config.json")
+    try:
+        found: dict[str, torch.Tensor] = tools["checkpoint_mapping_fn"](checkpoint=empty, config=config)
+    except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:  # it takes for granted what is missing
+        raise ValueError(
+            f"the file {path!r} is no whole {kind.title}: some of its tensors are missing or have foreign names "
+            f"({' '.join(str(error).split())[:100]}), e.g. {next(iter(tensors))}; copy the file again"
+        ) from error
+    return found
+
+
+def readable(path: str, kind: type[PretrainedModel], home: Path) -> str | dict[str, torch.Tensor]:
+    """What diffusers loads a network's file from: its path, or its tensors where a prefix has to go."""
+    prefix = prefix_before(header(path), shapes_of(kind, home))
+    return without(prefix, read_weights(Path(path))) if prefix else path

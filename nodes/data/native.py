@@ -1,0 +1,217 @@
+"""Data sets from ComfyUI's own wires: images, latents and encoded texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...data.captions import CaptionSettings
+from ...data.encoders import Encoders
+from ...data.native.encoders import encoders_of
+from ...data.native.memory import Item, MemoryDataset, cut_to, shrink
+from ...diffusion.solvers import Conditioning
+from ...hosts.comfyui_model import into_latents, told_of
+from ...hosts.current import current_host
+from ...hosts.device import choose_device
+from ...models.hosted import HostedModel
+from ...models.loading.pretrained import Pretrained
+from ..base import CATEGORY, PIPELINE
+from ..inputs import UNIQUE_ID, integer, line, number, switch, wire
+from .dataset import DatasetNode
+
+BATCH_SIZE = integer(1, 1, 4096, "Images per training step. Larger is steadier and slower.")
+REPEATS = integer(1, 1, 10000, "How often each image comes in one epoch.")
+
+
+class ImagesToDataset(DatasetNode):
+    NODE_ID = "RolloutImagesDataset"
+    DISPLAY_NAME = "Images to Dataset"
+    CATEGORY = f"{CATEGORY}/data"
+    DESCRIPTION = (
+        "ComfyUI's images as a data set: batches or lists of IMAGE, of one size or several, with captions and masks. "
+        "They are encoded by the VAE and the text encoders on the pipeline, and stay in memory."
+    )
+    SEARCH_ALIASES = ("image to dataset", "training images", "load images", "vae encode", "buckets")
+    INPUT_IS_LIST = True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "images": wire("IMAGE", "The images. Their middle is used where a side is no multiple of what fits."),
+                "pipeline": wire(PIPELINE, "Whose encoders are used: from Train ComfyUI Model or Load Pretrained."),
+                "batch_size": BATCH_SIZE,
+                "repeats": REPEATS,
+                "caption_dropout": number(0.05, 0.0, 1.0, 0.05, "Chance that an image comes without its caption."),
+            },
+            "optional": {
+                "captions": line("", "One for all images, or a list with one for each.", multiline=True),
+                "masks": wire("MASK", "Where the loss looks: white is trained. One for all images, or one for each."),
+                "trigger_word": line("", "The word that shall call up what is learnt, put in front of every caption."),
+                "flip": switch(False, "Add each image mirrored left to right. Not for text or a known face."),
+            },
+            "hidden": UNIQUE_ID,
+        }
+
+    def build(
+        self,
+        unique_id: Sequence[str],
+        images: Sequence[Tensor],
+        pipeline: Sequence[Pretrained | HostedModel],
+        batch_size: Sequence[int],
+        repeats: Sequence[int],
+        caption_dropout: Sequence[float],
+        captions: Sequence[str] = ("",),
+        masks: Sequence[Tensor] = (),
+        trigger_word: Sequence[str] = ("",),
+        flip: Sequence[bool] = (False,),
+    ) -> dict[str, Any]:
+        pictures = [cut_to(image.movedim(-1, 0)[:3], encoders_of(pipeline[0]).multiple) for image in one_by_one(images)]
+        texts = for_each("captions", list(captions) or [""], len(pictures))
+        settings = CaptionSettings(trigger_word[0], False, 1, caption_dropout[0])
+        texts = [settings.variants_of(text)[0] for text in texts]
+        shapes = [mask[None] for mask in one_by_one(masks)]
+        looks = for_each("masks", shapes, len(pictures)) if shapes else [None] * len(pictures)
+        if flip[0]:
+            pictures += [picture.flip(-1) for picture in pictures]
+            looks += [None if look is None else look.flip(-1) for look in looks]
+            texts += texts
+        items, empty = encode(encoders_of(pipeline[0]), pictures, texts, looks, unique_id[0])
+        dataset = MemoryDataset(
+            "images", items, encoders_of(pipeline[0]).family, dropped=empty, dropout=caption_dropout[0],
+            repeats=repeats[0], colours=colours_of(pipeline[0]),
+        )  # fmt: skip
+        return self.batches(unique_id[0], dataset, batch_size[0], in_words(dataset, batch_size[0]))
+
+
+class LatentsToDataset(DatasetNode):
+    NODE_ID = "RolloutLatentsDataset"
+    DISPLAY_NAME = "Latents to Dataset"
+    CATEGORY = f"{CATEGORY}/data"
+    DESCRIPTION = (
+        "ComfyUI's latents and encoded texts as a data set, for Train ComfyUI Model: lists or batches, of one size or "
+        "several, as its data set nodes and Resolution Bucket give them."
+    )
+    SEARCH_ALIASES = ("latent to dataset", "conditioning", "resolution bucket", "training dataset")
+    INPUT_IS_LIST = True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "latents": wire("LATENT", "The latents, encoded by the model's VAE. Their noise mask is the loss's."),
+                "conditioning": wire("CONDITIONING", "The encoded text: one for all latents, or one for each."),
+                "pipeline": wire(PIPELINE, "From Train ComfyUI Model: what scales the latents."),
+                "batch_size": BATCH_SIZE,
+                "repeats": REPEATS,
+            },
+            "optional": {
+                "empty": wire("CONDITIONING", "The empty text, for dropout."),
+                "dropout": number(0.0, 0.0, 1.0, 0.05, "Chance that latents come with the empty text."),
+            },
+            "hidden": UNIQUE_ID,
+        }
+
+    def build(
+        self,
+        unique_id: Sequence[str],
+        latents: Sequence[dict[str, Any]],
+        conditioning: Sequence[Any],
+        pipeline: Sequence[HostedModel],
+        batch_size: Sequence[int],
+        repeats: Sequence[int],
+        empty: Sequence[Any] = (),
+        dropout: Sequence[float] = (0.0,),
+    ) -> dict[str, Any]:
+        hosted = pipeline[0]
+        if not isinstance(hosted, HostedModel):
+            raise ValueError("pipeline: these latents are of a ComfyUI model; wire that of Train ComfyUI Model")
+        with torch.inference_mode(False):
+            told = [one for each in conditioning for one in told_of(each)]
+            items: list[tuple[Tensor, Tensor | None]] = []
+            for each in latents:
+                seen = into_latents(hosted.model, each["samples"]).cpu()
+                if seen.ndim != 4 or seen.shape[1] != hosted.facts.channels:
+                    raise ValueError(
+                        f"latents: they have {tuple(seen.shape[1:])} and {hosted.facts.family} takes "
+                        f"{hosted.facts.channels} x H x W; encode them with the model's VAE"
+                    )
+                items += zip(seen, masks_of(each, seen), strict=True)
+            told = for_each("conditioning", told, len(items))
+            encoded = [Item(one, text, mask=mask) for (one, mask), text in zip(items, told, strict=True)]
+            dropped = told_of(empty[0])[0] if empty else None
+        dataset = MemoryDataset(
+            "latents", encoded, hosted.family, dropped=dropped, dropout=dropout[0], repeats=repeats[0],
+            colours=colours_of(hosted),
+        )  # fmt: skip
+        return self.batches(unique_id[0], dataset, batch_size[0], in_words(dataset, batch_size[0]))
+
+
+def masks_of(latents: dict[str, Any], seen: Tensor) -> list[Tensor | None]:
+    """The noise mask of each of a batch of latents, in their size."""
+    mask = latents.get("noise_mask")
+    if mask is None:
+        return [None] * len(seen)
+    mask = mask.clone().reshape(-1, 1, *mask.shape[-2:]).cpu()
+    return [shrink(each, seen.shape[-2:]) for each in for_each("noise_mask", list(mask), len(seen))]
+
+
+def one_by_one(batches: Sequence[Tensor]) -> list[Tensor]:
+    """Every item of a list of batches, out of inference mode."""
+    with torch.inference_mode(False):
+        return [item.clone() for batch in batches for item in batch]
+
+
+def for_each(name: str, values: list[Any], count: int) -> list[Any]:
+    """One value for each item; a single one is for all. Raises ValueError where they are another number."""
+    if len(values) == 1:
+        return values * count
+    if len(values) != count:
+        raise ValueError(f"{name}: there are {len(values)} for {count} images; give one for all, or one for each")
+    return values
+
+
+def encode(
+    encoders: Encoders, pictures: Sequence[Tensor], texts: Sequence[str], masks: Sequence[Tensor | None], node_id: str
+) -> tuple[list[Item], Conditioning]:
+    """The items, and what the network is told for an empty caption: texts first, so that both encoders are never in
+    memory."""
+    if encoders.classes:
+        raise ValueError("pipeline: this model knows classes and reads no captions; use Image Folder Dataset")
+    host = current_host()
+    device = choose_device(host.device)
+    latents: list[Tensor] = []
+    with torch.inference_mode(False), torch.no_grad():
+        with encoders.text(device) as encode_text:
+            known = {text: on_cpu(encode_text([text])) for text in dict.fromkeys(["", *texts])}
+        with encoders.images(device) as encode_images:
+            for done, picture in enumerate(pictures, 1):
+                latents.append(encode_images(2 * picture[None] - 1)[0].cpu())
+                host.progress(node_id, done, len(pictures))
+                host.check_interrupted()
+    factor = encoders.factor
+    items = []
+    for picture, seen, text, mask in zip(pictures, latents, texts, masks, strict=True):
+        told = known[text] | encoders.describe_size((picture.shape[1], picture.shape[2]), (0, 0), picture.shape[1:])  # type: ignore[arg-type]
+        look = None if mask is None else shrink(cut_to(mask, 2 * factor), seen.shape[-2:])
+        items.append(Item(seen, told, text, look))
+    return items, known[""] | encoders.describe_size(pictures[0].shape[1:], (0, 0), pictures[0].shape[1:])  # type: ignore[arg-type]
+
+
+def on_cpu(told: Conditioning) -> dict[str, Tensor]:
+    return {name: value.cpu() for name, value in told.items()}
+
+
+def colours_of(pipeline: Pretrained | HostedModel) -> Tensor | None:
+    """What latents look like, where the host knows."""
+    known = pipeline.facts.colours if isinstance(pipeline, HostedModel) else ()
+    with torch.inference_mode(False):
+        return torch.tensor(known) if known else None
+
+
+def in_words(dataset: MemoryDataset, batch_size: int) -> str:
+    sizes = len(dataset.info.groups) or 1
+    return f"{len(dataset.items)} images of {sizes} size{'s' * (sizes > 1)}, {batch_size} in a batch"

@@ -1,0 +1,146 @@
+"""What a workflow would train, in words, without running it: what the nodes say when they run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from ..data.preflight import encoding_in_words, images_in_words
+from ..data.run_preflight import rollouts_in_words, schedule_in_words, targets_in_words
+from ..diffusion.rollout import RolloutPlan
+from ..models.loading.pretrained import Pretrained
+from ..training.optimizers import OptimizerSettings
+from .data.dataset import ImageFolderDataset
+from .data.encode import EncodeDataset, encoding_of
+from .models.adapter import AddLora
+from .models.pretrained import LoadPretrained
+from .rollouts.rollout import Rollout
+from .training.optimizer import Optimizer, OptimizerStep
+
+Prompt = Mapping[str, Mapping[str, Any]]
+"""A graph in API format, validated."""
+
+
+def preflight(prompt: Prompt, *, data: bool = False) -> list[str]:
+    """One line, or several with an indent, for each data set and each run that there is something to say of.
+
+    ``data`` = look into the folders of images and the small files of models too. What cannot be known is left out.
+    """
+    found = Graph(prompt)
+    said = [*(data_in_words(found) if data else ()), *runs_in_words(found, data)]
+    return [f"node {node_id} ({name}): " + "\n  ".join(lines) for node_id, name, lines in said if lines]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nodes by their class, and what they are wired to."""
+
+    prompt: Prompt
+
+    def of(self, kind: type) -> Iterator[str]:
+        """Ids of all nodes of a class."""
+        return (node_id for node_id, node in self.prompt.items() if node["class_type"] == kind.NODE_ID)  # type: ignore[attr-defined]
+
+    def inputs(self, node_id: str) -> Mapping[str, Any]:
+        """The inputs of a node, widgets that are left out by their defaults."""
+        given: Mapping[str, Any] = self.prompt[node_id]["inputs"]
+        return given
+
+    def origin(self, node_id: str, name: str) -> str | None:
+        """The node that an input is wired to."""
+        value = self.inputs(node_id).get(name)
+        return str(value[0]) if isinstance(value, list) and str(value[0]) in self.prompt else None
+
+    def above(self, node_id: str) -> list[str]:
+        """A node and all that it depends on."""
+        seen, waiting = [], [node_id]
+        while waiting:
+            current = waiting.pop()
+            if current in self.prompt and current not in seen:
+                seen.append(current)
+                waiting += [str(value[0]) for value in self.inputs(current).values() if isinstance(value, list)]
+        return seen
+
+    def value(self, node_id: str, kind: Any, **more: Any) -> Any:
+        """What a node gives that reads small files only; raises ValueError where it cannot."""
+        plain = {name: value for name, value in self.inputs(node_id).items() if not isinstance(value, list)}
+        return kind().build(**{**defaults(kind), **plain, "unique_id": node_id, **more})["result"]
+
+    def pretrained(self, node_id: str) -> Pretrained | None:
+        """The model whose encoders or network a node takes; None where it is not here."""
+        loader = next((one for one in self.above(node_id) if one in {*self.of(LoadPretrained)}), None)
+        try:
+            return self.value(loader, LoadPretrained)[2] if loader else None
+        except (OSError, ValueError):
+            return None
+
+
+def defaults(kind: Any) -> dict[str, Any]:
+    types = kind.INPUT_TYPES()
+    declared = {**types["required"], **types.get("optional", {})}
+    return {name: options["default"] for name, (_, options) in declared.items() if "default" in options}
+
+
+def data_in_words(graph: Graph) -> Iterator[tuple[str, str, list[str]]]:
+    """Each folder of images, as the model reads it that it is encoded for."""
+    for node_id in graph.of(ImageFolderDataset):
+        try:
+            stream = graph.value(node_id, ImageFolderDataset)[0]
+        except (TypeError, ValueError) as error:
+            yield node_id, ImageFolderDataset.DISPLAY_NAME, [str(error)]
+            continue
+        encoders = [one for one in graph.of(EncodeDataset) if graph.origin(one, "dataset") == node_id]
+        images, batch_size = stream.inputs["dataset"], stream.inputs["batch_size"]
+        if not encoders:
+            yield node_id, ImageFolderDataset.DISPLAY_NAME, images_in_words(images, batch_size)
+        for encoder in encoders:
+            yield encoder, EncodeDataset.DISPLAY_NAME, encoded_in_words(graph, encoder, images, batch_size)
+
+
+def encoded_in_words(graph: Graph, node_id: str, images: Any, batch_size: int) -> list[str]:
+    """What Encode Dataset would say; without its model, what can be said of the images alone."""
+    pretrained = graph.pretrained(node_id)
+    if pretrained is None:
+        return [*images_in_words(images, batch_size, True), "the model is not here, so its tokens cannot be counted"]
+    try:
+        encoding = encoding_of(images, pretrained, {**defaults(EncodeDataset), **graph.inputs(node_id)})
+    except ValueError as error:
+        return [*images_in_words(images, batch_size, not pretrained.info.classes), str(error)]
+    return [*images_in_words(images, batch_size, encoding.reads_text), *encoding_in_words(encoding)]
+
+
+def runs_in_words(graph: Graph, data: bool) -> Iterator[tuple[str, str, list[str]]]:
+    """Each run: what of its settings comes to nothing."""
+    for node_id in graph.of(OptimizerStep):
+        steps = graph.inputs(node_id).get("steps", defaults(OptimizerStep)["steps"])
+        if not isinstance(steps, int):
+            continue
+        lines, above = [], graph.above(node_id)
+        for part in (part for part in above if part in {*graph.of(Rollout)}):
+            lines += rollouts_in_words(settings(graph, part, Rollout, RolloutPlan), steps)
+        for part in (part for part in above if part in {*graph.of(Optimizer)}):
+            lines += schedule_in_words(settings(graph, part, Optimizer, OptimizerSettings), steps)
+        for part in (part for part in above if data and part in {*graph.of(AddLora)}):
+            lines += adapter_in_words(graph, part)
+        yield node_id, OptimizerStep.DISPLAY_NAME, lines
+
+
+def settings(graph: Graph, node_id: str, node: Any, kind: Any) -> Any:
+    """The settings that a node's widgets make."""
+    values = {**defaults(node), **graph.inputs(node_id)}
+    names = {field.name for field in fields(kind)}
+    return kind(**{name: value for name, value in values.items() if name in names and not isinstance(value, list)})
+
+
+def adapter_in_words(graph: Graph, node_id: str) -> list[str]:
+    """What an adapter's targets miss, where its model is here."""
+    loader = next((one for one in graph.above(node_id) if one in {*graph.of(LoadPretrained)}), None)
+    try:
+        model = graph.value(loader, LoadPretrained)[0] if loader else None
+        stream = graph.value(node_id, AddLora, model=model)[0] if model else None
+    except (OSError, ValueError):
+        return []
+    if stream is None or "settings" not in stream.inputs:
+        return []
+    return targets_in_words(stream.inputs["settings"], stream.inputs["names"])

@@ -1,0 +1,113 @@
+"""The three ways to roll out in a training step, and what they cost."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ...diffusion.chains import Keeper
+from ...diffusion.noisy_batch import NoisyBatch
+from ...diffusion.rollout import roll_out, with_clean_output
+from ...diffusion.rollouts import beside as copied
+from ...diffusion.rollouts.beside import Beside
+from ...diffusion.rollouts.guidance import UNGUIDED, Guidance
+from ...diffusion.rollouts.plan import RolloutPlan
+from ...diffusion.rollouts.stochastic import Noise
+from ...diffusion.schedules import Schedule
+from ...diffusion.solvers import Conditioning, Solver
+from ...models.families import PRETRAINED
+from ...models.model import Model
+from ...training.stream import Step, Stream
+from ..models.model import ModelInfo
+
+MEMORY = "memory"
+"""What a loss asks for whose target is that of the rollout's own sampler."""
+
+
+def fresh(step: Step, batch: NoisyBatch, model: Model, plan: RolloutPlan, solve: Solver, guide: Guidance) -> NoisyBatch:
+    """Rollouts made for this step alone."""
+    draw = plan.draw(batch.timestep, batch.schedule, step.update, step.generator())
+    wanted, remember = wants_clean_output(step, batch), MEMORY in step.run.wants
+    with model.evaluating():
+        return roll_out(model, batch, draw, solve, want_clean_output=wanted, guide=guide, remember=remember)
+
+
+def persistent(
+    step: Step, batch: NoisyBatch, model: Model, plan: RolloutPlan, solve: Solver, guide: Guidance
+) -> NoisyBatch:
+    """Rollouts that go on from step to step, at the first places of the batch."""
+
+    def calm(x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+        with model.evaluating():
+            return model(x, timestep, conditioning)
+
+    keeper: Keeper = step.keep(Keeper)
+    remember = MEMORY in step.run.wants
+    seated = keeper.seat(batch, calm, plan, solve, step.update, step.generator(), guide, remember=remember)
+    step.report("rollout_age", float(keeper.oldest(step.update)))
+    return with_clean_output(calm, seated) if wants_clean_output(step, batch) else seated
+
+
+def beside(
+    step: Step,
+    batch: NoisyBatch,
+    model: Model,
+    plan: RolloutPlan,
+    solve: Solver,
+    guide: Guidance,
+    copies: Beside,
+) -> NoisyBatch:
+    """Copies of the items, rolled out from where these are, behind them in the batch."""
+    generator = step.generator()
+    draw = plan.draw_down(batch.timestep, copied.lowest(batch.schedule, copies), step.update, generator)
+    with model.evaluating():
+        remember = MEMORY in step.run.wants
+        both = copied.beside(model, batch, draw, solve, copies, generator, guide, remember=remember)
+        return with_clean_output(model, both) if wants_clean_output(step, batch) else both
+
+
+def wants_clean_output(step: Step, batch: NoisyBatch) -> bool:
+    return "clean_output" in step.run.wants and batch.schedule.is_flow_matching
+
+
+def check_sampling_guidance(info: ModelInfo) -> None:
+    """Raises ValueError for a model that is not told its guidance."""
+    if info.pretrained is None or not PRETRAINED[info.pretrained.info.family].told_guidance:
+        raise ValueError(
+            "sampling_guidance is for models that were distilled to be told it, such as FLUX.1-dev: set it to 0, and "
+            "guidance in its place"
+        )
+
+
+def check_noise(noise: Noise, plan: RolloutPlan, sampler: str, batch: Stream) -> None:
+    """Raises ValueError where steps cannot put in new noise."""
+    if sampler != "euler" or plan.persistent or not all(s.is_flow_matching for s in batch.constants(Schedule)):
+        raise ValueError(
+            f"stochastic: {noise.kind} is an Euler step of flow matching in fresh rollouts: set sampler to euler and "
+            "rollout to fresh, or stochastic to none"
+        )
+
+
+def estimate(
+    plan: RolloutPlan, solve: Solver, batch: Stream, guide: Guidance = UNGUIDED, copies: Beside | None = None
+) -> str:
+    """What the rollouts will cost, said before it is paid."""
+    items = next((stream.inputs["batch_size"] for stream in batch.walk() if "batch_size" in stream.inputs), 1)
+    if not plan.active:
+        return "no rollouts: max_step_offset or probability is 0"
+    if plan.persistent:
+        seats, more = plan.peak_probability * items, solve.calls - (not guide.active)
+        cost_in_words = f"{more} more forward passes of these" if more else "no forward pass of their own"
+        return f"persistent rollouts at {seats:.3g} of {items} places of a batch take {cost_in_words} per training step"
+    if copies:
+        most, each = plan.max_step_offset * solve.calls, max(1, copies.levels)
+        added = plan.peak_probability * items * each
+        return (
+            f"rollouts take up to {most} more forward passes per training step, and put {added:.3g} copies beside the "
+            f"{items} items of a batch, which is then as large as {items + added:.3g}"
+        )
+    cost = plan.forwards(items, solve.calls)
+    twice = ", each of them twice for guidance" if guide.scale != 1 else ""
+    return (
+        f"rollouts take up to {cost.worst} more forward passes per training step, at full probability "
+        f"{cost.expected:.1f} on average with {cost.samples:.0f} items in all (the batch has {items}){twice}"
+    )

@@ -1,0 +1,1 @@
+"""What the server shows and keeps for people: pictures, runs, data sets, templates, logs."""

@@ -1,0 +1,104 @@
+"""Our workflow files as the templates that the frontend offers."""
+
+import io
+import json
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+SIZE = (640, 400)
+NEEDS_COMFYUI = "comfyui_"
+"""How the names of workflows begin that have nodes of ComfyUI itself, which our own runner does not know."""
+COSTS = "What it costs."
+LAST = 1_000
+"""The place of a template that names none."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a workflow's first note says of it, and its place among the templates (``extra.rollout.order``)."""
+
+    title: str = ""
+    description: str = ""
+    order: float = LAST
+
+
+def names(workflows: Path) -> list[str]:
+    """The templates' names, in the order that they ask for."""
+    found = list(workflows.glob("*.json")) if workflows.is_dir() else []
+    found = [path for path in found if not path.name.startswith(NEEDS_COMFYUI)]
+    return [path.stem for path in sorted(found, key=lambda path: (told(path).order, path.stem))]
+
+
+def index(workflows: Path) -> list[dict[str, Any]]:
+    """What /templates/index.json holds: one category with all of them, shown first of all."""
+    templates = [_entry(workflows / f"{name}.json") for name in names(workflows)]
+    category = {"moduleName": "default", "title": "Rollout training", "type": "image", "isEssential": True}
+    return [{**category, "templates": templates}] if templates else []
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    found = told(path)
+    return {
+        "name": path.stem,
+        "title": found.title or title(path.stem),
+        "description": found.description or found.title or title(path.stem),
+        "mediaType": "image",
+        "mediaSubtype": "jpg",
+        "tags": ["Training"],
+        "openSource": True,
+        "date": "",
+    }
+
+
+def opened_anew(path: Path) -> str:
+    """A template as a workflow of its own: with the id in the file, every tab that opens it would show the others'
+    runs. Raises FileNotFoundError.
+    """
+    text = path.read_text(encoding="utf-8")
+    try:
+        workflow = json.loads(text)
+    except ValueError:
+        return text
+    return json.dumps({**workflow, "id": str(uuid.uuid4())}) if isinstance(workflow, dict) else text
+
+
+def title(name: str) -> str:
+    text = name.replace("_", " ").replace("-", " ")
+    return text[:1].upper() + text[1:]
+
+
+def told(path: Path) -> Told:
+    """From the note's heading, its first plain sentence, and the line on what it costs; nothing of a broken file."""
+    try:
+        workflow = json.loads(path.read_text(encoding="utf-8"))
+        order = ((workflow.get("extra") or {}).get("rollout") or {}).get("order", LAST)
+        notes = [node for node in workflow.get("nodes", []) if node.get("type") in ("MarkdownNote", "Note")]
+        text = str(notes[0]["widgets_values"][0]) if notes else ""
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return Told()
+    lines = [plain_text(line) for line in text.splitlines()]
+    heading = next((line for line in lines if line.startswith("#")), "").lstrip("# ")
+    sentence = next((line for line in lines if line[:1].isalnum() and not line.startswith(COSTS)), "")
+    costs = next((line.removeprefix(COSTS).strip() for line in lines if line.startswith(COSTS)), "")
+    description = " ".join(part for part in (sentence, costs) if part)
+    return Told(heading, description[:300], order if isinstance(order, int | float) else LAST)
+
+
+def plain_text(line: str) -> str:
+    """A line of Markdown without its stars and backticks."""
+    return line.strip().replace("*", "").replace("`", "")
+
+
+def placeholder(name: str) -> bytes:
+    """A thumbnail (JPEG) for a template that has none: its title on the frontend's dark grey."""
+    picture = Image.new("RGB", SIZE, "#26262b")
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((0, SIZE[1] - 12, SIZE[0], SIZE[1]), "#3f789e")
+    draw.text((SIZE[0] / 2, SIZE[1] / 2), title(name), "#e8e8ea", ImageFont.load_default(40), anchor="mm")
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()

@@ -1,0 +1,1 @@
+"""What is let in: addresses, hosts, tokens, sizes, and paths that stay inside."""

@@ -1,0 +1,1 @@
+"""What was queued, runs and has run, also across restarts."""

@@ -1,0 +1,77 @@
+"""The caption beside a picture: read in any usual encoding, and never overwritten behind somebody's back."""
+
+import codecs
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..content.files import write_whole
+
+SUFFIXES = (".txt", ".caption")
+LONGEST = 20_000  # letters
+ABSENT = ""
+"""The version of a caption that is not there."""
+
+
+@dataclass(frozen=True)
+class Caption:
+    text: str
+    version: str
+    """Names this very content of the file, so that an edit of an older one can be told."""
+
+
+class BadCaption(ValueError):
+    """A text that is no caption."""
+
+
+class Conflict(Exception):
+    """The caption is no longer what it was when the edit began; ``now`` is what it is."""
+
+    def __init__(self, now: Caption) -> None:
+        super().__init__("the caption was changed meanwhile")
+        self.now = now
+
+
+def caption_path(picture: Path) -> Path:
+    """Where the caption is, or would be."""
+    beside = (picture.with_suffix(suffix) for suffix in SUFFIXES)
+    return next((path for path in beside if path.is_file()), picture.with_suffix(SUFFIXES[0]))
+
+
+def read_caption(picture: Path) -> Caption:
+    try:
+        data = caption_path(picture).read_bytes()
+    except OSError:
+        return Caption("", ABSENT)
+    return Caption(decoded(data).strip(), hashlib.sha256(data).hexdigest()[:16])
+
+
+def decoded(data: bytes) -> str:
+    """Text in UTF-8, in UTF-16 that says so, or else in Windows' western alphabet, which reads everything."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", errors="replace")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("cp1252", errors="replace")
+
+
+def write_caption(picture: Path, text: str, was: str) -> Caption:
+    """Write the caption in UTF-8; an empty one has no file. ``was`` is the version that the editor saw.
+
+    Raises Conflict if the file holds something else by now, and BadCaption for what is none.
+    """
+    text = text.replace("\r\n", "\n").strip()
+    if len(text) > LONGEST or "\0" in text:
+        raise BadCaption(f"a caption has at most {LONGEST} letters, and no zero bytes")
+    now = read_caption(picture)
+    if now.version != was and now.text != text:
+        raise Conflict(now)
+    if text == now.text:
+        return now
+    path = caption_path(picture)
+    if text:
+        write_whole(path, text.encode())
+    else:
+        path.unlink(missing_ok=True)
+    return read_caption(picture)

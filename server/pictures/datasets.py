@@ -1,0 +1,197 @@
+"""Data sets in the studio's own folder: one folder each, of pictures with their captions beside them."""
+
+import hashlib
+import os
+import re
+import threading
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ..guard.inside import Outside, inside
+from .captions import SUFFIXES as CAPTIONS
+from .captions import Caption, Conflict, read_caption, write_caption
+
+PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff")
+MOST_FILES = 100_000
+LONGEST_NAME = 80
+SMALLEST = 256  # pixels of the shorter side, below which a picture is told to be small
+MOST_OBLONG = 2.0
+"""A picture that is more than so many times as long as it is wide loses a part in every bucket."""
+
+Facts = tuple[int, int, int, int]
+"""Time of the last change (ns), bytes, width and height; 0 x 0 for a file that is no picture."""
+
+
+def check_name(name: str) -> str:
+    """A data set's name: one plain folder name. Raises Outside."""
+    if name.startswith(".") or len(name) > LONGEST_NAME or "/" in name or name != name.strip():
+        raise Outside(f"{name[:LONGEST_NAME]!r} is no name for a data set: take up to {LONGEST_NAME} letters")
+    return name
+
+
+class Datasets:
+    """All data sets below one folder. What was measured of a picture is remembered until its file changes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._facts: dict[Path, Facts] = {}
+        self._digests: dict[tuple[Path, int], str] = {}
+        self._writing = threading.Lock()
+
+    def names(self) -> list[str]:
+        found = self.folder.iterdir() if self.folder.is_dir() else ()
+        visible = (path for path in found if path.is_dir() and not path.is_symlink() and path.name[0] != ".")
+        return sorted((path.name for path in visible), key=str.casefold)
+
+    def listed(self) -> list[dict[str, Any]]:
+        return [self.summary(name) for name in self.names()]
+
+    def summary(self, name: str) -> dict[str, Any]:
+        pictures = pictures_below(self.place(name))
+        return {"name": name, "path": str(self.place(name)), "pictures": len(pictures), "first": pictures[:1]}
+
+    def create(self, name: str) -> str:
+        """A new, empty data set; a number is added to a name that is taken."""
+        check_name(name)
+        for number in range(1, 1000):
+            free = name if number == 1 else f"{name} {number}"
+            folder = inside(self.folder, free)
+            try:
+                folder.mkdir(parents=True)
+            except FileExistsError:
+                continue
+            return free
+        raise FileExistsError(name)
+
+    def place(self, name: str) -> Path:
+        """The folder of a data set. Raises Outside, FileNotFoundError."""
+        folder = inside(self.folder, check_name(name))
+        if folder.parent != self.folder.resolve() or not folder.is_dir():
+            raise FileNotFoundError(folder)
+        return folder
+
+    def picture(self, name: str, relative: str) -> Path:
+        """A picture of a data set. Raises Outside, FileNotFoundError."""
+        path = inside(self.place(name), relative)
+        if path.suffix.lower() not in PICTURES or not path.is_file():
+            raise FileNotFoundError(path)
+        return path
+
+    def entries(self, name: str) -> list[dict[str, Any]]:
+        """Every picture with its size, its caption and what is odd about it."""
+        folder = self.place(name)
+        entries = [self._entry(folder, relative) for relative in pictures_below(folder)]
+        for doubles in self._doubles(folder, entries):
+            for entry in doubles[1:]:
+                entry["flags"].append("duplicate")
+        return entries
+
+    def _entry(self, folder: Path, relative: str) -> dict[str, Any]:
+        path = folder / relative
+        _, size, width, height = self._measured(path)
+        caption = read_caption(path)
+        return {
+            "picture": relative,
+            "bytes": size,
+            "width": width,
+            "height": height,
+            "caption": caption.text,
+            "version": caption.version,
+            "flags": list(flags(width, height, caption)),
+        }
+
+    def _measured(self, path: Path) -> Facts:
+        facts = path.stat()
+        known = self._facts.get(path)
+        if known is None or known[:2] != (facts.st_mtime_ns, facts.st_size):
+            if len(self._facts) > MOST_FILES:
+                self._facts.clear()
+            known = self._facts[path] = (facts.st_mtime_ns, facts.st_size, *upright_size(path))
+        return known
+
+    def _doubles(self, folder: Path, entries: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+        """Groups of pictures whose files are the same; only those of equal size are read."""
+        by_size = defaultdict(list)
+        for entry in entries:
+            by_size[entry["bytes"]].append(entry)
+        by_content = defaultdict(list)
+        for entry in (entry for alike in by_size.values() if len(alike) > 1 for entry in alike):
+            by_content[self._digest(folder / entry["picture"])].append(entry)
+        return [alike for alike in by_content.values() if len(alike) > 1]
+
+    def _digest(self, path: Path) -> str:
+        key = (path, path.stat().st_mtime_ns)
+        if key not in self._digests:
+            if len(self._digests) > MOST_FILES:
+                self._digests.clear()
+            self._digests[key] = hashlib.sha256(path.read_bytes()).hexdigest()
+        return self._digests[key]
+
+    def edit(self, name: str, changes: list[tuple[str, str, str]]) -> list[dict[str, Any]]:
+        """Write ``(picture, caption, version that was seen)``; tells of each what is there now.
+
+        One that somebody else changed meanwhile is left as it is, and marked ``conflict``.
+        """
+        return [self._edit(name, *change) for change in changes]
+
+    def _edit(self, name: str, relative: str, text: str, was: str) -> dict[str, Any]:
+        path, told = self.picture(name, relative), {}
+        with self._writing:
+            try:
+                now = write_caption(path, text, was)
+            except Conflict as conflict:
+                now, told = conflict.now, {"conflict": True}
+        _, _, width, height = self._measured(path)
+        shown = {"picture": relative, "caption": now.text, "version": now.version}
+        return {**shown, "flags": list(flags(width, height, now)), **told}
+
+
+def pictures_below(folder: Path) -> list[str]:
+    """Paths of all pictures, hidden files and folders left out, in the order of people: 2 before 10."""
+    found: list[str] = []
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name[0] not in "._"]
+        below = Path(root).relative_to(folder)
+        found += [(below / name).as_posix() for name in names if is_picture(name)]
+        if len(found) > MOST_FILES:
+            break
+    return sorted(found, key=natural)[:MOST_FILES]
+
+
+def is_picture(name: str) -> bool:
+    return name[0] != "." and name.lower().endswith(PICTURES)
+
+
+def is_caption(name: str) -> bool:
+    return name[0] != "." and name.lower().endswith(CAPTIONS)
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """A key by which numbers in names are sorted as numbers."""
+    return [(int(part), "") if part.isdecimal() else (0, part.casefold()) for part in re.split(r"(\d+)", name)]
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Width and height as a person sees it, from the file's header; (0, 0) if it is no picture."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    except Exception:  # a damaged file makes Pillow raise almost anything
+        return 0, 0
+    return (height, width) if turned else (width, height)
+
+
+def flags(width: int, height: int, caption: Caption) -> Iterable[str]:
+    if not width:
+        yield "unreadable"
+    elif min(width, height) < SMALLEST:
+        yield "small"
+    if width and max(width, height) > MOST_OBLONG * min(width, height):
+        yield "oblong"
+    if not caption.text:
+        yield "no caption"

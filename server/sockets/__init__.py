@@ -1,0 +1,1 @@
+"""Who hears what: clients, their messages, and what a late one has missed."""

@@ -1,0 +1,69 @@
+"""After the training: a card says what was saved and offers the next step; every run has all that is kept of it."""
+
+import pytest
+
+SMALL = {
+    "RolloutOptimizerStep": {"steps": 20, "preview_every": 10, "sample_every": 10, "run_name": "after"},
+    "RolloutNewModel": {"width": 8},
+    "RolloutSampleImages": {"steps": 2, "count": 1},
+}
+TRAINER = "app.graph.nodes.find(node => node.type === 'RolloutOptimizerStep')"
+BUTTONS = """() => {
+    const edge = document.querySelector('.rollout-runs').getBoundingClientRect().right
+    const shown = [...document.querySelectorAll('.rollout-run button')].filter(one => one.offsetParent)
+    return shown.map(one => [one.getBoundingClientRect().right, edge, one.title])
+}"""
+
+
+@pytest.fixture(scope="module")
+def visit(visit_quickstart):
+    visit = visit_quickstart("after", SMALL)
+    for steps in (20, 30):
+        visit.evaluate(f"{TRAINER}.widgets.find(widget => widget.name === 'steps').value = {steps}")
+        visit.evaluate("app.queuePrompt(0, 1)")
+        visit.locator(".rollout-bar").get_by_text(f"{steps} steps").wait_for(timeout=120_000)
+    return visit
+
+
+def test_a_card_says_what_was_saved(visit, keep):
+    """Its name, and the way to its path, its pictures and a try."""
+    bar = visit.locator(".rollout-bar")
+    bar.get_by_text("Model saved").wait_for()
+    assert "quickstart_digits" in bar.inner_text()
+    assert [button.inner_text().strip() for button in bar.get_by_role("button").all()][1:4] == [
+        "Copy path", "Try it", "Samples",
+    ]  # fmt: skip
+    keep(visit, "saved")
+
+
+def test_runs_say_what_differs_and_their_buttons_fit(visit, open_page, keep):
+    """In the default width of the sidebar, and on a telephone."""
+    for page in (visit, open_page(390, 844)):
+        page.keyboard.press("Escape")
+        page.evaluate("app.extensionManager.command.execute('Workspace.ToggleSidebarTab.rollout-runs')")
+        page.locator(".rollout-run", has_text="after_00002").wait_for()
+        page.locator(".rollout-changed").get_by_text("steps 20 → 30").wait_for()
+        fits = page.evaluate(BUTTONS)
+        assert fits
+        assert all(right <= edge for right, edge, _ in fits), fits
+        keep(page, f"runs_{page.viewport_size['width']}")
+
+
+def test_a_loaded_run_brings_its_curves_and_rollouts(visit, keep):
+    """The canvas shows what it showed when the run had ended, and the newer run keeps its own."""
+    run = visit.locator(".rollout-run", has_text="after_00001")
+    run.get_by_role("button", name="Load the run's workflow").click()
+    visit.wait_for_function(f"{TRAINER}?.widgets.find(widget => widget.name === 'steps').value === 20")
+    visit.locator(".rollout-card").get_by_text("step 20 of 20").wait_for()
+    visit.locator(".rollout-inspector:not(.rollout-large) canvas").first.wait_for()
+    keep(visit, "loaded")
+
+
+def test_what_was_trained_is_tried(visit, keep):
+    """Try it puts a graph on the canvas that runs as it is and shows its images."""
+    visit.locator(".rollout-run", has_text="after_00002").get_by_role("button", name="Draw your prompts").click()
+    visit.wait_for_function("app.graph.nodes.some(node => node.type === 'RolloutLoadModel')")
+    visit.evaluate("app.queuePrompt(0, 1)")
+    sampler = "app.graph.nodes.find(node => node.type === 'RolloutSampleImages').id"
+    visit.wait_for_function(f"(app.nodeOutputs[{sampler}]?.images ?? []).length > 0")
+    keep(visit, "tried")

@@ -1,0 +1,105 @@
+"""A session in ComfyUI's own frontend: a template is opened, trained, watched, and its LoRA drawn with."""
+
+import json
+import shutil
+from importlib.util import find_spec
+
+import pytest
+from comfy_process import read_json
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+QUIET = ("--headless", "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking")
+READY = "window.app && window.app.extensionManager && app.graph && !document.querySelector('#splash-loader')"
+TEMPLATE = "comfyui_train_any_model"
+
+pytestmark = pytest.mark.skipif(
+    find_spec("playwright") is None or CHROMIUM is None, reason="a browser is needed: playwright, and chromium"
+)
+
+
+@pytest.fixture(scope="module")
+def page(comfy):
+    """A page of a fresh browser at ComfyUI; ``page.missing`` has the addresses that were not found."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
+        page = browser.new_context(viewport={"width": 1600, "height": 1000}).new_page()
+        page.set_default_timeout(60_000)
+        page.missing, page.wrong = [], []
+        page.on("response", lambda reply: page.missing.append(reply.url) if reply.status >= 400 else None)
+        page.on("pageerror", lambda error: page.wrong.append(str(error)))
+        page.goto(f"http://{comfy.address}")
+        page.wait_for_function(READY)
+        yield page
+        browser.close()
+
+
+def ours(addresses):
+    return [address for address in addresses if "rollout" in address.lower()]
+
+
+def test_the_page_finds_all_of_ours(page):
+    """No address of ours is missing when the page is loaded, and our extension is at work."""
+    page.wait_for_timeout(2000)
+    assert ours(page.missing) == []
+    assert page.evaluate("app.extensions.some(({ name }) => /rollout/i.test(name))")
+
+
+def test_the_template_is_opened(comfy, page, photos):
+    """As the template browser does it; a tiny model takes the loader's place, and everything is made small."""
+    offered = json.loads(comfy.get("/workflow_templates"))
+    pack = next(name for name, names in offered.items() if TEMPLATE in names)
+    workflow = json.loads(comfy.get(f"/api/workflow_templates/{pack.replace(' ', '%20')}/{TEMPLATE}.json"))
+    for node in workflow["nodes"]:
+        if node["type"] == "CheckpointLoaderSimple":
+            node |= {"type": "TinyComfy", "widgets_values": ["sd"], "inputs": [], "properties": {}}
+            node.pop("widgets_values_named", None)
+    page.evaluate("workflow => app.loadGraphData(workflow, true, true, 'any model')", workflow)
+    page.keyboard.press("Escape")
+    small = {"width": 64, "height": 64, "steps": 2, "size": 64, "preview_every": 1, "folder": str(photos / "pagoda")}
+    page.evaluate(
+        """small => {
+            for (const node of app.graph.nodes)
+                for (const widget of node.widgets ?? [])
+                    if (widget.name in small) widget.value = small[widget.name]
+            app.graph.nodes.find(({ type }) => type === "RolloutOptimizerStep")
+                .widgets.find(({ name }) => name === "steps").value = 12
+        }""",
+        small,
+    )
+    assert page.evaluate("app.graph.nodes.filter(({ type }) => type.startsWith('Rollout')).length") >= 10
+
+
+def test_it_is_trained_and_drawn_with(comfy, page):
+    """Queued from the page: previews reach our nodes while it trains, and KSampler draws with and without the LoRA."""
+    page.evaluate(
+        """() => {
+            window.seen = new Set()
+            app.api.addEventListener("rollout.metrics", () => seen.add("metrics"))
+            app.api.addEventListener("rollout.frames", () => seen.add("frames"))
+            app.api.addEventListener("execution_success", () => seen.add("done"))
+            app.api.addEventListener("execution_error", ({ detail }) => seen.add(detail.exception_message))
+            app.queuePrompt(0)
+        }"""
+    )
+    page.wait_for_function("seen.has('done') || [...seen].some(word => word.length > 10)", timeout=120_000)
+    assert set(page.evaluate("[...seen]")) == {"metrics", "frames", "done"}
+    shown = page.evaluate(
+        """app.graph.nodes.filter(({ type }) => type === "PreviewImage")
+            .map(({ id }) => app.nodeOutputs[id]?.images?.length)"""
+    )
+    assert shown == [1, 1]
+    (folder,) = (comfy.output / "rollout").glob("any_model_*")
+    assert read_json(folder / "run.json")["status"] == "finished"
+
+
+def test_the_runs_tab_lists_it(page, tmp_path):
+    """With its thumbnail, its files and its workflow."""
+    page.evaluate("app.extensionManager.sidebarTab.toggleSidebarTab('rollout-runs')")
+    entry = page.locator("article.rollout-run", has_text="any_model")
+    entry.first.wait_for()
+    page.wait_for_function("document.querySelector('article.rollout-run img')?.complete")
+    page.screenshot(path=tmp_path / "runs.png")  # for whoever wants to see it
+    assert ours(page.missing) == []
+    assert page.wrong == []

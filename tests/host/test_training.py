@@ -1,0 +1,232 @@
+"""ComfyUI's own MODEL, trained inside ComfyUI: four families, every way of data, and what comes out on its sockets."""
+
+import json
+import os
+import subprocess
+
+import pytest
+import torch
+from comfy_process import PYTHON, ROOT, all_of, metrics, read_json
+from hosted_graphs import training, without
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+FAMILIES = ("flux", "sd", "zimage", "wan")
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """Gradients and batches, measured by ComfyUI's python."""
+    path = tmp_path_factory.mktemp("path")
+    (path / "comfyui_rollout").symlink_to(ROOT, target_is_directory=True)
+    places = [os.environ["COMFYUI_PATH"], str(path), str(ROOT / "tests" / "support")]
+    command = [PYTHON, str(ROOT / "tests" / "support" / "train_in_comfyui.py"), *FAMILIES]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradients_are_exact(measured, family, checkpointing):
+    """Along the gradient and other directions, as finite differences say, with large weights in the adapter."""
+    assert measured[family][f"lora {checkpointing}"] < 1e-3
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("kind", ["lokr", "loha"])
+def test_gradients_of_other_adapters_are_exact(measured, kind, checkpointing):
+    """On convolutions too."""
+    assert measured["sd"][f"{kind} {checkpointing}"] < 1e-3
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_batch_is_its_items(measured, family):
+    """Three items with texts of unequal length come out as one by one."""
+    assert measured[family]["batch"] < 1e-5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_it_is_what_comfyui_samples(measured, family):
+    """A new adapter changes nothing: timesteps, outputs and text are ComfyUI's, a LoRA on the MODEL included."""
+    assert measured[family]["sampled"] < 1e-4
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_in_half_precision_are_trained_on(measured, family):
+    """The adapter stays in float32, and its gradient points where that of the whole network in float32 does."""
+    assert measured[family]["half"] > 0.95
+
+
+@pytest.fixture(scope="module")
+def trained(comfy):
+    """The whole graph run for a family, once: its messages."""
+    known = {}
+
+    def run(family):
+        if family not in known:
+            name = f"all_of_{family}"  # others leave runs and files in this ComfyUI too
+            graph = training(
+                family, step={"run_name": name}, save={"name": name}, save_theirs={"prefix": f"loras/{name}"}
+            )
+            known[family] = comfy.run(graph)
+            assert all_of(known[family], "execution_success"), all_of(known[family], "execution_error")
+        return known[family]
+
+    return run
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_is_trained(comfy, trained, family):
+    """Loader, data set, Rollout, ReflexFlow and trainer leave a run; KSampler takes the patched MODEL."""
+    trained(family)
+    folder = comfy.output / "rollout" / f"all_of_{family}_00001"
+    assert read_json(folder / "run.json")["status"] == "finished"
+    rows = metrics(folder)
+    assert [row["step"] for row in rows] == [0, 1, 2]
+    assert any(row["rollout_share"] for row in rows)
+    assert len(list(folder.glob("samples/*.png"))) == 2
+    shown = {data["node"]: data["output"] for data in all_of(trained(family), "executed")}
+    assert shown["show"]["images"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_saved_is_what_was_trained(comfy, trained, family):
+    """Our file, ComfyUI's own and the run's hold the same tensors, changed from what they began with."""
+    trained(family)
+    (ours,) = (comfy.base / "models" / "loras").glob(f"all_of_{family}_*.safetensors")
+    (theirs,) = (comfy.output / "loras").glob(f"all_of_{family}_*.safetensors")
+    (run,) = (comfy.output / "rollout" / f"all_of_{family}_00001" / "model").glob("*.safetensors")
+    kept = load_file(run)
+    assert any(name.endswith("lora_up.weight") and value.any() for name, value in kept.items())
+    for path in (ours, theirs):
+        saved = load_file(path)
+        assert saved.keys() == kept.keys()
+        assert all(torch.equal(saved[name], kept[name]) for name in kept)
+    with safe_open(ours, "pt") as file:
+        facts = file.metadata()
+    assert facts["ss_network_dim"] == "4"
+    assert "prompt" in facts
+
+
+def test_comfyui_loads_what_was_saved(comfy, trained):
+    """Its own Load LoRA makes the very image that the trained MODEL made, and no key is unknown to it."""
+    trained("flux")
+    (ours,) = (comfy.base / "models" / "loras").glob("all_of_flux_*.safetensors")
+    graph = training("flux", step={"seed": 99})
+    loaded = {
+        "loaded": {
+            "class_type": "LoraLoaderModelOnly",
+            "inputs": {"model": ["loader", 0], "lora_name": ours.name, "strength_model": 1.0},
+        }
+    }
+    graph = {name: graph[name] for name in ("loader", "positive", "empty", "sampler", "decode", "show")} | loaded
+    graph["sampler"]["inputs"]["model"] = ["loaded", 0]
+    before = comfy.log.stat().st_size
+    shown = {data["node"]: data["output"] for data in all_of(comfy.run(graph), "executed")}
+    mine = {data["node"]: data["output"] for data in all_of(trained("flux"), "executed")}
+    assert picture(comfy, shown["show"]["images"][0]) == picture(comfy, mine["show"]["images"][0])
+    assert "not loaded" not in comfy.log.read_text()[before:].lower()
+
+
+def picture(comfy, image):
+    """The pixels of an image that a node shows."""
+    import io
+    from urllib.parse import urlencode
+
+    from PIL import Image
+
+    return Image.open(io.BytesIO(comfy.get(f"/view?{urlencode(image)}"))).convert("RGB").tobytes()
+
+
+def run_only(comfy, name, **changes):
+    """A run without what comes after it; its folder."""
+    family = changes.pop("family", "flux")
+    graph = training(family, **{**changes, "step": {"run_name": name, "sample_every": 0, **changes.get("step", {})}})
+    kept = without(graph, "trained", "save", "save_theirs", "positive", "empty", "sampler", "decode", "show", "samples")
+    del kept["step"]["inputs"]["samples"]
+    messages = comfy.run(kept)
+    assert all_of(messages, "execution_success"), all_of(messages, "execution_error")
+    return sorted((comfy.output / "rollout").glob(f"{name}_*"))[-1]
+
+
+def adapter(folder):
+    (path,) = (folder / "model").glob("*.safetensors")
+    return load_file(path)
+
+
+def test_it_is_the_same_to_the_bit(comfy):
+    """The same seed gives the same adapter, with and without gradient checkpointing the same to rounding."""
+    first, second = (adapter(run_only(comfy, "bits")) for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    plain = adapter(run_only(comfy, "bits_plain", model={"gradient_checkpointing": False}))
+    for name in first:
+        torch.testing.assert_close(plain[name], first[name], rtol=1e-3, atol=1e-4)
+
+
+def test_it_is_resumed(comfy):
+    """After a stop it goes on, and ends with every bit of a run that never stopped."""
+    whole = run_only(comfy, "whole", step={"steps": 6})
+    run_only(comfy, "part", step={"steps": 2})
+    part = run_only(comfy, "part", step={"steps": 6, "resume": "part_00001"})
+    assert part.name == "part_00001"
+    assert metrics(part) == metrics(whole)
+    assert all(torch.equal(value, adapter(whole)[name]) for name, value in adapter(part).items())
+
+
+@pytest.mark.parametrize("kind", ["lora", "lokr", "loha"])
+def test_an_adapter_is_trained_further(comfy, kind):
+    """A file goes on where it was: with nothing more to learn, it comes out as it went in."""
+    first = run_only(comfy, f"from_{kind}", model={"kind": kind})
+    (path,) = (first / "model").glob("*.safetensors")
+    again = run_only(comfy, f"on_{kind}", model={"continue_from": str(path)}, optimizer={"learning_rate": 0.0})
+    assert adapter(again).keys() == adapter(first).keys()
+    assert all(torch.equal(value, adapter(first)[name]) for name, value in adapter(again).items())
+
+
+def test_sizes_are_mixed(comfy):
+    """A list of images of two sizes trains, each batch of one of them."""
+    folder = run_only(comfy, "mixed", pictures={"oblong": True}, step={"steps": 4})
+    assert read_json(folder / "run.json")["steps_done"] == 4
+
+
+def test_a_folder_is_encoded(comfy, photos):
+    """Our folders, cache, buckets and dropout go with ComfyUI's CLIP and VAE; a second run encodes nothing."""
+    folder = {"class_type": "RolloutImageFolderDataset", "inputs": {
+        "folder": str(photos / "pagoda"), "batch_size": 2, "size": 64, "repeats": 1, "crop": "center", "flip": False,
+        "color": "RGB", "background": "white", "buckets": True,
+    }}  # fmt: skip
+    graph = training("zimage", "folder", step={"run_name": "folder"})
+    graph = {**without(graph, "pictures"), "folder": folder}
+    messages = comfy.run(graph)
+    assert all_of(messages, "execution_success"), all_of(messages, "execution_error")
+    files = sorted((comfy.output / "encoded").rglob("*.safetensors"))
+    assert files
+    comfy.run({**graph, "step": {**graph["step"], "inputs": {**graph["step"]["inputs"], "run_name": "folder_again"}}})
+    assert sorted((comfy.output / "encoded").rglob("*.safetensors")) == files
+
+
+def test_latents_and_conditioning_are_data(comfy):
+    """ComfyUI's own VAE Encode and text encoding, trained on as they are."""
+    graph = training("wan", "latents", step={"run_name": "latents"})
+    graph["encoded"] = {"class_type": "VAEEncode", "inputs": {"pixels": ["pictures", 0], "vae": ["loader", 2]}}
+    graph["texts"] = {"class_type": "TinyText", "inputs": {"clip": ["loader", 1], "text": ["pictures", 2]}}
+    messages = comfy.run(graph)
+    assert all_of(messages, "execution_success"), all_of(messages, "execution_error")
+
+
+def test_samples_come_out_as_images(comfy):
+    """Sample Prompts behind the trained model gives an IMAGE; before it the node says why it cannot."""
+    graph = training("flux", step={"run_name": "images"})
+    graph["after"] = {"class_type": "RolloutSamplePrompts", "inputs": {
+        **graph["samples"]["inputs"], "model": ["step", 0],
+    }}  # fmt: skip
+    graph["show"]["inputs"]["images"] = ["after", 1]
+    messages = comfy.run(graph)
+    assert all_of(messages, "execution_success"), all_of(messages, "execution_error")
+    shown = {data["node"]: data["output"] for data in all_of(messages, "executed")}
+    assert len(shown["show"]["images"]) == 1
+    graph["show"]["inputs"]["images"] = ["samples", 1]
+    (error,) = all_of(comfy.run(graph), "execution_error")
+    assert error["exception_message"].startswith("images: Optimizer Step draws these samples")

@@ -1,0 +1,77 @@
+"""What a workflow would train, said without running it, in the words of the nodes."""
+
+import pytest
+from comfyui_rollout import nodes
+from comfyui_rollout.nodes.preflight import preflight
+from PIL import Image
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two pictures, one with a caption of many words; a copy that a program kept."""
+    place = tmp_path / "images"
+    (place / ".ipynb_checkpoints").mkdir(parents=True)
+    for name in ("a.png", "b.png", ".ipynb_checkpoints/a.png"):
+        Image.new("RGB", (64, 64)).save(place / name)
+    (place / "a.txt").write_text("many words " * 40)
+    return place
+
+
+def node(kind, **inputs):
+    return {"class_type": kind.NODE_ID, "inputs": inputs}
+
+
+@pytest.fixture
+def prompt(folder, tiny_pipeline):
+    """A LoRA training of which nothing has its defaults but what is left out."""
+    return {
+        "1": node(nodes.LoadPretrained, checkpoint="as in path", path=str(tiny_pipeline("sd")), storage="fp32"),
+        "2": node(nodes.AddLora, model=["1", 0], targets="custom", pattern="attn2.to_q, attn2.to_qq"),
+        "3": node(nodes.ImageFolderDataset, folder=str(folder), batch_size=2, size=64),
+        "4": node(nodes.EncodeDataset, dataset=["3", 0], pipeline=["1", 2]),
+        "5": node(nodes.NoisyBatch, dataset=["4", 0], schedule=["1", 1]),
+        "6": node(nodes.Rollout, batch=["5", 0], model=["2", 0], max_step_offset=5, probability=1.0, start_step=1275),
+        "7": node(nodes.DiffusionLoss, batch=["6", 0], model=["2", 0]),
+        "8": node(nodes.Optimizer, lr_schedule="cosine", warmup_steps=100),
+        "9": node(nodes.OptimizerStep, loss=["7", 0], model=["2", 0], optimizer=["8", 0], steps=40),
+    }
+
+
+RUN = (
+    "node 9 (Optimizer Step): rollouts never begin: they start at step 1275, and the training has 40\n"
+    "  the learning rate never gets to 0.0001: warmup_steps 100, and the run has 40 steps; it ends at 4e-05"
+)
+
+
+def test_the_run_is_judged_by_its_widgets(prompt):
+    """No folder and no model is looked into for that."""
+    assert preflight(prompt) == [RUN]
+    prompt["6"]["inputs"]["start_step"], prompt["8"]["inputs"]["warmup_steps"] = 0, 0
+    assert preflight(prompt) == []
+
+
+def test_the_data_is_said_in_the_nodes_words(prompt, build, wire):
+    """The very lines that Encode Dataset shows when it runs; nothing is encoded for them."""
+    data, run = preflight(prompt, data=True)
+    assert run == RUN + "\n  targets: no layer is called attn2.to_qq"
+    assert data.startswith("node 4 (Encode Dataset): 2 images x 1 repeat / batch 2 = 1 step per epoch\n")
+    pipeline = build(nodes.LoadPretrained, **prompt["1"]["inputs"])["result"][2]
+    images = wire(nodes.ImageFolderDataset, **prompt["3"]["inputs"])
+    shown = build(nodes.EncodeDataset, dataset=images, pipeline=pipeline)["ui"]["text"]
+    assert data.split(": ", 1)[1].split("\n  ") == shown
+    assert "left out, hidden or system: .ipynb_checkpoints" in shown
+    assert "1 caption is longer than the 56 tokens that the encoder reads, and cut: a.png" in shown
+
+
+def test_a_model_that_is_not_here_hides_nothing_else(prompt, tmp_path):
+    """A hub id that was never fetched, or a path that is wrong: the folder is judged all the same."""
+    prompt["1"]["inputs"]["path"] = str(tmp_path / "nowhere")
+    data, _ = preflight(prompt, data=True)
+    assert "captions: 1 of 2; none for b.png (empty)" in data
+    assert "the model is not here" in data
+
+
+def test_a_folder_that_is_not_here_is_one_line(prompt):
+    """And no traceback."""
+    prompt["3"]["inputs"]["folder"] = "nowhere"
+    assert preflight(prompt, data=True)[0] == "node 3 (Image Folder Dataset): the folder 'nowhere' does not exist"

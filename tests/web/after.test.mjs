@@ -1,0 +1,44 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { newId, viewOf } from "../../web/lib/ended.js";
+import { differences } from "../../web/lib/settings_diff.js";
+import { tryIt } from "../../web/lib/try_it.js";
+
+const trained = {
+  1: { class_type: "RolloutLoadPretrained", inputs: { path: "sd15", storage: "bf16" } },
+  2: { class_type: "RolloutAddLora", inputs: { model: ["1", 0], rank: 16, continue_from: "" } },
+  11: { class_type: "RolloutSamplePrompts", inputs: { model: ["2", 0], pipeline: ["1", 2], prompts: "a cat", seed: 3, samples: ["12", 0] } },
+};
+
+test("the same prompts from the same noise, without the LoRA and at two strengths", () => {
+  const graph = tryIt(trained, "/out/loras/cat.safetensors", "run_1");
+  const samplers = Object.values(graph).filter(({ class_type: name }) => name === "RolloutSamplePrompts");
+  assert.deepEqual(samplers.map(({ inputs }) => [inputs.prompts, inputs.seed, inputs.samples]), Array(3).fill(["a cat", 3, undefined]));
+  assert.deepEqual(samplers.map(({ inputs: { model: [id] } }) => [graph[id].class_type, graph[id].inputs.strength, graph[id].inputs.continue_from]), [
+    ["RolloutLoadPretrained", undefined, undefined], ["RolloutAddLora", 0.6, "/out/loras/cat.safetensors"], ["RolloutAddLora", 1, "/out/loras/cat.safetensors"],
+  ]);
+  for (const { inputs } of Object.values(graph)) for (const value of Object.values(inputs)) if (Array.isArray(value)) assert.ok(graph[value[0]]);
+});
+
+test("a model from scratch is loaded whole; where nothing draws there is nothing to try", () => {
+  const graph = tryIt({ 8: { class_type: "RolloutSampleImages", inputs: { model: ["4", 0], steps: 20 } } }, "", "digits_1");
+  assert.equal(graph[1].inputs.folder, "rollout/digits_1");
+  assert.deepEqual(graph[2].inputs, { steps: 20, model: ["1", 0], schedule: ["1", 1] });
+  assert.equal(tryIt({ 1: trained[1] }, "x", "y"), null);
+});
+
+test("only what changes the training differs", () => {
+  const node = (class_type, inputs) => ({ class_type, inputs, _meta: { title: class_type.slice(7) } });
+  const before = { 1: node("RolloutOptimizer", { learning_rate: 1e-4, run_name: "a" }), 2: node("RolloutOptimizerStep", { steps: 10, loss: ["3", 0], preview_every: 5 }), 3: node("RolloutAddLora", {}) };
+  const after = { 1: node("RolloutOptimizer", { learning_rate: 2e-4, run_name: "b" }), 2: node("RolloutOptimizerStep", { steps: 10, loss: ["4", 0], preview_every: 9 }), 4: node("RolloutRollout", {}) };
+  assert.deepEqual(differences(before, after), ["learning_rate 0.0001 → 0.0002", "+ Rollout", "− AddLora"]);
+  assert.deepEqual(differences(before, before), []);
+});
+
+test("a LoRA in the output folder can be downloaded, one in ComfyUI's own folder is there already", () => {
+  assert.deepEqual(viewOf("/srv/output/loras/cat_00001.safetensors"), { filename: "cat_00001.safetensors", subfolder: "loras", type: "output" });
+  assert.equal(viewOf("/srv/ComfyUI/models/loras/cat.safetensors"), null);
+  assert.equal(viewOf("C:\\out\\loras\\cat.safetensors").filename, "cat.safetensors");
+  assert.equal(viewOf("/output/models/digits"), null);
+  assert.match(newId(), /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-a[0-9a-f]{3}-[0-9a-f]{12}$/);
+});

@@ -1,0 +1,105 @@
+/** Where pictures and the canvas meet: a drop becomes a data set, and a data set the folder of a node. */
+
+import { DataTab } from "./data_tab.js";
+import { filesOf, isForTraining, isPicture } from "./dropped.js";
+import { element, fillSelect, iconButton, select } from "./element.js";
+import { nodesOf } from "./graph.js";
+import { t } from "./words.js";
+
+const FOLDER_NODE = "RolloutImageFolderDataset";
+export const DATA_TAB = "rollout-data";
+
+export class Photos {
+  /** @param {object} app the frontend's */
+  constructor(app, backend, tell) {
+    Object.assign(this, { app, backend, tell });
+    this.choices = new Set(); // each lists the data sets on one node
+  }
+
+  get tab() {
+    return (this.made ??= new DataTab(this.backend, {
+      tell: this.tell, use: (path) => this.use(path), settings: (path) => this.#settings(path),
+    }));
+  }
+
+  get #nodes() {
+    return [...nodesOf(this.app.rootGraph ?? this.app.graph)].map(([, node]) => node).filter(({ comfyClass }) => comfyClass === FOLDER_NODE);
+  }
+
+  /** Writes a folder into a node: the given one, or the selected one, or one that has none yet, or the first. */
+  use(path, node) {
+    const nodes = this.#nodes, selected = nodes.find((one) => one.selected || one.is_selected);
+    const target = node ?? selected ?? nodes.find((one) => !widgetOf(one, "folder").value) ?? nodes[0];
+    if (!target) return this.tell("warn", t("Put an Image Folder Dataset on the canvas, or open a LoRA template; then press Use."));
+    const folder = widgetOf(target, "folder");
+    folder.value = path;
+    folder.callback?.(path);
+    for (const list of this.choices) list();
+    this.app.canvas?.setDirty(true, true);
+    this.tell("success", t("{title} trains on {path}", { title: target.title, path }));
+  }
+
+  #settings(path) {
+    const nodes = this.#nodes, node = nodes.find((one) => widgetOf(one, "folder").value === path) ?? nodes[0];
+    return node ? { size: widgetOf(node, "size").value, buckets: widgetOf(node, "buckets")?.value ?? false } : null;
+  }
+
+  /** Takes drops of several pictures, a folder or a ZIP from the frontend, which knows nothing to do with them. */
+  listen(page) {
+    page.addEventListener("drop", (event) => this.#dropped(event), { capture: true });
+  }
+
+  async #dropped(event) {
+    const carried = event.dataTransfer;
+    if (event.target.closest?.(".rollout-data") || !carried?.types?.includes("Files")) return;
+    const node = this.#nodeUnder(event);
+    const isMeant = node && [...carried.files].some(({ name }) => isPicture(name));
+    if (!isMeant && !isForTraining(carried)) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    const files = await filesOf(carried);
+    this.openTab();
+    const told = await this.tab.bringIn(files);
+    if (told) this.use(told.path, node);
+  }
+
+  #nodeUnder(event) {
+    if (event.target !== this.app.canvas?.canvas) return undefined;
+    const [x, y] = this.app.canvas.convertEventToCanvasOffset(event);
+    const node = this.app.canvas.graph?.getNodeOnPos(x, y);
+    return node?.comfyClass === FOLDER_NODE ? node : undefined;
+  }
+
+  openTab() {
+    const { sidebarTab, command } = this.app.extensionManager;
+    if (sidebarTab.activeSidebarTabId !== DATA_TAB) command.execute(`Workspace.ToggleSidebarTab.${DATA_TAB}`);
+  }
+
+  render(place) {
+    place.classList.add("rollout-place");
+    if (this.tab.element.parentElement !== place) place.replaceChildren(this.tab.element);
+    this.tab.open();
+  }
+
+  /** On Image Folder Dataset: the data sets there are, and a way to bring in and see pictures. */
+  addChoice(node) {
+    if (node.comfyClass !== FOLDER_NODE) return;
+    const folder = widgetOf(node, "folder");
+    const choice = select(t("Take a data set of the studio"), [["", t("data sets …")]], "", (path) => path && this.use(path, node));
+    const list = async () => {
+      const sets = await this.backend.datasets().catch(() => null);
+      fillSelect(choice, [["", sets?.length ? t("data sets …") : t("no data sets yet")], ...(sets ?? []).map(({ name, path }) => [path, name])], folder.value ?? "");
+    };
+    choice.addEventListener("pointerdown", list);
+    choice.addEventListener("focus", list);
+    const see = iconButton("images", t("Bring pictures in, see them and write captions"), () => this.openTab(), t("Pictures"));
+    const row = element("div.rollout-card.rollout-line.rollout-choice", {}, choice, see);
+    node.addDOMWidget("rollout_pictures", "rollout_pictures", row, { serialize: false, hideOnZoom: false, getMinHeight: () => 32, getMaxHeight: () => 32 }).serialize = false;
+    this.choices.add(list);
+    const removed = node.onRemoved;
+    node.onRemoved = (...args) => (this.choices.delete(list), removed?.apply(node, args));
+    list();
+  }
+}
+
+const widgetOf = (node, wanted) => node.widgets?.find(({ name }) => name === wanted);

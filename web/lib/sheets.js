@@ -1,0 +1,78 @@
+/** Sheets of sample images: which prompt or class each cell shows, and where on the sheet it is. */
+
+const GAP = 2; // pixels between two cells, as in training/preview.py
+const PICTURE = /^(.+)_step_(\d+)\.png$/;
+
+/**
+ * @typedef {{step: number, view: {filename: string, subfolder: string, type?: string}}} Sheet
+ * @typedef {{node: string, title: string, facts: string, items: {name: string, places: (size: {width: number, height: number}) => object[]}[], sheets: Sheet[]}} Series
+ *   what one node drew over the training; an item is a prompt or a class, its places are its images on a sheet
+ */
+
+/**
+ * All that a run's nodes drew.
+ * @param {{path: string, view: object}[]} files of the run
+ * @param {Record<string, {class_type: string, inputs: object, _meta?: {title?: string}}>} prompt its graph
+ * @returns {Series[]}
+ */
+export function seriesOf(files, prompt) {
+  const byNode = new Map();
+  for (const { path, view } of files) {
+    const found = path.startsWith("samples/") && PICTURE.exec(view.filename);
+    if (!found) continue;
+    const node = found[1].replaceAll("-", ":");
+    if (!byNode.has(node)) byNode.set(node, []);
+    byNode.get(node).push({ step: parseInt(found[2], 10), view });
+  }
+  return [...byNode].map(([node, sheets]) => ({
+    node, sheets: sheets.sort((a, b) => a.step - b.step), title: prompt[node]?._meta?.title ?? `node ${node}`, ...layoutOf(prompt[node]),
+  }));
+}
+
+function layoutOf(node) {
+  const inputs = node?.inputs ?? {};
+  if (node?.class_type === "RolloutSamplePrompts" && typeof inputs.prompts === "string") return promptsOf(inputs);
+  if (node?.class_type === "RolloutSampleImages") return classesOf(inputs);
+  return { facts: "", items: [{ name: "samples", places: (size) => [{ x: 0, y: 0, ...size }] }] };
+}
+
+/** One row a prompt, ``count`` images in each. */
+function promptsOf({ prompts, count = 1, seed, guidance, steps }) {
+  const names = prompts.split("\n").map((line) => line.trim()).filter(Boolean);
+  const columns = Number(count) || 1;
+  const items = names.map((name, row) => ({
+    name, places: (size) => Array.from({ length: columns }, (_, column) => cell(size, columns, names.length, column, row)),
+  }));
+  return { items, facts: told({ seed, guidance, steps }) };
+}
+
+/** One column a class, ``count`` images in each; how many classes there are, the sheet says, for its cells are square. */
+function classesOf({ labels = "", count = 1, seed, sampler, steps }) {
+  const rows = Number(count) || 1, facts = told({ seed, sampler, steps });
+  const all = (size) => Math.max(1, Math.round((size.width + GAP) / ((size.height + GAP) / rows)));
+  const chosen = labelsIn(labels);
+  const places = (column, columns) => (size) => Array.from({ length: rows }, (_, row) => cell(size, columns ?? all(size), rows, column, row));
+  if (chosen.length) return { facts, items: chosen.map((name, column) => ({ name, places: places(column, chosen.length) })) };
+  return { facts, items: [{ name: "all classes", places: (size) => [{ x: 0, y: 0, ...size }] }] };
+}
+
+function labelsIn(text) {
+  return String(text).split(",").flatMap((part) => {
+    const range = /^\s*(\d+)\s*-\s*(\d+)\s*$/.exec(part);
+    if (!range) return part.trim() ? [part.trim()] : [];
+    return Array.from({ length: Math.max(0, range[2] - range[1] + 1) }, (_, place) => String(Number(range[1]) + place));
+  });
+}
+
+const told = (facts) => Object.entries(facts).filter(([, value]) => typeof value !== "object" && value !== undefined).map(([name, value]) => `${name} ${value}`).join(" · ");
+
+/** The place of a cell on a sheet of this size, also on a smaller copy of it. */
+function cell({ width, height }, columns, rows, column, row) {
+  const w = (width + GAP) / columns, h = (height + GAP) / rows;
+  return { x: Math.round(column * w), y: Math.round(row * h), width: Math.max(1, Math.round(w - GAP)), height: Math.max(1, Math.round(h - GAP)) };
+}
+
+/** The sheet of a training step, or the last one before it. */
+export function sheetAt(sheets, step) {
+  return sheets.findLast((sheet) => sheet.step <= step) ?? sheets[0];
+}

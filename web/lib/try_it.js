@@ -1,0 +1,45 @@
+/** After the training: a graph that draws the same prompts without what was learnt, with some of it, and with all. */
+
+const STRENGTHS = [0.6, 1];
+
+/** The first node of a class in a graph that ComfyUI executes: its id and itself. */
+const first = (prompt, name) => Object.entries(prompt).find(([, node]) => node.class_type === name) ?? [];
+
+/** The values of a node's widgets, without what is wired into it. */
+const widgets = (node) => Object.fromEntries(Object.entries(node?.inputs ?? {}).filter(([, value]) => !Array.isArray(value)));
+
+/**
+ * @param {Record<string, any>} prompt the graph that was trained with
+ * @param {string} trained the path of the LoRA's file, or the name of the run
+ * @param {string} run the name of the run
+ * @returns {Record<string, any>|null} a graph to load on the canvas; null where nothing can draw
+ */
+export function tryIt(prompt, trained, run) {
+  const [, base] = first(prompt, "RolloutLoadPretrained"), [, adapter] = first(prompt, "RolloutAddLora"), [, prompts] = first(prompt, "RolloutSamplePrompts");
+  if (base && adapter) return withLora(base, adapter, prompts, trained);
+  const [, images] = first(prompt, "RolloutSampleImages");
+  return images ? fromScratch(images, run) : null;
+}
+
+function withLora(base, adapter, prompts, trained) {
+  const graph = { 1: { class_type: "RolloutLoadPretrained", inputs: widgets(base), _meta: { title: "The model" } } };
+  const draw = (id, model, title) => {
+    const inputs = { prompts: "a photo", ...widgets(prompts), model: [model, 0], pipeline: ["1", 2] };
+    graph[id] = { class_type: "RolloutSamplePrompts", inputs, _meta: { title } };
+  };
+  draw("2", "1", "Without the LoRA");
+  STRENGTHS.forEach((strength, place) => {
+    const [add, sample] = [String(3 + 2 * place), String(4 + 2 * place)];
+    graph[add] = { class_type: "RolloutAddLora", inputs: { ...widgets(adapter), model: ["1", 0], continue_from: trained, strength }, _meta: { title: `The LoRA at ${strength}` } };
+    draw(sample, add, `With the LoRA at ${strength}`);
+  });
+  return graph;
+}
+
+/** A model that was made here is loaded whole. */
+function fromScratch(images, run) {
+  return {
+    1: { class_type: "RolloutLoadModel", inputs: { folder: `rollout/${run}` }, _meta: { title: "What was trained" } },
+    2: { class_type: "RolloutSampleImages", inputs: { ...widgets(images), model: ["1", 0], schedule: ["1", 1] }, _meta: { title: "Its images" } },
+  };
+}

@@ -1,0 +1,56 @@
+/** A long list of rows of equal height, of which only those in sight exist. */
+
+import { element } from "./element.js";
+
+const MARGIN = 3; // rows beyond the edges
+
+/** The first and last place (exclusive) of the rows to make. */
+export function inSight(top, height, rowHeight, count) {
+  const first = Math.max(0, Math.floor(top / rowHeight) - MARGIN);
+  return [first, Math.min(count, Math.ceil((top + height) / rowHeight) + MARGIN)];
+}
+
+export class VirtualList {
+  #items = [];
+  #rows = new Map(); // by key
+  #frame = 0;
+
+  /**
+   * @param {number} rowHeight in pixels
+   * @param {(item: any) => string} keyOf
+   * @param {(item: any, old?: HTMLElement) => HTMLElement} rowOf makes a row, or brings an old one of the same key up to date
+   */
+  constructor(rowHeight, keyOf, rowOf) {
+    Object.assign(this, { rowHeight, keyOf, rowOf });
+    this.room = element("div.rollout-virtual-room", { role: "list" });
+    this.element = element("div.rollout-virtual", { onscroll: () => this.#soon() }, this.room);
+    new ResizeObserver(() => this.#soon()).observe(this.element);
+  }
+
+  show(items) {
+    this.#items = items;
+    this.room.style.height = `${items.length * this.rowHeight}px`;
+    this.#draw();
+  }
+
+  #soon() {
+    this.#frame ||= requestAnimationFrame(() => {
+      this.#frame = 0;
+      this.#draw();
+    });
+  }
+
+  #draw() {
+    const [first, end] = inSight(this.element.scrollTop, this.element.clientHeight, this.rowHeight, this.#items.length);
+    const seen = new Map();
+    for (let place = first; place < end; place++) {
+      const item = this.#items[place], key = this.keyOf(item);
+      const row = this.rowOf(item, this.#rows.get(key));
+      row.style.transform = `translateY(${place * this.rowHeight}px)`;
+      if (row.parentElement !== this.room) this.room.append(row);
+      seen.set(key, row);
+    }
+    for (const [key, row] of this.#rows) if (seen.get(key) !== row) row.remove();
+    this.#rows = seen;
+  }
+}
