@@ -217,9 +217,11 @@ class Loader:
         return batch.pinned() if self.pin else batch
 
 
-def next_batch(step: Step, dataset: Dataset, batch_size: int) -> Batch:
-    """The step's batch on the run's device."""
+def next_batch(
+    step: Step, dataset: Dataset, batch_size: int, reader: Callable[[Dataset], Dataset] = lambda dataset: dataset
+) -> Batch:
+    """The step's batch on the run's device. ``reader`` is made of the data set once, and read instead of it."""
     loader: Loader = step.keep(
-        lambda: Loader(dataset, batch_size, step.run.seed, step.node_id, pin=step.run.device.type == "cuda")
+        lambda: Loader(reader(dataset), batch_size, step.run.seed, step.node_id, pin=step.run.device.type == "cuda")
     )
     return loader.batch(step.index).to(step.run.device)

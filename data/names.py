@@ -21,7 +21,7 @@ def file_of(dataset: Dataset, item: int) -> Path | None:
         which, place = dataset.origin(item)
         return file_of(which, place)
     if isinstance(dataset, ImageFolder):
-        return dataset.items[item % len(dataset.items)].path
+        return dataset.items[dataset.at(item)].path
     if isinstance(dataset, EncodedDataset):
         return dataset.entries[item % len(dataset.entries)].views[0].item.path
     return None

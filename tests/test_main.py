@@ -379,12 +379,14 @@ def test_a_run_is_resumed(finished, tmp_path, capsys):
     output = tmp_path / "out"
     shutil.copytree(finished, output)
     resume = ["run", "--resume", the_run(output).name, "--output", str(output), "--device", "cpu"]
-    assert main(resume) == 1
+    assert main(resume) == 0
+    assert "has done all 3 steps: only what comes after the training is done now; set" in capsys.readouterr().out
+    assert main([*resume, "--set", "OptimizerStep.steps=2"]) == 1
     assert "has done 3 steps: set steps to more, to train it further" in capsys.readouterr().err
     assert main([*resume, "--set", "OptimizerStep.steps=5"]) == 0
     printed = capsys.readouterr().out
     assert "(Optimizer Step): quickstart_digits_00001 goes on after step 3 of 5: weights, adamw" in printed
-    assert facts(output)["resumed"][0]["step"] == 3
+    assert [entry["step"] for entry in facts(output)["resumed"]] == [3, 3]
     assert [row["step"] for row in metrics_of(the_run(output))] == [0, 1, 2, 3, 4]
     assert metrics_of(the_run(output))[:3] == metrics_of(the_run(finished))
     kept = json.loads((the_run(output) / "prompt.json").read_text())
@@ -403,6 +405,35 @@ def test_a_run_is_resumed_by_its_folder_with_a_workflow_of_ones_choice(finished,
     folder = str(the_run(output).relative_to(output))
     assert run_quickstart(output, "--resume", folder, "--set", "OptimizerStep.steps=4") == 0
     assert facts(output)["steps_done"] == 4
+
+
+def test_a_run_goes_back_to_a_state(finished, tmp_path, capsys):
+    """RUN@STEP, and no seed but its own."""
+    output = tmp_path / "out"
+    shutil.copytree(finished, output)
+    name = the_run(output).name
+    resume = ["run", "--output", str(output), "--device", "cpu", "--set", "OptimizerStep.steps=4", "--resume"]
+    assert main([*resume, f"{name}@2"]) == 1
+    assert "has no state after step 2; it has some after: 3" in capsys.readouterr().err
+    assert main([*resume, f"{name}@3", "--seed", "9"]) == 2
+    assert f"--seed 9: {name} goes on with its own seed, 7: leave out --seed" in capsys.readouterr().err
+    assert main([*resume, f"{name}@3", "--seed", "7"]) == 0
+    assert facts(output)["steps_done"] == 4
+
+
+def test_clean_says_what_it_removed(finished, tmp_path, capsys):
+    """Only what a killed program left half written."""
+    output = tmp_path / "out"
+    shutil.copytree(finished, output)
+    before = sorted(output.rglob("*"))
+    (the_run(output) / ".model-abcd1234" / "model").mkdir(parents=True)
+    assert main(["clean", "--output", str(output)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split("/")[-1] for line in printed] == [
+        ".model-abcd1234",
+        "out: 1 leftovers of programs that were killed",
+    ]
+    assert sorted(output.rglob("*")) == before
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from ...data.data import Batch, Dataset, Digits, next_batch
 from ...data.folder import listing_of
 from ...data.images import ALPHA, ImageFolder, masks_in
 from ...data.mixture import Mixture
+from ...data.patience import PatientReader
 from ...data.preflight import images_in_words, mixture_in_words
 from ...training.stream import Step, Stream
 from ..base import CATEGORY, DATASET, StepNode
@@ -34,7 +35,7 @@ class DatasetNode(StepNode):
         return {"ui": {"text": list(words)}, "result": (self.stream(unique_id, inputs, about=dataset.info),)}
 
     def step(self, step: Step, dataset: Dataset, batch_size: int) -> Batch:
-        return next_batch(step, dataset, batch_size)
+        return next_batch(step, dataset, batch_size, PatientReader)
 
 
 class DigitsDataset(DatasetNode):

@@ -775,6 +775,7 @@ class Commands:
             from comfyui_rollout.runs.looks import Progress
 
             after = Progress.after
+            signal.signal(number, signal.SIG_DFL)  # as a terminal starts us; nohup would have it ignored
 
             def at(look, session):
                 after(look, session)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from comfyui_rollout.runs.pictures.plots import plot_metrics, smoothed
+from comfyui_rollout.runs.pictures.plots import plot_metrics, smoothed, spikes
 
 
 def test_no_smoothing_is_the_curve_itself():
@@ -46,3 +46,12 @@ def test_rows_without_the_metric_are_passed_over():
     """A metric may begin late, and words are not plotted."""
     mixed = [{"step": 0}, {"step": 1, "drift": 1.0}, {"step": 2, "drift": "word"}]
     assert plot_metrics(mixed, ["drift"]).width > 0
+
+
+def test_a_loss_that_jumps_is_marked():
+    """Where a training begins to go wrong, a person looks first; noise is no jump."""
+    calm = [1.0 + 0.5 * (step % 2) for step in range(60)]
+    assert spikes(calm) == []
+    calm[30] = 9.0
+    assert spikes(calm) == [30]
+    assert ink(plot_metrics(rows(*calm), ["loss"])) != ink(plot_metrics(rows(*calm), ["step"]))
