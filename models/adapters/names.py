@@ -154,12 +154,21 @@ FLUX2: Groups = {
     "final_layer.linear": ("proj_out",),
 }
 
+CHROMA: Groups = {
+    **FLUX,
+    "distilled_guidance_layer.in_proj": ("distilled_guidance_layer.in_proj",),
+    "distilled_guidance_layer.layers.*.in_layer": ("distilled_guidance_layer.layers.*.linear_1",),
+    "distilled_guidance_layer.layers.*.out_layer": ("distilled_guidance_layer.layers.*.linear_2",),
+    "distilled_guidance_layer.out_proj": ("distilled_guidance_layer.out_proj",),
+}
+
 ORIGINAL: Mapping[str, Groups] = {
     "FluxTransformer2DModel": FLUX,
     "SD3Transformer2DModel": SD3,
     "Lumina2Transformer2DModel": LUMINA2,
     "ZImageTransformer2DModel": ZIMAGE,
     "Flux2Transformer2DModel": FLUX2,
+    "ChromaTransformer2DModel": CHROMA,
 }
 """Transformers whose original code has other names, by diffusers' class name."""
 

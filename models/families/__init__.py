@@ -1,6 +1,7 @@
 """The families of networks, one file each: what a caption becomes, how the network is called, how it samples."""
 
 from ..model import Model, NewModel
+from .chroma import Chroma
 from .class_conditional import ClassConditionalDiT
 from .dit import DiT
 from .flux import Flux
@@ -27,6 +28,7 @@ PRETRAINED: dict[str, type[PretrainedModel]] = {
     "zimage": ZImage,
     "flux2_klein": Flux2Klein,
     "qwen_image": QwenImage,
+    "chroma": Chroma,
 }
 """Families that Load Pretrained knows, by their short name."""
 

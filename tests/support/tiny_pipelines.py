@@ -403,9 +403,34 @@ def qwen_image(folder: Path):
     )  # fmt: skip
 
 
+def chroma_network(**options):
+    from diffusers import ChromaTransformer2DModel
+
+    settings = {
+        "in_channels": 4 * 8, "num_layers": 1, "num_single_layers": 2, "attention_head_dim": 8,
+        "num_attention_heads": 2, "joint_attention_dim": 32, "axes_dims_rope": (2, 2, 4),
+        "approximator_num_channels": 8, "approximator_hidden_dim": 16, "approximator_layers": 2,
+    }  # fmt: skip
+    return ChromaTransformer2DModel(**(settings | options)).eval()
+
+
+def chroma(folder: Path):
+    """Chroma. ``folder`` is not used."""
+    from diffusers import ChromaPipeline
+
+    tokenizer = t5_tokenizer()
+    return ChromaPipeline(
+        vae=flow_vae(0.3611, 0.1159),
+        text_encoder=t5_text_encoder(tokenizer),
+        tokenizer=tokenizer,
+        transformer=chroma_network(),
+        scheduler=flow_scheduler(shift=3.0),
+    )
+
+
 MAKERS = {
     "sd": sd, "sdxl": sdxl, "sd3": sd3, "flux": flux, "dit": dit, "lumina2": lumina2, "zimage": zimage,
-    "flux2_klein": flux2_klein, "qwen_image": qwen_image,
+    "flux2_klein": flux2_klein, "qwen_image": qwen_image, "chroma": chroma,
 }  # fmt: skip
 
 
