@@ -21,6 +21,7 @@ FAMILIES = {
     "lora_zimage": "zimage",
     "lora_flux2_klein": "flux2_klein",
     "lora_qwen_image": "qwen_image",
+    "lora_krea2": "krea2",
     "lora_chroma": "chroma",
     "dreambooth_rollout": "sd",
 }

@@ -6,6 +6,7 @@ from .class_conditional import ClassConditionalDiT
 from .dit import DiT
 from .flux import Flux
 from .flux2 import Flux2Klein
+from .krea2 import Krea2
 from .lumina2 import Lumina2
 from .pretrained import PretrainedModel
 from .qwen_image import QwenImage
@@ -28,6 +29,7 @@ PRETRAINED: dict[str, type[PretrainedModel]] = {
     "zimage": ZImage,
     "flux2_klein": Flux2Klein,
     "qwen_image": QwenImage,
+    "krea2": Krea2,
     "chroma": Chroma,
 }
 """Families that Load Pretrained knows, by their short name."""

@@ -14,7 +14,7 @@ from comfyui_rollout.models.adapters.saved import settings_metadata
 from comfyui_rollout.models.adapters.settings import settings_of
 from comfyui_rollout.models.families import PRETRAINED
 
-FAMILIES = ("sd", "sdxl", "sd3", "flux", "lumina2", "zimage", "flux2_klein", "qwen_image", "chroma")
+FAMILIES = ("sd", "sdxl", "sd3", "flux", "lumina2", "zimage", "flux2_klein", "qwen_image", "chroma", "krea2")
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
     FluxPipeline,
+    Krea2Pipeline,
     QwenImagePipeline,
 )
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
@@ -194,6 +195,24 @@ def example_chroma(folder, network, latents, noise, told):
     return Example(mean_square(prediction, noise - latents), timesteps)
 
 
+def example_krea2(folder, network, latents, noise, told):
+    """As its pipeline calls it, of which diffusers has no training example."""
+    timesteps, sigmas = flow_levels(folder)
+    batch, channels, height, width = latents.shape
+    noisy = (1.0 - sigmas) * latents + sigmas * noise
+    places = Krea2Pipeline.prepare_position_ids(told["text"].shape[1], height // 2, width // 2, "cpu")
+    prediction = network(
+        hidden_states=QwenImagePipeline._pack_latents(noisy, batch, channels, height, width),
+        encoder_hidden_states=told["text"],
+        timestep=timesteps / 1000,
+        position_ids=places,
+        encoder_attention_mask=told["mask"],
+        return_dict=False,
+    )[0]
+    prediction = QwenImagePipeline._unpack_latents(prediction, height * 8, width * 8, 8).squeeze(2)
+    return Example(mean_square(prediction, noise - latents), timesteps)
+
+
 V_PREDICTION = {"prediction_type": "v_prediction"}
 EXAMPLES = {
     "sd": (example_sd, "sd", {}),
@@ -209,6 +228,7 @@ EXAMPLES = {
     "flux2_klein": (example_flux2_klein, "flux2_klein", {}),
     "qwen_image": (example_qwen_image, "qwen_image", {}),
     "chroma": (example_chroma, "chroma", {}),
+    "krea2": (example_krea2, "krea2", {}),
 }
 
 
