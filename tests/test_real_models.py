@@ -13,7 +13,18 @@ from safetensors.torch import load_file
 
 WORKFLOWS = Path(__file__).parents[1] / "workflows"
 DEFINITIONS = object_info(NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS)
-FAMILIES = {"lora_sd15": "sd", "lora_sdxl": "sdxl", "lora_sd3": "sd3", "lora_flux": "flux", "dreambooth_rollout": "sd"}
+FAMILIES = {
+    "lora_sd15": "sd",
+    "lora_sdxl": "sdxl",
+    "lora_sd3": "sd3",
+    "lora_flux": "flux",
+    "lora_zimage": "zimage",
+    "lora_flux2_klein": "flux2_klein",
+    "lora_qwen_image": "qwen_image",
+    "lora_krea2": "krea2",
+    "lora_chroma": "chroma",
+    "dreambooth_rollout": "sd",
+}
 BESIDE = {"soar_lora": "sd3", "few_steps_lora": "sd3"}
 """Workflows with the plain loss, whose LoRAs are saved as those of their families are."""
 FORMATS = ("diffusers", "comfyui", "kohya")
@@ -81,7 +92,7 @@ def test_a_shipped_workflow_trains_and_leaves_what_it_says(trained, workflow):
     assert [row["step"] for row in steps] == [0, 1, 2]
     assert all(row["loss"] > 0 for row in steps)
     assert any(row["rollout_share"] > 0 and row["drift"] > 0 for row in steps)
-    flow = FAMILIES.get(workflow) in ("sd3", "flux")
+    flow = FAMILIES.get(workflow, "sd") not in ("sd", "sdxl")
     assert all(("loss_anti_drift" in row) == flow for row in steps)
     (folder,) = out.glob("rollout/*")
     assert list(folder.glob("samples/*.png"))

@@ -15,7 +15,18 @@ FRAME = "Model"
 LYCORIS_FULL_RANK = 10_000  # with which LyCORIS' users ask for whole matrices
 LARGEST_RANK = 4096  # with which peft's LoKr has whole matrices
 
-OUR_FAMILY = {"sd1x": "sd", "sd2x": "sd", "sdxl": "sdxl", "sd3": "sd3", "flux": "flux", "lumina2": "lumina2"}
+OUR_FAMILY = {
+    "sd1x": "sd",
+    "sd2x": "sd",
+    "sdxl": "sdxl",
+    "sd3": "sd3",
+    "flux": "flux",
+    "lumina2": "lumina2",
+    "z_image": "zimage",
+    "qwen_image": "qwen_image",
+    "krea2": "krea2",
+    "chroma": "chroma",
+}
 """Our name of a SimpleTuner family."""
 
 NO_FLOW = ("sd1x", "sd2x", "sdxl", "kolors", "pixart_sigma", "deepfloyd", "stable_cascade", "cosmos2image", "heartmula")
@@ -59,6 +70,10 @@ HUB = {
         "2.0": "Alpha-VLLM/Lumina-Image-2.0",
         "neta-lumina": "terminusresearch/neta-lumina-v1",
     },
+    "z_image": {"": "Tongyi-MAI/Z-Image", "base": "Tongyi-MAI/Z-Image", "turbo": "Tongyi-MAI/Z-Image-Turbo"},
+    "qwen_image": {"": "Qwen/Qwen-Image", "v1.0": "Qwen/Qwen-Image"},
+    "krea2": {"": "krea/Krea-2-Raw"},
+    "chroma": {"": "lodestones/Chroma1-HD", "base": "lodestones/Chroma1-Base", "hd": "lodestones/Chroma1-HD"},
 }
 """What SimpleTuner loads where no path is given, by family and flavour; "" is the family's default."""
 

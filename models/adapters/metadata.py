@@ -81,6 +81,8 @@ ARCHITECTURES = {
     "zimage": "z-image",
     "flux2_klein": "flux-2-klein",
     "qwen_image": "qwen-image",
+    "chroma": "chroma",
+    "krea2": "krea-2",
 }
 
 IMPLEMENTATIONS = {
@@ -91,6 +93,8 @@ IMPLEMENTATIONS = {
     "lumina2": "https://github.com/Alpha-VLLM/Lumina-Image-2.0",
     "zimage": "https://github.com/Tongyi-MAI/Z-Image",
     "flux2_klein": "https://github.com/black-forest-labs/flux2",
+    "chroma": "https://github.com/lodestone-rock/flow",
+    "krea2": "https://github.com/krea-ai/krea-2",
 }
 """The code whose layer names a file has, if it has not diffusers'."""
 

@@ -154,12 +154,45 @@ FLUX2: Groups = {
     "final_layer.linear": ("proj_out",),
 }
 
+CHROMA: Groups = {
+    **FLUX,
+    "distilled_guidance_layer.in_proj": ("distilled_guidance_layer.in_proj",),
+    "distilled_guidance_layer.layers.*.in_layer": ("distilled_guidance_layer.layers.*.linear_1",),
+    "distilled_guidance_layer.layers.*.out_layer": ("distilled_guidance_layer.layers.*.linear_2",),
+    "distilled_guidance_layer.out_proj": ("distilled_guidance_layer.out_proj",),
+}
+
+
+def _krea2_block(original: str, block: str) -> dict[str, tuple[str, ...]]:
+    attention = {"wq": "to_q", "wk": "to_k", "wv": "to_v", "gate": "to_gate", "wo": "to_out.0"}
+    return {
+        **{f"{original}.attn.{theirs}": (f"{block}.attn.{ours}",) for theirs, ours in attention.items()},
+        **{f"{original}.mlp.{name}": (f"{block}.ff.{name}",) for name in ("gate", "up", "down")},
+    }
+
+
+KREA2: Groups = {
+    "first": ("img_in",),
+    "tmlp.0": ("time_embed.linear_1",),
+    "tmlp.2": ("time_embed.linear_2",),
+    "tproj.1": ("time_mod_proj",),
+    "txtmlp.1": ("txt_in.linear_1",),
+    "txtmlp.3": ("txt_in.linear_2",),
+    "txtfusion.projector": ("text_fusion.projector",),
+    **_krea2_block("txtfusion.layerwise_blocks.*", "text_fusion.layerwise_blocks.*"),
+    **_krea2_block("txtfusion.refiner_blocks.*", "text_fusion.refiner_blocks.*"),
+    **_krea2_block("blocks.*", "transformer_blocks.*"),
+    "last.linear": ("final_layer.linear",),
+}
+
 ORIGINAL: Mapping[str, Groups] = {
     "FluxTransformer2DModel": FLUX,
     "SD3Transformer2DModel": SD3,
     "Lumina2Transformer2DModel": LUMINA2,
     "ZImageTransformer2DModel": ZIMAGE,
     "Flux2Transformer2DModel": FLUX2,
+    "ChromaTransformer2DModel": CHROMA,
+    "Krea2Transformer2DModel": KREA2,
 }
 """Transformers whose original code has other names, by diffusers' class name."""
 

@@ -1,10 +1,12 @@
 """The families of networks, one file each: what a caption becomes, how the network is called, how it samples."""
 
 from ..model import Model, NewModel
+from .chroma import Chroma
 from .class_conditional import ClassConditionalDiT
 from .dit import DiT
 from .flux import Flux
 from .flux2 import Flux2Klein
+from .krea2 import Krea2
 from .lumina2 import Lumina2
 from .pretrained import PretrainedModel
 from .qwen_image import QwenImage
@@ -27,6 +29,8 @@ PRETRAINED: dict[str, type[PretrainedModel]] = {
     "zimage": ZImage,
     "flux2_klein": Flux2Klein,
     "qwen_image": QwenImage,
+    "krea2": Krea2,
+    "chroma": Chroma,
 }
 """Families that Load Pretrained knows, by their short name."""
 

@@ -23,8 +23,8 @@ class Flux(PretrainedModel):
     title = "FLUX.1"
     pipeline_class = "FluxPipeline"
     network_class = "FluxTransformer2DModel"
-    text_parts = ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2")
-    single_file_types = ("flux-dev", "flux-schnell")
+    text_parts: tuple[str, ...] = ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2")
+    single_file_types: tuple[str, ...] = ("flux-dev", "flux-schnell")
     negative_prompts = False
     longest_text = 512
     reading_tokenizer = "tokenizer_2"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -68,7 +68,7 @@ def load_parts(source: Source, info: PretrainedInfo, names: Collection[str], **g
     home = local_folder(source.home)
     pipeline_class = getattr(diffusers, info.kind.pipeline_class)
     index = read_object(home / "model_index.json")
-    parts = {name for name, value in index.items() if isinstance(value, list)}
+    parts = parts_of(index).keys()
     wanted = {*names, "scheduler"} & parts
     options: dict[str, Any] = dict.fromkeys(parts) | given | replacements(source, info, wanted - given.keys(), home)
     missing = {name for name in wanted if options[name] is None and index[name][0]}
@@ -89,6 +89,15 @@ def load_parts(source: Source, info: PretrainedInfo, names: Collection[str], **g
         config = SimpleNamespace(**read_object(home / info.kind.network_part / "config.json"))
         setattr(pipeline, info.kind.network_part, SimpleNamespace(config=config))
     return pipeline
+
+
+def parts_of(index: Mapping[str, Any]) -> dict[str, list[str | None]]:
+    """The parts that a pipeline's index names, each with its library and class; other lists are settings."""
+    return {
+        name: value
+        for name, value in index.items()
+        if isinstance(value, list) and len(value) == 2 and all(word is None or isinstance(word, str) for word in value)
+    }
 
 
 def replacements(source: Source, info: PretrainedInfo, wanted: Collection[str], home: Path) -> dict[str, Any]:

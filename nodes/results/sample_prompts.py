@@ -72,7 +72,9 @@ class SamplePrompts(StepNode):
                     multiline=True,
                 ),
                 "negative": line(
-                    "", "What the images shall not look like. Used with guidance above 1, but not by FLUX."
+                    "",
+                    "What the images shall not look like. Used with guidance above 1 (Z-Image, Krea 2: above 0), but "
+                    "not by FLUX.1.",
                 ),
                 "guidance": number(
                     5.0,
@@ -80,7 +82,7 @@ class SamplePrompts(StepNode):
                     100.0,
                     0.1,
                     "How strongly images follow the prompt: 7.5 for SD 1.5, 5 for SDXL and SD3, 3.5 for FLUX dev. "
-                    "1 = not guided.",
+                    "1 = not guided; for Z-Image and Krea 2, which count from there, 0.",
                 ),
                 "width": integer(0, 0, 16384, "In pixels. 0 = the size that the model was made for.", step=8),
                 "height": integer(0, 0, 16384, "In pixels. 0 = the size that the model was made for.", step=8),

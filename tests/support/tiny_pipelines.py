@@ -374,9 +374,58 @@ def qwen_image_network(**options):
     return QwenImageTransformer2DModel(**(settings | options)).eval()
 
 
+def qwen_vae():
+    from diffusers import AutoencoderKLQwenImage
+
+    return AutoencoderKLQwenImage(
+        base_dim=8, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True],
+        latents_mean=[0.1, -0.2, 0.3, 0.0], latents_std=[1.5, 0.5, 1.0, 2.0],
+    ).eval()  # fmt: skip
+
+
+def krea2_network(**options):
+    from diffusers import Krea2Transformer2DModel
+
+    settings = {
+        "in_channels": 4 * 4, "num_layers": 2, "attention_head_dim": 8, "num_attention_heads": 2,
+        "num_key_value_heads": 1, "intermediate_size": 32, "timestep_embed_dim": 16, "text_hidden_dim": 16,
+        "num_text_layers": 2, "text_num_attention_heads": 2, "text_num_key_value_heads": 2,
+        "text_intermediate_size": 32, "num_layerwise_text_blocks": 1, "num_refiner_text_blocks": 1,
+        "axes_dims_rope": (4, 2, 2),
+    }  # fmt: skip
+    return Krea2Transformer2DModel(**(settings | options)).eval()
+
+
+def krea2(folder: Path):
+    """Krea 2. ``folder`` is not used."""
+    from diffusers import Krea2Pipeline
+    from transformers import Qwen3VLConfig, Qwen3VLModel
+
+    tokenizer = qwen_tokenizer()
+    reader = {
+        "vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8, "use_cache": False,
+        "rope_scaling": {"rope_type": "default", "mrope_section": [2, 1, 1], "mrope_interleaved": True},
+    }  # fmt: skip
+    sight = {
+        "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16,
+        "deepstack_visual_indexes": [0], "num_position_embeddings": 16,
+    }  # fmt: skip
+    return Krea2Pipeline(
+        scheduler=flow_scheduler(
+            shift=1.0, use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15, max_image_seq_len=6400
+        ),
+        vae=qwen_vae(),
+        text_encoder=Qwen3VLModel(Qwen3VLConfig(text_config=reader, vision_config=sight)).eval(),
+        tokenizer=tokenizer,
+        transformer=krea2_network(),
+        text_encoder_select_layers=(1, 2),
+    )
+
+
 def qwen_image(folder: Path):
     """Qwen-Image. ``folder`` is not used."""
-    from diffusers import AutoencoderKLQwenImage, QwenImagePipeline
+    from diffusers import QwenImagePipeline
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     tokenizer = qwen_tokenizer()
@@ -387,10 +436,7 @@ def qwen_image(folder: Path):
         "rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]},
     }  # fmt: skip
     return QwenImagePipeline(
-        vae=AutoencoderKLQwenImage(
-            base_dim=8, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True],
-            latents_mean=[0.1, -0.2, 0.3, 0.0], latents_std=[1.5, 0.5, 1.0, 2.0],
-        ).eval(),
+        vae=qwen_vae(),
         text_encoder=Qwen2_5_VLForConditionalGeneration(
             Qwen2_5_VLConfig(text_config=reader, vision_config=sight, tie_word_embeddings=False)
         ).eval(),
@@ -403,9 +449,34 @@ def qwen_image(folder: Path):
     )  # fmt: skip
 
 
+def chroma_network(**options):
+    from diffusers import ChromaTransformer2DModel
+
+    settings = {
+        "in_channels": 4 * 8, "num_layers": 1, "num_single_layers": 2, "attention_head_dim": 8,
+        "num_attention_heads": 2, "joint_attention_dim": 32, "axes_dims_rope": (2, 2, 4),
+        "approximator_num_channels": 8, "approximator_hidden_dim": 16, "approximator_layers": 2,
+    }  # fmt: skip
+    return ChromaTransformer2DModel(**(settings | options)).eval()
+
+
+def chroma(folder: Path):
+    """Chroma. ``folder`` is not used."""
+    from diffusers import ChromaPipeline
+
+    tokenizer = t5_tokenizer()
+    return ChromaPipeline(
+        vae=flow_vae(0.3611, 0.1159),
+        text_encoder=t5_text_encoder(tokenizer),
+        tokenizer=tokenizer,
+        transformer=chroma_network(),
+        scheduler=flow_scheduler(shift=3.0),
+    )
+
+
 MAKERS = {
     "sd": sd, "sdxl": sdxl, "sd3": sd3, "flux": flux, "dit": dit, "lumina2": lumina2, "zimage": zimage,
-    "flux2_klein": flux2_klein, "qwen_image": qwen_image,
+    "flux2_klein": flux2_klein, "qwen_image": qwen_image, "chroma": chroma, "krea2": krea2,
 }  # fmt: skip
 
 

@@ -69,10 +69,12 @@ NETWORKS = {
     "zimage": (zimage, "Lumina2", {"n_layers": 2, "dim": 16, "n_refiner_layers": 1}),
     "flux2_klein": (tiny_pipelines.flux2_network, "Flux2", {"depth": 1, "depth_single_blocks": 2, "hidden_size": 16}),
     "qwen_image": (tiny_pipelines.qwen_image_network, "QwenImage", {}),
+    "krea2": (tiny_pipelines.krea2_network, "Krea2", {"layers": 2}),
+    "chroma": (tiny_pipelines.chroma_network, "Chroma", {"depth": 1, "depth_single_blocks": 2, "hidden_size": 16}),
 }  # fmt: skip
 
 
-BY_ORIGINAL_NAMES = ("flux2_klein", "qwen_image")
+BY_ORIGINAL_NAMES = ("flux2_klein", "qwen_image", "chroma", "krea2")
 """Networks that ComfyUI does not convert: their weights are given by the original names, which tests/.../test_names.py
 checks against diffusers' converter."""
 
@@ -147,7 +149,7 @@ def write_text(folder, family, format):
 
 def can(family, format, kind):
     """Whether there is such a file: q, k and v of a LoKr or LoHa cannot be joined into one layer."""
-    return family != "flux2_klein" or kind in ("lora", "dora")
+    return family not in ("flux2_klein", "chroma") or kind in ("lora", "dora")
 
 
 @pytest.fixture(scope="module")

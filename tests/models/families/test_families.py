@@ -261,7 +261,7 @@ def test_flux2_cuts_latents_into_patches_as_its_pipeline_does(tiny_pipeline):
     torch.testing.assert_close(in_patches(ours), theirs, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["zimage", "qwen_image"])
+@pytest.mark.parametrize("family", ["zimage", "qwen_image", "krea2"])
 def test_captions_are_kept_at_their_own_length(told, family):
     """On disk; a batch is padded to its longest, and what is padded changes nothing (as items are the same alone)."""
     short, long = told(family, ["a cat"]), told(family, ["a cat that sits on a very long wall"])

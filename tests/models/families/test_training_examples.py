@@ -14,10 +14,12 @@ from comfyui_rollout.diffusion.rollout import noisy_batch
 from comfyui_rollout.diffusion.schedules import FlowMatching
 from comfyui_rollout.diffusion.solvers import ask
 from diffusers import (
+    ChromaPipeline,
     DDPMScheduler,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
     FluxPipeline,
+    Krea2Pipeline,
     QwenImagePipeline,
 )
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
@@ -174,6 +176,43 @@ def example_qwen_image(folder, network, latents, noise, told):
     return Example(mean_square(prediction, noise - latents), timesteps)
 
 
+def example_chroma(folder, network, latents, noise, told):
+    """As for FLUX.1; what it is told is its pipeline's, of which diffusers has no training example."""
+    timesteps, sigmas = flow_levels(folder)
+    batch, channels, height, width = latents.shape
+    noisy = (1.0 - sigmas) * latents + sigmas * noise
+    tokens = height * width // 4
+    prediction = network(
+        hidden_states=ChromaPipeline._pack_latents(noisy, batch, channels, height, width),
+        timestep=timesteps / 1000,
+        encoder_hidden_states=told["text"],
+        txt_ids=torch.zeros(told["text"].shape[1], 3),
+        img_ids=ChromaPipeline._prepare_latent_image_ids(batch, height // 2, width // 2, "cpu", torch.float32),
+        attention_mask=ChromaPipeline._prepare_attention_mask(None, batch, tokens, None, told["mask"]),
+        return_dict=False,
+    )[0]
+    prediction = ChromaPipeline._unpack_latents(prediction, height * 8, width * 8, 8)
+    return Example(mean_square(prediction, noise - latents), timesteps)
+
+
+def example_krea2(folder, network, latents, noise, told):
+    """As its pipeline calls it, of which diffusers has no training example."""
+    timesteps, sigmas = flow_levels(folder)
+    batch, channels, height, width = latents.shape
+    noisy = (1.0 - sigmas) * latents + sigmas * noise
+    places = Krea2Pipeline.prepare_position_ids(told["text"].shape[1], height // 2, width // 2, "cpu")
+    prediction = network(
+        hidden_states=QwenImagePipeline._pack_latents(noisy, batch, channels, height, width),
+        encoder_hidden_states=told["text"],
+        timestep=timesteps / 1000,
+        position_ids=places,
+        encoder_attention_mask=told["mask"],
+        return_dict=False,
+    )[0]
+    prediction = QwenImagePipeline._unpack_latents(prediction, height * 8, width * 8, 8).squeeze(2)
+    return Example(mean_square(prediction, noise - latents), timesteps)
+
+
 V_PREDICTION = {"prediction_type": "v_prediction"}
 EXAMPLES = {
     "sd": (example_sd, "sd", {}),
@@ -188,6 +227,8 @@ EXAMPLES = {
     "zimage": (example_zimage, "zimage", {}),
     "flux2_klein": (example_flux2_klein, "flux2_klein", {}),
     "qwen_image": (example_qwen_image, "qwen_image", {}),
+    "chroma": (example_chroma, "chroma", {}),
+    "krea2": (example_krea2, "krea2", {}),
 }
 
 

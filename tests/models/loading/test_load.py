@@ -211,7 +211,7 @@ def test_text_encoders_are_loaded_without_their_tokenizers(single_file, tiny_pip
         assert equal(loaded.components[name], pipeline_of(family).components[name])
 
 
-@pytest.mark.parametrize("family", ["flux", "lumina2", "sd3", "zimage", "flux2_klein", "qwen_image"])
+@pytest.mark.parametrize("family", ["flux", "lumina2", "sd3", "zimage", "flux2_klein", "qwen_image", "chroma", "krea2"])
 def test_a_network_in_diffusers_names_is_loaded(tiny_pipeline, tmp_path, family):
     """Such files lie in diffusion_models; base says whose they are."""
     path = tmp_path / "network.safetensors"

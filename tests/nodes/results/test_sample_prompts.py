@@ -250,3 +250,15 @@ def test_sample_images_names_the_node_for_pretrained_models(build, loaded):
     made = loaded()
     with pytest.raises(ValueError, match="use Sample Prompts"):
         build(nodes.SampleImages, model=made.model, schedule=made.schedule)
+
+
+@pytest.mark.parametrize("guidance", [0.0, 1.0, 3.0])
+@pytest.mark.parametrize("family", ["zimage", "krea2", "qwen_image", "flux2_klein", "chroma"])
+def test_every_guidance_draws(loaded, samples, family, guidance):
+    """The family says above which one a negative prompt is asked for: Z-Image's pipeline wants one above 0."""
+    wired = loaded(family)
+    returned = samples(wired, guidance=guidance, prompts="a cat that sits\nb", negative="bad")
+    (picture,) = returned["ui"]["images"]
+    assert picture["filename"].endswith(".png")
+    encoded = returned["result"][0].inputs["prompts"]
+    assert (encoded.negative is not None) == (guidance > wired.pipeline.info.kind.guided_above)

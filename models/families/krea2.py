@@ -1,0 +1,56 @@
+"""Krea 2: a single-stream transformer that reads many layers of Qwen3-VL at once; its VAE is Qwen-Image's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...diffusion.solvers import Conditioning, rows
+from .qwen_image import QwenImage
+from .ragged import join
+
+ATTENTION = ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_gate", "attn.to_out.0")
+
+
+class Krea2(QwenImage):
+    title = "Krea 2"
+    pipeline_class = "Krea2Pipeline"
+    network_class = "Krea2Transformer2DModel"
+    single_file_types = ("krea2",)
+    guided_above = 0.0
+    lora_targets = {  # noqa: RUF012
+        "attention": ATTENTION,
+        "all": (*ATTENTION, "ff.gate", "ff.up", "ff.down"),
+    }
+
+    def predict(self, x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+        from diffusers import Krea2Pipeline, QwenImagePipeline
+
+        batch, channels, height, width = x.shape
+        text = conditioning["text"]
+        output = self.network(
+            QwenImagePipeline._pack_latents(x, batch, channels, height, width),
+            encoder_hidden_states=text,
+            timestep=timestep / 1000,
+            position_ids=Krea2Pipeline.prepare_position_ids(text.shape[1], height // 2, width // 2, x.device),
+            encoder_attention_mask=conditioning["mask"],
+        ).sample
+        return QwenImagePipeline._unpack_latents(output, height, width, vae_scale_factor=1)[:, :, 0]
+
+    @classmethod
+    def encode_text(cls, pipeline: Any, captions: list[str], negative: bool) -> Conditioning:
+        """Without the pipeline's padding, which no token sees and which would take 31 MB a caption."""
+        texts, masks = pipeline.encode_prompt(captions, device=pipeline.text_encoder.device)
+        own = [text[mask][None] for text, mask in zip(texts, masks, strict=True)]
+        return join([{"text": text, "mask": text.new_ones(text.shape[:2], dtype=torch.bool)} for text in own])
+
+    @classmethod
+    def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:
+        if not negative:
+            return super().sampling_arguments(positive, None)
+        both = join([positive, negative])  # its pipeline has the same places for both
+        count = len(positive["mask"])
+        first, second = rows(both, slice(count)), rows(both, slice(count, None))
+        return super().sampling_arguments(first, second)
