@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ...diffusion.solvers import Conditioning, rows
+from ..ragged import join
 from .qwen_image import QwenImage
-from .ragged import join
 
 ATTENTION = ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_gate", "attn.to_out.0")
 
