@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from .data import Dataset
-from .encoded import EncodedDataset
-from .images import ImageFolder
+from .encodings.encoded import EncodedDataset
 from .mixture import Mixture
+from .reading.images import ImageFolder
 
 
 def name_of(dataset: Dataset, item: int) -> str:

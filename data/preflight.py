@@ -8,11 +8,11 @@ from math import ceil
 from pathlib import Path
 
 from ..models.loading.weight_count import in_words
-from .buckets import is_smaller
-from .encoding import Encoding
-from .folder import left_out_in_words, printable, repeats_and_words
-from .images import ALPHA, ImageFolder, ImageItem
+from .encodings.encoding import Encoding
 from .mixture import Mixture
+from .reading.buckets import is_smaller
+from .reading.folder import left_out_in_words, printable, repeats_and_words
+from .reading.images import ALPHA, ImageFolder, ImageItem
 
 NAMED = 3
 """At most so many files are named in one line."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..data.encoders import PretrainedEncoders
+from ..data.encodings.encoders import PretrainedEncoders
 from ..diffusion.schedules import DDPM
 from ..diffusion.solvers import Conditioning
 from ..models.families import PretrainedModel

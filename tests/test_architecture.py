@@ -30,8 +30,10 @@ MAY_KNOW = {room: set(FLOORS[:place]) for place, room in enumerate(FLOORS)} | {
 OLD_PLACES = [("training/data.py", "data/data.py")]
 """Names of the README of version 0.1 that have moved up; nothing else may point upwards."""
 
-MOST_FILES = 16
+MOST_FILES = 14
 """Of a folder, beside its __init__: more are not taken in at a glance."""
+CATALOGUES = {"models/families", "server/routes"}
+"""Folders of one file a thing, all of one kind: one looks a name up there, and reads none of the others."""
 
 HOST_MODULES = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "execution", "folder_paths", "nodes", "server"}
 """Modules that exist inside ComfyUI only."""
@@ -77,7 +79,7 @@ def test_every_room_is_in_the_documentation():
 
 def test_no_folder_is_crowded():
     """A newcomer reads the names of a folder, not a list."""
-    assert house.crowded(ROOT, ROOMS, MOST_FILES) == {}
+    assert house.crowded(ROOT, ROOMS, MOST_FILES).keys() <= CATALOGUES
 
 
 def test_the_tests_mirror_the_rooms():

@@ -14,9 +14,9 @@ from ...hosts.comfyui_model import encode_images, encode_text, fingerprint_of, i
 from ...models.hosted import HostedModel
 from ...models.loading.pretrained import Pretrained
 from ...models.ragged import collate
-from ..buckets import Size
-from ..cache import key_of
-from ..encoders import EncodeImages, Encoders, EncodeText, PretrainedEncoders
+from ..encodings.cache import key_of
+from ..encodings.encoders import EncodeImages, Encoders, EncodeText, PretrainedEncoders
+from ..reading.buckets import Size
 
 FORMAT = 1
 """What the results below consist of, by number; part of their keys in the cache."""

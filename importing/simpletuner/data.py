@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...data.folder import find_images
+from ...data.reading.folder import find_images
 from ...nodes.data.dataset import folder_of
 from .draft import Draft
 from .report import Report

@@ -6,13 +6,13 @@ import logging
 from pathlib import Path
 from typing import Any, Literal
 
-from ...data.buckets import MOST_OBLONG
 from ...data.data import Batch, Dataset, Digits, next_batch
-from ...data.folder import listing_of
-from ...data.images import ALPHA, ImageFolder, masks_in
 from ...data.mixture import Mixture
-from ...data.patience import PatientReader
 from ...data.preflight import images_in_words, mixture_in_words
+from ...data.reading.buckets import MOST_OBLONG
+from ...data.reading.folder import listing_of
+from ...data.reading.images import ALPHA, ImageFolder, masks_in
+from ...data.reading.patience import PatientReader
 from ...training.stream import Step, Stream
 from ..base import CATEGORY, DATASET, StepNode
 from ..inputs import UNIQUE_ID, choice, integer, line, number, refusal, switch, wire

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...data.cache import Cache
-from ...data.captions import CaptionSettings
-from ...data.encoding import Encoding
-from ...data.images import ImageFolder
+from ...data.encodings.cache import Cache
+from ...data.encodings.encoding import Encoding
 from ...data.native.encoders import encoders_of
 from ...data.preflight import encoding_in_words, images_in_words
+from ...data.reading.captions import CaptionSettings
+from ...data.reading.images import ImageFolder
 from ...hosts.current import current_host
 from ...hosts.device import choose_device
 from ...models.hosted import HostedModel

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...data.captions import CaptionSettings
-from ...data.encoders import Encoders
+from ...data.encodings.encoders import Encoders
 from ...data.native.encoders import encoders_of
 from ...data.native.memory import Item, MemoryDataset, cut_to, shrink
+from ...data.reading.captions import CaptionSettings
 from ...diffusion.solvers import Conditioning
 from ...hosts.comfyui_model import into_latents, told_of
 from ...hosts.current import current_host

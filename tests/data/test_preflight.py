@@ -1,8 +1,8 @@
 """What people read before anything is loaded."""
 
 import pytest
-from comfyui_rollout.data.images import ImageFolder
 from comfyui_rollout.data.preflight import epoch_in_words, images_in_words, steps_in_words
+from comfyui_rollout.data.reading.images import ImageFolder
 from PIL import Image
 
 

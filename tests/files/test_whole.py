@@ -5,15 +5,7 @@ from pathlib import Path
 
 import pytest
 from comfyui_rollout.files import whole
-from comfyui_rollout.files.whole import (
-    leftovers,
-    new_folder,
-    reserved,
-    tidy,
-    whole_or_nothing,
-    writable,
-    write_text,
-)
+from comfyui_rollout.files.whole import leftovers, new_folder, reserved, tidy, whole_or_nothing, writable, write_text
 
 
 def names(folder):

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from comfyui_rollout.data import encoders
+from comfyui_rollout.data.encodings import encoders
 from comfyui_rollout.diffusion.schedules import DDPM
 from comfyui_rollout.models.adapters.network import add_adapter
 from comfyui_rollout.models.adapters.settings import AdapterSettings

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from comfyui_rollout.data.encoded import concatenated
+from comfyui_rollout.data.encodings.encoded import concatenated
 from comfyui_rollout.models.families import PRETRAINED
 from comfyui_rollout.models.families.clip import MOST_WINDOWS, alike, tokens_of
 from comfyui_rollout.models.loading.load import load_parts
@@ -134,7 +134,7 @@ def test_clip_skip_is_refused_where_it_makes_no_sense(family, clip_skip):
 @pytest.mark.parametrize(("family", "most"), [("sd3", 256), ("flux", 512), ("lumina2", 256)])
 def test_every_family_knows_how_much_it_reads(tiny_pipeline, family, most):
     """So that captions that are cut can be named; tokenizers alone are loaded for it."""
-    from comfyui_rollout.data.encoders import PretrainedEncoders
+    from comfyui_rollout.data.encodings.encoders import PretrainedEncoders
     from comfyui_rollout.models.loading.pretrained import Pretrained
 
     source = Source(str(tiny_pipeline(family)), storage="fp32")

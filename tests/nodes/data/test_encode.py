@@ -170,7 +170,7 @@ def test_the_model_trains_on_it_in_its_colours(wire, train, images, pretrained, 
 )
 def test_what_does_not_fit_is_refused_before_anything_is_loaded(build, images, pretrained, monkeypatch, dataset, words):
     """One line with the remedy."""
-    monkeypatch.setattr("comfyui_rollout.data.encoders.load_parts", None)
+    monkeypatch.setattr("comfyui_rollout.data.encodings.encoders.load_parts", None)
     with pytest.raises(ValueError, match=words):
         build(nodes.EncodeDataset, dataset=images(**dataset), pipeline=pretrained()[2])
 

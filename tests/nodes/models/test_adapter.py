@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from comfyui_rollout import nodes
-from comfyui_rollout.data.encoders import PretrainedEncoders
+from comfyui_rollout.data.encodings.encoders import PretrainedEncoders
 from comfyui_rollout.files import weights
 from comfyui_rollout.files.weights import read_metadata, read_weights
 from comfyui_rollout.models import saving

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from comfyui_rollout.data.cache import Cache
-from comfyui_rollout.data.captions import CaptionSettings
 from comfyui_rollout.data.data import ItemGenerators, Loader
-from comfyui_rollout.data.encoded import LATENTS, MASKS, TEXT
-from comfyui_rollout.data.encoding import PIXELS_AT_ONCE, Encoding, Progress, batches_of
-from comfyui_rollout.data.images import ImageFolder
+from comfyui_rollout.data.encodings.cache import Cache
+from comfyui_rollout.data.encodings.encoded import LATENTS, MASKS, TEXT
+from comfyui_rollout.data.encodings.encoding import PIXELS_AT_ONCE, Encoding, Progress, batches_of
+from comfyui_rollout.data.reading.captions import CaptionSettings
+from comfyui_rollout.data.reading.images import ImageFolder
 from comfyui_rollout.runs.pictures.preview import to_rgb
 from PIL import Image
 from torch.nn import functional as F
@@ -223,7 +223,7 @@ def test_progress_counts_what_is_missing(folder, cache, tmp_path):
 def test_the_log_says_how_long_it_will_take(monkeypatch, caplog):
     """Now and then, not for each file: 1 of 4 in 30 seconds leaves a minute and a half."""
     clock = iter([0.0, 5.0, 30.0, 31.0])
-    monkeypatch.setattr("comfyui_rollout.data.encoding.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("comfyui_rollout.data.encodings.encoding.time.monotonic", lambda: next(clock))
     caplog.set_level(logging.INFO)
     progress = Progress(8, lambda done, total: None)
     for _ in range(3):
@@ -273,7 +273,7 @@ def test_a_mirrored_image_is_decoded_once(folder, cache, monkeypatch):
         return pixels(self, item, place)
 
     monkeypatch.setattr(ImageFolder, "pixels", counted)
-    monkeypatch.setattr("comfyui_rollout.data.encoding.PIXELS_AT_ONCE", 1)
+    monkeypatch.setattr("comfyui_rollout.data.encodings.encoding.PIXELS_AT_ONCE", 1)
     encode(folder, cache, flip=True)
     assert sorted(decoded) == ["a.png", "b.png", "c.png", "d.png"]
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from comfyui_rollout.data.encoders import PretrainedEncoders, identity
+from comfyui_rollout.data.encodings.encoders import PretrainedEncoders, identity
 from comfyui_rollout.models.families.pretrained import downscaling
 from comfyui_rollout.models.loading.pretrained import Pretrained
 from comfyui_rollout.models.loading.recognise import inspect
@@ -42,7 +42,7 @@ def retrain(folder, part, change=lambda value: value + 0.01):
 def test_what_is_known_before_anything_is_loaded(encoders, monkeypatch, family, channels, classes, multiple):
     """Channels, classes, and which sizes the model takes, from the small files."""
     found = encoders(family)
-    monkeypatch.setattr("comfyui_rollout.data.encoders.load_parts", None)
+    monkeypatch.setattr("comfyui_rollout.data.encodings.encoders.load_parts", None)
     assert (found.family, found.factor, found.multiple) == (family, 8, multiple)
     assert found.channels == channels
     assert bool(found.classes) == bool(classes)
@@ -51,8 +51,8 @@ def test_what_is_known_before_anything_is_loaded(encoders, monkeypatch, family, 
 def test_results_of_another_format_are_encoded_anew(encoders, monkeypatch):
     """The cache outlives the program: what an older one kept for a caption may lack what this one needs."""
     before = identities(encoders("sd"))
-    monkeypatch.setattr("comfyui_rollout.data.encoders.TEXT_FORMAT", -1)
-    monkeypatch.setattr("comfyui_rollout.data.encoders.IMAGE_FORMAT", -1)
+    monkeypatch.setattr("comfyui_rollout.data.encodings.encoders.TEXT_FORMAT", -1)
+    monkeypatch.setattr("comfyui_rollout.data.encodings.encoders.IMAGE_FORMAT", -1)
     after = identities(encoders("sd"))
     assert before[0] != after[0]
     assert before[1] != after[1]
@@ -86,7 +86,7 @@ def test_images_are_encoded_as_the_vae_does(encoders, tiny_pipeline):
 @pytest.mark.parametrize("kind", ["text", "images"])
 def test_encoders_leave_memory(encoders, kind, monkeypatch):
     """Also while the caller still has the function that encoded."""
-    from comfyui_rollout.data import encoders as module
+    from comfyui_rollout.data.encodings import encoders as module
 
     loaded, plain = [], module.load_parts
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..files.weights import check_weights, read_weights, save_weights
+from ...files.weights import check_weights, read_weights, save_weights
 
 CHUNK = 1 << 16
 

@@ -18,15 +18,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..diffusion import seeds
-from ..models.loading.weight_count import in_words
+from ...diffusion import seeds
+from ...models.loading.weight_count import in_words
+from ..reading.buckets import Size
+from ..reading.captions import CaptionSettings
+from ..reading.images import ImageFolder, ImageItem, place_of
 from . import colours
-from .buckets import Size
 from .cache import Cache, content_of, key_of
-from .captions import CaptionSettings
 from .encoded import LATENTS, MASKS, TEXT, EncodedDataset, Entry, View
 from .encoders import EncodeImages, Encoders, EncodeText
-from .images import ImageFolder, ImageItem, place_of
 
 PIXELS_AT_ONCE = 1 << 20
 """Images are encoded together up to this many pixels: enough for one of 1024 x 1024."""

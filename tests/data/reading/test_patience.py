@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from comfyui_rollout.data import patience
 from comfyui_rollout.data.data import ItemGenerators
-from comfyui_rollout.data.patience import MOST_MISSING, PatientReader
+from comfyui_rollout.data.reading import patience
+from comfyui_rollout.data.reading.patience import MOST_MISSING, PatientReader
 
 AWAY = OSError("the network name cannot be found")
 

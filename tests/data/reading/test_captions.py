@@ -1,7 +1,7 @@
 """From the text beside an image to the texts that are encoded."""
 
 import pytest
-from comfyui_rollout.data.captions import CaptionSettings
+from comfyui_rollout.data.reading.captions import CaptionSettings
 
 TAGS = "cat, red, sleeping, indoors, photo"
 

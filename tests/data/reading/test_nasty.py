@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from comfyui_rollout.data.data import ItemGenerators
-from comfyui_rollout.data.images import ImageFolder
 from comfyui_rollout.data.preflight import images_in_words
+from comfyui_rollout.data.reading.images import ImageFolder
 from PIL import Image
 
-SCRIPT = Path(__file__).parents[1] / "support" / "make_nasty.py"
+SCRIPT = Path(__file__).parents[2] / "support" / "make_nasty.py"
 
 
 def load():

@@ -3,7 +3,7 @@
 from math import log
 
 import pytest
-from comfyui_rollout.data.buckets import MOST_OBLONG, STEP, bucket_for, bucket_sizes, shape
+from comfyui_rollout.data.reading.buckets import MOST_OBLONG, STEP, bucket_for, bucket_sizes, shape
 from hypothesis import given
 from hypothesis import strategies as st
 

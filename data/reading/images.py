@@ -15,9 +15,9 @@ import torch
 from PIL import Image, ImageOps
 from torch import Generator, Tensor
 
+from ..data import Batch, DatasetInfo, Group, no_class
 from .buckets import MOST_OBLONG, Size, bucket_for, bucket_sizes
 from .caption_files import CaptionFinder
-from .data import Batch, DatasetInfo, Group, no_class
 from .folder import MASK, MASK_ALONE, WITH_PLUGIN, Listing, listing_of, look_into, repeats_and_words
 
 ALPHA = "alpha"

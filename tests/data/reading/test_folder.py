@@ -3,7 +3,7 @@
 import unicodedata
 
 import pytest
-from comfyui_rollout.data.folder import (
+from comfyui_rollout.data.reading.folder import (
     BROKEN,
     CONDITIONS,
     HIDDEN,

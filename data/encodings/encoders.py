@@ -10,16 +10,16 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from ..diffusion.solvers import Conditioning
-from ..files.whole import read_object
-from ..hosts.device import free_memory
-from ..models.families.pretrained import downscaling
-from ..models.loading.load import load_parts, local_folder
-from ..models.loading.pretrained import Pretrained
-from ..models.loading.recognise import encoders_of, tokenizers_of
-from ..models.loading.single_file import parts_in
-from ..models.loading.source import Source
-from .buckets import Size
+from ...diffusion.solvers import Conditioning
+from ...files.whole import read_object
+from ...hosts.device import free_memory
+from ...models.families.pretrained import downscaling
+from ...models.loading.load import load_parts, local_folder
+from ...models.loading.pretrained import Pretrained
+from ...models.loading.recognise import encoders_of, tokenizers_of
+from ...models.loading.single_file import parts_in
+from ...models.loading.source import Source
+from ..reading.buckets import Size
 from .cache import fingerprint, key_of
 
 TEXT_FORMAT, IMAGE_FORMAT = 3, 2

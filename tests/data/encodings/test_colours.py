@@ -1,7 +1,7 @@
 """The colours of latents."""
 
 import torch
-from comfyui_rollout.data.colours import fit, moments
+from comfyui_rollout.data.encodings.colours import fit, moments
 from torch.nn import functional as F
 
 

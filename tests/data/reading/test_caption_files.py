@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from comfyui_rollout.data.caption_files import CaptionFinder
-from comfyui_rollout.data.folder import listing_of
+from comfyui_rollout.data.reading.caption_files import CaptionFinder
+from comfyui_rollout.data.reading.folder import listing_of
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from comfyui_rollout.data.data import ItemGenerators
-from comfyui_rollout.data.folder import find_images
-from comfyui_rollout.data.images import ImageFolder, corner_of, fit, look, place_of, read_image, to_latents
+from comfyui_rollout.data.reading.folder import find_images
+from comfyui_rollout.data.reading.images import ImageFolder, corner_of, fit, look, place_of, read_image, to_latents
 from PIL import Image
 
 

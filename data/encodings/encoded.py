@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor
 
-from ..diffusion.solvers import Conditioning
-from ..models.families.clip import alike
-from ..models.ragged import collate, join
+from ...diffusion.solvers import Conditioning
+from ...models.families.clip import alike
+from ...models.ragged import collate, join
+from ..data import Batch, no_class
+from ..reading.images import ImageFolder, ImageItem, Place, corner_of, weight_of
 from . import colours
 from .cache import Cache
-from .data import Batch, no_class
 from .encoders import Encoders
-from .images import ImageFolder, ImageItem, Place, corner_of, weight_of
 
 LATENTS, TEXT, MASKS = "latents", "text", "masks"
 """Folders of the cache."""

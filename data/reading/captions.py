@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..diffusion import seeds
+from ...diffusion import seeds
 
 PLACE_OF_TRIGGER = "[trigger]"
 

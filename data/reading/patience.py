@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from torch import Generator
 
-from .data import Batch, Dataset
-from .names import name_of
+from ..data import Batch, Dataset
+from ..names import name_of
 
 WAITS = (0.5, 1.0, 2.0)
 """Seconds before a file is tried again, each time."""

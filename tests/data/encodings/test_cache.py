@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from comfyui_rollout.data.cache import CHUNK, Cache, content_of, fingerprint, key_of
+from comfyui_rollout.data.encodings.cache import CHUNK, Cache, content_of, fingerprint, key_of
 
 
 def test_names_differ_with_every_fact():
