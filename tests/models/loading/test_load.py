@@ -438,6 +438,17 @@ def test_the_number_format_goes_by_diffusers_word_for_it(monkeypatch, version, n
     assert number_format(torch.bfloat16) == {name: torch.bfloat16}
 
 
+def test_a_family_of_a_newer_diffusers_is_one_line(tiny_pipeline, monkeypatch):
+    """requirements.txt allows versions without Krea 2."""
+    import diffusers
+
+    monkeypatch.setattr(PRETRAINED["krea2"], "network_class", "Krea9Transformer2DModel")
+    with pytest.raises(
+        ValueError, match=rf"^Krea 2 needs a newer diffusers than {diffusers.__version__}, .* pip install"
+    ):
+        inspect(Source(str(tiny_pipeline("krea2"))))
+
+
 def test_nothing_is_loaded_to_know_a_model(tiny_pipeline, tmp_path):
     """inspect() reads settings only: it works in a folder without any weights."""
     folder = tmp_path / "empty"
