@@ -51,19 +51,7 @@ class ComfyHost(Host):
     def show(self, node_id: str, kind: str, update: int, picture: Image) -> None:
         self._update(node_id, None, None, picture.convert("RGB"))
 
-    def frames(
-        self, node_id: str, update: int, sheet: Image, facts: dict[str, Any], files: dict[str, str] | None = None
-    ) -> None:
-        if files:
-            self._send("rollout.frames", {"node": node_id, "step": update, **files})
-
-    def metrics(self, node_id: str, rows: list[dict[str, Any]]) -> None:
-        self._send("rollout.metrics", {"node": node_id, "rows": rows})
-
-    def resumed(self, node_id: str, text: str) -> None:
-        self._send("rollout.resumed", {"node": node_id, "text": text})
-
-    def _send(self, event: str, data: dict[str, Any]) -> None:
+    def send(self, event: str, data: dict[str, Any]) -> None:
         from server import PromptServer
 
         server = PromptServer.instance  # whose client_id is the browser that queued what runs now

@@ -43,17 +43,8 @@ class EventHost(Host):
     def show(self, node_id: str, kind: str, update: int, picture: Image) -> None:
         self._preview(node_id, picture)
 
-    def frames(
-        self, node_id: str, update: int, sheet: Image, facts: dict[str, Any], files: dict[str, str] | None = None
-    ) -> None:
-        if files:
-            self._send("rollout.frames", {"node": node_id, "step": update, **files})
-
-    def metrics(self, node_id: str, rows: list[dict[str, Any]]) -> None:
-        self._send("rollout.metrics", {"node": node_id, "rows": rows})
-
-    def resumed(self, node_id: str, text: str) -> None:
-        self._send("rollout.resumed", {"node": node_id, "text": text})
+    def send(self, event: str, data: dict[str, Any]) -> None:
+        self._send(event, data)
 
     def check_interrupted(self) -> None:
         if self._interrupted():

@@ -47,12 +47,19 @@ class Host:
 
         ``files`` says where they are kept, once they are: ``subfolder`` of the output folder, ``image`` and ``data``.
         """
+        if files:
+            self.send("rollout.frames", {"node": node_id, "step": update, **files})
 
     def metrics(self, node_id: str, rows: list[dict[str, Any]]) -> None:
         """Finished lines of metrics, oldest first."""
+        self.send("rollout.metrics", {"node": node_id, "rows": rows})
 
     def resumed(self, node_id: str, text: str) -> None:
         """That node goes on with an earlier run; the text says from where, and what was restored."""
+        self.send("rollout.resumed", {"node": node_id, "text": text})
+
+    def send(self, event: str, data: dict[str, Any]) -> None:
+        """A message of ours for browsers; by default nobody hears it."""
 
     def finish(self, node_id: str) -> None:
         """That node has nothing more to do in this run."""

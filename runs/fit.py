@@ -69,9 +69,9 @@ def fit(
         if resume and record:  # what does not fit is refused before anything in the run's folder changes
             resume.still_there()
             trainer = ready()
+            restored = [*resume.notes, resume.in_words(trainer)]
             record.go_on(resume.step, facts, resume.run)
             resume.take()
-            restored = [*resume.notes, resume.in_words(trainer)]
             run.host.resumed(node_id, "; ".join(restored))
             told = [*restored, *told]
         if record:

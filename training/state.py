@@ -136,7 +136,12 @@ class SavedState:
         rate = trainer.schedulers[0].get_last_lr()[0]
         average = ["averaged weights"] if self.averaged_updates and trainer.run.averaged_weights else []
         parts = ["weights", self.optimizer, *average, f"learning rate {rate:.3g}", f"seed {self.seed}"]
-        return f"{self.folder.name} goes on after step {self.step} of {trainer.steps}: {', '.join(parts)} restored"
+        words = f"{self.folder.name} goes on after step {self.step} of {trainer.steps}: {', '.join(parts)} restored"
+        planned, curve = planned_steps(self.folder), trainer.settings.lr_schedule
+        if planned in (None, trainer.steps) or curve.startswith("constant"):
+            return words
+        drawn = f"the {curve} learning rate was drawn over {planned} steps and is now over {trainer.steps}: it jumps"
+        return f"{words}; {drawn}"
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from ...runs.session import Look
 from ...training.optimizers import OptimizerSettings, check_optimizer, installed
 from ...training.stream import Stream
 from ..base import CATEGORY, LOSS, MODEL, OPTIMIZER, RUN, SAMPLES, Node, shown, workflow_metadata
-from ..inputs import UNIQUE_ID, choice, integer, line, number, plain_name, seed, switch, wire
+from ..inputs import UNIQUE_ID, checked_name, choice, integer, line, number, plain_name, seed, switch, wire
 from ..models.model import ModelInfo, trained_model
 from .resume import begun_anew, state_of
 
@@ -257,6 +257,7 @@ class OptimizerStep(Node):
         extra_pnginfo: Any = None,
         **options: Any,
     ) -> dict[str, Any]:
+        checked_name(options["run_name"], "folder")
         check_that_they_fit(loss, model)
         check_precision(model.about, options["precision"])
         try:

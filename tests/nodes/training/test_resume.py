@@ -141,6 +141,15 @@ def test_the_user_is_told_what_was_restored(graph, wire, train, stop, host):
     assert [event[2:] for event in host.told if event[:2] == ("progress", "RolloutOptimizerStep")] == [(4, 5), (5, 5)]
 
 
+@pytest.mark.parametrize(("curve", "jumps"), [("cosine", True), ("constant", False)])
+def test_a_curve_that_is_drawn_anew_is_told(graph, wire, train, stop, host, curve, jumps):
+    """More steps stretch the learning rate's curve, so that it is suddenly higher: nobody shall wonder why."""
+    optimizer = wire(nodes.Optimizer, lr_schedule=curve)
+    train(graph(), steps=3, optimizer=optimizer)
+    text = train(graph(), steps=6, optimizer=optimizer, resume="run_00001").ui["text"][0]
+    assert ("cosine learning rate was drawn over 3 steps and is now over 6: it jumps" in text) is jumps
+
+
 def test_another_seed_does_not_change_a_run_in_the_middle(graph, train, stop, same_bits):
     """The editor may have drawn a new seed: the run's own one counts, or it would not be the same run."""
     whole = train(graph(), steps=4, seed=1)
