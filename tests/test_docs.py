@@ -59,6 +59,16 @@ def test_shipped_workflows_are_valid(workflow):
     )
 
 
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.name)
+def test_widgets_say_the_same_by_name_and_by_place(workflow):
+    """A workflow that was edited by hand in one of the two would run with the values of the other."""
+    content = load(workflow)
+    by_name = to_prompt(content, DEFINITIONS)
+    for node in content["nodes"]:
+        node.pop("widgets_values_named", None)
+    assert to_prompt(content, DEFINITIONS) == by_name
+
+
 def test_the_python_of_the_readme_trains(tmp_path, monkeypatch, capsys):
     """Its very text: the loss goes down from where a new model begins, never up to a hundred, and a folder is left."""
     (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)

@@ -158,7 +158,8 @@ def wrong_type(workflow):
 
 
 def out_of_range(workflow):
-    node(workflow, "RolloutOptimizerStep")["widgets_values"][0] = 0
+    trainer = node(workflow, "RolloutOptimizerStep")
+    trainer["widgets_values"][0] = trainer["widgets_values_named"]["steps"] = 0
 
 
 @pytest.mark.parametrize(

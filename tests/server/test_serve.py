@@ -58,7 +58,7 @@ def test_a_server_with_other_names_asks_for_a_token(tmp_path):
     for more, has_token in (([], False), (["--allow-host", "studio.example"], True)):
         with ExitStack() as stack:
             commands = dict.fromkeys(
-                ("run", "validate", "convert", "nodes", "serve", "import_config"), lambda options: 0
+                ("run", "validate", "convert", "nodes", "serve", "import_config", "clean"), lambda options: 0
             )
             options = _arguments.parser(__version__, **commands).parse_args([*typed, *more])
             *_, address = __main__.studio_on(options, __main__.hosting(options), stack)
