@@ -111,6 +111,9 @@ def test_comfyui_describes_our_nodes_as_we_do(comfy):
     """A browser sees the same nodes, inputs and tooltips from our server as from ComfyUI."""
     theirs = json.loads(comfy.get("/object_info"))
     for name, ours in object_info(NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS).items():
+        if name == "RolloutOptimizer":  # whose choices are those of the libraries that each of the two has
+            for described in (ours, theirs[name]):
+                described["input"]["required"]["optimizer"][0] = []
         assert {field: theirs[name][field] for field in ours} == ours
 
 
