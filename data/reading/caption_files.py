@@ -10,8 +10,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from ...files.text import Text, read_text
 from .folder import Listing, key_of
-from .text_files import Text, read_text
 
 FIELDS = ("text", "caption", "prompt", "description", "tags")
 """Under which of these names JSON files and tables keep a caption; the first that is there."""

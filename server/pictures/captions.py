@@ -1,10 +1,10 @@
 """The caption beside a picture: read in any usual encoding, and never overwritten behind somebody's back."""
 
-import codecs
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...files.text import decoded
 from ..content.files import write_whole
 
 SUFFIXES = (".txt", ".caption")
@@ -43,17 +43,11 @@ def read_caption(picture: Path) -> Caption:
         data = caption_path(picture).read_bytes()
     except OSError:
         return Caption("", ABSENT)
-    return Caption(decoded(data).strip(), hashlib.sha256(data).hexdigest()[:16])
-
-
-def decoded(data: bytes) -> str:
-    """Text in UTF-8, in UTF-16 that says so, or else in Windows' western alphabet, which reads everything."""
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return data.decode("utf-16", errors="replace")
     try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return data.decode("cp1252", errors="replace")
+        text = decoded(data).text
+    except ValueError:  # shown as well as can be; write_caption leaves the file alone
+        text = data.decode("cp1252", errors="replace")
+    return Caption(text.strip(), hashlib.sha256(data).hexdigest()[:16])
 
 
 def write_caption(picture: Path, text: str, was: str) -> Caption:
@@ -70,8 +64,17 @@ def write_caption(picture: Path, text: str, was: str) -> Caption:
     if text == now.text:
         return now
     path = caption_path(picture)
+    refuse_unreadable(path)
     if text:
         write_whole(path, text.encode())
     else:
         path.unlink(missing_ok=True)
     return read_caption(picture)
+
+
+def refuse_unreadable(path: Path) -> None:
+    """Raises BadCaption for a file whose encoding cannot be told: an edit of what was misread would spoil it."""
+    try:
+        decoded(path.read_bytes() if path.is_file() else b"")
+    except ValueError as error:
+        raise BadCaption(f"{path.name} {error}: save it as UTF-8 first") from None

@@ -238,6 +238,18 @@ def test_odd_edits(serve, folders):
     serve(check)
 
 
+def test_a_caption_whose_encoding_cannot_be_told_is_not_written_over(tmp_path):
+    """Russian in Windows' Cyrillic alphabet is shown as well as can be, and left alone: an edit would spoil it."""
+    path = tmp_path / "a.png"
+    path.with_suffix(".txt").write_bytes("красный кот".encode("cp1251"))
+    shown = read_caption(path)
+    with pytest.raises(
+        BadCaption, match=r"^a\.txt is neither UTF-8 nor surely Western European text: save it as UTF-8"
+    ):
+        write_caption(path, shown.text + " noir", shown.version)
+    assert path.with_suffix(".txt").read_bytes() == "красный кот".encode("cp1251")
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
 def test_captions_are_read_in_usual_encodings(tmp_path, encoding):
     """And written back in UTF-8, beside the picture, under the ending that was there."""

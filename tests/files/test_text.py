@@ -1,7 +1,7 @@
 """Text in the encodings that people's editors write: decoded rightly, or refused, and never spoilt."""
 
 import pytest
-from comfyui_rollout.data.reading.text_files import LARGEST, decoded, read_text
+from comfyui_rollout.files.text import LARGEST, decoded, read_text
 
 GERMAN, RUSSIAN, POLISH = "ein süßer Hund auf dem Sofa", "рыжая собака лежит на траве", "rudy pies leży w śniegu"
 
