@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...diffusion.solvers import Conditioning
 from .flux import Flux
+from .pretrained import masked_prompts
 
 
 class Chroma(Flux):
@@ -48,13 +49,7 @@ class Chroma(Flux):
 
     @classmethod
     def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:
-        arguments = {"prompt_embeds": positive["text"], "prompt_attention_mask": positive["mask"]}
-        if negative:
-            arguments |= {
-                "negative_prompt_embeds": negative["text"],
-                "negative_prompt_attention_mask": negative["mask"],
-            }
-        return arguments
+        return masked_prompts(positive, negative, "prompt_attention_mask")
 
 
 @contextmanager

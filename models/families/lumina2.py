@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...diffusion.solvers import Conditioning
-from .pretrained import PretrainedModel
+from .pretrained import PretrainedModel, masked_prompts
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 
@@ -51,10 +51,4 @@ class Lumina2(PretrainedModel):
 
     @classmethod
     def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:
-        arguments = {"prompt_embeds": positive["text"], "prompt_attention_mask": positive["mask"]}
-        if negative:
-            arguments |= {
-                "negative_prompt_embeds": negative["text"],
-                "negative_prompt_attention_mask": negative["mask"],
-            }
-        return arguments
+        return masked_prompts(positive, negative, "prompt_attention_mask")

@@ -203,6 +203,14 @@ class PretrainedModel(Model):
         """The pipeline's keyword arguments for encoded prompts, in place of text; ``negative`` only with guidance."""
 
 
+def masked_prompts(positive: Conditioning, negative: Conditioning | None, mask: str) -> dict[str, Any]:
+    """The arguments of a pipeline that takes captions with a mask, which it calls ``mask``."""
+    arguments = {"prompt_embeds": positive["text"], mask: positive["mask"]}
+    if negative:
+        arguments |= {"negative_prompt_embeds": negative["text"], f"negative_{mask}": negative["mask"]}
+    return arguments
+
+
 def keep_from_overflowing(vae: Any) -> None:
     """Move a VAE whose values do not fit in fp16 to float32, as diffusers' pipelines do."""
     if vae.dtype == torch.float16 and vae.config.get("force_upcast"):

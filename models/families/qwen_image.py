@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...diffusion.solvers import Conditioning
-from .pretrained import PretrainedModel
+from .pretrained import PretrainedModel, masked_prompts
 from .sd3 import JOINT_ATTENTION
 
 MLP = ("img_mlp.net.0.proj", "img_mlp.net.2", "txt_mlp.net.0.proj", "txt_mlp.net.2")
@@ -51,13 +51,7 @@ class QwenImage(PretrainedModel):
 
     @classmethod
     def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:
-        arguments = {"prompt_embeds": positive["text"], "prompt_embeds_mask": positive["mask"]}
-        if negative:
-            arguments |= {
-                "negative_prompt_embeds": negative["text"],
-                "negative_prompt_embeds_mask": negative["mask"],
-            }
-        return arguments
+        return masked_prompts(positive, negative, "prompt_embeds_mask")
 
     @classmethod
     def normalised(cls, vae: Any, latents: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from ...data.data import DatasetInfo
@@ -18,8 +17,6 @@ from ..base import CATEGORY, LOSS, MODEL, OPTIMIZER, RUN, SAMPLES, Node, shown, 
 from ..inputs import UNIQUE_ID, checked_name, choice, integer, line, number, plain_name, seed, switch, wire
 from ..models.model import ModelInfo, trained_model
 from .resume import begun_anew, state_of
-
-log = logging.getLogger(__name__)
 
 OPTIONS_OF_FIT = ("steps", "seed", "accumulation", "clip_norm", "ema_decay", "precision", "preview_every",
                   "on_bad_step", "on_out_of_memory", "compile")  # fmt: skip
