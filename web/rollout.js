@@ -18,7 +18,7 @@ import { Gate } from "./lib/gate.js";
 import { Gallery } from "./lib/gallery.js";
 import { idsOf, nodeAt, nodesOf } from "./lib/graph.js";
 import { Inspector } from "./lib/inspector.js";
-import { LANGUAGES, SETTING, languageOf, translateNodes } from "./lib/language.js";
+import { LANGUAGES, SETTING, explainOptions, languageOf, translateNodes, translateTemplate } from "./lib/language.js";
 import { LossCard } from "./lib/loss_card.js";
 import { Recording, Recordings } from "./lib/recordings.js";
 import { recall, remember } from "./lib/remembered.js";
@@ -438,12 +438,12 @@ async function learnLanguage() {
   const words = await fetch(new URL(`./words/${language}.json`, import.meta.url));
   if (words.ok) speak(await words.json());
   const reply = await api.fetchApi("/i18n");
-  return reply.ok ? ((await reply.json())[language]?.nodeDefs ?? {}) : {};
+  return reply.ok ? ((await reply.json())[language] ?? {}) : {};
 }
 
 listen(); // now: a server may tell what is going on before setup is called
 
-const nodeWords = await learnLanguage().catch(() => ({}));
+const locale = await learnLanguage().catch(() => ({}));
 
 app.registerExtension({
   name: "ComfyUI-Rollout",
@@ -451,7 +451,7 @@ app.registerExtension({
     id: SETTING, name: "Language of Rollout's panels and nodes (after a reload)", type: "combo", defaultValue: "auto",
     options: [{ text: "as the browser", value: "auto" }, ...Object.entries(LANGUAGES).map(([value, text]) => ({ text, value }))],
   }],
-  addCustomNodeDefs: (definitions) => translateNodes(definitions, nodeWords),
+  addCustomNodeDefs: (definitions) => translateNodes(definitions, locale),
   bottomPanelTabs: [
     { id: ROLLOUTS_TAB, title: t("Rollouts"), type: "custom", render: renderRollouts, destroy: () => large.rollouts?.view.stop() },
     { id: CURVES_TAB, title: t("Training curves"), type: "custom", render: renderCurves },
@@ -470,11 +470,15 @@ app.registerExtension({
     });
   },
   nodeCreated(node) {
+    explainOptions(node.widgets, locale.nodeDefs?.[node.comfyClass]);
     photos.addChoice(node);
     if (node.comfyClass === ROLLOUT) addInspector(node);
     if (node.comfyClass === TRAINER) addView(node, "rollout_loss", new LossCard({ open: () => openPanel(CURVES_TAB, TRAINER, node) }), 220);
     if (OURS.test(node.comfyClass)) fold(node, globalThis.LiteGraph);
     if (views.has(node)) refresh();
+  },
+  beforeConfigureGraph(graph) {
+    if (graph.extra?.rollout?.opens) translateTemplate(graph, locale.rolloutTemplates);
   },
   async afterConfigureGraph() {
     colourSockets(app.canvas);
