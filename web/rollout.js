@@ -55,7 +55,7 @@ const bar = { view: null }; // the line over the canvas
 const root = () => app.rootGraph ?? app.graph;
 const workflowId = () => root()?.id ?? "";
 const recordingOf = (id) => recordings.of(workflowId(), id);
-const titleOf = (id) => nodeAt(root(), id)?.title ?? `node ${id}`;
+const titleOf = (id) => nodeAt(root(), id)?.title ?? t("node {id}", { id });
 
 /** Opens a tab of the bottom panel, for a certain node. */
 function openPanel(tab, classId, node) {
@@ -205,7 +205,7 @@ function pick(choice, classId) {
 }
 
 function panel(classId, view) {
-  const choice = select("Which node", [], "", (id) => ((chosen[classId] = id), refresh()));
+  const choice = select(t("Which node"), [], "", (id) => ((chosen[classId] = id), refresh()));
   return { view, choice, element: element("div.rollout-slot", {}, choice, view.element) };
 }
 
@@ -280,10 +280,10 @@ async function resume({ name: run, node, steps, steps_done: done = 0 }) {
   await load(run);
   const trainer = nodeAt(root(), node ?? idsOf(root(), TRAINER)[0]);
   const widget = trainer?.widgets?.find(({ name }) => name === "resume");
-  if (!widget) throw new Error(`the workflow of ${run} has no Optimizer Step that could go on`);
+  if (!widget) throw new Error(t("The workflow of {run} has no Optimizer Step that could go on", { run }));
   widget.value = run;
   if (done < steps) await app.queuePrompt(0, 1);
-  else tell("info", `${run} has done all its ${steps} steps: set steps of ${trainer.title} to more, then press Run.`);
+  else tell("info", t("{run} has done all its {steps} steps: set steps of {title} to more, then press Run.", { run, steps, title: trainer.title }));
 }
 
 function renderRuns(place) {
@@ -448,8 +448,8 @@ const locale = await learnLanguage().catch(() => ({}));
 app.registerExtension({
   name: "ComfyUI-Rollout",
   settings: [{
-    id: SETTING, name: "Language of Rollout's panels and nodes (after a reload)", type: "combo", defaultValue: "auto",
-    options: [{ text: "as the browser", value: "auto" }, ...Object.entries(LANGUAGES).map(([value, text]) => ({ text, value }))],
+    id: SETTING, name: t("Language of Rollout's panels and nodes (after a reload)"), type: "combo", defaultValue: "auto",
+    options: [{ text: t("as the browser"), value: "auto" }, ...Object.entries(LANGUAGES).map(([value, text]) => ({ text, value }))],
   }],
   addCustomNodeDefs: (definitions) => translateNodes(definitions, locale),
   bottomPanelTabs: [

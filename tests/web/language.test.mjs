@@ -6,8 +6,16 @@ import { speak, t } from "../../web/lib/words.js";
 
 const web = new URL("../../web/", import.meta.url);
 const sources = ["rollout.js", ...readdirSync(new URL("lib/", web)).map((name) => `lib/${name}`)].map((name) => readFileSync(new URL(name, web), "utf8"));
-const said = new Set(sources.flatMap((text) => [...text.matchAll(/\bt\("((?:[^"\\]|\\.)+)"/g)].map(([, words]) => words)));
+const code = sources.map((text) => text.replace(/\/\*[\s\S]*?\*\/|(?<=^|[ ;,{}(\[])\/\/.*$/gm, ""));
+const said = new Set(code.flatMap((text) => [...text.matchAll(/\bt\("((?:[^"\\]|\\.)+)"/g)].map(([, words]) => words)));
 const INDIRECT = ["LoRA saved", "Model saved", "Trained"]; // said through a table
+const WORD = /(?<![\w-])[A-Za-z][a-z]{2,}(?![\w:;(-])/g; // of a sentence: no class, no style, no part of a name
+
+/** What the code holds in quotes that reads like words for people: two words or more with a space between. */
+function sentences(text) {
+  const literals = [...text.matchAll(/"((?:[^"\\\n]|\\.)*)"|`((?:[^`\\]|\\.)*)`/g)].map(([, plain, template]) => plain ?? template.replace(/\$\{[^}]*\}/g, "…"));
+  return literals.filter((literal) => literal.includes(" ") && (literal.match(WORD) ?? []).length > 1);
+}
 
 for (const language of Object.keys(LANGUAGES).filter((name) => name !== "en")) {
   const words = JSON.parse(readFileSync(new URL(`words/${language}.json`, web), "utf8"));
@@ -16,10 +24,14 @@ for (const language of Object.keys(LANGUAGES).filter((name) => name !== "en")) {
     assert.deepEqual([...said, ...INDIRECT].filter((text) => !(text in words)), []);
   });
 
+  test(`no sentence of our panels is kept from ${language}`, () => {
+    assert.deepEqual(code.flatMap(sentences).filter((text) => !(text in words)), []);
+  });
+
   test(`no translation in ${language} is left over or loses a value`, () => {
     const all = sources.join("\n");
     for (const [text, translated] of Object.entries(words)) {
-      assert.ok(all.includes(`"${text}"`) || all.includes(` ${text}`), text);
+      assert.ok(all.includes(`"${text}"`) || all.includes(` ${text}`) || all.includes(`"${text.replaceAll(" ", "_")}"`), text); // also a column of numbers
       const values = (line) => (line.match(/\{\w+\}/g) ?? []).sort();
       assert.deepEqual(values(translated), values(text), text);
       assert.notEqual(translated.trim(), "");

@@ -1,5 +1,7 @@
 /** What differs between the settings of two runs, in the words of their nodes. */
 
+import { t } from "./words.js";
+
 const LOOKS = new Set(["preview_every", "sample_every", "checkpoint_every", "keep_checkpoints", "run_name", "resume", "folder", "name"]);
 
 /**
@@ -28,6 +30,6 @@ export function differences(before, after) {
 const titleOf = (node) => node._meta?.title ?? node.class_type;
 
 function shown(value) {
-  const text = value === "" ? "empty" : String(value);
+  const text = value === "" ? t("empty") : String(value);
   return text.length > 24 ? `${text.slice(0, 23)}…` : text;
 }
