@@ -37,6 +37,11 @@ def main(language):
     return json.loads((ROOT / "locales" / language / "main.json").read_text(encoding="utf-8"))
 
 
+GUIDE = (ROOT / "docs" / "hi" / "README.md").read_text(encoding="utf-8")
+RETIRED = ("चरण", "सीखने की दर", "शोर", "नमून", "यादृच्छिक", "वक्र", "युग", "निरीक्षक", "सहेज", "प्रायिकता", "लक्ष्य")
+"""Words for what the glossary calls स्टेप, लर्निंग रेट, नॉइज़, सैंपल, रैंडम, कर्व, एपॉक, इंस्पेक्टर, सेव, संभावना, टारगेट."""
+
+
 def inputs_of(node):
     declared = node.INPUT_TYPES()
     return {**declared.get("required", {}), **declared.get("optional", {})}
@@ -159,3 +164,33 @@ def test_hindi_is_written_in_hindi(words, main):
         assert is_hindi(text), text
     for english, text in main["rolloutTemplates"].items():
         assert is_hindi(text) or re.fullmatch(r"[\d. ]*(\*+[\w ]+\*+[^\w*]*)+|Sample Images: .*", text), english
+
+
+@pytest.mark.parametrize("path", ["locales/hi/nodeDefs.json", "locales/hi/main.json", "web/words/hi.json"])
+def test_one_word_for_one_thing(path):
+    """Nodes, templates, panels and the guide call things as the glossary does."""
+    text = (ROOT / path).read_text(encoding="utf-8") + GUIDE
+    assert [word for word in RETIRED if re.search(rf"(?<![\u0900-\u097f]){word}", text)] == []
+
+
+def test_the_glossary_is_used():
+    """Each Hindi term of the glossary is one that the guide, the nodes, the templates or the panels use."""
+    rows = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8").splitlines()[4:]
+    paths = ("locales/hi/nodeDefs.json", "locales/hi/main.json", "web/words/hi.json")
+    used = GUIDE + "".join((ROOT / path).read_text(encoding="utf-8") for path in paths)
+    terms = [term for row in rows for term in row.rstrip("| ").rsplit("|", 1)[1].strip().split(", ")]
+    assert len(terms) > len(rows)
+    assert [term for term in terms if term not in used] == []
+
+
+def test_the_guide_tells_the_same_figures():
+    """What was measured, the settings and the pictures are those of the English pages."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "web" / "docs" / "Rollout.md"]
+    english = "".join(page.read_text(encoding="utf-8") for page in pages)
+    figures = set(re.findall(r"(?<![\w.])\d+\.\d+(?![\w.])", GUIDE))
+    assert len(figures) > 20
+    assert [figure for figure in figures if figure not in english] == []
+    shown = {Path(name).name for name in re.findall(r"\]\((?:\.\./)?(?:docs/)?(images/[^)]+)\)", english)}
+    assert {Path(name).name for name in re.findall(r"\]\(\.\./(images/[^)]+)\)", GUIDE)} <= shown
+    for row in re.findall(r"^\|[^|]+((?:\| \d\.\d\d ){4})\|$", GUIDE, re.MULTILINE):
+        assert row.strip("| ") in english
