@@ -123,13 +123,18 @@ def overlaid(found: Sequence[Outcome]) -> Image.Image:
 
 def side_by_side(found: Sequence[Outcome], across: int = 4) -> Image.Image:
     """The newest samples of each variant under its settings, the best first."""
-    shown = [headed(Image.open(each.picture), each.label) for each in ranked(found) if each.picture is not None]
+    shown = [headed(opened(each.picture), each.label) for each in ranked(found) if each.picture is not None]
     width, height = max(picture.width for picture in shown), max(picture.height for picture in shown)
     across = min(across, len(shown))
     sheet = Image.new("RGB", (across * width, -(-len(shown) // across) * height), BACKGROUND)
     for place, picture in enumerate(shown):
         sheet.paste(picture, (place % across * width, place // across * height))
     return sheet
+
+
+def opened(path: Path) -> Image.Image:
+    with Image.open(path) as picture:
+        return picture.convert("RGB")
 
 
 BACKGROUND, INK, SIZE, MARGIN = "#212121", "#dddddd", 12, 6
@@ -143,5 +148,5 @@ def headed(picture: Image.Image, text: str) -> Image.Image:
     ImageDraw.Draw(sheet).multiline_text(
         (MARGIN, MARGIN // 2), "\n".join(lines), INK, ImageFont.load_default(SIZE), spacing=4
     )
-    sheet.paste(picture.convert("RGB"), (MARGIN, top))
+    sheet.paste(picture, (MARGIN, top))
     return sheet
