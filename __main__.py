@@ -19,7 +19,8 @@ from typing import Any
 
 from . import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, __version__
 from ._arguments import parser
-from ._terminal import Terminal, lasting_output, mute_libraries, stopping
+from ._terminal import FAILED, STOPPED, Terminal, lasting_output, mute_libraries, stopping
+from .files.names import trouble_with_name
 from .files.whole import write_text
 from .graph import Executor, WorkflowError, describe, is_prompt, load, object_info, to_prompt, validate
 from .graph.reference import explained, indented, reference
@@ -34,6 +35,10 @@ from .importing import simpletuner
 from .nodes.preflight import preflight
 from .runs.clean import clean
 from .runs.run_folder import facts_in, versions
+from .sweeps import schedule
+from .sweeps.grid import variants
+from .sweeps.outcome import conclude
+from .sweeps.sweep import Sweep
 
 WRONG_INPUT = 2
 
@@ -59,6 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         serve=serve_command,
         import_config=import_command,
         clean=clean_command,
+        sweep=sweep_command,
     ).parse_args(arguments)
     mute_libraries()
     with lasting_output():
@@ -212,6 +218,66 @@ def run_command(options: argparse.Namespace) -> int:
                     validation.prompt, outputs=validation.outputs, extra_data=pnginfo, listener=terminal, interrupt=stop
                 )
     return terminal.conclude(result, options.traceback)
+
+
+def sweep_command(options: argparse.Namespace) -> int:
+    sweep = planned_sweep(options)
+    numbers, stop, failed = [] if options.only_table else sweep.missing(), threading.Event(), 0
+    print(f"{sweep.folder}: {len(sweep.variants)} runs, {len(numbers)} to do", flush=True)
+    try:
+        with stopping(stop):
+            for done, (number, code) in enumerate(scheduled(sweep, numbers, options, stop), 1):
+                failed += code != 0
+                how = "finished" if code == 0 else f"ended with {code}: see {sweep.folder / 'jobs'}"
+                what = ", ".join(sweep.variants[number])
+                print(f"[{done}/{len(numbers)}] {sweep.run_name(number)} {what}: {how}", flush=True)
+                conclude(sweep)
+        print(conclude(sweep))
+    except ValueError as error:
+        raise Refused(str(error)) from None
+    return STOPPED if stop.is_set() else FAILED if failed else 0
+
+
+def planned_sweep(options: argparse.Namespace) -> Sweep:
+    """The sweep that the options describe, every variant of it checked. Raises Refused where one is wrong."""
+    workflow = load(options.workflow)
+    definitions = object_info(NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS)
+    prompt = to_prompt(workflow, definitions)
+    trainers = [node_id for node_id, node in prompt.items() if node.get("class_type") == TRAINER]
+    if len(trainers) != 1:
+        raise Refused(f"sweep: the workflow has {len(trainers)} Optimizer Steps, and a sweep needs one")
+    name = options.name or options.workflow.stem
+    trouble = trouble_with_name(name)
+    if trouble:
+        raise Refused(f"--name {name!r}: {trouble}")
+    common = [*options.overrides, *shorthands(options.seed, None, "", prompt)]
+    try:
+        chosen = variants(options.axes)
+        for variant in chosen:
+            checked(apply(prompt, definitions, [*common, *variant]))
+        return Sweep.planned(options.output.resolve(), name, workflow, trainers[0], common, chosen)
+    except ValueError as error:
+        raise Refused(str(error)) from None
+
+
+def scheduled(
+    sweep: Sweep, numbers: list[int], options: argparse.Namespace, stop: threading.Event
+) -> Iterator[schedule.Ended]:
+    """Run these variants where the options say; yields each as it ends. Raises ValueError where that cannot be."""
+    devices = options.devices or ["auto"]
+    if not options.cluster:
+        for device in devices:
+            choose_device(device)
+        return schedule.on_this_machine(sweep, numbers, devices, stop)
+    wrong = next((setting for setting in options.settings if "=" not in setting), None)
+    if wrong is not None:
+        raise ValueError(f"--job {wrong}: write NAME=VALUE, as in gpus_per_node=1")
+    settings = {name: as_number(value) for name, _, value in (each.partition("=") for each in options.settings)}
+    return schedule.on_a_cluster(sweep, numbers, options.cluster, settings, devices[0], print)
+
+
+def as_number(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
 
 
 def chosen_device(options: argparse.Namespace) -> str:

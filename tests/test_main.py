@@ -477,3 +477,37 @@ def test_nothing_runs_of_a_training_that_cannot(name):
     lines = describe(found, prompt)
     folders = [node for node in prompt.values() if node["class_type"] == "RolloutImageFolderDataset"]
     assert sum("input folder: name the folder" in line for line in lines) == len(folders)
+
+
+def test_a_sweep_runs_each_combination_once(tmp_path, capsys):
+    """From the grid to the table, in real processes; started again it finds nothing left to do."""
+    fixed = ["--grid", "OptimizerStep.steps=1,2", "--name", "tries", "--output", str(tmp_path), "--device", "cpu"]
+    command = ["sweep", str(QUICKSTART), *SHORT[2:], *fixed]
+    assert main(command) == 0
+    rows = json.loads((tmp_path / "sweeps" / "tries" / "results.json").read_text())
+    assert [(row["label"], row["run"], row["status"], row["steps"]) for row in rows] == [
+        ("OptimizerStep.steps=1", "tries-001_00001", "finished", 1),
+        ("OptimizerStep.steps=2", "tries-002_00001", "finished", 2),
+    ]
+    capsys.readouterr()
+    assert main(command) == 0
+    assert "2 runs, 0 to do" in capsys.readouterr().out
+    assert len(list((tmp_path / "rollout").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--grid", "Rollout.probability=0,2"], ["probability", "2"]),
+        (["--grid", "Rollout.probabilty=0,1"], ["probabilty", "did you mean"]),
+        (["--grid", "Rollout.probability"], ["NODE.INPUT=VALUE,VALUE"]),
+        (["--name", "a/b"], ["--name 'a/b'", "holds '/'"]),
+        (["--device", "gpu"], ["gpu", "choose auto"]),
+    ],
+)
+def test_a_wrong_sweep_is_refused_before_anything_runs(more, words, tmp_path, capsys):
+    """Each variant is checked first: the last of a hundred must not fail at night."""
+    assert main(["sweep", str(QUICKSTART), "--output", str(tmp_path), *more]) == 2
+    said = capsys.readouterr().err
+    assert all(word in said for word in words), said
+    assert not list(tmp_path.glob("rollout/*"))

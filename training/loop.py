@@ -20,6 +20,7 @@ from ..models.model import Model
 from .micro import advice, can_be_split, is_out_of_memory, losses_in_parts
 from .optimizers import OptimizerSettings, average_by_themselves
 from .stream import Look, Run, Step, StepError, Stream
+from .teacher import borrowed
 
 Precision = Literal["fp32", "bf16", "fp16"]
 NOT_OF_THIS_MODEL = "the loss does not depend on the model that is trained: wire the same model into both"
@@ -52,20 +53,16 @@ def averaged(run: Run, network: nn.Module) -> Iterator[None]:
     if run.averaged_weights is None and not run.schedule_free:
         yield
         return
-    parameters = trained(network)
-    live = [parameter.detach().clone() for parameter in parameters]  # on the device: EMAModel's store would wait for it
-    if run.averaged_weights is not None:
-        run.averaged_weights.copy_to(parameters)
-    for optimizer in run.schedule_free:
-        optimizer.eval()
-    try:
-        yield
-    finally:
+    with borrowed(parameters := trained(network)):
+        if run.averaged_weights is not None:
+            run.averaged_weights.copy_to(parameters)
         for optimizer in run.schedule_free:
-            optimizer.train()
-        with torch.no_grad():
-            for parameter, value in zip(parameters, live, strict=True):
-                parameter.copy_(value)
+            optimizer.eval()
+        try:
+            yield
+        finally:
+            for optimizer in run.schedule_free:
+                optimizer.train()
 
 
 @dataclass

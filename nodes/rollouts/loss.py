@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import Tensor
@@ -17,8 +17,9 @@ from ...diffusion.solvers import SOLVERS, Solver, solver
 from ...diffusion.solvers import Model as Network
 from ...diffusion.trajectory import fine_path, target_onto
 from ...models.model import Model
-from ...training.loop import averaged
+from ...training.loop import averaged, trained
 from ...training.stream import Step, Stream
+from ...training.teacher import Teacher
 from ..base import BATCH, CATEGORY, LOSS, MODEL, StepNode
 from ..inputs import UNIQUE_ID, choice, integer, number, switch, wire
 from ..models.model import check_guidance
@@ -42,17 +43,18 @@ REFERENCE = {
         advanced=True,
     ),
     "reference_weights": choice(
-        ("live", "ema"),
+        ("live", "ema", "start"),
         "live",
-        "trajectory: whose path is the reference, that of the weights in training or of their running average (set "
-        "ema_decay in Optimizer Step).",
+        "trajectory: whose path is the reference. live: that of the weights in training. ema: of their running average "
+        "(set ema_decay in Optimizer Step). start: of the weights as they were when rollouts began, a teacher that "
+        "stands still; what reference_guidance needs. It costs a copy of the weights that are trained.",
         advanced=True,
     ),
     "reference_sampler": choice(
         ("auto", *SOLVERS),
         "auto",
-        "trajectory: the solver of the reference path; a better one than the rollout's. auto: heun for averaged "
-        "weights, unipc for live ones. heun costs two forward passes a step, rk4 four.",
+        "trajectory: the solver of the reference path; a better one than the rollout's. auto: unipc for live weights, "
+        "heun for others. heun costs two forward passes a step, rk4 four.",
         advanced=True,
     ),
     "target_sampler": choice(
@@ -69,7 +71,8 @@ REFERENCE = {
         30.0,
         0.5,
         "trajectory: the reference path is walked with classifier-free guidance, and the model learns to be sampled "
-        "without it (guidance is distilled). 1 is off; above, its forward passes are for twice the items.",
+        "without it (guidance is distilled): set reference_weights to start, or it guides again what is guided "
+        "already. 1 is off; above, its forward passes are for twice the items.",
         advanced=True,
     ),
 }
@@ -153,7 +156,12 @@ def reference_cost(batch: Stream, inputs: dict[str, Any]) -> dict[str, Any]:
     calls = reference_solver(inputs.get("reference_sampler", "auto"), inputs.get("reference_weights", "live")).calls
     coarse_steps = 1 if plan.persistent else plan.max_step_offset + 1
     most = coarse_steps * inputs.get("reference_steps", 2) * calls
-    return {"text": [f"the trajectory's reference takes up to {most} more forward passes per training step"]}
+    told = [f"the trajectory's reference takes up to {most} more forward passes per training step"]
+    if inputs.get("reference_guidance", 1.0) != 1 and inputs.get("reference_weights", "live") != "start":
+        told.append(
+            "reference_guidance guides again what has learnt to be guided, and runs away: set reference_weights start"
+        )
+    return {"text": told}
 
 
 def wants_memory(inputs: dict[str, Any]) -> frozenset[str]:
@@ -163,8 +171,8 @@ def wants_memory(inputs: dict[str, Any]) -> frozenset[str]:
 
 
 def reference_solver(name: str, weights: str) -> Solver:
-    """The solver of the reference path; ``auto`` is heun for averaged weights and unipc for live ones."""
-    return solver(("heun" if weights == "ema" else "unipc") if name == "auto" else name)
+    """The solver of the reference path; ``auto`` is unipc for live weights and heun for others."""
+    return solver(("unipc" if weights == "live" else "heun") if name == "auto" else name)
 
 
 def wanted_output(
@@ -186,13 +194,26 @@ def wanted_output(
     guided: Network = model
     if reference_guidance != 1:
         guided = Guidance(reference_guidance, negative=negative_rows(step, batch.negative)).of(model)
-    reference = averaged(step.run, model.network) if reference_weights == "ema" else nullcontext()
-    with model.evaluating(), reference:
+    with model.evaluating(), reference(step, model, batch, reference_weights):
         solve = reference_solver(reference_sampler, reference_weights)
         path = fine_path(guided, batch, reference_steps=reference_steps, solve=solve)
     if batch.listener is not None:
         batch.listener.landed(path.y)
     return target_onto(path, batch, batch.solve if target_sampler == "rollout" else None)
+
+
+def reference(step: Step, model: Model, batch: NoisyBatch, weights: str) -> AbstractContextManager[None]:
+    """The model has the weights of the reference inside."""
+    if weights == "start" and (batch.fine is not None or bool(batch.rolled.any())):
+        parameters = trained(model.network)
+        return step.keep(lambda: teacher(step, model)).in_place_of(parameters)  # type: ignore[no-any-return]
+    return averaged(step.run, model.network) if weights == "ema" else nullcontext()
+
+
+def teacher(step: Step, model: Model) -> Teacher:
+    """The weights as they are now; their running average, which knows more, if there is one."""
+    with averaged(step.run, model.network):
+        return Teacher(trained(model.network))
 
 
 class ReflexFlowLoss(StepNode):

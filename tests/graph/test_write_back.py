@@ -48,3 +48,15 @@ def test_a_change_that_has_no_widget_is_refused():
     linked = next(node_id for node_id, node in before.items() if node["class_type"] == "Rollout")
     cut = {**before, linked: {**before[linked], "inputs": before[linked]["inputs"] | {"batch": 1}}}
     assert write_back(workflow, DEFINITIONS, before, cut) is None
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_shipped_workflow_names_the_values_that_it_has(path):
+    """Widgets are kept in a list and by name; whoever reads the names must not get those of another workflow."""
+    workflow = json.loads(path.read_text(encoding="utf-8"))
+    prompt = to_prompt(workflow, DEFINITIONS)
+    for node in workflow["nodes"]:
+        named, inputs = node.get("widgets_values_named") or {}, prompt.get(str(node["id"]), {}).get("inputs", {})
+        assert {name: inputs[name] for name in named if name in inputs} == {
+            name: value for name, value in named.items() if name in inputs
+        }, f"{node['type']} {node['id']}"
