@@ -21,7 +21,7 @@ def spoken(chosen: object, accepted: str, known: Iterable[str]) -> str:
     ``accepted`` is its header Accept-Language. The same rule as ``web/lib/language.js`` has.
     """
     wanted = [tag.split(";")[0].split("-")[0].strip().lower() for tag in accepted.split(",")]
-    return next((tag for tag in (chosen, *wanted) if isinstance(tag, str) and tag in known), "en")
+    return next((tag for tag in (chosen, *wanted) if isinstance(tag, str) and tag in {"en", *known}), "en")
 
 
 def template_lines(folder: Path, language: str) -> dict[str, str]:
