@@ -10,9 +10,9 @@ import logging
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from ...models.loading.weight_count import in_words
 from ..reading.buckets import Size
 from ..reading.captions import CaptionSettings
 from ..reading.images import ImageFolder, ImageItem, place_of
+from ..reading.index import index_of, looked_up
 from . import colours
 from .cache import Cache, content_of, key_of
 from .encoded import LATENTS, MASKS, TEXT, EncodedDataset, Entry, View
@@ -50,9 +51,8 @@ class Encoding:
         refuse_unless_encodable(images, encoders)
         self.images, self.encoders, self.captions, self.cache = images, encoders, captions, cache
         self.reads_text = not encoders.classes
-        with ThreadPoolExecutor() as pool:
-            contents = pool.map(content_of, [item.path for item in images.items])
-        self.entries = [self._entry(item, content) for item, content in zip(images.items, contents, strict=True)]
+        contents = self._contents()
+        self.entries = [self._entry(item, contents) for item in images.items]
         texts = ["", *(caption for entry in self.entries for caption in entry.captions)] if self.reads_text else []
         self.text_keys = {text: key_of(encoders.text_identity, text) for text in texts}
         views = {view.key: view for entry in self.entries for view in entry.views}
@@ -66,7 +66,15 @@ class Encoding:
         self.views = len(views)
         """How many there are, those that look alike counted once."""
 
-    def _entry(self, item: ImageItem, content: str) -> Entry:
+    def _contents(self) -> dict[Path, str]:
+        """A short name for what each picture and each mask holds."""
+        items = self.images.items
+        paths = list(dict.fromkeys(path for item in items for path in (item.path, item.mask) if path))
+        index = index_of(self.images.folder, "contents", self.images.indexes)
+        return dict(zip(paths, looked_up(paths, content_of, bool, index, "contents by BLAKE2b"), strict=True))
+
+    def _entry(self, item: ImageItem, contents: Mapping[Path, str]) -> Entry:
+        content = contents[item.path]
         # A random cut is drawn once for each image: latents cannot be cut anew each time, as pixels can.
         place = place_of(self.images.crop, seeds.generator(0, content, "crop"))
         made_of = (content, item.bucket, place, self.images.background)
@@ -77,7 +85,7 @@ class Encoding:
         mask = ""
         if item.mask:
             by_opacity = item.mask == item.path
-            mask = key_of(content_of(item.mask), by_opacity, item.bucket, place, self.encoders.factor)
+            mask = key_of(contents[item.mask], by_opacity, item.bucket, place, self.encoders.factor)
         return Entry(views, mask, self.captions.variants_of(item.caption), item.label)
 
     def cut_captions(self) -> tuple[list[ImageItem], int]:
