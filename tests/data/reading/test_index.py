@@ -72,7 +72,14 @@ def test_what_was_edited_added_or_removed_is_seen(start, folder):
     (folder / "2.png").unlink()
     (folder / "3.png").rename(folder / "moved.png")
     sizes, seen = start()
-    assert sizes == {"0.png": (5, 5), "1.png": (9, 3), "4.png": (4, 8), "5.png": (4, 8), "moved.png": (4, 8), "new.png": (7, 7)}
+    assert sizes == {
+        "0.png": (5, 5),
+        "1.png": (9, 3),
+        "4.png": (4, 8),
+        "5.png": (4, 8),
+        "moved.png": (4, 8),
+        "new.png": (7, 7),
+    }
     assert seen == ["0.png", "1.png", "moved.png", "new.png"]
     assert start()[1] == []
 
