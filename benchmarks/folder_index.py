@@ -39,8 +39,8 @@ def start(folder: Path, indexes: Path) -> tuple[float, ImageFolder]:
 
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--pictures", type=int, default=10_000)
-    options.add_argument("--side", type=int, default=512)
+    options.add_argument("--pictures", type=int, default=5_000)
+    options.add_argument("--side", type=int, default=1024)
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory(prefix="index-") as place:
         folder, indexes = Path(place) / "pictures", Path(place) / "index"

@@ -94,7 +94,7 @@ def outcome(folder):
     final = states.find_state(folder)
     model = load_file(folder / "model" / "diffusion_pytorch_model.safetensors")
     facts = json.loads((folder / "run.json").read_text())
-    rows = [(row["step"], row["loss"], row["learning_rate"]) for row in read_metrics(folder)]
+    rows = [(row["step"], row["loss"], row["learning_rate"], row.get("spike")) for row in read_metrics(folder)]
     return {
         "step": final.step,
         "tensors": {name: value.numpy().tobytes() for name, value in load_file(final.path).items()},
