@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 import threading
@@ -19,7 +20,7 @@ from typing import Any
 
 from . import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, __version__
 from ._arguments import parser
-from ._terminal import Terminal, lasting_output, mute_libraries, stopping
+from ._terminal import Stop, Terminal, lasting_output, mute_libraries, stopping
 from .files.whole import write_text
 from .graph import Executor, WorkflowError, describe, is_prompt, load, object_info, to_prompt, validate
 from .graph.reference import explained, indented, reference
@@ -201,7 +202,7 @@ def run_command(options: argparse.Namespace) -> int:
     hosted = hosting(options, watching=options.watch)
     pnginfo = {"extra_pnginfo": {"workflow": workflow}} if workflow else {}
     classes = {node_id: node["class_type"] for node_id, node in prompt.items()}
-    stop = threading.Event()
+    stop = Stop()
     with stopping(stop), Terminal(classes, TRAINER, display_name, options.output) as terminal:
         if options.watch:
             result = watched_run(options, hosted, validation, pnginfo, terminal, stop)
@@ -235,6 +236,7 @@ def hosting(options: argparse.Namespace, watching: bool = True) -> Hosted:
             finish=executor.finish,
             send=executor.send,
             interrupted=stop.is_set,
+            seconds_left=stop.seconds_left if isinstance(stop, Stop) else lambda: math.inf,
             watching=lambda: watching,
             waits_for_room=not options.no_wait,
         )

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+WINDOWS = os.name == "nt"
 PREVIOUS = "previous"
 """Where a folder waits while another takes its place."""
 UNFINISHED = re.compile(r"\.(.+)-[a-z0-9_]{8}")
@@ -55,12 +56,12 @@ def flush(path: Path) -> None:
             flush(inner)
         flush_folder(path)
     else:
-        _flush(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+        _flush(path, os.O_RDWR if WINDOWS else os.O_RDONLY)
 
 
 def flush_folder(folder: Path) -> None:
     """Bring the names in a folder onto the disk; Windows writes them through by itself."""
-    if os.name == "nt":
+    if WINDOWS:
         return
     try:
         _flush(folder, os.O_RDONLY)
@@ -90,7 +91,7 @@ def take_place(source: Path, target: Path, overwrite: bool = True) -> None:
         except OSError:  # a file system without links
             if target.exists():
                 raise FileExistsError(target) from None
-    until = time.monotonic() + (PATIENCE if os.name == "nt" else 0)
+    until = time.monotonic() + (PATIENCE if WINDOWS else 0)
     while True:
         try:
             return os.replace(source, target)
