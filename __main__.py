@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 import threading
@@ -19,7 +20,7 @@ from typing import Any
 
 from . import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, __version__
 from ._arguments import parser
-from ._terminal import FAILED, STOPPED, Terminal, lasting_output, mute_libraries, stopping
+from ._terminal import FAILED, STOPPED, Stop, Terminal, lasting_output, mute_libraries, stopping
 from .files.names import trouble_with_name
 from .files.whole import write_text
 from .graph import Executor, WorkflowError, describe, is_prompt, load, object_info, to_prompt, validate
@@ -207,7 +208,7 @@ def run_command(options: argparse.Namespace) -> int:
     hosted = hosting(options, watching=options.watch)
     pnginfo = {"extra_pnginfo": {"workflow": workflow}} if workflow else {}
     classes = {node_id: node["class_type"] for node_id, node in prompt.items()}
-    stop = threading.Event()
+    stop = Stop()
     with stopping(stop), Terminal(classes, TRAINER, display_name, options.output) as terminal:
         if options.watch:
             result = watched_run(options, hosted, validation, pnginfo, terminal, stop)
@@ -222,7 +223,7 @@ def run_command(options: argparse.Namespace) -> int:
 
 def sweep_command(options: argparse.Namespace) -> int:
     sweep = planned_sweep(options)
-    numbers, stop, failed = [] if options.only_table else sweep.missing(), threading.Event(), 0
+    numbers, stop, failed = [] if options.only_table else sweep.missing(), Stop(), 0
     print(f"{sweep.folder}: {len(sweep.variants)} runs, {len(numbers)} to do", flush=True)
     try:
         with stopping(stop):
@@ -261,7 +262,7 @@ def planned_sweep(options: argparse.Namespace) -> Sweep:
 
 
 def scheduled(
-    sweep: Sweep, numbers: list[int], options: argparse.Namespace, stop: threading.Event
+    sweep: Sweep, numbers: list[int], options: argparse.Namespace, stop: Stop
 ) -> Iterator[schedule.Ended]:
     """Run these variants where the options say; yields each as it ends. Raises ValueError where that cannot be."""
     devices = options.devices or ["auto"]
@@ -301,6 +302,7 @@ def hosting(options: argparse.Namespace, watching: bool = True) -> Hosted:
             finish=executor.finish,
             send=executor.send,
             interrupted=stop.is_set,
+            seconds_left=stop.seconds_left if isinstance(stop, Stop) else lambda: math.inf,
             watching=lambda: watching,
             waits_for_room=not options.no_wait,
         )

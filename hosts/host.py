@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,10 @@ class Host:
 
     def finish(self, node_id: str) -> None:
         """That node has nothing more to do in this run."""
+
+    def seconds_left(self) -> float:
+        """Until the program is ended from outside, as far as it was told so (a cluster's notice)."""
+        return math.inf
 
     def check_interrupted(self) -> None:
         """Raises, as a BaseException, when the user asked to stop."""

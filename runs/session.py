@@ -14,7 +14,7 @@ from ..training.state import find_state
 from ..training.stream import Look as Items
 from ..training.stream import Step, StepError, Stream
 from .bad_steps import MOST_IN_A_ROW, in_words
-from .run_folder import RunFolder
+from .run_folder import RunFolder, read_metrics
 
 
 class Look:
@@ -46,6 +46,8 @@ class Session:
         self.trainer, self.model, self.looks, self.folder = trainer, model, looks, folder
         self.run, self.node_id, self.steps = trainer.run, trainer.node_id, trainer.steps
         self.metrics = Metrics(self.run)
+        if folder is not None:
+            self.metrics.spikes.go_on(read_metrics(folder.folder))
         self.notes: list[str] = []
         """What the user is told when all is done, a line each."""
         self.reached = trainer.done
@@ -158,6 +160,7 @@ class Session:
         self.reached = state.step
         self.bad.clear()
         self.folder.go_back(state.step)
+        self.metrics.spikes.go_on(read_metrics(self.folder.folder))
         note = f"{report}: went back once to the last good state, after step {state.step}"
         logging.warning("%s", note)
         self.notes.append(note)

@@ -9,10 +9,9 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -20,16 +19,13 @@ from torch.nn import functional as F
 
 from ...diffusion import seeds
 from ...models.loading.weight_count import in_words
-from ..reading.buckets import Size
 from ..reading.captions import CaptionSettings
 from ..reading.images import ImageFolder, ImageItem, place_of
+from ..reading.index import index_of, looked_up
 from . import colours
 from .cache import Cache, content_of, key_of
 from .encoded import LATENTS, MASKS, TEXT, EncodedDataset, Entry, View
 from .encoders import EncodeImages, Encoders, EncodeText
-
-PIXELS_AT_ONCE = 1 << 20
-"""Images are encoded together up to this many pixels: enough for one of 1024 x 1024."""
 
 Advance = Callable[[int, int], None]
 """``advance(done, total)`` is told how many files are made."""
@@ -50,9 +46,8 @@ class Encoding:
         refuse_unless_encodable(images, encoders)
         self.images, self.encoders, self.captions, self.cache = images, encoders, captions, cache
         self.reads_text = not encoders.classes
-        with ThreadPoolExecutor() as pool:
-            contents = pool.map(content_of, [item.path for item in images.items])
-        self.entries = [self._entry(item, content) for item, content in zip(images.items, contents, strict=True)]
+        contents = self._contents()
+        self.entries = [self._entry(item, contents) for item in images.items]
         texts = ["", *(caption for entry in self.entries for caption in entry.captions)] if self.reads_text else []
         self.text_keys = {text: key_of(encoders.text_identity, text) for text in texts}
         views = {view.key: view for entry in self.entries for view in entry.views}
@@ -66,7 +61,15 @@ class Encoding:
         self.views = len(views)
         """How many there are, those that look alike counted once."""
 
-    def _entry(self, item: ImageItem, content: str) -> Entry:
+    def _contents(self) -> dict[Path, str]:
+        """A short name for what each picture and each mask holds."""
+        items = self.images.items
+        paths = list(dict.fromkeys(path for item in items for path in (item.path, item.mask) if path))
+        index = index_of(self.images.folder, "contents", self.images.indexes)
+        return dict(zip(paths, looked_up(paths, content_of, bool, index, "contents by BLAKE2b"), strict=True))
+
+    def _entry(self, item: ImageItem, contents: Mapping[Path, str]) -> Entry:
+        content = contents[item.path]
         # A random cut is drawn once for each image: latents cannot be cut anew each time, as pixels can.
         place = place_of(self.images.crop, seeds.generator(0, content, "crop"))
         made_of = (content, item.bucket, place, self.images.background)
@@ -77,7 +80,7 @@ class Encoding:
         mask = ""
         if item.mask:
             by_opacity = item.mask == item.path
-            mask = key_of(content_of(item.mask), by_opacity, item.bucket, place, self.encoders.factor)
+            mask = key_of(contents[item.mask], by_opacity, item.bucket, place, self.encoders.factor)
         return Entry(views, mask, self.captions.variants_of(item.caption), item.label)
 
     def cut_captions(self) -> tuple[list[ImageItem], int]:
@@ -142,19 +145,20 @@ class Encoding:
         refuse_full_disk(self.cache, self.missing_bytes, needed)
 
     def _encode_views(self, encode: EncodeImages, progress: Progress) -> None:
-        """The likeliest latents of each view, not a sample of the VAE's posterior.
+        """The likeliest latents of each view, not a sample of the VAE's posterior, far narrower than any noise trained.
 
-        The posterior is far narrower than any noise that is trained, and this way an image's latents are always the
-        same, whatever else is in the folder.
+        Each by itself: in a batch the last bits of an image depend on how many others there are, and so on what else is
+        in the folder and where an earlier encoding was stopped. (Alone it is no slower: one by one is faster on a CPU,
+        and an image of 512 pixels fills an accelerator.)
         """
         decode = lru_cache(maxsize=1)(self.images.pixels)  # a mirrored view comes right behind its image
-        for views in batches_of(self.missing_views):
-            pixels = torch.stack([view.pixels(decode) for view in views])
-            for view, image, latents in zip(views, pixels, encode(pixels).cpu(), strict=True):
-                refuse_infinite(latents, view)
-                kept = {"latents": latents, "moments": colours.moments(latents, image)}
-                self.cache.save(LATENTS, view.key, kept)
-            progress.add(len(views))
+        for view in self.missing_views:
+            pixels = view.pixels(decode)
+            (latents,) = encode(pixels[None]).cpu()
+            refuse_infinite(latents, view)
+            kept = {"latents": latents, "moments": colours.moments(latents, pixels)}
+            self.cache.save(LATENTS, view.key, kept)
+            progress.add(1)
 
     def _shrink_masks(self, progress: Progress) -> None:
         for key, view in self.missing_masks.items():
@@ -219,14 +223,3 @@ def refuse_full_disk(cache: Cache, latents: int, captions: int) -> None:
         what = "latents and captions" if captions else "latents"
         there = f"{str(folder)!r} has {in_words(free, 'B')} left"
         raise ValueError(f"cache_folder: the {what} take {in_words(latents + captions, 'B')}, and {there}")
-
-
-def batches_of(views: list[View]) -> Iterator[list[View]]:
-    """Views of one size together, as many as may be encoded at once."""
-    of_size: dict[Size, list[View]] = defaultdict(list)
-    for view in views:
-        of_size[view.item.bucket].append(view)
-    for (height, width), same in of_size.items():
-        most = max(1, PIXELS_AT_ONCE // (height * width))
-        for start in range(0, len(same), most):
-            yield same[start : start + most]

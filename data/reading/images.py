@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
+import PIL
 import torch
 from PIL import Image, ImageOps
 from torch import Generator, Tensor
@@ -19,6 +19,7 @@ from ..data import Batch, DatasetInfo, Group, no_class
 from .buckets import MOST_OBLONG, Size, bucket_for, bucket_sizes
 from .caption_files import CaptionFinder
 from .folder import MASK, MASK_ALONE, WITH_PLUGIN, Listing, listing_of, look_into, repeats_and_words
+from .index import index_of, looked_up
 
 ALPHA = "alpha"
 """In place of a mask folder: each image's own transparency is its mask."""
@@ -123,6 +124,12 @@ def look(path: Path) -> Look:
     return Look("", size if turned else size[::-1], transparent)
 
 
+def looks_at(paths: Sequence[Path], index: Path | None = None) -> list[Look]:
+    """:func:`look` of each, kept in the file ``index``; what is damaged is looked at again the next time."""
+    found = looked_up(paths, look, lambda seen: not seen.damage, index, f"looks by Pillow {PIL.__version__}")
+    return [Look(damage, tuple(size), transparent) for damage, size, transparent in found]
+
+
 def place_of(crop: Crop, generator: Generator) -> Place:
     """Where to cut: in the middle, or anywhere."""
     if crop == "center":
@@ -170,8 +177,10 @@ class ImageFolder:
         loss_weight: float = 1.0,
         max_aspect_ratio: float = MOST_OBLONG,
         kohya_folders: bool = True,
+        indexes: Path | None = None,
     ) -> None:
-        self.folder, self.mask_folder = folder, mask_folder
+        """``indexes`` is where it is kept from start to start what was found out about a large folder's files."""
+        self.folder, self.mask_folder, self.indexes = folder, mask_folder, indexes
         self.crop, self.flip, self.color, self.background = crop, flip, color, background
         self.repeats, self.loss_weight, self.default_caption = repeats, loss_weight, default_caption.strip()
         self.max_aspect_ratio, self.kohya_folders = max_aspect_ratio, kohya_folders
@@ -207,10 +216,8 @@ class ImageFolder:
         return isinstance(self.mask_folder, Path) and self.mask_folder.resolve() in path.resolve().parents
 
     def _readable(self, paths: list[Path], classes: tuple[str, ...]) -> Iterator[ImageItem]:
-        find_mask = MaskFinder(self.listing, self.mask_folder)
-        with ThreadPoolExecutor() as pool:
-            looks = pool.map(look, paths)
-        for path, found in zip(paths, looks, strict=True):
+        find_mask = MaskFinder(self.listing, self.mask_folder, index_of(self.folder, "masks", self.indexes))
+        for path, found in zip(paths, looks_at(paths, index_of(self.folder, "looks", self.indexes)), strict=True):
             if found.damage:
                 self.damaged.append(found.damage)
                 continue
@@ -303,16 +310,15 @@ class MaskFinder:
     Without a mask folder, what OneTrainer has beside it: a-masklabel.png.
     """
 
-    def __init__(self, listing: Listing, masks: Path | Literal["alpha"] | None) -> None:
+    def __init__(self, listing: Listing, masks: Path | Literal["alpha"] | None, index: Path | None = None) -> None:
         self.folder, self.masks = listing.folder, masks
         self.found: Mapping[Path, Path] = {}
         if masks is None:
             self.found = {path.relative_to(self.folder).with_suffix(""): mask for path, mask in listing.masks.items()}
         elif isinstance(masks, Path):
             self.found = masks_in(masks)
-        with ThreadPoolExecutor() as pool:
-            if damages := [seen.damage for seen in pool.map(look, self.found.values()) if seen.damage]:
-                raise ValueError(f"{'mask' if masks is None else 'mask_folder'}: {damages[0]}")
+        if damages := [seen.damage for seen in looks_at([*self.found.values()], index) if seen.damage]:
+            raise ValueError(f"{'mask' if masks is None else 'mask_folder'}: {damages[0]}")
 
     def __call__(self, image: Path, seen: Look) -> Path | None:
         if self.masks == ALPHA:

@@ -13,6 +13,7 @@ from ...data.reading.buckets import MOST_OBLONG
 from ...data.reading.folder import listing_of
 from ...data.reading.images import ALPHA, ImageFolder, masks_in
 from ...data.reading.patience import PatientReader
+from ...hosts.current import current_host
 from ...training.stream import Step, Stream
 from ..base import CATEGORY, DATASET, StepNode
 from ..inputs import UNIQUE_ID, choice, integer, line, number, refusal, switch, wire
@@ -166,7 +167,8 @@ class ImageFolderDataset(DatasetNode):
     def build(
         self, unique_id: str, folder: str, batch_size: int, mask_folder: str = "", **options: Any
     ) -> dict[str, Any]:
-        images = ImageFolder(folder_of(folder), mask_folder=masks_of(mask_folder), **options)
+        indexes = current_host().output_folder / "index"
+        images = ImageFolder(folder_of(folder), mask_folder=masks_of(mask_folder), indexes=indexes, **options)
         return self.batches(unique_id, images, batch_size, *images_in_words(images, batch_size))
 
 

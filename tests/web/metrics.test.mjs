@@ -56,3 +56,10 @@ test("shares of time have the nodes' names and add up to one", () => {
   assert.ok(Math.abs(found.reduce((sum, { share }) => sum + share, 0) - 1) < 1e-9);
   assert.deepEqual(shares(new Map(), String), []);
 });
+
+test("spikes are those that the run itself has marked", () => {
+  const metrics = new Metrics();
+  assert.deepEqual(metrics.spikes, []);
+  metrics.add([row(0), row(1, { spike: 1, loss: 9 }), row(2, { loss: 50 }), row(3, { spike: 1, loss: 8 })]);
+  assert.deepEqual(metrics.spikes, [1, 3]);
+});

@@ -92,6 +92,7 @@ export class CurvesPanel {
       lines.push({
         name: dashed ? "" : shown, title: dashed ? `${shown} of ${this.#compared}` : shown, xs: source.steps, ys: smoothed, color, dashed,
         raw: jagged && this.#smoothing && !dashed && !(isLoss && place) ? values : undefined,
+        marks: name === "loss" && !dashed ? marked(source) : undefined,
       });
     }
     return lines;
@@ -136,4 +137,9 @@ export class CurvesPanel {
     }
     if (this.#recording) this.#draw();
   }
+}
+
+/** @returns {[number, number][]} the steps of spikes with their losses as measured */
+function marked(metrics) {
+  return metrics.spikes.map((step) => [step, metrics.at("loss", step)]);
 }

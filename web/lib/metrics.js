@@ -84,6 +84,12 @@ export class Metrics {
     return pace > 0 && steps ? Math.max(0, steps - this.lastStep - 1) / pace : null;
   }
 
+  /** The training steps whose loss is far above those before, as the run itself has marked them. */
+  get spikes() {
+    const marks = this.columns.get("spike") ?? [];
+    return this.steps.filter((_, place) => marks[place]);
+  }
+
   /** The loss and its parts. */
   get losses() {
     return [...this.columns.keys()].filter((name) => name === "loss" || name.startsWith("loss_")).sort();

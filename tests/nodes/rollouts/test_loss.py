@@ -195,7 +195,7 @@ def test_the_reference_may_be_the_averaged_model(graph):
 
 
 def test_the_reference_may_stand_still(graph):
-    """start: the path is that of the weights with which rollouts began, whatever the model learns afterwards."""
+    """frozen: the path is that of the weights with which rollouts began, whatever the model learns afterwards."""
     wired = graph(rollout=EVERY)
     run = Run(wired.loss)
     model = run.value(wired.model)
@@ -206,18 +206,18 @@ def test_the_reference_may_stand_still(graph):
         step.current = wired.loss
         return wanted_output(step, model, batch, "trajectory", reference_weights=weights, reference_sampler="heun")
 
-    first, live = reference("start", 0), reference("live", 0)
+    first, live = reference("frozen", 0), reference("live", 0)
     assert torch.equal(first, live)
     with torch.no_grad():
         for parameter in model.network.parameters():
             parameter.mul_(1.5)
-    assert torch.equal(reference("start", 1), first)
+    assert torch.equal(reference("frozen", 1), first)
     assert not torch.equal(reference("live", 1), first)
 
 
 def test_no_teacher_is_made_before_rollouts_begin(graph):
     """Its weights are those of the first step that has one: before that there is nothing to learn from."""
-    wired = graph(rollout={**EVERY, "start_step": 1}, loss_inputs={**TRAJECTORY, "reference_weights": "start"})
+    wired = graph(rollout={**EVERY, "start_step": 1}, loss_inputs={**TRAJECTORY, "reference_weights": "frozen"})
     run = Run(wired.loss)
     Step(run, 0).value(wired.loss)
     assert not run.state_of_kept()
@@ -228,7 +228,7 @@ def test_no_teacher_is_made_before_rollouts_begin(graph):
 def test_a_guided_reference_in_training_is_warned_of(graph):
     """It would guide again what is guided already; a teacher that stands still does not."""
     options = {"rollout": EVERY, "model": {"null_class": True}}
-    for weights, told in (("live", 2), ("start", 1)):
+    for weights, told in (("live", 2), ("frozen", 1)):
         inputs = {**TRAJECTORY, "reference_guidance": 2.0, "reference_weights": weights}
         wired = graph(**options)
         built = DiffusionLoss().build("loss", batch=wired.batch, model=wired.model, loss_type="mse", huber_c=0.1,
