@@ -113,7 +113,7 @@ def into_latents(model: Any, samples: Tensor) -> Tensor:
     latents: Tensor = format.process_in(samples.clone().float())
     if latents.ndim == 5:
         if latents.shape[2] != 1:
-            raise ValueError(f"a video of {latents.shape[2]} frames of latents cannot be trained here, only images")
+            raise ValueError(f"latents: a video of {latents.shape[2]} frames cannot be trained here, only images")
         latents = latents.squeeze(2)
     return latents
 
