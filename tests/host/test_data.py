@@ -95,7 +95,7 @@ def test_a_text_for_each_batch(comfy, folder, by_latents):
         "made": {
             "class_type": "MakeTrainingDataset",
             "inputs": {
-                "images": link("batch"), "texts": link("first", 1), "vae": link("loader", 2), "clip": link("loader", 1)
+                "images": link("batch"), "texts": link("first", 2), "vae": link("loader", 2), "clip": link("loader", 1)
             },
         },
     }  # fmt: skip
