@@ -62,6 +62,10 @@ class Host:
     def send(self, event: str, data: dict[str, Any]) -> None:
         """A message of ours for browsers; by default nobody hears it."""
 
+    def nothing(self, why: str) -> Any:
+        """What a node gives out where it has nothing to give; who reads it is told why, if the host can do that."""
+        return None
+
     def finish(self, node_id: str) -> None:
         """That node has nothing more to do in this run."""
 

@@ -29,7 +29,7 @@ from ...training.stream import Step, Stream
 from ..base import CATEGORY, MODEL, PIPELINE, SAMPLES, StepNode
 from ..inputs import UNIQUE_ID, integer, line, number, seed, wire
 from ..training.optimizer import OptimizerStep
-from .sample import draw_now
+from .sample import draw_now, no_images
 
 
 class SamplePrompts(StepNode):
@@ -117,11 +117,7 @@ class SamplePrompts(StepNode):
     ) -> dict[str, Any]:
         check_that_they_fit(model, pipeline)
         chosen, while_training = SamplingSettings(**settings), is_trained_with(prompt or {}, str(unique_id))
-        if while_training and is_read(prompt or {}, str(unique_id), IMAGES):
-            raise ValueError(
-                "images: Optimizer Step draws these samples, so there are none yet; wire its model into another "
-                "Sample Prompts, whose samples go nowhere"
-            )
+        nothing = no_images(prompt, unique_id, DRAWN_LATER) if while_training else None
         above = 1.0 if isinstance(pipeline, HostedModel) else pipeline.info.kind.guided_above
         avoided = negative.strip() if chosen.guidance > above else None
         current_host().make_room()
@@ -135,7 +131,7 @@ class SamplePrompts(StepNode):
         inputs = {"model": model, "pretrained": pipeline, "prompts": encoded, "settings": chosen, "samples": samples}
         stream = self.stream(unique_id, inputs)
         if while_training:
-            return {"ui": {}, "result": (stream, None)}
+            return {"ui": {}, "result": (stream, nothing)}
         ui, images = draw_now(stream, f"{chosen.steps}_steps_seed_{chosen.seed}", lambda x: sheet(x, chosen.count))
         return {"ui": ui, "result": (stream, images.movedim(1, -1))}
 
@@ -176,8 +172,10 @@ def lines_of(prompts: str) -> list[str]:
     return [line.strip() for line in prompts.splitlines() if line.strip()]
 
 
-IMAGES = 1
-"""The output with the images."""
+DRAWN_LATER = (
+    "Optimizer Step draws these samples, so there are none yet; wire its model into another Sample Prompts, whose "
+    "samples go nowhere"
+)
 
 
 def check_that_they_fit(model: Stream, pipeline: Pretrained | HostedModel) -> None:
@@ -205,8 +203,3 @@ def is_trained_with(prompt: Mapping[str, Any], node_id: str) -> bool:
 def reads(node: Mapping[str, Any], node_id: str) -> bool:
     """Whether an input of this node of an API graph is a link ``[node_id, slot]``."""
     return any(isinstance(value, list) and value[:1] == [node_id] for value in node["inputs"].values())
-
-
-def is_read(prompt: Mapping[str, Any], node_id: str, output: int) -> bool:
-    """Whether some node of an API graph reads that output."""
-    return any([node_id, output] in node["inputs"].values() for node in prompt.values())

@@ -34,6 +34,11 @@ class Folders:
         return self.web.parent / "locales"
 
     @property
+    def blueprints(self) -> Path:
+        """Graphs folded into one node; beside the workflows, where ComfyUI looks for those of a node pack."""
+        return self.workflows.parent / "subgraphs"
+
+    @property
     def datasets(self) -> Path:
         """One folder a data set: pictures that were brought in, with their captions."""
         return self.input / "datasets"
