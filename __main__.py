@@ -30,6 +30,8 @@ from .graph.workflow.write_back import write_back
 from .hosts.current import hosted_by
 from .hosts.device import choose_device
 from .hosts.events import EventHost
+from .hosts.host import Host
+from .hosts.model_paths import ModelPaths
 from .importing import simpletuner
 from .nodes.preflight import preflight
 from .runs.clean import clean
@@ -126,12 +128,31 @@ def checked(prompt: dict[str, Any]) -> Any:
 
 
 def validate_command(options: argparse.Namespace) -> int:
-    _, prompt = read(options)
-    validation = checked(prompt)
-    print(f"{options.workflow}: {len(prompt)} nodes, {len(validation.outputs)} outputs, all valid")
-    for told in preflight(validation.prompt, data=options.data):
-        print(told)
+    with looking(options):
+        _, prompt = read(options)
+        validation = checked(prompt)
+        print(f"{options.workflow}: {len(prompt)} nodes, {len(validation.outputs)} outputs, all valid")
+        for told in preflight(validation.prompt, data=options.data):
+            print(told)
     return 0
+
+
+@contextmanager
+def looking(options: argparse.Namespace) -> Iterator[None]:
+    """Nodes are asked here for what there is to choose from: they look where the run will."""
+    host = Host()
+    host.output_folder, host.models = options.output.resolve(), model_paths(options)
+    with hosted_by(host):
+        yield
+
+
+def model_paths(options: argparse.Namespace) -> ModelPaths:
+    """Models beside the output folder, and beside us."""
+    homes = (options.output.resolve().parent / "models", Path("models").resolve())
+    try:
+        return ModelPaths.read(homes, options.extra_model_paths)
+    except ValueError as error:
+        raise Refused(f"--extra-model-paths: {error}") from None
 
 
 def convert_command(options: argparse.Namespace) -> int:
@@ -196,8 +217,9 @@ def clean_command(options: argparse.Namespace) -> int:
 
 
 def run_command(options: argparse.Namespace) -> int:
-    workflow, prompt = read(options)
-    validation = checked(prompt)
+    with looking(options):
+        workflow, prompt = read(options)
+        validation = checked(prompt)
     hosted = hosting(options, watching=options.watch)
     pnginfo = {"extra_pnginfo": {"workflow": workflow}} if workflow else {}
     classes = {node_id: node["class_type"] for node_id, node in prompt.items()}
@@ -223,7 +245,7 @@ def chosen_device(options: argparse.Namespace) -> str:
 
 def hosting(options: argparse.Namespace, watching: bool = True) -> Hosted:
     """What joins the graph runner and the training: in its context, runs report to an executor and obey its stop."""
-    output, device = options.output.resolve(), chosen_device(options)
+    output, device, models = options.output.resolve(), chosen_device(options), model_paths(options)
 
     @contextmanager
     def hosted(executor: Executor, stop: threading.Event) -> Iterator[None]:
@@ -237,6 +259,7 @@ def hosting(options: argparse.Namespace, watching: bool = True) -> Hosted:
             interrupted=stop.is_set,
             watching=lambda: watching,
             waits_for_room=not options.no_wait,
+            models=models,
         )
         with hosted_by(host):
             yield
@@ -249,6 +272,8 @@ def serve_command(options: argparse.Namespace) -> int:
 
     with ExitStack() as stack:
         studio, app, opened, address = studio_on(options, hosting(options), stack, keeps_jobs=True)
+        studio.folders.make()
+        model_paths(options).make()
 
         def ready() -> None:
             print(f"ComfyUI-Rollout is at {address}", flush=True)

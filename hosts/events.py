@@ -9,6 +9,7 @@ from typing import Any
 from PIL.Image import Image
 
 from .host import Host, Interrupted
+from .model_paths import ModelPaths
 
 
 class EventHost(Host):
@@ -26,8 +27,10 @@ class EventHost(Host):
         interrupted: Callable[[], bool],
         watching: Callable[[], bool] = lambda: True,
         waits_for_room: bool = True,
+        models: ModelPaths | None = None,
     ) -> None:
         self.output_folder, self.device, self.waits_for_room = output_folder, device, waits_for_room
+        self.models = models or self.models
         self._progress, self._preview, self._finish, self._send = progress, preview, finish, send
         self._interrupted, self._watching = interrupted, watching
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from PIL.Image import Image
 
+from .model_paths import ModelPaths
+
 
 class Interrupted(BaseException):
     """The user asked the run to stop. Not an Exception, so that nobody swallows it by accident."""
@@ -16,6 +18,7 @@ class Host:
     """Reports to nobody. Every method is called on the training thread and must not block."""
 
     output_folder: Path = Path("output")
+    models: ModelPaths = ModelPaths((Path("models"),))
     device: str = "auto"
     waits_for_room: bool = True
     """Whether a run whose disk is full waits until there is room; else it fails, with what it had kept."""
@@ -25,7 +28,7 @@ class Host:
 
         New ones are put into the first.
         """
-        return [self.output_folder / kind, Path("models") / kind]
+        return [self.output_folder / kind, *self.models.of(kind)]
 
     def make_room(self) -> None:
         """Asks the host to let go of its own models, before ours come onto the device; by default it has none."""
