@@ -220,9 +220,15 @@ function renderRollouts(place) {
   renderInto(place, large.rollouts);
 }
 
-function renderCurves(place) {
-  large.curves ??= panel(TRAINER, new CurvesPanel(backend, titleOf));
-  renderInto(place, large.curves);
+const curvesPanel = () => (large.curves ??= panel(TRAINER, new CurvesPanel(backend, titleOf)));
+
+const renderCurves = (place) => renderInto(place, curvesPanel());
+
+/** Draws a run's curves beside those of the run on the canvas, and of others that are drawn already. */
+function compare(run) {
+  const panel = app.extensionManager.bottomPanel;
+  if (!large.curves?.element.isConnected) panel.toggleBottomPanelTab(CURVES_TAB);
+  return curvesPanel().view.comparison.add(run);
 }
 
 function renderSamples(place) {
@@ -292,6 +298,7 @@ function renderRuns(place) {
     resume,
     stop,
     samples: openSamples,
+    compare,
     tryIt: tryRun,
     confirm: (run) => app.extensionManager.dialog.confirm({
       title: t("Delete this run?"), message: t("Its folder is removed with everything in it: the trained model, samples, rollouts and curves."),
