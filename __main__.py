@@ -32,6 +32,7 @@ from .hosts.device import choose_device
 from .hosts.events import EventHost
 from .hosts.host import Host
 from .hosts.model_paths import ModelPaths
+from .hosts.notify import Notifier
 from .importing import simpletuner
 from .nodes.preflight import preflight
 from .runs.clean import clean
@@ -220,7 +221,8 @@ def run_command(options: argparse.Namespace) -> int:
     with looking(options):
         workflow, prompt = read(options)
         validation = checked(prompt)
-    hosted = hosting(options, watching=options.watch)
+    notifier = Notifier(options.notify)
+    hosted = hosting(options, notifier, watching=options.watch)
     pnginfo = {"extra_pnginfo": {"workflow": workflow}} if workflow else {}
     classes = {node_id: node["class_type"] for node_id, node in prompt.items()}
     stop = threading.Event()
@@ -233,7 +235,9 @@ def run_command(options: argparse.Namespace) -> int:
                 result = executor.run(
                     validation.prompt, outputs=validation.outputs, extra_data=pnginfo, listener=terminal, interrupt=stop
                 )
-    return terminal.conclude(result, options.traceback)
+    code = terminal.conclude(result, options.traceback)
+    notifier.wait()
+    return code
 
 
 def chosen_device(options: argparse.Namespace) -> str:
@@ -243,8 +247,11 @@ def chosen_device(options: argparse.Namespace) -> str:
         raise Refused(f"--device: {error}") from None
 
 
-def hosting(options: argparse.Namespace, watching: bool = True) -> Hosted:
-    """What joins the graph runner and the training: in its context, runs report to an executor and obey its stop."""
+def hosting(options: argparse.Namespace, notifier: Notifier, watching: bool = True) -> Hosted:
+    """What joins the graph runner and the training: in its context, runs report to an executor and obey its stop.
+
+    When it is left, ``notifier`` is told of the runs that have ended in it.
+    """
     output, device, models = options.output.resolve(), chosen_device(options), model_paths(options)
 
     @contextmanager
@@ -261,8 +268,12 @@ def hosting(options: argparse.Namespace, watching: bool = True) -> Hosted:
             waits_for_room=not options.no_wait,
             models=models,
         )
-        with hosted_by(host):
-            yield
+        try:
+            with hosted_by(host):
+                yield
+        finally:
+            for run in host.runs:  # after what comes behind the training: a LoRA is saved by now
+                notifier.tell(run)
 
     return hosted
 
@@ -270,8 +281,9 @@ def hosting(options: argparse.Namespace, watching: bool = True) -> Hosted:
 def serve_command(options: argparse.Namespace) -> int:
     from .server import serve_until_stopped
 
+    notifier = Notifier(options.notify)
     with ExitStack() as stack:
-        studio, app, opened, address = studio_on(options, hosting(options), stack, keeps_jobs=True)
+        studio, app, opened, address = studio_on(options, hosting(options, notifier), stack, keeps_jobs=True)
         studio.folders.make()
         model_paths(options).make()
 
@@ -288,6 +300,7 @@ def serve_command(options: argparse.Namespace) -> int:
                 webbrowser.open(address)
 
         serve_until_stopped(app, opened, ready)
+    notifier.wait()
     return 0
 
 

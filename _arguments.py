@@ -101,6 +101,11 @@ def add_server(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--no-wait", action="store_true", help="fail where the disk is full, instead of waiting until there is room"
     )
+    command.add_argument(
+        "--notify", default="", metavar="COMMAND",
+        help="start this when a training has ended, however; ROLLOUT_RUN, ROLLOUT_STATUS (finished, interrupted, "
+        "failed), ROLLOUT_FOLDER and ROLLOUT_MESSAGE are in its environment",
+    )  # fmt: skip
     command.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (auto)")
     command.add_argument(
         "--listen", default="127.0.0.1", metavar="ADDRESS", help="0.0.0.0 for other machines too (127.0.0.1)"

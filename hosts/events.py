@@ -10,6 +10,7 @@ from PIL.Image import Image
 
 from .host import Host, Interrupted
 from .model_paths import ModelPaths
+from .notify import Ended
 
 
 class EventHost(Host):
@@ -31,6 +32,8 @@ class EventHost(Host):
     ) -> None:
         self.output_folder, self.device, self.waits_for_room = output_folder, device, waits_for_room
         self.models = models or self.models
+        self.runs: list[Ended] = []
+        """Those that have ended."""
         self._progress, self._preview, self._finish, self._send = progress, preview, finish, send
         self._interrupted, self._watching = interrupted, watching
 
@@ -48,6 +51,9 @@ class EventHost(Host):
 
     def send(self, event: str, data: dict[str, Any]) -> None:
         self._send(event, data)
+
+    def ended(self, folder: Path, status: str, message: str = "") -> None:
+        self.runs.append(Ended(folder, status, message))
 
     def check_interrupted(self) -> None:
         if self._interrupted():

@@ -67,5 +67,8 @@ class Host:
     def finish(self, node_id: str) -> None:
         """That node has nothing more to do in this run."""
 
+    def ended(self, folder: Path, status: str, message: str = "") -> None:
+        """The run of that folder is over: ``finished``, ``interrupted`` or ``failed``."""
+
     def check_interrupted(self) -> None:
         """Raises, as a BaseException, when the user asked to stop."""

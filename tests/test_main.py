@@ -478,3 +478,11 @@ def test_nothing_runs_of_a_training_that_cannot(name):
     lines = describe(found, prompt)
     folders = [node for node in prompt.values() if node["class_type"] == "RolloutImageFolderDataset"]
     assert sum("input folder: name the folder" in line for line in lines) == len(folders)
+
+
+def test_a_command_hears_how_a_run_ended(tmp_path):
+    """When all nodes are done; where it fails, the run is no less finished."""
+    output, heard = tmp_path / "out", tmp_path / "heard"
+    command = f'printf "%s %s" "$ROLLOUT_STATUS" "$ROLLOUT_FOLDER" > "{heard}"; false'
+    assert run_quickstart(output, "--notify", command) == 0
+    assert heard.read_text() == f"finished {the_run(output)}"
