@@ -20,6 +20,7 @@ from typing import Any
 from . import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, __version__
 from ._arguments import parser
 from ._terminal import Terminal, lasting_output, mute_libraries, stopping
+from .data.reading.folder import survey
 from .files.whole import write_text
 from .graph import Executor, WorkflowError, describe, is_prompt, load, object_info, to_prompt, validate
 from .graph.reference import explained, indented, reference
@@ -351,7 +352,7 @@ def studio_on(options: argparse.Namespace, hosted: Hosted, stack: ExitStack, kee
     device = chosen_device(options)
     looking = partial(hosted, Executor(NODE_CLASS_MAPPINGS), threading.Event())
     studio = server.Studio(*nodes, folders, hosted, device, versions(), keeps_jobs=keeps_jobs, looking=looking)
-    app = server.application(studio, access)
+    app = server.application(studio, access, survey)
     return studio, app, opened, server.address_of(opened, token)
 
 
