@@ -8,6 +8,8 @@ from typing import Any
 
 from PIL.Image import Image
 
+from .model_paths import ModelPaths
+
 
 class Interrupted(BaseException):
     """The user asked the run to stop. Not an Exception, so that nobody swallows it by accident."""
@@ -17,6 +19,7 @@ class Host:
     """Reports to nobody. Every method is called on the training thread and must not block."""
 
     output_folder: Path = Path("output")
+    models: ModelPaths = ModelPaths((Path("models"),))
     device: str = "auto"
     waits_for_room: bool = True
     """Whether a run whose disk is full waits until there is room; else it fails, with what it had kept."""
@@ -26,7 +29,7 @@ class Host:
 
         New ones are put into the first.
         """
-        return [self.output_folder / kind, Path("models") / kind]
+        return [self.output_folder / kind, *self.models.of(kind)]
 
     def make_room(self) -> None:
         """Asks the host to let go of its own models, before ours come onto the device; by default it has none."""
@@ -72,6 +75,9 @@ class Host:
     def seconds_left(self) -> float:
         """Until the program is ended from outside, as far as it was told so (a cluster's notice)."""
         return math.inf
+
+    def ended(self, folder: Path, status: str, message: str = "") -> None:
+        """The run of that folder is over: ``finished``, ``interrupted`` or ``failed``."""
 
     def check_interrupted(self) -> None:
         """Raises, as a BaseException, when the user asked to stop."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..hosts.machine import Machine
 from ..models.model import Model
 from ..training.loop import Trainer
 from ..training.metrics import Metrics
@@ -48,6 +49,7 @@ class Session:
         self.metrics = Metrics(self.run)
         if folder is not None:
             self.metrics.spikes.go_on(read_metrics(folder.folder))
+        self.machine = Machine(self.run.device)
         self.notes: list[str] = []
         """What the user is told when all is done, a line each."""
         self.reached = trainer.done
@@ -100,6 +102,7 @@ class Session:
                 logging.error("%s could not conclude: %s", type(look).__name__, error)
             except BaseException as stop:  # while it waited for room, say: the others conclude without waiting
                 wrong, self.ending_badly = stop, True
+        self.machine.close()
         if wrong and not quietly:
             raise wrong
 
@@ -109,6 +112,7 @@ class Session:
         for row in rows:
             self._judge(row["step"], self.metrics.bad)
         if rows:
+            rows[-1]["machine"] = self.machine.read()
             self.run.host.metrics(self.node_id, rows)
             for look in self.looks:
                 look.read(self, rows)

@@ -7,6 +7,7 @@ from typing import Any
 
 from ...hosts.current import current_host
 from ...models.families import PretrainedModel
+from ...models.loading.hub import HUB_ID
 from ...models.loading.load import load_network
 from ...models.loading.model_files import CHECKPOINTS, changed_at, find_model, find_models, list_models
 from ...models.loading.pretrained import Pretrained
@@ -130,6 +131,7 @@ class LoadPretrained(StepNode):
         path: str,
         quantize: str,
         gradient_checkpointing: bool | None = True,
+        base: str = "",
         vae: str = "",
         text_encoders: str = "",
     ) -> bool | str:
@@ -140,7 +142,9 @@ class LoadPretrained(StepNode):
         if checkpoint != BY_PATH and checkpoint not in list_models(current_host(), *CHECKPOINTS):
             return f"checkpoint: {checkpoint!r} is not in your model folders; put it there, or name a path"
         named, file = ("path", path.strip()) if checkpoint == BY_PATH else ("checkpoint", checkpoint)
-        if said := refusal(named, lambda: refuse_pickle(file)):
+        if said := refusal(named, lambda: refuse_pickle(file)) or refusal(named, lambda: check_there(file)):
+            return said
+        if said := refusal("base", lambda: check_there(base or "", "diffusers")):
             return said
         try:
             check_installed(quantize or "none")
@@ -199,6 +203,15 @@ class LoadPretrained(StepNode):
 
     def step(self, step: Step, pretrained: Pretrained) -> PretrainedModel:
         return step.keep(lambda: load_network(pretrained.source, pretrained.info, step.run.device))
+
+
+def check_there(name: str, *kinds: str) -> None:
+    """Raises ValueError for a file or a folder that is not here; whether the hub has an id, only the hub knows."""
+    found = find_model(current_host(), name, *(kinds or CHECKPOINTS))
+    if not found or Path(found).exists():
+        return
+    if Path(found).suffix == ".safetensors" or not HUB_ID.fullmatch(found):
+        raise ValueError(f"{name.strip()!r} is not here: give a folder, a .safetensors file or a hub id (author/model)")
 
 
 def check_parts(vae: str, text_encoders: str) -> None:
