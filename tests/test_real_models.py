@@ -19,6 +19,7 @@ FAMILIES = {
     "lora_sd3": "sd3",
     "lora_flux": "flux",
     "lora_zimage": "zimage",
+    "lora_flux2_dev": "flux2_dev",
     "lora_flux2_klein": "flux2_klein",
     "lora_qwen_image": "qwen_image",
     "lora_krea2": "krea2",

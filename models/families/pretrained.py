@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -51,6 +52,8 @@ class PretrainedModel(Model):
     """Tokens of a caption that reach the network, those that begin and end it included."""
     reading_tokenizer: str = "tokenizer"
     """The tokenizer of the encoder that reads most of a caption."""
+    unread: tuple[str, ...] = ("lm_head.",)
+    """How the names of those weights of a text encoder begin that captions do not ask for: files may lack them."""
     negative_prompts: bool = True
     """Whether sampling with guidance asks the network about a negative prompt too; not if it is told the guidance."""
     told_guidance: bool = False
@@ -112,6 +115,16 @@ class PretrainedModel(Model):
     def schedule(cls, schedule: Schedule) -> Schedule:
         """The noise schedule that the scheduler's settings describe, where the family's pipeline knows better."""
         return schedule
+
+    @classmethod
+    def own_parts(cls, home: Path) -> dict[str, Callable[[], Any]]:
+        """How parts of the pipeline's folder ``home`` are loaded that diffusers would load with more than is needed."""
+        return {}
+
+    @classmethod
+    def text_weights(cls, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """A text encoder's file by transformers' names, where ComfyUI's files have others."""
+        return weights
 
     @property
     def dtype(self) -> torch.dtype:

@@ -345,18 +345,53 @@ def flux2_network(**options):
     return Flux2Transformer2DModel(**(settings | options)).eval()
 
 
-def flux2_klein(folder: Path):
-    """FLUX.2 klein, base. It reads three of Qwen3's layers, the last of which is the 27th. ``folder`` is not used."""
-    from diffusers import AutoencoderKLFlux2, Flux2KleinPipeline
+def flux2_vae():
+    from diffusers import AutoencoderKLFlux2
 
-    tokenizer = qwen_tokenizer()
     vae = AutoencoderKLFlux2(
         latent_channels=8, block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4, sample_size=64
     ).eval()
     vae.bn.running_mean.normal_(std=0.1)
     vae.bn.running_var.uniform_(0.5, 2.0)
+    return vae
+
+
+PARTS_CHAT = """{% for message in messages %}<|im_start|>{% for part in message.content %}{{ part.text }}{% endfor %}\
+<|im_end|>{% endfor %}"""
+"""A template for messages in parts, as Mistral's has one."""
+
+
+def flux2_dev(folder: Path):
+    """FLUX.2 dev. It reads three of Mistral's layers, the last of which is the 30th. ``folder`` is not used."""
+    from diffusers import Flux2Pipeline
+    from transformers import Mistral3Config, Mistral3ForConditionalGeneration
+
+    tokenizer = qwen_tokenizer()
+    tokenizer.chat_template = PARTS_CHAT
+    reader = {
+        "model_type": "mistral", "vocab_size": len(tokenizer), "hidden_size": 8, "intermediate_size": 16,
+        "num_hidden_layers": 31, "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 8, "use_cache": False,
+    }  # fmt: skip
+    sight = {
+        "model_type": "pixtral", "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
+        "num_attention_heads": 1, "image_size": 28, "patch_size": 14, "head_dim": 8,
+    }  # fmt: skip
+    return Flux2Pipeline(
+        vae=flux2_vae(),
+        text_encoder=Mistral3ForConditionalGeneration(Mistral3Config(text_config=reader, vision_config=sight)).eval(),
+        tokenizer=tokenizer,
+        transformer=flux2_network(guidance_embeds=True),
+        scheduler=dynamic_shift(3.0),
+    )
+
+
+def flux2_klein(folder: Path):
+    """FLUX.2 klein, base. It reads three of Qwen3's layers, the last of which is the 27th. ``folder`` is not used."""
+    from diffusers import Flux2KleinPipeline
+
+    tokenizer = qwen_tokenizer()
     return Flux2KleinPipeline(
-        vae=vae,
+        vae=flux2_vae(),
         text_encoder=qwen3("Qwen3ForCausalLM", tokenizer, layers=28),
         tokenizer=tokenizer,
         transformer=flux2_network(),
@@ -476,7 +511,7 @@ def chroma(folder: Path):
 
 MAKERS = {
     "sd": sd, "sdxl": sdxl, "sd3": sd3, "flux": flux, "dit": dit, "lumina2": lumina2, "zimage": zimage,
-    "flux2_klein": flux2_klein, "qwen_image": qwen_image, "chroma": chroma, "krea2": krea2,
+    "flux2_dev": flux2_dev, "flux2_klein": flux2_klein, "qwen_image": qwen_image, "chroma": chroma, "krea2": krea2,
 }  # fmt: skip
 
 

@@ -221,7 +221,7 @@ def test_encoded_prompts_draw_what_the_prompts_draw(tiny_pipeline, family):
 
 def mu_of(family, config, tokens, steps):
     """What the family's pipeline gives its scheduler."""
-    if family == "flux2_klein":
+    if family in ("flux2_dev", "flux2_klein"):
         from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 
         return compute_empirical_mu(tokens, steps)

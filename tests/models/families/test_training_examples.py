@@ -140,8 +140,8 @@ def example_zimage(folder, network, latents, noise, told):
     return Example(mean_square(-torch.stack(prediction).squeeze(2), noise - latents), timesteps)
 
 
-def example_flux2_klein(folder, network, latents, noise, told):
-    """examples/dreambooth/train_dreambooth_lora_flux2_klein.py: in patches, each with its place."""
+def example_flux2(folder, network, latents, noise, told):
+    """examples/dreambooth/train_dreambooth_lora_flux2.py and .._flux2_klein.py: in patches, each with its place."""
     timesteps, sigmas = flow_levels(folder)
     patches, noise = (Flux2KleinPipeline._patchify_latents(value) for value in (latents, noise))
     noisy = (1.0 - sigmas) * patches + sigmas * noise
@@ -149,7 +149,7 @@ def example_flux2_klein(folder, network, latents, noise, told):
     prediction = network(
         hidden_states=Flux2KleinPipeline._pack_latents(noisy),
         timestep=timesteps / 1000,
-        guidance=None,
+        guidance=torch.tensor([GUIDANCE]).expand(len(latents)) if network.config.guidance_embeds else None,
         encoder_hidden_states=told["text"],
         txt_ids=Flux2KleinPipeline._prepare_text_ids(told["text"]),
         img_ids=ids,
@@ -225,7 +225,8 @@ EXAMPLES = {
     "dit": (example_dit, "dit", {}),
     "lumina2": (example_lumina2, "lumina2", {}),
     "zimage": (example_zimage, "zimage", {}),
-    "flux2_klein": (example_flux2_klein, "flux2_klein", {}),
+    "flux2_dev": (example_flux2, "flux2_dev", {}),
+    "flux2_klein": (example_flux2, "flux2_klein", {}),
     "qwen_image": (example_qwen_image, "qwen_image", {}),
     "chroma": (example_chroma, "chroma", {}),
     "krea2": (example_krea2, "krea2", {}),
