@@ -30,7 +30,14 @@ OUR_FAMILY = {
 }
 """Our name of a SimpleTuner family."""
 
-FLAVOURS = {("flux2", "dev"): "flux2_dev"}
+FLAVOURS = {
+    ("flux2", "dev"): "flux2_dev",
+    ("flux", "kontext"): "flux_kontext",
+    ("qwen_image", "edit-v1"): "qwen_image_edit",
+    ("qwen_image", "edit-v2"): "qwen_image_edit_plus",
+    ("qwen_image", "edit-v2+"): "qwen_image_edit_plus",
+    ("qwen_image", "edit-v3"): "qwen_image_edit_plus",
+}
 """The same where it is another one for a flavour."""
 
 NO_FLOW = ("sd1x", "sd2x", "sdxl", "kolors", "pixart_sigma", "deepfloyd", "stable_cascade", "cosmos2image", "heartmula")
@@ -66,6 +73,7 @@ HUB = {
         "dev": "black-forest-labs/FLUX.1-dev",
         "krea": "black-forest-labs/FLUX.1-Krea-dev",
         "schnell": "black-forest-labs/FLUX.1-schnell",
+        "kontext": "black-forest-labs/FLUX.1-Kontext-dev",
         "fluxbooru": "terminusresearch/fluxbooru-v0.3",
         "libreflux": "jimmycarter/LibreFlux-SimpleTuner",
     },
@@ -80,7 +88,15 @@ HUB = {
         "turbo": "Tongyi-MAI/Z-Image-Turbo",
         "turbo-ostris-v2": "Tongyi-MAI/Z-Image-Turbo",
     },
-    "qwen_image": {"": "Qwen/Qwen-Image-2512", "v1.0": "Qwen/Qwen-Image", "v2.0": "Qwen/Qwen-Image-2512"},
+    "qwen_image": {
+        "": "Qwen/Qwen-Image-2512",
+        "v1.0": "Qwen/Qwen-Image",
+        "v2.0": "Qwen/Qwen-Image-2512",
+        "edit-v1": "Qwen/Qwen-Image-Edit",
+        "edit-v2": "Qwen/Qwen-Image-Edit-2509",
+        "edit-v2+": "Qwen/Qwen-Image-Edit-2509",
+        "edit-v3": "Qwen/Qwen-Image-Edit-2511",
+    },
     "krea2": {"": "krea/Krea-2-Raw", "raw": "krea/Krea-2-Raw", "turbo": "krea/Krea-2-Turbo"},
     "chroma": {
         "": "lodestones/Chroma1-Base",

@@ -13,7 +13,7 @@ from torch import Tensor
 from ...diffusion.rollouts.guidance import TOLD
 from ...diffusion.schedules import FlowMatching, Schedule
 from ...diffusion.solvers import Conditioning
-from .pretrained import PretrainedModel
+from .pretrained import CONTROL, PretrainedModel
 from .sd3 import JOINT_ATTENTION
 
 SINGLE_ATTENTION = (
@@ -34,6 +34,7 @@ class Flux2(PretrainedModel):
     single_file_types: tuple[str, ...] = ("flux-2-dev",)
     negative_prompts = False
     told_guidance = True
+    control = "may"
     longest_text = 512
     unread: tuple[str, ...] = ("lm_head.", "model.vision_tower.", "model.multi_modal_projector.")
     lora_targets = {  # noqa: RUF012
@@ -57,15 +58,21 @@ class Flux2(PretrainedModel):
 
         patches, text = in_patches(x), conditioning["text"]
         height, width = patches.shape[-2:]
+        tokens, where = Pipeline._pack_latents(patches), places(height, width, 1, x.device)
+        seen = tokens.shape[1]
+        if CONTROL in conditioning:
+            shown = in_patches(conditioning[CONTROL])
+            tokens = torch.cat([tokens, Pipeline._pack_latents(shown)], dim=1)
+            where = torch.cat([where, places(shown.shape[-2], shown.shape[-1], 1, x.device, picture=10)])
         guided = self.network.config.guidance_embeds
         output = self.network(
-            Pipeline._pack_latents(patches),
+            tokens,
             timestep=timestep / 1000,
             guidance=conditioning.get(TOLD, x.new_full((len(x),), self.guidance)) if guided else None,
             encoder_hidden_states=text,
             txt_ids=places(1, 1, text.shape[1], x.device),
-            img_ids=places(height, width, 1, x.device),
-        ).sample
+            img_ids=where,
+        ).sample[:, :seen]
         return out_of_patches(output.transpose(1, 2).unflatten(2, (height, width)))
 
     @classmethod
@@ -149,7 +156,7 @@ def moments(vae: Any, latents: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (variance + vae.config.batch_norm_eps).sqrt()
 
 
-def places(height: int, width: int, length: int, device: torch.device) -> Tensor:
-    """Where each token lies (tokens, 4): its picture (one here), row, column, and number in the text."""
-    sides = (torch.arange(side, device=device) for side in (1, height, width, length))
-    return torch.cartesian_prod(*sides)
+def places(height: int, width: int, length: int, device: torch.device, picture: int = 0) -> Tensor:
+    """Where each token lies (tokens, 4): its picture (one that is shown is 10), row, column, and number in the text."""
+    sides = (torch.arange(side, device=device) for side in (height, width, length))
+    return torch.cartesian_prod(torch.full((1,), picture, device=device), *sides)
