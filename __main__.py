@@ -288,9 +288,7 @@ def planned_sweep(options: argparse.Namespace) -> Sweep:
         raise Refused(str(error)) from None
 
 
-def scheduled(
-    sweep: Sweep, numbers: list[int], options: argparse.Namespace, stop: Stop
-) -> Iterator[schedule.Ended]:
+def scheduled(sweep: Sweep, numbers: list[int], options: argparse.Namespace, stop: Stop) -> Iterator[schedule.Ended]:
     """Run these variants where the options say; yields each as it ends. Raises ValueError where that cannot be."""
     devices = options.devices or ["auto"]
     if not options.cluster:

@@ -20,6 +20,7 @@ from ...runs.prompt_sampling import (
     EncodedPrompts,
     SamplingSettings,
     check_size,
+    controls_for,
     encode_prompts,
     sample_prompts,
     sampling_pipeline,
@@ -90,7 +91,15 @@ class SamplePrompts(StepNode):
                 "count": integer(1, 1, 64, "Images a prompt, from as many seeds."),
                 "seed": seed("Where the first image of every prompt starts from; the next one from the next seed."),
             },
-            "optional": {"samples": wire(SAMPLES, "Another Sample Prompts, to be drawn at the same time.")},
+            "optional": {
+                "samples": wire(SAMPLES, "Another Sample Prompts, to be drawn at the same time."),
+                "control": line(
+                    "",
+                    "For models that edit: the picture that the prompts change. One file for all, or one a line for "
+                    "each prompt.",
+                    multiline=True,
+                ),
+            },
             "hidden": {**UNIQUE_ID, "prompt": "PROMPT"},
         }
 
@@ -112,6 +121,7 @@ class SamplePrompts(StepNode):
         prompts: str,
         negative: str,
         samples: Stream | None = None,
+        control: str = "",
         prompt: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> dict[str, Any]:
@@ -123,11 +133,15 @@ class SamplePrompts(StepNode):
         current_host().make_room()
         with training_mode():  # nothing made in ComfyUI's inference mode can go through a network that is trained
             if isinstance(pipeline, HostedModel):
+                if control.strip():
+                    raise ValueError("control: a ComfyUI model is shown no picture here; clear it")
                 hosted_sampling.check_size(pipeline, chosen.width, chosen.height)
                 encoded = hosted_sampling.encode_prompts(pipeline, lines_of(prompts), avoided)
             else:
                 check_size(pipeline, chosen.width, chosen.height)
-                encoded = encode_prompts(pipeline, lines_of(prompts), avoided, choose_device(current_host().device))
+                shown = controls_for(pipeline, lines_of(prompts), lines_of(control))
+                device = choose_device(current_host().device)
+                encoded = encode_prompts(pipeline, lines_of(prompts), avoided, device, shown)
         inputs = {"model": model, "pretrained": pipeline, "prompts": encoded, "settings": chosen, "samples": samples}
         stream = self.stream(unique_id, inputs)
         if while_training:

@@ -13,8 +13,11 @@ FAMILIES = {
     "lora_sd3": "sd3",
     "lora_flux": "flux",
     "lora_zimage": "zimage",
+    "lora_flux2_dev": "flux2_dev",
     "lora_flux2_klein": "flux2_klein",
     "lora_qwen_image": "qwen_image",
+    "lora_qwen_image_edit": "qwen_image_edit_plus",
+    "lora_flux_kontext": "flux_kontext",
     "lora_krea2": "krea2",
     "lora_chroma": "chroma",
     "dreambooth_rollout": "sd",
@@ -49,4 +52,7 @@ def made_small(name, pipeline=None, photos=None):
             node["inputs"]["path"] = str(pipeline)
         if node["class_type"] == "RolloutImageFolderDataset":
             node["inputs"]["folder"] = str(next(folders))
+        if "control" in node["inputs"]:  # the pictures of both folders have the same names
+            picture = node["class_type"] == "RolloutSamplePrompts"
+            node["inputs"]["control"] = str(photos / "flower" / ("0.jpg" if picture else ""))
     return prompt

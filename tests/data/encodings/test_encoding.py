@@ -30,6 +30,7 @@ class FakeEncoders:
 
     family, channels, classes, factor, multiple = "fake", 4, 0, 8, 8
     text_identity, image_identity = "text encoder", "vae"
+    control, sees_control = "none", False
 
     def __init__(self):
         self.events, self.captions, self.images_seen, self.stop_at = [], [], 0, None
