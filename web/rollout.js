@@ -19,7 +19,7 @@ import { Gate } from "./lib/gate.js";
 import { Gallery } from "./lib/gallery.js";
 import { idsOf, nodeAt, nodesOf } from "./lib/graph.js";
 import { Inspector } from "./lib/inspector.js";
-import { LANGUAGES, SETTING, languageOf, translateNodes } from "./lib/language.js";
+import { LANGUAGES, SETTING, explainOptions, languageOf, translateNodes, translateTemplate } from "./lib/language.js";
 import { LossCard } from "./lib/loss_card.js";
 import { Recording, Recordings } from "./lib/recordings.js";
 import { recall, remember } from "./lib/remembered.js";
@@ -57,7 +57,7 @@ const bar = { view: null }; // the line over the canvas
 const root = () => app.rootGraph ?? app.graph;
 const workflowId = () => root()?.id ?? "";
 const recordingOf = (id) => recordings.of(workflowId(), id);
-const titleOf = (id) => nodeAt(root(), id)?.title ?? `node ${id}`;
+const titleOf = (id) => nodeAt(root(), id)?.title ?? t("node {id}", { id });
 
 /** Opens a tab of the bottom panel, for a certain node. */
 function openPanel(tab, classId, node) {
@@ -204,7 +204,7 @@ function pick(choice, classId) {
 }
 
 function panel(classId, view) {
-  const choice = select("Which node", [], "", (id) => ((chosen[classId] = id), refresh()));
+  const choice = select(t("Which node"), [], "", (id) => ((chosen[classId] = id), refresh()));
   return { view, choice, element: element("div.rollout-slot", {}, choice, view.element) };
 }
 
@@ -285,10 +285,10 @@ async function resume({ name: run, node, steps, steps_done: done = 0 }) {
   await load(run);
   const trainer = nodeAt(root(), node ?? idsOf(root(), TRAINER)[0]);
   const widget = trainer?.widgets?.find(({ name }) => name === "resume");
-  if (!widget) throw new Error(`the workflow of ${run} has no Optimizer Step that could go on`);
+  if (!widget) throw new Error(t("The workflow of {run} has no Optimizer Step that could go on", { run }));
   widget.value = run;
   if (done < steps) await app.queuePrompt(0, 1);
-  else tell("info", `${run} has done all its ${steps} steps: set steps of ${trainer.title} to more, then press Run.`);
+  else tell("info", t("{run} has done all its {steps} steps: set steps of {title} to more, then press Run.", { run, steps, title: trainer.title }));
 }
 
 function renderRuns(place) {
@@ -444,20 +444,20 @@ async function learnLanguage() {
   const words = await fetch(new URL(`./words/${language}.json`, import.meta.url));
   if (words.ok) speak(await words.json());
   const reply = await api.fetchApi("/i18n");
-  return reply.ok ? ((await reply.json())[language]?.nodeDefs ?? {}) : {};
+  return reply.ok ? ((await reply.json())[language] ?? {}) : {};
 }
 
 listen(); // now: a server may tell what is going on before setup is called
 
-const nodeWords = await learnLanguage().catch(() => ({}));
+const locale = await learnLanguage().catch(() => ({}));
 
 app.registerExtension({
   name: "ComfyUI-Rollout",
   settings: [{
-    id: SETTING, name: "Language of Rollout's panels and nodes (after a reload)", type: "combo", defaultValue: "auto",
-    options: [{ text: "as the browser", value: "auto" }, ...Object.entries(LANGUAGES).map(([value, text]) => ({ text, value }))],
+    id: SETTING, name: t("Language of Rollout's panels and nodes (after a reload)"), type: "combo", defaultValue: "auto",
+    options: [{ text: t("as the browser"), value: "auto" }, ...Object.entries(LANGUAGES).map(([value, text]) => ({ text, value }))],
   }],
-  addCustomNodeDefs: (definitions) => translateNodes(definitions, nodeWords),
+  addCustomNodeDefs: (definitions) => translateNodes(definitions, locale),
   bottomPanelTabs: [
     { id: ROLLOUTS_TAB, title: t("Rollouts"), type: "custom", render: renderRollouts, destroy: () => large.rollouts?.view.stop() },
     { id: CURVES_TAB, title: t("Training curves"), type: "custom", render: renderCurves },
@@ -476,11 +476,15 @@ app.registerExtension({
     });
   },
   nodeCreated(node) {
+    explainOptions(node.widgets, locale.nodeDefs?.[node.comfyClass]);
     photos.addChoice(node);
     if (node.comfyClass === ROLLOUT) addInspector(node);
     if (node.comfyClass === TRAINER) addView(node, "rollout_loss", new LossCard({ open: () => openPanel(CURVES_TAB, TRAINER, node) }), 220);
     if (OURS.test(node.comfyClass)) fold(node, globalThis.LiteGraph);
     if (views.has(node)) refresh();
+  },
+  beforeConfigureGraph(graph) {
+    if (graph.extra?.rollout?.opens) translateTemplate(graph, locale.rolloutTemplates);
   },
   async afterConfigureGraph() {
     colourSockets(app.canvas);

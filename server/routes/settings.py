@@ -43,12 +43,17 @@ def _merge(path: Path, changes: dict[str, Any]) -> None:
     write_bytes(path, to_text(kept).encode(), durable=False)
 
 
+def setting(request: web.Request, name: str) -> Any:
+    """What the user has set, or what holds until then; None for what we do not know."""
+    return {**DEFAULTS, **_read(_file(request))}.get(name)
+
+
 async def show_all(request: web.Request) -> web.Response:
     return web.json_response({**DEFAULTS, **_read(_file(request))})
 
 
 async def show_one(request: web.Request) -> web.Response:
-    return web.json_response({**DEFAULTS, **_read(_file(request))}.get(request.match_info["name"]))
+    return web.json_response(setting(request, request.match_info["name"]))
 
 
 async def change_all(request: web.Request) -> web.Response:

@@ -3,6 +3,7 @@
 import { decimate, nearest, shifted, zoomed } from "./curve.js";
 import { element } from "./element.js";
 import { extent, formatNumber, linear, logarithmic, padded, paddedLog } from "./scale.js";
+import { t } from "./words.js";
 
 const MARGIN = { left: 46, right: 10, top: 8, bottom: 20 };
 
@@ -106,7 +107,7 @@ export class Chart {
     this.canvas.addEventListener("pointercancel", () => (this.#drag = null));
     this.canvas.addEventListener("pointerleave", () => this.view.set(this.view.range, null));
     this.canvas.addEventListener("dblclick", () => this.view.set(null));
-    this.canvas.title = "wheel: zoom · drag: move · double-click: all";
+    this.canvas.title = t("wheel: zoom · drag: move · double-click: all");
   }
 
   #draw() {
@@ -187,14 +188,14 @@ export class Chart {
         if (value !== null) dot(context, x.map(curve.xs[place]), y.map(value), color);
       }
       return element(
-        "span", { title: curve.title ?? curve.name }, element(`i.rollout-swatch${curve.dashed ? ".rollout-dashed" : ""}`, { style: `--swatch: ${color}` }),
-        curve.name && `${curve.name} `, element("b", {}, value === null ? "–" : formatNumber(value)),
+        "span", { title: t(curve.title ?? curve.name) }, element(`i.rollout-swatch${curve.dashed ? ".rollout-dashed" : ""}`, { style: `--swatch: ${color}` }),
+        curve.name && `${t(curve.name)} `, element("b", {}, value === null ? "–" : formatNumber(value)),
       );
     });
     if (step !== null) {
       const place = Math.round(x.map(step)) + 0.5;
       line(context, grid, place, MARGIN.top, place, height - MARGIN.bottom);
-      entries.unshift(element("span", {}, `step ${step.toLocaleString("en-US")}`));
+      entries.unshift(element("span", {}, t("step {step}", { step: step.toLocaleString("en-US") })));
     }
     this.legend.replaceChildren(...entries);
   }

@@ -122,9 +122,9 @@ export class CurvesPanel {
     const color = (place, name) => (name === "other" ? "var(--rollout-color-rest)" : `var(--rollout-color-${(place % COLORS) + 1})`);
     const percent = (share) => `${Math.round(share * 100)}%`;
     this.bar.replaceChildren(...parts.map(({ name, share }, place) =>
-      element("span", { style: `flex-grow: ${share}; background: ${color(place, name)}`, title: `${name} ${percent(share)}` })));
+      element("span", { style: `flex-grow: ${share}; background: ${color(place, name)}`, title: `${t(name)} ${percent(share)}` })));
     this.names.replaceChildren(...parts.map(({ name, share }, place) =>
-      element("span", {}, element("i.rollout-swatch", { style: `--swatch: ${color(place, name)}` }), `${name} `, element("b", {}, percent(share)))));
+      element("span", {}, element("i.rollout-swatch", { style: `--swatch: ${color(place, name)}` }), `${t(name)} `, element("b", {}, percent(share)))));
   }
 }
 

@@ -18,7 +18,7 @@ export function summaryOf(run, now, seen = { done: 0, left: null }) {
   const done = Math.max(run.steps_done ?? 0, run.status === "running" ? seen.done : 0);
   const started = Date.parse(run.started);
   const parts = [];
-  if (run.steps) parts.push(run.status === "finished" ? `${run.steps.toLocaleString("en-US")} steps` : `${done.toLocaleString("en-US")} of ${run.steps.toLocaleString("en-US")} steps`);
+  if (run.steps) parts.push(run.status === "finished" ? t("{steps} steps", { steps: run.steps.toLocaleString("en-US") }) : t("{done} of {steps} steps", { done: done.toLocaleString("en-US"), steps: run.steps.toLocaleString("en-US") }));
   if (run.seconds) parts.push(formatDuration(run.seconds));
   else if (run.status === "running" && started) parts.push(formatDuration((now - started) / 1000));
   if (run.status === "running" && seen.left) parts.push(t("{time} left", { time: formatDuration(seen.left) }));
@@ -127,15 +127,15 @@ export class RunsTab {
     this.#cards.clear();
     this.list.replaceChildren(element(
       "div.rollout-empty.rollout-left", {},
-      element("strong", {}, "This server keeps no list of runs"),
-      element("span", {}, "ComfyUI itself does not look into the folders that a training leaves. What works here all the same:"),
+      element("strong", {}, t("This server keeps no list of runs")),
+      element("span", {}, t("ComfyUI itself does not look into the folders that a training leaves. What works here all the same:")),
       element(
         "ul", {},
-        element("li", {}, "Every run has its folder below rollout in ComfyUI's output folder."),
-        element("li", {}, "Rollouts and curves of what is running are on the nodes and in the panel below."),
-        element("li", {}, "Drop a run's model/diffusion_pytorch_model.safetensors on the canvas to get its workflow."),
+        element("li", {}, t("Every run has its folder below rollout in ComfyUI's output folder.")),
+        element("li", {}, t("Rollouts and curves of what is running are on the nodes and in the panel below.")),
+        element("li", {}, t("Drop a run's model/diffusion_pytorch_model.safetensors on the canvas to get its workflow.")),
       ),
-      element("span", {}, "comfyui-rollout serve, the same editor on our own runner, has the list."),
+      element("span", {}, t("comfyui-rollout serve, the same editor on our own runner, has the list.")),
     ));
   }
 
@@ -240,7 +240,7 @@ export class RunsTab {
       return; // a run without a picture is still a run
     }
     const view = this.#pictures.get(name)[1];
-    if (view) picture.replaceChildren(element("img", { src: this.backend.view(view), alt: `newest picture of ${name}`, loading: "lazy" }));
+    if (view) picture.replaceChildren(element("img", { src: this.backend.view(view), alt: t("newest picture of {run}", { run: name }), loading: "lazy" }));
   }
 
   async #open(name, folder) {

@@ -61,6 +61,6 @@ function inputsApart(graphs, id) {
 const titleOf = (node) => node._meta?.title ?? node.class_type;
 
 function shown(value) {
-  const text = value === "" ? "empty" : String(value);
+  const text = value === "" ? t("empty") : String(value);
   return text.length > 24 ? `${text.slice(0, 23)}…` : text;
 }
