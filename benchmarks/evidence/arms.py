@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+REFLOW = "reflow_digits.json"
 TRAJECTORY, QUICKSTART = "rollout_trajectory_digits.json", "quickstart_digits.json"
 
 
@@ -36,11 +37,13 @@ def rollout(words: str, price: float, *changes: str, loss: str = "original", wor
 
 PLAIN = ("sampler=euler", "max_step_offset=5", "probability=0.3", "step_size=20")
 HEUN = (
-    "DiffusionLoss.reference_weights=ema",
+    "DiffusionLoss.reference_weights=frozen",
     "DiffusionLoss.reference_sampler=heun",
     "DiffusionLoss.reference_steps=1",
 )
-CHAINS = ("rollout=persistent", "from_noise=true", "sampler=euler", *HEUN)
+LATE = ("start=0.5",)
+"""The reference is what the model has learnt by then."""
+CHAINS = (*LATE, "rollout=persistent", "from_noise=true", "sampler=euler", *HEUN)
 EIGHT = ("step_size=125", "max_step_offset=7")
 SPEC = ("sampler=unipc", "max_step_offset=10", "probability=1", "step_size=1")
 SOAR = (
@@ -58,14 +61,24 @@ ARMS = {
     "teacher_forcing": Arm("teacher forcing"),
     "teacher_forcing_longer": Arm("teacher forcing, half as long again", price=2 / 3),
     "chains_8": rollout(
-        "`trajectory`, chains down 8 levels, a quarter", 1.17, "probability=0.25", *CHAINS, *EIGHT, loss="trajectory"
+        "`trajectory`, chains down 8 levels, a quarter", 1.08, "probability=0.25", *CHAINS, *EIGHT, loss="trajectory"
     ),
     "chains_8_half": rollout(
-        "the same, half of the items", 1.33, "probability=0.5", *CHAINS, *EIGHT, loss="trajectory"
+        "the same, half of the items", 1.17, "probability=0.5", *CHAINS, *EIGHT, loss="trajectory"
+    ),
+    "chains_8_half_ema": rollout(
+        "half of the items from the beginning, and the running average as the reference",
+        1.33,
+        "probability=0.5",
+        *CHAINS,
+        *EIGHT,
+        "start=0",
+        "DiffusionLoss.reference_weights=ema",
+        loss="trajectory",
     ),
     "chains_8_dpm": rollout(
         "chains down 8 levels by DPM-Solver++, its own target",
-        1.17,
+        1.08,
         "probability=0.25",
         *CHAINS,
         *EIGHT,
@@ -75,7 +88,8 @@ ARMS = {
     ),
     "fresh_8": rollout(
         "`trajectory`, fresh single steps of 125",
-        1.42,
+        1.21,
+        *LATE,
         "sampler=euler",
         "max_step_offset=1",
         "probability=0.5",
@@ -117,4 +131,6 @@ ARMS = {
     "soar": rollout("SOAR without guidance", 1.67, *SOAR, loss="clean"),
     "mixflow": Arm("MixFlow 0.8", ("NoisyBatch.mixflow=0.8",)),
     "input_perturbation": Arm("input perturbation 0.1", ("NoisyBatch.input_perturbation=0.1",)),
+    "reflow": Arm("Reflow in the last half of the tuning", ("Reflow.start=0.5",), REFLOW, 1.2, True),
+    "reflow_early": Arm("Reflow in its last 70%", ("Reflow.start=0.3",), REFLOW, 1.2, True),
 }

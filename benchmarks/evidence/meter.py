@@ -26,7 +26,7 @@ class Cost:
 
 @contextmanager
 def metered() -> Iterator[Cost]:
-    """Counts what every new network is asked inside; exactly what is trained and rolled out, nothing that is declared."""
+    """Counts what every new network is asked inside: what was really trained and rolled out."""
     cost, began = Cost(), 0.0
     plain = {family: family.__call__ for family in FAMILIES.values()}
 

