@@ -46,8 +46,8 @@ REFERENCE = {
         ("live", "ema", "frozen"),
         "live",
         "trajectory: whose path is the reference. live: that of the weights in training. ema: of their running average "
-        "(set ema_decay in Optimizer Step). frozen: of the weights as they were when rollouts began, a teacher that "
-        "stands still; what reference_guidance needs. It costs a copy of the weights that are trained.",
+        "(set ema_decay in Optimizer Step). frozen: of the weights, averaged if they are, as they were when rollouts "
+        "began, a teacher that stands still; what reference_guidance needs. It costs a copy of what is trained.",
         advanced=True,
     ),
     "reference_sampler": choice(
