@@ -61,6 +61,8 @@ class PretrainedModel(Model):
     """The guidance from which on it does."""
     vae_of_videos: bool = False
     """Whether the VAE takes films (B, 3, T, H, W), so that an image is a film of one frame."""
+    always_there: tuple[str, ...] = ()
+    """Blocks of which the network uses parts beside calling them, so that they cannot wait elsewhere until then."""
     lora_targets: dict[str, tuple[str, ...]]
     """Presets of the layers that an adapter is put on, by name: ``attention``, ``all``; ends of module names."""
 
