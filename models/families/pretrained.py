@@ -74,6 +74,8 @@ class PretrainedModel(Model):
     """Whether the text encoder sees that picture too, so that a caption is encoded beside it."""
     vae_of_videos: bool = False
     """Whether the VAE takes films (B, 3, T, H, W), so that an image is a film of one frame."""
+    always_there: tuple[str, ...] = ()
+    """Blocks of which the network uses parts beside calling them, so that they cannot wait elsewhere until then."""
     lora_targets: dict[str, tuple[str, ...]]
     """Presets of the layers that an adapter is put on, by name: ``attention``, ``all``; ends of module names."""
 

@@ -15,6 +15,7 @@ from ...files.whole import read_object
 from ..families import PretrainedModel
 from ..quantization import loading_options, squeeze
 from ..quiet import quiet
+from ..swapping import Swap
 from .hub import local_folder, variant_in
 from .network_file import readable
 from .single_file import parts_in
@@ -49,10 +50,12 @@ def load_network(source: Source, info: PretrainedInfo, device: torch.device | st
         else:
             options |= variant_in(home / part)
             network = loader.from_pretrained(home, subfolder=part, use_safetensors=True, **options)
-    squeeze(network, source.quantization, device)
-    if source.gradient_checkpointing:
-        network.enable_gradient_checkpointing()
+    squeeze(network, source.quantization, "cpu" if source.swap else device)
     model = kind(network, guidance=source.guidance)
+    if source.swap:
+        model.swap = Swap(network, source.swap, torch.device(device), kind.always_there)
+    elif source.gradient_checkpointing:
+        network.enable_gradient_checkpointing()
     model.to(torch.device(device))
     return model
 

@@ -14,6 +14,7 @@ from ...models.loading.pretrained import Pretrained
 from ...models.loading.recognise import inspect, refuse_pickle
 from ...models.loading.source import Source
 from ...models.quantization import check_checkpointing, check_installed
+from ...models.swapping import check_swap
 from ...training.stream import Step
 from ..base import CATEGORY, MODEL, PIPELINE, SCHEDULE, StepNode
 from ..inputs import UNIQUE_ID, choice, integer, line, number, refusal, switch
@@ -44,6 +45,10 @@ class LoadPretrained(StepNode):
         "quantize",
         "nf4",
         "int8",
+        "block swap",
+        "blocks to swap",
+        "offload",
+        "low vram",
         "checkpoint",
     )
     RETURN_TYPES = (MODEL, SCHEDULE, PIPELINE)
@@ -120,6 +125,14 @@ class LoadPretrained(StepNode):
                     "2 for most anime models; 0 and 1 are the last, the usual one.",
                     advanced=True,
                 ),
+                "swap": integer(
+                    0,
+                    0,
+                    1000,
+                    "For LoRA on a smaller card: so many of the network's blocks wait in main memory, and each is "
+                    "copied to the card while the one before it computes. Slower the more there are; 0 = all stay.",
+                    advanced=True,
+                ),
             },
             "hidden": UNIQUE_ID,
         }
@@ -134,6 +147,7 @@ class LoadPretrained(StepNode):
         base: str = "",
         vae: str = "",
         text_encoders: str = "",
+        swap: int | None = 0,
     ) -> bool | str:
         if checkpoint is None or path is None:
             return True
@@ -149,6 +163,7 @@ class LoadPretrained(StepNode):
         try:
             check_installed(quantize or "none")
             check_checkpointing(quantize or "none", gradient_checkpointing is not False)
+            check_swap(swap or 0, quantize or "none", gradient_checkpointing is not False)
             check_parts(vae or "", text_encoders or "")
         except ValueError as error:
             return str(error)
@@ -167,6 +182,7 @@ class LoadPretrained(StepNode):
         **options: Any,
     ) -> dict[str, Any]:
         check_checkpointing(quantize, gradient_checkpointing)  # they may have been wired in
+        check_swap(options.get("swap", 0), quantize, gradient_checkpointing)
         host = current_host()
         name = path if checkpoint == BY_PATH else checkpoint
         source = Source(

@@ -215,5 +215,5 @@ def test_old_workflows_keep_their_widgets():
         "gradient_checkpointing",
     ]
     assert list(NODE.INPUT_TYPES()["optional"]) == [
-        "base", "vae", "prediction", "guidance", "text_encoders", "clip_skip",
+        "base", "vae", "prediction", "guidance", "text_encoders", "clip_skip", "swap",
     ]  # fmt: skip
