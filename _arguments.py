@@ -46,6 +46,8 @@ def parser(
     )
     for added in (runs, serves):
         add_server(added)
+    add_output(validates)
+    add_models(validates)
     serves.add_argument("--open", action="store_true", help="open the browser, too")
     runs.add_argument(
         "--resume",
@@ -111,12 +113,26 @@ def add_output(command: argparse.ArgumentParser) -> None:
     command.add_argument("--output", type=Path, default=Path("output"), metavar="DIR", help="where results go (output)")
 
 
+def add_models(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--extra-model-paths", type=Path, action="append", default=[], metavar="FILE",
+        help="further folders of models, as in ComfyUI's extra_model_paths.yaml; without it the file of that name "
+        "beside the output folder is read, if it is there",
+    )  # fmt: skip
+
+
 def add_server(command: argparse.ArgumentParser) -> None:
     """Where a run works, and where it can be watched."""
     add_output(command)
+    add_models(command)
     command.add_argument(
         "--no-wait", action="store_true", help="fail where the disk is full, instead of waiting until there is room"
     )
+    command.add_argument(
+        "--notify", default="", metavar="COMMAND",
+        help="start this when a training has ended, however; ROLLOUT_RUN, ROLLOUT_STATUS (finished, interrupted, "
+        "failed), ROLLOUT_FOLDER and ROLLOUT_MESSAGE are in its environment",
+    )  # fmt: skip
     command.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (auto)")
     command.add_argument(
         "--listen", default="127.0.0.1", metavar="ADDRESS", help="0.0.0.0 for other machines too (127.0.0.1)"

@@ -26,7 +26,7 @@ from targets import HEUN, RESULTS, Arm, chains, distances, extra_cost, kept, tra
 
 SCALE = 2.0
 FEW = [("euler", 4), ("euler", 8), ("unipc", 4), ("unipc", 8)]
-GUIDED = {"start": 0.5, "reference_guidance": SCALE, "reference_weights": "start", "null_class": True}
+GUIDED = {"start": 0.5, "reference_guidance": SCALE, "reference_weights": "frozen", "null_class": True}
 ARMS = {
     "plain": Arm(null_class=True),
     "chains": chains(0.25, 200.0, **GUIDED),

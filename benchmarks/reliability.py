@@ -56,6 +56,18 @@ def power_cuts(trials: faults.Trials, count: int, generator: random.Random) -> I
         )
 
 
+def ext4_cuts(trials: faults.Trials, count: int) -> Iterable[str]:
+    """The copied image of a real disk; nothing where none may be mounted, which the table shows."""
+    try:
+        with faults.Ext4(trials.folder / "try.img", trials.folder / "mounted"):
+            pass
+    except OSError as error:
+        print(f"no ext4 images: {error}", file=sys.stderr)
+        return
+    for number in range(count):
+        yield trials.cut_power_of_ext4(1 + number * trials.changes // count)
+
+
 def tampering(trials: faults.Trials) -> Iterable[str]:
     base = trials.folder / "stopped"
     faults.stopped_run(base)
@@ -83,6 +95,7 @@ def main() -> int:
         trials = faults.Trials(folder / "trials")
         found["kills"] = told("kills", kills(trials, share(200), generator))
         found["power cuts"] = told("power cuts", power_cuts(trials, share(40), generator))
+        found["power cuts of ext4"] = told("power cuts of ext4", ext4_cuts(trials, share(20)))
         found["tampered runs"] = told("tampered runs", tampering(trials))
         commands = faults.Commands(folder / "commands")
         seconds: list[float] = []

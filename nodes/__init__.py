@@ -13,6 +13,7 @@ from .results.sample import SampleImages
 from .results.sample_prompts import SamplePrompts
 from .results.save_lora import SaveLora
 from .rollouts.loss import DiffusionLoss, ReflexFlowLoss
+from .rollouts.reflow import Reflow
 from .rollouts.rollout import Rollout
 from .rollouts.schedule import DDPMSchedule, FlowMatchingSchedule, NoisyBatch
 from .training.optimizer import Optimizer, OptimizerStep
@@ -34,6 +35,7 @@ NODES = (
     DDPMSchedule,
     NoisyBatch,
     Rollout,
+    Reflow,
     DiffusionLoss,
     ReflexFlowLoss,
     Optimizer,

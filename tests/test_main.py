@@ -372,7 +372,8 @@ def test_a_stop_saves_and_exits_with_130(tmp_path, stop):
 
 def metrics_of(folder):
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name not in ("seconds", "steps_per_second")} for row in rows]
+    timed = ("seconds", "steps_per_second", "machine")
+    return [{name: value for name, value in row.items() if name not in timed} for row in rows]
 
 
 def test_a_run_is_resumed(finished, tmp_path, capsys):
@@ -511,3 +512,11 @@ def test_a_wrong_sweep_is_refused_before_anything_runs(more, words, tmp_path, ca
     said = capsys.readouterr().err
     assert all(word in said for word in words), said
     assert not list(tmp_path.glob("rollout/*"))
+
+
+def test_a_command_hears_how_a_run_ended(tmp_path):
+    """When all nodes are done; where it fails, the run is no less finished."""
+    output, heard = tmp_path / "out", tmp_path / "heard"
+    command = f'printf "%s %s" "$ROLLOUT_STATUS" "$ROLLOUT_FOLDER" > "{heard}"; false'
+    assert run_quickstart(output, "--notify", command) == 0
+    assert heard.read_text() == f"finished {the_run(output)}"

@@ -48,6 +48,6 @@ class Teacher:
         """Raises ValueError where it is a copy of other weights."""
         shapes = [tuple(weight.shape) for weight in self.weights]
         if [tuple(state[name].shape) for name in sorted(state, key=int)] != shapes:
-            raise ValueError("the state's teacher (reference_weights start) is one of another model or LoRA")
+            raise ValueError("the state's teacher (reference_weights frozen) is one of another model or LoRA")
         for place, weight in enumerate(self.weights):
             weight.copy_(state[str(place)])

@@ -5,6 +5,7 @@
 
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
+import { Announcer } from "./lib/announcer.js";
 import { Backend } from "./lib/backend.js";
 import { CurvesPanel } from "./lib/curves_panel.js";
 import { formatDuration } from "./lib/duration.js";
@@ -50,6 +51,7 @@ const gate = new Gate(api, {
 });
 const chosen = { [ROLLOUT]: "", [TRAINER]: "", run: "" }; // which node the panel shows
 
+const announcer = new Announcer(document);
 const bar = { view: null }; // the line over the canvas
 
 const root = () => app.rootGraph ?? app.graph;
@@ -164,10 +166,12 @@ async function showEnd(kind, message = "") {
   const { run, metrics } = training.recording, steps = (metrics.lastStep + 1).toLocaleString("en-US");
   const facts = run ? await backend.run(run).catch(() => null) : null;
   if (recordings.training?.recording.running) return; // the next one has begun
+  if (kind === "failed") announcer.tell(kind, t("Failed"), message);
   if (kind === "failed") return isElsewhere(training) ? bar.view?.showEnd(kind, t("Failed"), message) : bar.view?.hide();
   if (kind === "stopped") {
     const title = facts?.can_resume ? t("Stopped, saved") : t("Stopped");
     const resumes = facts?.can_resume && iconButton("play", t("Go on with the run where it was"), () => attempt(() => resume(facts)), t("Resume"));
+    announcer.tell(kind, title, t("after step {step}", { step: steps }));
     return bar.view?.showEnd(kind, title, t("after step {step}", { step: steps }), resumes);
   }
   const saved = isElsewhere(training) ? null : savedIn(root(), (id) => recordings.wordsOf(workflowId(), id));
@@ -177,12 +181,7 @@ async function showEnd(kind, message = "") {
     copy: (path) => attempt(() => navigator.clipboard.writeText(path)), tryIt: (...what) => attempt(() => tryRun(...what)), samples: openSamples,
   } });
   bar.view?.showEnd(kind, t(saved?.title ?? "Trained"), told.filter(Boolean).join(" · "), ...buttons);
-  notify(t(saved?.title ?? "Trained"), told.filter(Boolean).join(" · "));
-}
-
-/** Tells a person who looks elsewhere, if they allowed it. */
-function notify(title, body) {
-  if (document.hidden && globalThis.Notification?.permission === "granted") new Notification(title, { body });
+  announcer.tell(kind, t(saved?.title ?? "Trained"), told.filter(Boolean).join(" · "));
 }
 
 async function attempt(action) {
@@ -220,9 +219,15 @@ function renderRollouts(place) {
   renderInto(place, large.rollouts);
 }
 
-function renderCurves(place) {
-  large.curves ??= panel(TRAINER, new CurvesPanel(backend, titleOf));
-  renderInto(place, large.curves);
+const curvesPanel = () => (large.curves ??= panel(TRAINER, new CurvesPanel(backend, titleOf)));
+
+const renderCurves = (place) => renderInto(place, curvesPanel());
+
+/** Draws a run's curves beside those of the run on the canvas, and of others that are drawn already. */
+function compare(run) {
+  const panel = app.extensionManager.bottomPanel;
+  if (!large.curves?.element.isConnected) panel.toggleBottomPanelTab(CURVES_TAB);
+  return curvesPanel().view.comparison.add(run);
 }
 
 function renderSamples(place) {
@@ -292,6 +297,7 @@ function renderRuns(place) {
     resume,
     stop,
     samples: openSamples,
+    compare,
     tryIt: tryRun,
     confirm: (run) => app.extensionManager.dialog.confirm({
       title: t("Delete this run?"), message: t("Its folder is removed with everything in it: the trained model, samples, rollouts and curves."),
@@ -458,7 +464,7 @@ app.registerExtension({
     { id: SAMPLES_TAB, title: t("Samples"), type: "custom", render: renderSamples },
   ],
   setup() {
-    bar.view = new TrainingBar({ stop: () => attempt(stop), show: () => attempt(showTraining) });
+    bar.view = new TrainingBar({ stop: () => attempt(stop), show: () => attempt(showTraining), announcer });
     (document.querySelector(".graph-canvas-panel") ?? document.body).append(bar.view.element);
     document.head.append(element("link", { rel: "stylesheet", href: new URL("./rollout.css", import.meta.url).href }));
     photos.listen(document);

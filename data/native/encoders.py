@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...diffusion.solvers import Conditioning
 from ...hosts.comfyui_model import encode_images, encode_text, fingerprint_of, into_latents
+from ...models.families.pretrained import Control
 from ...models.hosted import HostedModel
 from ...models.loading.pretrained import Pretrained
 from ...models.ragged import collate
@@ -26,6 +27,8 @@ class HostedEncoders:
     """CLIP and VAE of a HostedModel. The host says what is in memory."""
 
     classes = 0
+    control: Control = "none"
+    sees_control = False
 
     def __init__(self, hosted: HostedModel) -> None:
         """Raises ValueError for a model that is none of images."""

@@ -50,6 +50,8 @@ def family_of(source: Source) -> str:
         return family_of_folder(local_folder(source.path))
     base_family = family_of_folder(local_folder(source.base)) if source.base else ""
     family = family_of_file(source.path, base_family)
+    if base_family and PRETRAINED[base_family].network_class == PRETRAINED[family].network_class:
+        return base_family  # one network for several pipelines, and a file does not say for which it was trained
     if base_family and base_family != family:
         titles = PRETRAINED[family].title, PRETRAINED[base_family].title
         raise ValueError(f"base: {source.base!r} is {titles[1]}, and the file {source.path!r} is {titles[0]}")
@@ -122,12 +124,12 @@ def check_text_encoders(source: Source, kind: type[PretrainedModel]) -> None:
 
 
 def encoders_of(kind: type[PretrainedModel]) -> list[str]:
-    """The text encoders of a family's pipeline, in its order, without the tokenizers."""
-    return [name for name in kind.text_parts if not name.startswith("tokenizer")]
+    """The text encoders of a family's pipeline, in its order, without what cuts texts and pictures for them."""
+    return [name for name in kind.text_parts if name not in tokenizers_of(kind)]
 
 
 def tokenizers_of(kind: type[PretrainedModel]) -> list[str]:
-    return [name for name in kind.text_parts if name.startswith("tokenizer")]
+    return [name for name in kind.text_parts if name.startswith(("tokenizer", "processor"))]
 
 
 def family_of_folder(folder: Path) -> str:

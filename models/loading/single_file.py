@@ -31,6 +31,8 @@ def single_file_type(tensors: Mapping[str, Header]) -> str:
     from diffusers.loaders.single_file_utils import infer_diffusers_model_type
 
     kind: str = infer_diffusers_model_type(tensors)
+    if kind == "flux-2-dev" and not any("guidance_in." in name for name in tensors):
+        return "flux-2-klein"  # which is not told its guidance
     if kind != "v1":
         return kind
     # diffusers takes all that it does not know for v1

@@ -31,7 +31,22 @@ class TrainComfyModel(StepNode):
         "Makes a model to train of ComfyUI's own MODEL, whatever its family, with an adapter on it (LoRA, LoKr, LoHa). "
         "The MODEL stays as it is: training takes a copy, so it needs the memory once more. Works inside ComfyUI only."
     )
-    SEARCH_ALIASES = ("lora", "train lora", "fine-tune", "any model", "wan", "qwen", "z-image", "hidream", "chroma")
+    SEARCH_ALIASES = (
+        "lora",
+        "train lora",
+        "fine-tune",
+        "any model",
+        "lokr",
+        "loha",
+        "rank",
+        "alpha",
+        "gradient checkpointing",
+        "wan",
+        "qwen",
+        "z-image",
+        "hidream",
+        "chroma",
+    )
     RETURN_TYPES = (MODEL, SCHEDULE, PIPELINE)
     RETURN_NAMES = ("model", "schedule", "pipeline")
     OUTPUT_TOOLTIPS = (

@@ -43,11 +43,11 @@ REFERENCE = {
         advanced=True,
     ),
     "reference_weights": choice(
-        ("live", "ema", "start"),
+        ("live", "ema", "frozen"),
         "live",
         "trajectory: whose path is the reference. live: that of the weights in training. ema: of their running average "
-        "(set ema_decay in Optimizer Step). start: of the weights as they were when rollouts began, a teacher that "
-        "stands still; what reference_guidance needs. It costs a copy of the weights that are trained.",
+        "(set ema_decay in Optimizer Step). frozen: of the weights, averaged if they are, as they were when rollouts "
+        "began, a teacher that stands still; what reference_guidance needs. It costs a copy of what is trained.",
         advanced=True,
     ),
     "reference_sampler": choice(
@@ -71,7 +71,7 @@ REFERENCE = {
         30.0,
         0.5,
         "trajectory: the reference path is walked with classifier-free guidance, and the model learns to be sampled "
-        "without it (guidance is distilled): set reference_weights to start, or it guides again what is guided "
+        "without it (guidance is distilled): set reference_weights to frozen, or it guides again what is guided "
         "already. 1 is off; above, its forward passes are for twice the items.",
         advanced=True,
     ),
@@ -157,9 +157,9 @@ def reference_cost(batch: Stream, inputs: dict[str, Any]) -> dict[str, Any]:
     coarse_steps = 1 if plan.persistent else plan.max_step_offset + 1
     most = coarse_steps * inputs.get("reference_steps", 2) * calls
     told = [f"the trajectory's reference takes up to {most} more forward passes per training step"]
-    if inputs.get("reference_guidance", 1.0) != 1 and inputs.get("reference_weights", "live") != "start":
+    if inputs.get("reference_guidance", 1.0) != 1 and inputs.get("reference_weights", "live") != "frozen":
         told.append(
-            "reference_guidance guides again what has learnt to be guided, and runs away: set reference_weights start"
+            "reference_guidance guides again what has learnt to be guided, and runs away: set reference_weights frozen"
         )
     return {"text": told}
 
@@ -204,7 +204,7 @@ def wanted_output(
 
 def reference(step: Step, model: Model, batch: NoisyBatch, weights: str) -> AbstractContextManager[None]:
     """The model has the weights of the reference inside."""
-    if weights == "start" and (batch.fine is not None or bool(batch.rolled.any())):
+    if weights == "frozen" and (batch.fine is not None or bool(batch.rolled.any())):
         parameters = trained(model.network)
         return step.keep(lambda: teacher(step, model)).in_place_of(parameters)  # type: ignore[no-any-return]
     return averaged(step.run, model.network) if weights == "ema" else nullcontext()

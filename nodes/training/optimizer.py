@@ -8,6 +8,7 @@ from ...data.data import DatasetInfo
 from ...data.run_preflight import run_in_words
 from ...hosts.current import current_host
 from ...hosts.device import free_memory
+from ...models.swapping import NOT_TRAINED
 from ...runs.fit import fit
 from ...runs.looks import Checkpoint, Sample, TimeBudget
 from ...runs.session import Look
@@ -318,6 +319,8 @@ def check_that_they_fit(loss: Stream, model: Stream) -> None:
     drops = any(stream.inputs.get("label_dropout") for stream in loss.walk())
     if drops and info.pretrained is None and info.classes and not info.null_class:
         raise ValueError("label_dropout in Noisy Batch trains a class for none: turn on null_class in New Model")
+    if info.pretrained is not None and info.pretrained.source.swap and not info.adapters:
+        raise ValueError(NOT_TRAINED)
     for stream in loss.walk():
         data = stream.about
         if not isinstance(data, DatasetInfo):

@@ -5,7 +5,7 @@ from typing import Any
 
 from aiohttp import web
 
-from ..content.files import write_whole
+from ...files.whole import write_bytes
 from ..guard.bodies import BadBody, parse, read_json, read_object
 from ..sockets.plain_json import to_text
 from ..studio import STUDIO
@@ -40,7 +40,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _merge(path: Path, changes: dict[str, Any]) -> None:
     kept = {**_read(path), **{name: value for name, value in changes.items() if name not in NEVER_KEPT}}
-    write_whole(path, to_text(kept).encode())
+    write_bytes(path, to_text(kept).encode(), durable=False)
 
 
 def setting(request: web.Request, name: str) -> Any:

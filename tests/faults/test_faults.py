@@ -69,6 +69,30 @@ def test_the_power_cut_is_one(trials, monkeypatch):
     assert all(each.startswith("lost") for each in found)
 
 
+@pytest.fixture(scope="module")
+def ext4(tmp_path_factory):
+    """Skips where no image of a disk may be mounted."""
+    place = tmp_path_factory.mktemp("ext4")
+    try:
+        with faults.Ext4(place / "disk.img", place / "mounted"):
+            pass
+    except OSError as error:
+        pytest.skip(f"may not mount an ext4 image: {error}")
+
+
+@pytest.mark.parametrize("share", [0.45, 0.7, 0.95])
+def test_a_power_cut_of_a_real_file_system_loses_nothing(ext4, trials, share):
+    """The blocks that ext4 has written by then are all that there is, and its journal is replayed."""
+    assert trials.cut_power_of_ext4(round(share * trials.changes)) in ("resumed", "nothing was kept yet")
+
+
+def test_the_power_cut_of_a_real_file_system_is_one(ext4, trials, monkeypatch):
+    """The test of the test: without flushing, runs are lost."""
+    monkeypatch.setattr("comfyui_rollout.files.whole.flush", lambda path: None)
+    monkeypatch.setattr("comfyui_rollout.files.whole.flush_folder", lambda path: None)
+    assert trials.cut_power_of_ext4(round(0.75 * trials.changes)).startswith("lost")
+
+
 @pytest.mark.parametrize("name", faults.TAMPERED)
 def test_a_tampered_run_is_not_silently_accepted(stopped, trials, tmp_path, name):
     """It is refused in one line with the folder as it was, or the user is told, or no bit is different."""

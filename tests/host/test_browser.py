@@ -1,6 +1,7 @@
 """A session in ComfyUI's own frontend: a template is opened, trained, watched, and its LoRA drawn with."""
 
 import json
+import re
 import shutil
 from importlib.util import find_spec
 
@@ -46,6 +47,45 @@ def test_the_page_finds_all_of_ours(page):
     assert page.evaluate("app.extensions.some(({ name }) => /rollout/i.test(name))")
 
 
+def search(page, words):
+    """What the library finds, once it has found some of ours: the texts of the entries."""
+    page.mouse.dblclick(800, 500)
+    page.locator("input:focus").wait_for()
+    page.keyboard.type(words)
+    ours = page.locator("[role=option]", has_text=re.compile("rollout|LoRA", re.IGNORECASE))
+    ours.first.wait_for()
+    return ours.all_inner_texts()
+
+
+@pytest.mark.parametrize(
+    ("words", "node"),
+    [("prodigy", "Optimizer"), ("cfg", "Sample Prompts"), ("rank", "Train ComfyUI Model"), ("bucket", "Image Folder")],
+)
+def test_words_of_trainers_find_nodes(page, words, node):
+    """As people type them, below one root."""
+    page.keyboard.press("Escape")
+    page.wait_for_timeout(500)
+    found = search(page, words)
+    assert any(text.startswith(node) for text in found), found
+    page.keyboard.press("Escape")
+
+
+def test_a_blueprint_is_one_node(page):
+    """Taken from the library it is a node with what people change, and its graph is queued with their values."""
+    page.evaluate("app.graph.clear()")
+    page.wait_for_timeout(500)
+    search(page, "LoRA Training in One Node")
+    page.keyboard.press("Enter")
+    page.wait_for_function("app.graph.nodes.length === 1")
+    widgets = page.evaluate("app.graph.nodes[0].widgets.map(({ name }) => name)")
+    assert {"folder", "trigger_word", "steps", "rank", "learning_rate", "prompts", "name"} <= set(widgets)
+    page.evaluate("app.graph.nodes[0].widgets.find(({ name }) => name === 'steps').value = 7")
+    prompt = page.evaluate("app.graphToPrompt().then(({ output }) => output)")
+    (trainer,) = (node for node in prompt.values() if node["class_type"] == "RolloutOptimizerStep")
+    assert trainer["inputs"]["steps"] == 7
+    assert page.wrong == []
+
+
 def test_the_template_is_opened(comfy, page, photos):
     """As the template browser does it; a tiny model takes the loader's place, and everything is made small."""
     offered = json.loads(comfy.get("/workflow_templates"))
@@ -69,6 +109,8 @@ def test_the_template_is_opened(comfy, page, photos):
         small,
     )
     assert page.evaluate("app.graph.nodes.filter(({ type }) => type.startsWith('Rollout')).length") >= 10
+    colours = "['MODEL', 'DATASET', 'LOSS'].map(name => app.canvas.constructor.link_type_colors[`ROLLOUT_${name}`])"
+    assert len(set(page.evaluate(colours))) == 3
 
 
 def test_it_is_trained_and_drawn_with(comfy, page):

@@ -7,7 +7,7 @@ import { t } from "./words.js";
 
 const MARGIN = { left: 46, right: 10, top: 8, bottom: 20 };
 
-/** @typedef {{name: string, title?: string, xs: number[], ys: (number|null)[], raw?: (number|null)[], color: string, dashed?: boolean}} Line */
+/** @typedef {{name: string, title?: string, xs: number[], ys: (number|null)[], raw?: (number|null)[], color: string, dashed?: boolean, marks?: [number, number][]}} Line */
 
 /** What several charts look at together: the range of training steps, and where the pointer is. */
 export class View extends EventTarget {
@@ -141,6 +141,8 @@ export class Chart {
       if (raw) stroke(context, raw, x, y, color, { alpha: 0.25 });
       stroke(context, points, x, y, color, { width: 1.6, dashed: line.dashed });
     }
+    const red = style.getPropertyValue("--rollout-color-spike").trim() || "#dc2626";
+    for (const [step, value] of this.#lines.flatMap((line) => line.marks ?? [])) mark(context, x.map(step), Math.max(MARGIN.top + 6, y.map(value)), red);
     context.restore();
     this.#read(context, drawn, { x, y, height, grid });
   }
@@ -228,6 +230,17 @@ function line(context, color, x1, y1, x2, y2) {
   context.moveTo(x1, y1);
   context.lineTo(x2, y2);
   context.stroke();
+}
+
+/** A small triangle that points at a place from above. */
+function mark(context, x, y, color) {
+  if (!Number.isFinite(y)) return;
+  context.fillStyle = color;
+  context.beginPath();
+  context.moveTo(x, y);
+  context.lineTo(x - 4, y - 6);
+  context.lineTo(x + 4, y - 6);
+  context.fill();
 }
 
 function dot(context, x, y, color) {

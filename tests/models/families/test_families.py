@@ -197,7 +197,7 @@ def test_captions_are_encoded_without_gradient_and_in_order(told, family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_encoded_prompts_draw_what_the_prompts_draw(tiny_pipeline, family):
+def test_encoded_prompts_draw_what_the_prompts_draw(tiny_pipeline, pictures, family):
     """sampling_arguments() stands in for the text: the family's pipeline makes the same image from either."""
     source = Source(str(tiny_pipeline(family)), storage="fp32")
     info = inspect(source)
@@ -209,8 +209,11 @@ def test_encoded_prompts_draw_what_the_prompts_draw(tiny_pipeline, family):
         common |= {"height": 32, "width": 48}
     takes_negative = "negative_prompt" in signature(type(pipeline).__call__).parameters
     avoided = "bad" if takes_negative else ""  # FLUX.2 klein's pipeline takes no other text, but any that is encoded
-    negative = kind.encode_captions(pipeline, [avoided], negative=True) if kind.negative_prompts else None
-    arguments = kind.sampling_arguments(kind.encode_captions(pipeline, ["dog"]), negative)
+    shown = pictures(1) if kind.sees_control else []
+    negative = kind.encode_captions(pipeline, [avoided], True, shown) if kind.negative_prompts else None
+    arguments = kind.sampling_arguments(kind.encode_captions(pipeline, ["dog"], pictures=shown), negative)
+    common |= {"image": pictures(1)[0]} if kind.control != "none" else {}
+    common |= {"max_area": 32 * 48} if family == "flux_kontext" else {}
     text = {"class_labels": [1]} if info.classes else {"prompt": "dog"}
     text |= {"negative_prompt": "bad"} if kind.negative_prompts and takes_negative else {}
     images = [
@@ -221,7 +224,7 @@ def test_encoded_prompts_draw_what_the_prompts_draw(tiny_pipeline, family):
 
 def mu_of(family, config, tokens, steps):
     """What the family's pipeline gives its scheduler."""
-    if family == "flux2_klein":
+    if family in ("flux2_dev", "flux2_klein"):
         from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 
         return compute_empirical_mu(tokens, steps)

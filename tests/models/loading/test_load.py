@@ -211,7 +211,9 @@ def test_text_encoders_are_loaded_without_their_tokenizers(single_file, tiny_pip
         assert equal(loaded.components[name], pipeline_of(family).components[name])
 
 
-@pytest.mark.parametrize("family", ["flux", "lumina2", "sd3", "zimage", "flux2_klein", "qwen_image", "chroma", "krea2"])
+@pytest.mark.parametrize(
+    "family", ["flux", "lumina2", "sd3", "zimage", "flux2_dev", "flux2_klein", "qwen_image", "chroma", "krea2"]
+)
 def test_a_network_in_diffusers_names_is_loaded(tiny_pipeline, tmp_path, family):
     """Such files lie in diffusion_models; base says whose they are."""
     path = tmp_path / "network.safetensors"
@@ -319,6 +321,36 @@ def test_other_text_encoders(tiny_pipeline, tmp_path, family):
     assert only_first.text_encoder.dtype == torch.bfloat16
     for name in encoders[1:]:
         assert not equal(only_first.components[name].float(), own.components[name])
+
+
+def test_a_processor_of_pictures_is_not_needed_to_read_text(tiny_pipeline, tmp_path):
+    """FLUX.2 dev has one in place of its tokenizer, which transformers loads with torchvision only."""
+    folder = shutil.copytree(tiny_pipeline("flux2_dev"), tmp_path / "dev")
+    index = json.loads((folder / "model_index.json").read_text()) | {"tokenizer": ["transformers", "PixtralProcessor"]}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    told = [
+        PRETRAINED["flux2_dev"].encode_captions(parts(Source(str(path), storage="fp32")), ["a cat"])
+        for path in (folder, tiny_pipeline("flux2_dev"))
+    ]
+    assert torch.equal(told[0]["text"], told[1]["text"])
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_reads_text_in_a_file_of_mistral_is_enough(tiny_pipeline, tmp_path, whole):
+    """ComfyUI's file of FLUX.2's text encoder has no sight and shorter names; one without a layer is refused."""
+    folder = str(tiny_pipeline("flux2_dev"))
+    own = parts(Source(folder, storage="fp32")).text_encoder.state_dict()
+    start = "model.language_model."
+    weights = {name.replace(start, "model."): value + 1 for name, value in own.items() if name.startswith(start)}
+    if not whole:
+        weights = {name: value for name, value in weights.items() if ".30." not in name}
+    source = Source(folder, text_encoders=(str(write(tmp_path / "mistral.safetensors", weights)),), storage="fp32")
+    if not whole:
+        with pytest.raises(ValueError, match=r"does not fit text_encoder: it lacks \d+ tensors, e.g. .*layers\.30\."):
+            parts(source)
+        return
+    found = parts(source).text_encoder.state_dict()
+    assert all(torch.equal(found[name], own[name] + 1) for name in own if name.startswith(start))
 
 
 def test_text_encoders_that_do_not_fit_are_refused(tiny_pipeline, tmp_path):

@@ -122,6 +122,13 @@ def test_originals_that_a_file_does_not_tell_apart_are_asked_for(file, tensors, 
         default_base(path)
 
 
+def test_flux2_dev_is_known_by_what_it_is_told(file):
+    """Only its network has layers for guidance, so that its file needs no base."""
+    path = file({"single_stream_modulation.lin.weight": (9216, 3072), "guidance_in.in_layer.weight": (3072, 256)})
+    assert family_of_file(path) == "flux2_dev"
+    assert default_base(path) == "black-forest-labs/FLUX.2-dev"
+
+
 def test_parts_of_a_file(file):
     """Which components come along with the network; a file of the network alone holds none."""
     assert parts_in(file(SDXL)) == {"vae", "text_encoder", "text_encoder_2"}

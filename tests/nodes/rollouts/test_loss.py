@@ -194,30 +194,9 @@ def test_the_reference_may_be_the_averaged_model(graph):
     assert rounding < 0.1 * live
 
 
-def test_the_reference_may_stand_still(graph):
-    """start: the path is that of the weights with which rollouts began, whatever the model learns afterwards."""
-    wired = graph(rollout=EVERY)
-    run = Run(wired.loss)
-    model = run.value(wired.model)
-    batch = Step(run, 0).value(wired.batch)
-
-    def reference(weights, number):
-        step = Step(run, number)
-        step.current = wired.loss
-        return wanted_output(step, model, batch, "trajectory", reference_weights=weights, reference_sampler="heun")
-
-    first, live = reference("start", 0), reference("live", 0)
-    assert torch.equal(first, live)
-    with torch.no_grad():
-        for parameter in model.network.parameters():
-            parameter.mul_(1.5)
-    assert torch.equal(reference("start", 1), first)
-    assert not torch.equal(reference("live", 1), first)
-
-
 def test_no_teacher_is_made_before_rollouts_begin(graph):
     """Its weights are those of the first step that has one: before that there is nothing to learn from."""
-    wired = graph(rollout={**EVERY, "start_step": 1}, loss_inputs={**TRAJECTORY, "reference_weights": "start"})
+    wired = graph(rollout={**EVERY, "start_step": 1}, loss_inputs={**TRAJECTORY, "reference_weights": "frozen"})
     run = Run(wired.loss)
     Step(run, 0).value(wired.loss)
     assert not run.state_of_kept()
@@ -228,7 +207,7 @@ def test_no_teacher_is_made_before_rollouts_begin(graph):
 def test_a_guided_reference_in_training_is_warned_of(graph):
     """It would guide again what is guided already; a teacher that stands still does not."""
     options = {"rollout": EVERY, "model": {"null_class": True}}
-    for weights, told in (("live", 2), ("start", 1)):
+    for weights, told in (("live", 2), ("frozen", 1)):
         inputs = {**TRAJECTORY, "reference_guidance": 2.0, "reference_weights": weights}
         wired = graph(**options)
         built = DiffusionLoss().build("loss", batch=wired.batch, model=wired.model, loss_type="mse", huber_c=0.1,
@@ -240,7 +219,50 @@ def test_the_reference_of_averaged_weights_is_heun():
     """A reference no better than the student teaches nothing: one step of unipc has no history and is first order."""
     assert reference_solver("auto", "ema") == solver("heun")
     assert reference_solver("auto", "live").calls == 1
+    assert reference_solver("auto", "frozen") == solver("heun")
     assert reference_solver("euler", "ema") == solver("euler")
+
+
+def test_a_frozen_reference_is_the_weights_when_rollouts_began(graph, train, same_bits):
+    """However the live weights have changed since, the target is that of the first ones; before, nothing is frozen."""
+    rollout = {**EVERY, "start_step": 1}
+    wired = graph(rollout=rollout, loss_inputs={**TRAJECTORY, "reference_weights": "frozen"})
+    run = Run(wired.loss)
+    run.steps, network = 9, run.value(wired.model).network
+    batch = Step(run, 1).value(wired.batch)
+
+    def reference(weights, update, batch=batch):
+        step = Step(run, update)
+        step.current = wired.loss
+        options = {"reference_weights": weights, "reference_sampler": "heun"}
+        with training_mode():
+            return wanted_output(step, run.value(wired.model), batch, "trajectory", **options)
+
+    with torch.no_grad():
+        for change in range(2):
+            reference("frozen", 0, Step(run, 0).value(wired.batch))  # nothing is rolled out in it
+            for parameter in network.parameters():
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(change)))
+    first = reference("live", 1)
+    assert torch.equal(reference("frozen", 1), first)
+    live = [parameter.detach().clone() for parameter in network.parameters()]
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(1.5)
+    assert torch.equal(reference("frozen", 2), first)
+    assert not torch.equal(reference("live", 2), first)
+    assert all(torch.equal(now, 1.5 * before) for now, before in zip(network.parameters(), live, strict=True))
+
+
+def test_a_run_resumed_with_a_frozen_reference_is_bit_identical(graph, train, same_bits):
+    """The frozen weights are part of the saved state."""
+    rollout = {**EVERY, "rollout": "persistent", "probability": 0.5, "start_step": 2, "step_size": 200.0}
+    wired = graph(rollout=rollout, loss_inputs={**TRAJECTORY, "reference_weights": "frozen"})
+    whole, begun = train(wired, steps=7, ema_decay=0.5), train(wired, steps=4, ema_decay=0.5)
+    resumed = train(wired, steps=7, ema_decay=0.5, resume=str(begun.folder))
+    assert same_bits(resumed.weights, whole.weights)
+    live = graph(rollout=rollout, loss_inputs={**TRAJECTORY, "reference_weights": "ema"})
+    assert not same_bits(train(live, steps=7, ema_decay=0.5).weights, whole.weights)
 
 
 def test_an_average_that_nobody_keeps_is_refused(graph):

@@ -1,0 +1,170 @@
+"""The tables and plots of docs/evidence.md from the lines of results: means over seeds, paired with teacher forcing.
+
+An arm is compared with teacher forcing *of the same seed and the same cost*: between the two lengths of teacher forcing
+its distance is taken to go straight on logarithmic scales, once over forwards of the network and once over processor
+time. Intervals are 95% of the bootstrap over seeds, of the mean of the logarithms.
+
+    python benchmarks/evidence/report.py [--images docs/images]
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from arms import ARMS
+from run import DATA, EVALUATIONS, SOLVERS, kept
+
+Row = dict[str, Any]
+PLAIN, LONGER = "teacher_forcing", "teacher_forcing_longer"
+DRAWS = 10_000
+WIDEST = 4.0
+"""Intervals are not drawn beyond this many times teacher forcing."""
+
+
+def at_cost(plain: Row, longer: Row | None, cost: float, measure: str, column: str) -> float:
+    """Teacher forcing's distance, had it cost so much (``measure``: forwards or seconds)."""
+    value = plain[column]["fd"]
+    if longer is None or column not in longer:
+        return float(value)
+    slope = math.log(longer[column]["fd"] / value) / math.log(longer[measure] / plain[measure])
+    # Between the two, and as far beyond as they are apart; no credit for costing less than the shorter one.
+    share = min(max(math.log(cost / plain[measure]), 0.0), 2 * math.log(longer[measure] / plain[measure]))
+    return float(value * math.exp(min(slope, 0.0) * share))
+
+
+def ratios(rows: dict[Any, Row], data: str, budget: str, arm: str, column: str, measure: str) -> list[float]:
+    """Over teacher forcing of equal cost, one for each seed that has both."""
+    found = []
+    for (name, length, seed, which), row in sorted(rows.items()):
+        plain = rows.get((data, budget, seed, PLAIN))
+        if (name, length, which) == (data, budget, arm) and plain and column in row and column in plain:
+            longer = rows.get((data, budget, seed, LONGER))
+            found.append(row[column]["fd"] / at_cost(plain, longer, row[measure], measure, column))
+    return found
+
+
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """The geometric mean, and the ends of its bootstrap interval."""
+    logs = np.log(values)
+    drawn = np.random.default_rng(0).choice(logs, (DRAWS, len(logs))).mean(1)
+    low, high = np.exp(np.quantile(drawn, (0.025, 0.975)))
+    return float(np.exp(logs.mean())), float(low), float(high)
+
+
+def cell(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    mean, low, high = interval(values)
+    if len(values) == 1:
+        return f"{mean:.2f}"
+    return f"**{mean:.2f}** ({low:.2f} to {high:.2f})" if high < 1 else f"{mean:.2f} ({low:.2f} to {high:.2f})"
+
+
+def columns() -> list[str]:
+    return [f"{kind}_{n}" for kind in SOLVERS for n in EVALUATIONS]
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def ratio_table(rows: dict[Any, Row], data: str, budget: str, measure: str, shown: Sequence[str]) -> str:
+    """One line an arm; the first has teacher forcing's distances themselves."""
+    plain = [row for (name, length, _, arm), row in rows.items() if (name, length, arm) == (data, budget, PLAIN)]
+    first = ["teacher forcing: the distance", str(len(plain)), ""]
+    first += [f"{np.mean([row[column]['fd'] for row in plain if column in row]):.3f}" for column in shown]
+    lines = [first]
+    for arm, about in ARMS.items():
+        mine = [row for (name, length, _, which), row in rows.items() if (name, length, which) == (data, budget, arm)]
+        if arm == PLAIN or not mine:
+            continue
+        cost = np.mean([row[measure] for row in mine]) / np.mean([row[measure] for row in plain])
+        cells = [cell(ratios(rows, data, budget, arm, column, measure)) for column in shown]
+        if arm == LONGER:  # over the shorter one, not over itself
+            cells = [cell(growth(rows, data, budget, column)) for column in shown]
+        lines.append([about.words, str(len(mine)), f"{cost:.2f}", *cells])
+    head = ["arm", "seeds", "cost", *(column.replace("_", " ") for column in shown)]
+    return markdown(head, lines)
+
+
+def growth(rows: dict[Any, Row], data: str, budget: str, column: str) -> list[float]:
+    """What half as much tuning again is worth, by seed."""
+    both = ((rows.get((data, budget, seed, PLAIN)), rows.get((data, budget, seed, LONGER))) for seed in range(100))
+    return [
+        longer[column]["fd"] / plain[column]["fd"] for plain, longer in both if plain and longer and column in longer
+    ]
+
+
+def other_table(rows: dict[Any, Row], data: str, budget: str, column: str) -> str:
+    """Beside the Frechet distance: KID, precision, recall, and the Exposure Bias Probe."""
+    lines = []
+    for arm, about in ARMS.items():
+        mine = [row for (name, length, _, which), row in rows.items() if (name, length, which) == (data, budget, arm)]
+        if mine and all(column in row for row in mine):
+            means = [
+                np.mean([row[column][what] for row in mine]) for what in ("fd", "kid", "precision", "recall", "right")
+            ]
+            probe = [
+                np.mean([row["probe"][what] for row in mine]) for what in ("variance", "output", "band_1", "band_4")
+            ]
+            lines.append([about.words, *(f"{mean:.3f}" for mean in means), *(f"{mean:.1%}" for mean in probe)])
+    head = ["arm", "FD", "KID", "precision", "recall", "right class", "variance", "output", "lowest", "highest band"]
+    return markdown(head, lines)
+
+
+def plot(rows: dict[Any, Row], arms: Sequence[str], path: Path) -> None:
+    """Ratios over evaluations, a panel for each data set and budget, with their intervals."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    panels = sorted(
+        {(key[0], key[1]) for key in rows}, key=lambda panel: (list(DATA).index(panel[0]), panel[1] == "long")
+    )
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.8), sharey=True, squeeze=False)
+    for axis, (data, budget) in zip(axes[0], panels, strict=True):
+        for arm in arms:
+            found = [(n, ratios(rows, data, budget, arm, f"euler_{n}", "seconds")) for n in EVALUATIONS]
+            points = [(n, *interval(values)) for n, values in found if values]
+            if points:
+                at, mean, low, high = map(np.array, zip(*points, strict=True))
+                line = axis.plot(at, mean, marker="o", label=ARMS[arm].words)[0]
+                axis.fill_between(at, low, np.minimum(high, WIDEST), color=line.get_color(), alpha=0.15)
+        axis.axhline(1, color="grey", linewidth=1)
+        axis.set(xscale="log", yscale="log", title=f"{data}, {budget} budget", xlabel="evaluations (Euler)")
+        axis.set_xticks(EVALUATIONS, [str(n) for n in EVALUATIONS])
+        axis.set_xticks([], minor=True)
+        axis.set_yticks([0.4, 0.5, 0.7, 1, 1.4, 2], ["0.4", "0.5", "0.7", "1", "1.4", "2"])
+        axis.set_yticks([], minor=True)
+    axes[0, 0].set_ylabel("Fréchet distance over\nteacher forcing of equal time")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=2, frameon=False, fontsize=8)
+    figure.tight_layout(rect=(0, 0.06 + 0.03 * (len(arms) // 2), 1, 1))
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, help="folder for the plots")
+    parser.add_argument("--shown", nargs="+", default=columns())
+    parser.add_argument("--plotted", nargs="+", choices=ARMS, default=["chains_8", "fresh_8", "reflow"])
+    options = parser.parse_args()
+    rows = kept()
+    for data, budget in sorted({(key[0], key[1]) for key in rows}):
+        for measure in ("forwards", "seconds"):
+            print(f"\n### {data}, {budget}: equal {measure}\n")
+            print(ratio_table(rows, data, budget, measure, options.shown))
+        print(f"\n### {data}, {budget}: at 8 Euler steps\n\n{other_table(rows, data, budget, 'euler_8')}")
+    if options.images:
+        plot(rows, options.plotted, options.images / "evidence.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Noise, and the image that the model makes of it: rollouts over the whole path, trained as straight ones (reflow).
+
+A path from noise to image is curved where several images are still possible, and a sampler with few steps cuts its
+corners. The model's own pairs of noise and image have the same images, but no choice any more: the straight way from
+one to the other is what a second training learns, and a straight path needs few steps of any sampler. (Rectified flow,
+Liu et al., arXiv 2209.03003.) Its images are as good as those that the model made, and no better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Generator, Tensor
+
+from ..device import moved
+from ..noisy_batch import NoisyBatch
+from ..schedules import Schedule
+from ..solvers import Conditioning, Model, Solver, integrate
+
+TOLD = "conditioning/"
+
+
+@torch.no_grad()
+def made_by(
+    model: Model, schedule: Schedule, noise: Tensor, conditioning: Conditioning, solve: Solver, steps: int
+) -> Tensor:
+    """The images (n, ...) that a sampler of so many steps makes of the noise (n, ...)."""
+    grid = schedule.sampling_timesteps(steps)[:, None].expand(-1, len(noise))
+    x = schedule.add_noise(torch.zeros_like(noise), noise, grid[0])
+    return integrate(model, schedule, x, grid, torch.full((len(noise),), steps), conditioning, solve)
+
+
+class Pairs:
+    """As many pairs as there is room for, of items of one kind: image, noise, and what the network is told."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.tensors: dict[str, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.tensors["noise"]) if self.tensors else 0
+
+    def add(self, latents: Tensor, noise: Tensor, conditioning: Conditioning) -> None:
+        """Some more (n, ...); what has no room is left out."""
+        more = {"latents": latents, "noise": noise} | {TOLD + name: value for name, value in conditioning.items()}
+        before = self.tensors or {name: value[:0] for name, value in more.items()}
+        self.tensors = {name: torch.cat([before[name], value])[: self.room] for name, value in more.items()}
+
+    def put_into(self, batch: NoisyBatch, count: int, generator: Generator) -> NoisyBatch:
+        """The batch, whose first ``count`` items are pairs drawn at random, each at the level of the item there."""
+        drawn = torch.randint(len(self), (count,), generator=generator)
+        own = {name: moved(value, batch.x.device)[moved(drawn, batch.x.device)] for name, value in self.tensors.items()}
+
+        def joined(first: Tensor, rest: Tensor) -> Tensor:
+            return torch.cat([first.to(rest.dtype), rest[count:]])
+
+        latents, noise = joined(own["latents"], batch.latents), joined(own["noise"], batch.noise)
+        told = {name: joined(own[TOLD + name], value) for name, value in batch.conditioning.items()}
+        x = batch.schedule.add_noise(latents, noise, batch.timestep)
+        mask = None if batch.mask is None else joined(torch.ones_like(batch.mask[:count]), batch.mask)
+        x = torch.cat([x[:count], batch.x[count:]])  # what a perturbation has done to the others stays
+        forced = joined(x[:count], batch.teacher_forced)
+        return replace(batch, latents=latents, noise=noise, conditioning=told, teacher_forced=forced, x=x, mask=mask)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return dict(self.tensors)
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.tensors = {name: torch.clone(value) for name, value in state.items()}  # not the file's own memory
+
+
+class PairsByKind:
+    """Pairs of each image size and kind of conditioning; those of one do not fit in a batch of another."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.pairs: dict[str, Pairs] = {}
+
+    def of(self, kind: str) -> Pairs:
+        return self.pairs.setdefault(kind, Pairs(self.room))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All pairs, as tensors named ``<kind>:<what>``."""
+        named = ((kind, name, value) for kind, pairs in self.pairs.items() for name, value in pairs.tensors.items())
+        return {f"{kind}:{name}": value for kind, name, value in named}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        kinds: dict[str, dict[str, Tensor]] = {}
+        for name, value in state.items():
+            kind, _, what = name.partition(":")
+            kinds.setdefault(kind, {})[what] = value
+        for kind, tensors in kinds.items():
+            self.of(kind).load_state_dict(tensors)
