@@ -13,7 +13,6 @@ The runs themselves are run folders like all others, ``rollout/<sweep>-001_00001
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -119,7 +118,7 @@ class Sweep:
 
 
 # A terminal's ctrl-C is for the sweep, which passes it on: a run that hears it twice leaves at once.
-if os.name == "nt":
+if sys.platform == "win32":
     APART: dict[str, Any] = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
     STOP = signal.CTRL_BREAK_EVENT
 else:
