@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..diffusion.schedules import Schedule
+from ..files.full import is_full
 from ..hosts.device import memory_left
 from ..models.saving import CHECKPOINTS, drop_oldest, save_model
 from ..training.loop import averaged, training_mode
 from ..training.state import Snapshot, size_of, snapshot, tensors_of
 from .notice import SLOW, SPARE, tell_how_long
-from .room import is_full, with_room
+from .room import with_room
 from .session import Look, Session, due
 
 SHARE = 100
