@@ -41,10 +41,12 @@ def told(name: str, outcomes: Iterable[str]) -> Counter[str]:
 
 
 def kills(trials: faults.Trials, count: int, generator: random.Random) -> Iterable[str]:
-    """Half of them before a change of files, spread over all of them; half at any moment."""
+    """Half of them before a change of files, spread over all; a tenth again while resumed; others at any moment."""
     for number in range(count // 2):
         yield trials.kill_at_change(1 + number * trials.changes // (count // 2))
-    for _ in range(count - count // 2):
+    for number in range(count // 10):
+        yield trials.kill_twice(round(generator.uniform(0.45, 0.98) * trials.changes), 1 + 5 * number)
+    for _ in range(count - count // 2 - count // 10):
         yield trials.kill_after(generator.uniform(0.05, 1.1) * trials.seconds)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,12 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..diffusion.schedules import Schedule
+from ..files.full import is_full
 from ..hosts.device import memory_left
 from ..models.saving import CHECKPOINTS, drop_oldest, save_model
 from ..training.loop import averaged, training_mode
 from ..training.state import Snapshot, size_of, snapshot, tensors_of
 from .notice import SLOW, SPARE, tell_how_long
-from .room import is_full, with_room
+from .room import with_room
 from .session import Look, Session, due
 
 SHARE = 100
@@ -44,6 +46,7 @@ class Checkpoint(Look):
     """Between two states by the clock; more where a state takes long."""
 
     def __post_init__(self) -> None:
+        self.on_cpu = False
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="rollout-state")
         self.writing: Future[None] | None = None
         self.begun = self.costs = 0.0
@@ -51,6 +54,8 @@ class Checkpoint(Look):
         """Updates that the newest state has seen."""
         self.speed = SLOW
         """Bytes a second of the newest state that was written."""
+        self.beside = 0.0
+        """Seconds of the training's own processor that writing it took."""
         self.blocked = 0.0
         """Seconds for which the training has waited for states."""
 
@@ -122,7 +127,9 @@ class Checkpoint(Look):
 
     def _time_is_up(self) -> bool:
         waited = time.monotonic() - self.begun
-        return waited > max(60 * self.minutes, SHARE * self.costs) and (self.writing is None or self.writing.done())
+        return waited > max(60 * self.minutes, SHARE * (self.costs + self.beside)) and (
+            self.writing is None or self.writing.done()
+        )
 
     def keep_state(self, session: Session) -> None:
         """Now, and wait until it is on the disk; where there is no room, until there is."""
@@ -159,13 +166,16 @@ class Checkpoint(Look):
                 kept=self._safe(),
             )
 
+        self.on_cpu = session.run.device.type == "cpu"
         self.writing = self.thread.submit(write)
         self._count(begun)
 
     def _write(self, shot: Snapshot, folder: Path) -> None:
         begun = time.monotonic()
         self.kept_at = shot.save(folder, self.keep_states).step
-        self.speed = shot.size / max(1e-3, time.monotonic() - begun)
+        took = time.monotonic() - begun
+        self.speed = shot.size / max(1e-3, took)
+        self.beside = took / (os.cpu_count() or 1) if self.on_cpu else 0.0
 
     def _count(self, begun: float) -> None:
         """What a state has cost the training, which goes on now."""

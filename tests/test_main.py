@@ -1,6 +1,7 @@
 """The command line, as a user types it."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -520,3 +521,29 @@ def test_a_command_hears_how_a_run_ended(tmp_path):
     command = f'printf "%s %s" "$ROLLOUT_STATUS" "$ROLLOUT_FOLDER" > "{heard}"; false'
     assert run_quickstart(output, "--notify", command) == 0
     assert heard.read_text() == f"finished {the_run(output)}"
+
+
+def test_a_system_that_lacks_signals(monkeypatch):
+    """Windows has no SIGHUP and no SIGQUIT; the others are heard, and given back afterwards."""
+    from comfyui_rollout._terminal import Stop, stopping
+
+    for name in ("SIGHUP", "SIGQUIT"):
+        monkeypatch.delattr(signal, name, raising=False)
+    before = signal.getsignal(signal.SIGTERM)
+    stop = Stop()
+    with stopping(stop):
+        assert stop.seconds_left() == math.inf
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.is_set()
+        assert 0 < stop.seconds_left() <= 30
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_ctrl_c_is_in_no_hurry():
+    """A person waits for the model; only who says when it will end the program is believed."""
+    from comfyui_rollout._terminal import Stop, stopping
+
+    stop = Stop()
+    with stopping(stop):
+        signal.raise_signal(signal.SIGINT)
+    assert (stop.is_set(), stop.seconds_left()) == (True, math.inf)

@@ -412,6 +412,25 @@ class Trials:
         assert code in (-signal.SIGKILL, 0), (place / "words.txt").read_text()
         return self.finish(place, promise.step)
 
+    def kill_twice(self, first, second):
+        """Killed before a change to a file, and while it is resumed, before the change of that number, once more."""
+        place, promise = self.place(), Promise()
+
+        def work():
+            promise.keep()
+            dying_at(first, promise)
+            train(place / "run")
+
+        def again():
+            promise.keep()
+            dying_at(second, promise)
+            train(resume=states.find_state(place / "run_00001"))
+
+        for step in (work, again):
+            code = forked(step, words=place / "words.txt")
+            assert code in (-signal.SIGKILL, 0), (place / "words.txt").read_text()
+        return self.finish(place, promise.step)
+
     def kill_after(self, seconds):
         """Killed at any moment."""
         place, promise = self.place(), Promise()

@@ -2,10 +2,14 @@
 
 import logging
 import os
+import shutil
+import signal
+import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import comfyui_rollout.data.encodings.cache
 import comfyui_rollout.data.encodings.encoding
 import numpy as np
 import pytest
@@ -276,6 +280,48 @@ def test_an_interrupted_encoding_ends_with_the_same_bits(folder, tmp_path, stop)
     assert len(files(stopped)) == stop
     encode(folder, stopped, RealEncoders(), **options)
     assert files(stopped) == files(whole)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+@pytest.mark.parametrize("number", [3, 20, 50])
+def test_a_killed_encoding_ends_with_the_same_bits(folder, tmp_path, number):
+    """SIGKILL before a change of files: nothing half written is ever taken for whole."""
+    import faults
+
+    whole, killed = Cache(tmp_path / "whole"), Cache(tmp_path / "killed")
+    encode(folder, whole)
+
+    def work():
+        faults.dying_at(number, faults.Promise())
+        encode(folder, killed)
+
+    assert faults.forked(work, words=tmp_path / "words.txt") == -signal.SIGKILL, (tmp_path / "words.txt").read_text()
+    encode(folder, killed)
+    for half in killed.folder.glob("*/.*"):
+        shutil.rmtree(half)
+    assert files(killed) == files(whole)
+
+
+def test_a_disk_that_fills_while_encoding_is_one_line(folder, cache, tmp_path, monkeypatch):
+    """It says what to do; what was encoded stays, and the rest follows when there is room."""
+    whole, kept = Cache(tmp_path / "whole"), []
+    encode(folder, whole)
+    save = comfyui_rollout.data.encodings.cache.save_weights
+
+    def full(*given):
+        if len(kept) == 5:
+            raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+        kept.append(save(*given))
+
+    monkeypatch.setattr(comfyui_rollout.data.encodings.cache, "save_weights", full)
+    with pytest.raises(
+        ValueError, match=r"^cache_folder: '.*' is on a disk that is full; what is encoded so far is kept"
+    ):
+        encode(folder, cache)
+    assert len(files(cache)) == 5
+    monkeypatch.setattr(comfyui_rollout.data.encodings.cache, "save_weights", save)
+    encode(folder, cache)
+    assert files(cache) == files(whole)
 
 
 def test_a_picture_has_the_same_bits_whatever_else_is_in_the_folder(folder, tmp_path):
