@@ -74,7 +74,13 @@ class HostedEncoders:
 
         def encode(images: Tensor) -> Tensor:
             with torch.no_grad():
-                return into_latents(self.hosted.model, encode_images(vae, images))
+                encoded = encode_images(vae, images)
+            if encoded.shape[1] != self.channels:
+                raise ValueError(
+                    f"vae: it gives latents of {encoded.shape[1]} channels, and {self.hosted.facts.family} takes "
+                    f"{self.channels}; wire the model's own VAE into Train ComfyUI Model"
+                )
+            return into_latents(self.hosted.model, encoded)
 
         yield encode
 

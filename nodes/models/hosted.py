@@ -18,7 +18,7 @@ from ...models.hosted import TARGETS, HostedAdapter, HostedModel, HostedNetwork
 from ...models.saving import hosted_file
 from ...training.stream import Step, Stream
 from ..base import CATEGORY, MODEL, PIPELINE, SCHEDULE, Node, StepNode
-from ..inputs import UNIQUE_ID, choice, integer, line, number, switch, wire
+from ..inputs import UNIQUE_ID, choice, integer, line, number, refusal, switch, wire
 from .adapter import CUSTOM, adapter_name, layers_in
 from .model import ModelInfo
 
@@ -106,10 +106,10 @@ class TrainComfyModel(StepNode):
         try:
             if targets == CUSTOM and pattern is not None and not continue_from:
                 layers_in(pattern)
-            if continue_from:
-                find_lora(current_host(), continue_from.strip())
         except ValueError as error:
             return str(error)
+        if continue_from:
+            return refusal("continue_from", lambda: find_lora(current_host(), continue_from.strip())) or True
         return True
 
     @classmethod
