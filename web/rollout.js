@@ -36,6 +36,7 @@ const OURS = /^Rollout/;
 const ROLLOUTS_TAB = "rollout-inspector";
 const CURVES_TAB = "rollout-curves";
 const SAMPLES_TAB = "rollout-samples";
+const NARROW = 700; // pixels of a window, below which it is a telephone
 
 const backend = new Backend(api);
 const reader = new FilmReader(backend);
@@ -63,9 +64,16 @@ const titleOf = (id) => nodeAt(root(), id)?.title ?? t("node {id}", { id });
 function openPanel(tab, classId, node) {
   const found = [...nodesOf(root())].find(([, other]) => other === node);
   if (found) chosen[classId] = found[0];
-  const panel = app.extensionManager.bottomPanel;
-  if (panel.activeBottomPanelTabId !== tab || !panel.bottomPanelVisible) panel.toggleBottomPanelTab(tab);
+  showTab(tab);
   refresh();
+}
+
+/** Brings a tab of the bottom panel into sight; where there is no room for both, the sidebar makes way. */
+function showTab(tab) {
+  const { bottomPanel, sidebarTab, command } = app.extensionManager;
+  if (bottomPanel.activeBottomPanelTabId !== tab || !bottomPanel.bottomPanelVisible) bottomPanel.toggleBottomPanelTab(tab);
+  const beside = sidebarTab.activeSidebarTabId;
+  if (beside && innerWidth < NARROW) command.execute(`Workspace.ToggleSidebarTab.${beside}`);
 }
 
 function addView(node, name, view, height) {
@@ -225,8 +233,7 @@ const renderCurves = (place) => renderInto(place, curvesPanel());
 
 /** Draws a run's curves beside those of the run on the canvas, and of others that are drawn already. */
 function compare(run) {
-  const panel = app.extensionManager.bottomPanel;
-  if (!large.curves?.element.isConnected) panel.toggleBottomPanelTab(CURVES_TAB);
+  showTab(CURVES_TAB);
   return curvesPanel().view.comparison.add(run);
 }
 
@@ -246,9 +253,8 @@ const runOfCanvas = () => idsOf(root(), TRAINER).map((id) => recordingOf(id)?.ru
 /** Opens the samples of a run. */
 function openSamples(run = "") {
   chosen.run = run;
-  const panel = app.extensionManager.bottomPanel;
   if (large.samples?.element.isConnected) large.samples.view.open(run);
-  else panel.toggleBottomPanelTab(SAMPLES_TAB);
+  showTab(SAMPLES_TAB);
 }
 
 const tell = (severity, detail, summary = t("Runs")) => app.extensionManager?.toast?.add({ severity, summary, detail, life: 8000 });
@@ -403,10 +409,14 @@ async function watchWhatRuns() {
 const photos = new Photos(app, backend, (severity, detail) => tell(severity, detail, t("Pictures")));
 
 function listen() {
+  const runs = new Map(); // by trainer, of what it has just shown
   recordings.addEventListener("change", refresh);
   api.addEventListener("executed", ({ detail: { prompt_id: job, node, output } }) => {
     recordings.addWords(job, node, linesOf(output));
-    if (output?.images) output.images = output.images.filter(({ filename }) => filename !== "loss.png"); // the node draws it, and better
+    const isTrainer = output?.images?.some(({ filename }) => filename === "loss.png");
+    if (!isTrainer) return;
+    runs.set(node, runOf(output.images[0].subfolder));
+    output.images = []; // the curve is drawn on the node, and better; the samples are on the node that makes them
   }, { capture: true });
   gate.listen();
   api.addEventListener("execution_start", ({ detail }) => recordings.begin(detail.prompt_id, ""));
@@ -425,7 +435,8 @@ function listen() {
     for (const [node, { max }] of Object.entries(detail.nodes)) recordings.setTotal(node, max);
   });
   api.addEventListener("executed", ({ detail }) => {
-    const run = runOf(detail.output?.images?.[0]?.subfolder);
+    const run = runs.get(detail.node) ?? runOf(detail.output?.images?.[0]?.subfolder);
+    runs.delete(detail.node);
     if (!run) return;
     recordings.setRun(detail.node, run);
     keep(detail.node);

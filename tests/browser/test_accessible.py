@@ -78,6 +78,7 @@ def test_nobody_is_left_out(filled, open_page, keep, size):
     run.get_by_role("button", name="Draw the run's curves").evaluate("button => button.click()")
     page.locator(".rollout-chart canvas").first.wait_for()
     look(".rollout-slot", "curves")
+    open_tab(page, "rollout-runs")  # on a telephone it has made way for the curves
     run.get_by_role("button", name="Samples over the training").evaluate("button => button.click()")
     page.locator(".rollout-sample-cell").first.wait_for()
     look(".rollout-slot", "samples")

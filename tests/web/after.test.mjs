@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { shortened } from "../../web/lib/found.js";
 import { newId, viewOf } from "../../web/lib/ended.js";
 import { hasTag, tagsIn, tagsOf } from "../../web/lib/run_notes.js";
 import { differences, settingsApart } from "../../web/lib/settings_diff.js";
@@ -65,4 +66,11 @@ test("tags are told apart as people do", () => {
   assert.deepEqual(tagsOf(runs), ["Bad", "good"]);
   assert.deepEqual(runs.map((run) => hasTag(run, "GOOD")), [true, true, false]);
   assert.deepEqual(runs.map((run) => hasTag(run, "")), [true, true, true]);
+});
+
+test("of a path on a node its last folders are shown", () => {
+  assert.equal(shortened("/srv/a/b/output/models/digits_00001"), "…/output/models/digits_00001");
+  assert.equal(shortened("the run's folder is /srv/x/output/rollout/cats_1, done"), "the run's folder is …/output/rollout/cats_1, done");
+  assert.equal(shortened("C:\\ComfyUI\\models\\loras\\cat.safetensors"), "…/models/loras/cat.safetensors");
+  for (const line of ["/out/cat", "1/2 of 3/4", "12 images, 3 buckets", "somebody/model"]) assert.equal(shortened(line), line);
 });

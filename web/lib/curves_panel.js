@@ -51,7 +51,7 @@ export class CurvesPanel {
     );
     this.empty = emptyState(t("Run the workflow to see curves here"), t("They are drawn while the model trains."));
     const time = element("figure.rollout-chart.rollout-time", {}, element("figcaption", {}, element("b", {}, t("share of time"))), this.bar, this.names);
-    this.body = element("div.rollout-charts", {}, ...this.charts.map((chart) => chart.element), time);
+    this.body = element("div.rollout-charts", { tabIndex: 0, role: "region", "aria-label": t("Training curves") }, ...this.charts.map((chart) => chart.element), time);
     this.element = element("div.rollout-panel", {}, this.toolbar, this.empty, this.body);
     this.show(undefined);
   }

@@ -101,11 +101,12 @@ export class DataTab {
       const sets = await this.backend.datasets();
       if (sets === null) return this.#absent();
       const wanted = [name, this.#name, sets[0]?.name].find((one) => sets.some((set) => set.name === one)) ?? "";
-      fillSelect(this.sets, sets.map((set) => [set.name, `${set.name} (${set.pictures})`]), wanted);
       if (wanted !== this.#name) this.#history = new History();
       this.#name = wanted;
       const found = wanted ? await this.backend.dataset(wanted) : { entries: [], path: "" };
       if (this.#name !== wanted) return;
+      const count = (set) => (set.name === wanted ? found.entries.length : set.pictures); // masks are no pictures
+      fillSelect(this.sets, sets.map((set) => [set.name, `${set.name} (${count(set)})`]), wanted);
       this.#path = found.path;
       this.#entries = new Map(found.entries.map((entry) => [entry.picture, marked(entry)]));
       this.#tellLeftOut(found.left_out ?? []);
