@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ...diffusion.rollouts.guidance import TOLD
+from ...diffusion.schedules import Schedule
 from ...diffusion.solvers import Conditioning
 from .pretrained import CONTROL, Control, PretrainedModel
 from .sd3 import JOINT_ATTENTION, JOINT_MLP
@@ -38,6 +40,10 @@ class Flux(PretrainedModel):
     def __init__(self, network: ModelMixin, guidance: float = 1.0) -> None:
         super().__init__(network, guidance)
         self._places: dict[tuple[int, int, int], Tensor] = {}
+
+    @classmethod
+    def few_steps(cls, schedule: Schedule, index: Mapping[str, Any], network: Mapping[str, Any]) -> bool:
+        return not network.get("guidance_embeds")  # schnell is not told its guidance
 
     @classmethod
     def latent_channels(cls, network: Any) -> int:

@@ -35,7 +35,7 @@ class Flux2(PretrainedModel):
     negative_prompts = False
     told_guidance = True
     control = "may"
-    longest_text = 512
+    longest_text = 470  # of 512, beside what its system message takes
     unread: tuple[str, ...] = ("lm_head.", "model.vision_tower.", "model.multi_modal_projector.")
     lora_targets = {  # noqa: RUF012
         "attention": (*JOINT_ATTENTION, *SINGLE_ATTENTION),
@@ -47,7 +47,7 @@ class Flux2(PretrainedModel):
         return int(network["in_channels"]) // 4
 
     @classmethod
-    def schedule(cls, schedule: Schedule) -> Schedule:
+    def schedule(cls, schedule: Schedule, index: Mapping[str, Any]) -> Schedule:
         """Its pipelines compute the shift by themselves, and ask the scheduler's settings only whether to shift."""
         if not isinstance(schedule, FlowMatching) or not schedule.max_shift:
             return schedule
@@ -115,6 +115,7 @@ class Flux2Klein(Flux2):
     pipeline_class = "Flux2KleinPipeline"
     single_file_types = ("flux-2-klein",)
     bases = ("black-forest-labs/FLUX.2-klein-base-4B", "black-forest-labs/FLUX.2-klein-base-9B")
+    longest_text = 500
     negative_prompts = True
     told_guidance = False
     unread = ("lm_head.",)

@@ -55,7 +55,7 @@ class PretrainedModel(Model):
     clip_skips: tuple[int, ...] = (0,)
     """What clip_skip may be, 0 for what the family does anyway."""
     longest_text: int = 77
-    """Tokens of a caption that reach the network, those that begin and end it included."""
+    """Tokens of a caption that reach the network, those that begin and end it included; less what is put around it."""
     reading_tokenizer: str = "tokenizer"
     """The tokenizer of the encoder that reads most of a caption."""
     unread: tuple[str, ...] = ("lm_head.",)
@@ -124,9 +124,17 @@ class PretrainedModel(Model):
         return channels
 
     @classmethod
-    def schedule(cls, schedule: Schedule) -> Schedule:
-        """The noise schedule that the scheduler's settings describe, where the family's pipeline knows better."""
+    def schedule(cls, schedule: Schedule, index: Mapping[str, Any]) -> Schedule:
+        """The noise schedule that the scheduler's settings describe, where the family's pipeline knows better.
+
+        ``index`` are the pipeline's own settings, of model_index.json.
+        """
         return schedule
+
+    @classmethod
+    def few_steps(cls, schedule: Schedule, index: Mapping[str, Any], network: Mapping[str, Any]) -> bool:
+        """Whether this one was distilled to few sampling steps, which training undoes; from settings alone."""
+        return bool(index.get("is_distilled"))
 
     @classmethod
     def own_parts(cls, home: Path) -> dict[str, Callable[[], Any]]:

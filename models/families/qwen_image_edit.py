@@ -21,7 +21,7 @@ class QwenImageEdit(QwenImage):
     pipeline_class = "QwenImageEditPipeline"
     pipeline_module = "diffusers.pipelines.qwenimage.pipeline_qwenimage_edit"
     text_parts = ("tokenizer", "text_encoder", "processor")
-    reading_tokenizer = "tokenizer"
+    longest_text = 100_000  # nothing is cut off
     control = "must"
     sees_control = True
 

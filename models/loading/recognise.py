@@ -39,9 +39,16 @@ def inspect(source: Source) -> PretrainedInfo:
     else:
         refuse_pickled_folder(home / kind.network_part)
     scheduler = read_object(home / "scheduler" / "scheduler_config.json")
-    schedule = kind.schedule(schedule_of(scheduler | said_by_file(source), kind.density, source.prediction))
+    index = read_object(home / "model_index.json")
+    schedule = kind.schedule(schedule_of(scheduler | said_by_file(source), kind.density, source.prediction), index)
     classes = network.get("num_embeds_ada_norm") or 0
-    return PretrainedInfo(family, kind.latent_channels(network), classes if not kind.text_parts else 0, schedule)
+    return PretrainedInfo(
+        family,
+        kind.latent_channels(network),
+        classes if not kind.text_parts else 0,
+        schedule,
+        kind.few_steps(schedule, index, network),
+    )
 
 
 def family_of(source: Source) -> str:

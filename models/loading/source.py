@@ -60,6 +60,8 @@ class PretrainedInfo:
     classes: int
     """Class labels that it knows; 0 for a model that reads text."""
     schedule: Schedule
+    few_steps: bool = False
+    """Whether it was distilled to few sampling steps."""
 
     @property
     def kind(self) -> type[PretrainedModel]:

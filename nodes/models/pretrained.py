@@ -24,6 +24,11 @@ BY_PATH = "as in path"
 TEXT_ENCODERS = ("text_encoders", "clip")
 """ComfyUI's folders of text encoders: the second is its former name."""
 
+FEW_STEPS = (
+    "this model was distilled to few sampling steps, which training slowly undoes: train the model that it was made "
+    "from, and use the LoRA with either"
+)
+
 
 class LoadPretrained(StepNode):
     NODE_ID = "RolloutLoadPretrained"
@@ -202,7 +207,8 @@ class LoadPretrained(StepNode):
             info.channels, None, info.classes, has_weights=True, pretrained=pretrained, null_class=null_class
         )
         stream = self.stream(unique_id, {"pretrained": pretrained}, about=about)
-        return {"ui": {"text": [pretrained.in_words()]}, "result": (stream, info.schedule, pretrained)}
+        words = [pretrained.in_words(), *([FEW_STEPS] if info.few_steps else [])]
+        return {"ui": {"text": words}, "result": (stream, info.schedule, pretrained)}
 
     @classmethod
     def IS_CHANGED(

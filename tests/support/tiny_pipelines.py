@@ -438,8 +438,8 @@ def krea2_network(**options):
     return Krea2Transformer2DModel(**(settings | options)).eval()
 
 
-def krea2(folder: Path):
-    """Krea 2. ``folder`` is not used."""
+def krea2(folder: Path, *, turbo=False):
+    """Krea 2, or its Turbo. ``folder`` is not used."""
     from diffusers import Krea2Pipeline
     from transformers import Qwen3VLConfig, Qwen3VLModel
 
@@ -462,6 +462,7 @@ def krea2(folder: Path):
         tokenizer=tokenizer,
         transformer=krea2_network(),
         text_encoder_select_layers=(1, 2),
+        is_distilled=turbo,
     )
 
 

@@ -249,6 +249,41 @@ def test_levels_are_shifted_as_in_the_pipeline(tiny_pipeline, family, tokens):
     torch.testing.assert_close(ours / 1000, scheduler.sigmas.double(), atol=2e-6, rtol=0)
 
 
+def test_krea2_turbo_is_shifted_alike_at_every_size(tiny_pipeline):
+    """Its pipeline gives the scheduler 1.15 whatever the size."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    folder = tiny_pipeline("krea2", turbo=True)
+    scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(folder, subfolder="scheduler")
+    scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / 8, 8), mu=1.15)
+    for tokens in (256, 4096):
+        ours = inspect(Source(str(folder))).schedule.at_size(tokens).sampling_timesteps(8)
+        torch.testing.assert_close(ours / 1000, scheduler.sigmas.double(), atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "few"),
+    [
+        ("zimage", {}, False),
+        ("zimage", {"shift": 3.0}, True),
+        ("krea2", {}, False),
+        ("krea2", {"turbo": True}, True),
+        ("flux", {}, False),
+        ("flux", {"guidance": False}, True),
+        ("flux2_klein", {}, False),
+        ("chroma", {}, False),
+    ],
+)
+def test_models_of_few_steps_are_told_apart(tiny_pipeline, family, options, few):
+    """Training undoes what they were distilled for: Load Pretrained says so."""
+    assert inspect(Source(str(tiny_pipeline(family, **options)))).few_steps is few
+
+
+def test_families_that_read_with_a_language_model_read_more_than_clip():
+    """What is behind 77 tokens was said to be cut off."""
+    assert [name for name in FAMILIES if PRETRAINED[name].longest_text <= 77] == ["dit", "sd", "sdxl"]
+
+
 def test_flux2_cuts_latents_into_patches_as_its_pipeline_does(tiny_pipeline):
     """The order of the four latents in a patch, and the means of its VAE."""
     from diffusers import Flux2KleinPipeline
