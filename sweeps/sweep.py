@@ -105,7 +105,12 @@ class Sweep:
         log = writable(self.folder / "jobs") / f"{self.run_name(number)}.log"
         with log.open("ab") as words:
             process = subprocess.Popen(
-                self.command(number, device), stdin=subprocess.DEVNULL, stdout=words, stderr=subprocess.STDOUT, **APART
+                self.command(number, device),
+                stdin=subprocess.DEVNULL,
+                stdout=words,
+                stderr=subprocess.STDOUT,
+                start_new_session=sys.platform != "win32",
+                creationflags=APART,
             )
         told = False
         while True:
@@ -119,8 +124,6 @@ class Sweep:
 
 # A terminal's ctrl-C is for the sweep, which passes it on: a run that hears it twice leaves at once.
 if sys.platform == "win32":
-    APART: dict[str, Any] = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-    STOP = signal.CTRL_BREAK_EVENT
+    APART, STOP = subprocess.CREATE_NEW_PROCESS_GROUP, signal.CTRL_BREAK_EVENT
 else:
-    APART = {"start_new_session": True}
-    STOP = signal.SIGTERM
+    APART, STOP = 0, signal.SIGTERM
