@@ -31,12 +31,12 @@ from PIL import Image
 from playwright.sync_api import Page
 
 NAME = "studio_photos"
-STEPS = 400
+STEPS, LOOKS = 400, 10
 MOST_WHILE_TRAINING = 48
 SETTINGS = {
     "RolloutImageFolderDataset": {"batch_size": 8, "size": 32, "repeats": 100},
     "RolloutNewModel": {"width": 48},
-    "RolloutOptimizerStep": {"steps": STEPS, "preview_every": 20, "sample_every": 40, "run_name": "two_photographs"},
+    "RolloutOptimizerStep": {"run_name": "two_photographs"},
     "RolloutSampleImages": {"steps": 16, "count": 1},
     "RolloutSaveModel": {"name": "two_photographs"},
 }
@@ -78,9 +78,11 @@ def photographs() -> bytes:
     return data.getvalue()
 
 
-def bring_photos(page: Page) -> Film:
+def bring_photos(page: Page, steps: int) -> Film:
     """An empty canvas with a graph that waits for pictures; a drop; the pictures in the Data tab."""
-    page.evaluate(TAKE_PHOTOS, SETTINGS)
+    lengths = {"steps": steps, "preview_every": steps // (2 * LOOKS), "sample_every": steps // LOOKS}
+    trainer = {"RolloutOptimizerStep": {**SETTINGS["RolloutOptimizerStep"], **lengths}}
+    page.evaluate(TAKE_PHOTOS, {**SETTINGS, **trainer})
     look_at(page, corner=(760, 20), at=(360, 110), scale=0.8)
     page.wait_for_timeout(1000)
     film: Film = [(picture(page), 1500)]
@@ -123,7 +125,7 @@ def show_samples(page: Page) -> Film:
     page.locator(".rollout-sample-cell canvas").first.wait_for()
     sample.press("Home")
     film: Film = []
-    for _ in range(STEPS // SETTINGS["RolloutOptimizerStep"]["sample_every"]):  # type: ignore[operator]
+    for _ in range(LOOKS):
         page.wait_for_timeout(400)
         film.append((picture(page), 350))
         sample.press("ArrowRight")
@@ -132,9 +134,9 @@ def show_samples(page: Page) -> Film:
 
 def show_result(page: Page) -> Film:
     """What was learnt, tried in a graph of its own."""
+    page.evaluate("app.extensionManager.bottomPanel.toggleBottomPanelTab('rollout-samples')")  # it covers the line
     page.locator(".rollout-bar").get_by_role("button", name="Draw your prompts").click()
     page.wait_for_function("app.graph.nodes.some(node => node.type === 'RolloutLoadModel')")
-    page.evaluate("app.extensionManager.bottomPanel.toggleBottomPanelTab('rollout-samples')")
     page.evaluate("app.queuePrompt(0, 1)")
     sampler = "app.graph.nodes.find(node => node.type === 'RolloutSampleImages').id"
     page.wait_for_function(f"(app.nodeOutputs[{sampler}]?.images ?? []).length > 0")
@@ -142,11 +144,11 @@ def show_result(page: Page) -> Film:
     return [(picture(page), 3000)]
 
 
-def record(images: Path) -> None:
+def record(images: Path, steps: int = STEPS) -> None:
     """Write the recording, and one picture of it at the samples."""
     with tempfile.TemporaryDirectory() as folder, server(Path(folder)) as address, browser_page() as page:
         open_quickstart(page, address)
-        film = [*bring_photos(page), *train(page), *scrub(page), *show_samples(page)]
+        film = [*bring_photos(page, steps), *train(page), *scrub(page), *show_samples(page)]
         save_picture(film[-1][0], images / f"{NAME}.png")
         film += show_result(page)
     print(f"{sum(duration for _, duration in film) / 1000:.0f} s, {len(film)} frames")
@@ -156,4 +158,6 @@ def record(images: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=Path, default=IMAGES, help="where they go (docs/images)")
-    record(parser.parse_args().images)
+    parser.add_argument("--steps", type=int, default=STEPS, help="fewer show nothing, but whether the walk still works")
+    options = parser.parse_args()
+    record(options.images, options.steps)

@@ -113,7 +113,7 @@ def test_curves_of_runs_are_compared(visit, keep):
     legend = visit.locator(".rollout-chart").first.locator(".rollout-legend")
     legend.get_by_text("after_00001: steps 20").wait_for()
     legend.get_by_text("after_00002: steps 30").wait_for()
-    assert visit.locator(".rollout-chart", has_text="memory (MiB)").is_visible()
+    visit.get_by_text("memory (MiB)", exact=True).wait_for()
     visit.locator(".rollout-compare summary").click()
     visit.get_by_role("checkbox", name="after_00002").wait_for()
     keep(visit, "compared")
