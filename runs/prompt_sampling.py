@@ -164,9 +164,16 @@ def sample_prompts(
                 random = torch.Generator().manual_seed((settings.seed + number) % 2**64)
                 arguments = pipeline_arguments(model, pipeline, positive, negative, settings)
                 arguments |= {"image": control} if control is not None else {}
-                images.append(pipeline(**arguments, generator=random, output_type="pt").images.float().cpu())
+                made = pipeline(**arguments, generator=random, output_type="pt")
+                images.append(first_images(made).float().cpu())
                 progress(len(images), total)
     return torch.cat(images)
+
+
+def first_images(made: Any) -> Tensor:
+    """Images (B, 3, H, W) that a pipeline made; of films (B, T, 3, H, W) the first."""
+    images: Tensor = made.frames[:, 0] if hasattr(made, "frames") else made.images
+    return images
 
 
 def pipeline_arguments(

@@ -27,6 +27,7 @@ OUR_FAMILY = {
     "krea2": "krea2",
     "chroma": "chroma",
     "flux2": "flux2_klein",
+    "wan": "wan",
 }
 """Our name of a SimpleTuner family."""
 
@@ -103,6 +104,12 @@ HUB = {
         "base": "lodestones/Chroma1-Base",
         "hd": "lodestones/Chroma1-HD",
         "flash": "lodestones/Chroma1-Flash",
+    },
+    "wan": {
+        "": "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+        "t2v-480p-1.3b-2.1": "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+        "t2v-480p-14b-2.1": "Wan-AI/Wan2.1-T2V-14B-Diffusers",
+        "ti2v-5b-2.2": "Wan-AI/Wan2.2-TI2V-5B-Diffusers",
     },
     "flux2": {
         "": "black-forest-labs/FLUX.2-klein-base-9B",

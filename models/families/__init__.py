@@ -15,6 +15,7 @@ from .sd import StableDiffusion
 from .sd3 import StableDiffusion3
 from .sdxl import StableDiffusionXL
 from .unet import UNet
+from .wan import Wan
 from .zimage import ZImage
 
 FAMILIES: dict[str, type[NewModel]] = {"unet": UNet, "dit": DiT}
@@ -36,6 +37,7 @@ PRETRAINED: dict[str, type[PretrainedModel]] = {
     "qwen_image_edit_plus": QwenImageEditPlus,
     "krea2": Krea2,
     "chroma": Chroma,
+    "wan": Wan,
 }
 """Families that Load Pretrained knows, by their short name."""
 

@@ -19,9 +19,12 @@ FAMILIES = {
     "lora_qwen_image_edit": "qwen_image_edit_plus",
     "lora_flux_kontext": "flux_kontext",
     "lora_krea2": "krea2",
+    "lora_wan": "wan",
     "lora_chroma": "chroma",
     "dreambooth_rollout": "sd",
 }
+PAIRS = ("lora_qwen_image_edit", "lora_flux_kontext")
+"""Those that train on pairs of pictures."""
 BESIDE = {"soar_lora": "sd3", "few_steps_lora": "sd3"}
 """Workflows with the plain loss, whose LoRAs are saved as those of their families are."""
 DIGITS = ("quickstart_digits", "rollout_trajectory_digits", "few_steps_digits")
@@ -52,7 +55,9 @@ def made_small(name, pipeline=None, photos=None):
             node["inputs"]["path"] = str(pipeline)
         if node["class_type"] == "RolloutImageFolderDataset":
             node["inputs"]["folder"] = str(next(folders))
-        if "control" in node["inputs"]:  # the pictures of both folders have the same names
+        if name == "lora_wan" and node["class_type"] == "RolloutSamplePrompts":
+            node["inputs"] |= {"width": 64, "height": 64}  # its pipeline would make 832 x 480
+        if name in PAIRS and "control" in node["inputs"]:  # the pictures of both folders have the same names
             picture = node["class_type"] == "RolloutSamplePrompts"
             node["inputs"]["control"] = str(photos / "flower" / ("0.jpg" if picture else ""))
     return prompt

@@ -569,7 +569,43 @@ def chroma(folder: Path):
     )
 
 
+def wan_network(**options):
+    from diffusers import WanTransformer3DModel
+
+    settings = {
+        "in_channels": 4, "out_channels": 4, "num_layers": 2, "attention_head_dim": 12, "num_attention_heads": 2,
+        "text_dim": 16, "freq_dim": 8, "ffn_dim": 32,
+    }  # fmt: skip
+    return WanTransformer3DModel(**(settings | options)).eval()
+
+
+def wan(folder: Path, *, two=False):
+    """Wan 2.1; ``two`` networks as in Wan 2.2 of 14 B. ``folder`` is not used."""
+    from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    tokenizer = t5_tokenizer()
+    config = UMT5Config(
+        vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, use_cache=False,
+        feed_forward_proj="gated-gelu", tie_word_embeddings=False,
+    )  # fmt: skip
+    return WanPipeline(
+        tokenizer=tokenizer,
+        text_encoder=UMT5EncoderModel(config).eval(),
+        vae=AutoencoderKLWan(
+            base_dim=8, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True],
+            latents_mean=[0.1, -0.2, 0.3, 0.0], latents_std=[1.5, 0.5, 1.0, 2.0],
+        ).eval(),
+        scheduler=UniPCMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, num_train_timesteps=1000, flow_shift=3.0
+        ),
+        transformer=wan_network(),
+        transformer_2=wan_network() if two else None,
+    )  # fmt: skip
+
+
 MAKERS = {
+    "wan": wan,
     "sd": sd, "sdxl": sdxl, "sd3": sd3, "flux": flux, "dit": dit, "lumina2": lumina2, "zimage": zimage,
     "qwen_image_edit": qwen_image_edit, "qwen_image_edit_plus": qwen_image_edit_plus, "flux_kontext": flux_kontext,
     "flux2_dev": flux2_dev, "flux2_klein": flux2_klein, "qwen_image": qwen_image, "chroma": chroma, "krea2": krea2,

@@ -26,6 +26,7 @@ FAMILIES = (
     "qwen_image",
     "chroma",
     "krea2",
+    "wan",
 )
 
 

@@ -16,6 +16,7 @@ from comfyui_rollout.models.loading.load import load_parts
 from comfyui_rollout.models.loading.recognise import inspect
 from comfyui_rollout.models.loading.source import Source
 from comfyui_rollout.models.ragged import join
+from comfyui_rollout.runs.prompt_sampling import first_images
 
 FAMILIES = sorted(PRETRAINED)
 PRESETS = [(family, preset) for family in FAMILIES for preset in PRETRAINED[family].lora_targets]
@@ -216,8 +217,13 @@ def test_encoded_prompts_draw_what_the_prompts_draw(tiny_pipeline, pictures, fam
     common |= {"max_area": 32 * 48} if family == "flux_kontext" else {}
     text = {"class_labels": [1]} if info.classes else {"prompt": "dog"}
     text |= {"negative_prompt": "bad"} if kind.negative_prompts and takes_negative else {}
+    if family == "wan":
+        common |= {"num_frames": 1}
+        arguments.pop("num_frames")
+        text |= {"max_sequence_length": 512}
     images = [
-        pipeline(**each, **common, generator=torch.Generator().manual_seed(0)).images for each in (arguments, text)
+        first_images(pipeline(**each, **common, generator=torch.Generator().manual_seed(0)))
+        for each in (arguments, text)
     ]
     assert torch.allclose(images[0], images[1], atol=1e-5)
 
@@ -235,7 +241,7 @@ def mu_of(family, config, tokens, steps):
 
 
 @pytest.mark.parametrize("tokens", [256, 1024, 4096])
-@pytest.mark.parametrize("family", [family for family in FAMILIES if family not in ("sd", "sdxl", "dit")])
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family not in ("sd", "sdxl", "dit", "wan")])
 def test_levels_are_shifted_as_in_the_pipeline(tiny_pipeline, family, tokens):
     """The grid of a sampler at each size of the image, shift and stretch, is that of diffusers' own scheduler."""
     from diffusers import FlowMatchEulerDiscreteScheduler
@@ -299,7 +305,14 @@ def test_flux2_cuts_latents_into_patches_as_its_pipeline_does(tiny_pipeline):
     torch.testing.assert_close(in_patches(ours), theirs, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["zimage", "qwen_image", "krea2"])
+def test_wan_is_shifted_as_its_scheduler_says_and_not_of_two_networks(tiny_pipeline):
+    """Its scheduler is of another kind; of Wan 2.2's two networks each would learn half of the levels."""
+    assert inspect(Source(str(tiny_pipeline("wan")))).schedule.shift == 3.0
+    with pytest.raises(ValueError, match=r"^Wan 2\.2 A14B has a network for high"):
+        inspect(Source(str(tiny_pipeline("wan", two=True))))
+
+
+@pytest.mark.parametrize("family", ["zimage", "qwen_image", "krea2", "wan"])
 def test_captions_are_kept_at_their_own_length(told, family):
     """On disk; a batch is padded to its longest, and what is padded changes nothing (as items are the same alone)."""
     short, long = told(family, ["a cat"]), told(family, ["a cat that sits on a very long wall"])

@@ -230,6 +230,17 @@ def example_krea2(folder, network, latents, noise, told):
     return Example(mean_square(prediction, noise - latents), timesteps)
 
 
+def example_wan(folder, network, latents, noise, told):
+    """As its pipeline calls it, for a film of one image; diffusers has no training example."""
+    timesteps, sigmas = flow_levels(folder)
+    noisy = (1.0 - sigmas) * latents + sigmas * noise
+    text = torch.cat([told["text"], told["text"].new_zeros(3, 512 - told["text"].shape[1], 16)], dim=1)
+    prediction = network(
+        hidden_states=noisy[:, :, None], timestep=timesteps, encoder_hidden_states=text, return_dict=False
+    )[0]
+    return Example(mean_square(prediction[:, :, 0], noise - latents), timesteps)
+
+
 V_PREDICTION = {"prediction_type": "v_prediction"}
 EXAMPLES = {
     "sd": (example_sd, "sd", {}),
@@ -252,6 +263,7 @@ EXAMPLES = {
     "flux2_klein, shown": (example_flux2, "flux2_klein", {}),
     "chroma": (example_chroma, "chroma", {}),
     "krea2": (example_krea2, "krea2", {}),
+    "wan": (example_wan, "wan", {}),
 }
 
 
