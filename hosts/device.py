@@ -32,3 +32,9 @@ def choose_device(name: str) -> str:
         there = ", ".join(device for device, yes in available.items() if yes)
         raise ValueError(f"device {name!r} is not available here: choose auto or one of {there}")
     return name
+
+
+def memory_of(name: str) -> int | None:
+    """Bytes of a device's own memory; None for one that shares the computer's, or is not there."""
+    device = torch.device(choose_device(name))
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
