@@ -46,3 +46,9 @@ def memory_left() -> int:
     except (OSError, ValueError):  # no container, or one without a limit ("max")
         return left
     return min(left, most - taken)
+
+
+def memory_of(name: str) -> int | None:
+    """Bytes of a device's own memory; None for one that shares the computer's, or is not there."""
+    device = torch.device(choose_device(name))
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None

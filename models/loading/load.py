@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ...files.weights import read_weights
+from ...files.weights import header, read_weights
 from ...files.whole import read_object
 from ..families import PretrainedModel
 from ..quantization import loading_options, squeeze
@@ -18,6 +18,7 @@ from ..quiet import quiet
 from ..swapping import Swap
 from .hub import local_folder, variant_in
 from .network_file import readable
+from .scaled_fp8 import is_scaled, read_meant
 from .single_file import parts_in
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def load_network(source: Source, info: PretrainedInfo, device: torch.device | st
     with refused(source), quiet():
         if source.is_file:
             network = loader.from_single_file(
-                readable(source.path, kind, home), config=str(home), subfolder=part, **options
+                readable(source.path, kind, home, dtype), config=str(home), subfolder=part, **options
             )
         else:
             options |= variant_in(home / part)
@@ -135,11 +136,12 @@ def load_text_encoder(source: Source, family: type[PretrainedModel], home: Path,
     """
     import transformers
 
-    kind = getattr(transformers, read_object(home / "model_index.json")[name][1])
+    kind, scaled = getattr(transformers, read_object(home / "model_index.json")[name][1]), is_scaled(header(path))
+    weights = read_meant(path, DTYPES[source.storage]) if scaled else read_weights(Path(path))
     with refused(source), quiet():
         config = kind.config_class.from_pretrained(home / name)
         encoder, report = kind.from_pretrained(
-            None, config=config, state_dict=family.text_weights(read_weights(Path(path))),
+            None, config=config, state_dict=family.text_weights(weights),
             dtype=DTYPES[source.storage], output_loading_info=True, ignore_mismatched_sizes=True,
         )  # fmt: skip
     missing = [key for key in report["missing_keys"] if not key.startswith(family.unread)]

@@ -13,7 +13,8 @@ from ..families import PRETRAINED, PretrainedModel, known_families
 from ..quantization import check_installed
 from .hub import local_folder
 from .network_file import check_network
-from .single_file import OTHER_PURPOSES, family_of_file, refuse_scaled, single_file_type
+from .scaled_fp8 import refuse_unknown
+from .single_file import OTHER_PURPOSES, family_of_file, single_file_type
 from .source import PretrainedInfo, Source
 from .weight_count import weight_files
 
@@ -99,6 +100,8 @@ def refuse_unknown_prediction(source: Source) -> None:
 
 def refuse_pickle(path: str) -> None:
     """Raises ValueError for files that may run code when they are opened."""
+    if Path(path).suffix.lower() == ".gguf":
+        raise ValueError(f"{path!r} is a GGUF file, which is not read here: choose the .safetensors file of the model")
     if Path(path).suffix.lower() in PICKLES:
         raise ValueError(
             f"{path!r} is a pickled file, which can run any code when it is opened; only .safetensors are read: look "
@@ -127,7 +130,7 @@ def check_text_encoders(source: Source, kind: type[PretrainedModel]) -> None:
     if len(source.text_encoders) > len(encoders):
         raise ValueError(f"text_encoders: {kind.title} has {len(encoders)}, and {len(source.text_encoders)} are named")
     for path in source.text_encoders:
-        refuse_scaled(header(path), path)
+        refuse_unknown(header(path), path)
 
 
 def encoders_of(kind: type[PretrainedModel]) -> list[str]:

@@ -363,8 +363,8 @@ def test_text_encoders_that_do_not_fit_are_refused(tiny_pipeline, tmp_path):
         inspect(Source(folder, text_encoders=("nowhere.safetensors",)))
     with pytest.raises(ValueError, match=r"text_encoders: .*wrong.safetensors' does not fit text_encoder: it lacks 36"):
         parts(Source(folder, text_encoders=(wrong,)))
-    scaled = str(write(tmp_path / "scaled.safetensors", {"scaled_fp8": torch.zeros(2)}))
-    with pytest.raises(ValueError, match="holds scaled fp8 weights"):
+    scaled = str(write(tmp_path / "scaled.safetensors", {"a.weight_scale": torch.zeros(4, 2)}))
+    with pytest.raises(ValueError, match="is squeezed with a scale for every few weights"):
         inspect(Source(folder, text_encoders=(scaled,)))
 
 

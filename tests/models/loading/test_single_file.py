@@ -45,6 +45,7 @@ def file(tmp_path):
         (SD35_MEDIUM, "sd3", "stabilityai/stable-diffusion-3.5-medium"),
         (SD35_LARGE, "sd3", "stabilityai/stable-diffusion-3.5-large"),
         (FLUX_DEV, "flux", "black-forest-labs/FLUX.1-dev"),
+        (SCALED, "flux", "black-forest-labs/FLUX.1-dev"),
         (FLUX, "flux", "black-forest-labs/FLUX.1-schnell"),
         ({UNET + name: shape for name, shape in FLUX_DEV.items()}, "flux", "black-forest-labs/FLUX.1-dev"),
         (LUMINA, "lumina2", "Alpha-VLLM/Lumina-Image-2.0"),
@@ -73,7 +74,7 @@ def test_families_are_known_by_their_headers(file, tensors, family, base):
         ),
         (SDXL | {"edm_mean": (4,)}, "looks like 'playground-v2-5', and we can train"),
         (LORA, "is a LoRA: choose the model that it was made for"),
-        (SCALED, "holds scaled fp8 weights, which only ComfyUI reads"),
+        (SCALED | {"vae.decoder.conv_in.bias": (8,)}, "holds scaled fp8 weights of vae beside the network's"),
         ({"something": (2, 2)}, "is no checkpoint that we know; .* name its pipeline in base"),
     ],
 )
