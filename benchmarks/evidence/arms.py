@@ -27,9 +27,9 @@ def rollout(words: str, *changes: str, target: str = "original", workflow: str =
     )
 
 
-def trajectory(words: str, weights: str, *changes: str) -> Arm:
-    """With one Heun step of those weights as the reference."""
-    reference = (f"reference_weights={weights}", "reference_sampler=heun", "reference_steps=1")
+def trajectory(words: str, weights: str, *changes: str, sampler: str = "heun") -> Arm:
+    """With one step of that sampler and those weights for each coarse one as the reference."""
+    reference = (f"reference_weights={weights}", f"reference_sampler={sampler}", "reference_steps=1")
     return rollout(words, *(f"DiffusionLoss.{change}" for change in reference), *changes, target="trajectory")
 
 
@@ -53,6 +53,12 @@ ARMS = {
     "fresh_125": trajectory("`trajectory`, single steps of 125, frozen reference", "frozen", *SINGLE, "step_size=125"),
     "fresh_200": trajectory("the same, steps of 200", "frozen", *SINGLE, "step_size=200"),
     "fresh_300": trajectory("the same, steps of 300", "frozen", *SINGLE, "step_size=300"),
+    "fresh_300_unipc": trajectory(
+        "steps of 300, frozen reference by UniPC", "frozen", *SINGLE, "step_size=300", sampler="unipc"
+    ),
+    "fresh_400": trajectory(
+        "steps of 400, frozen reference by UniPC", "frozen", *SINGLE, "step_size=400", sampler="unipc"
+    ),
     "fresh_200_ema": trajectory("steps of 200, averaged reference", "ema", *SINGLE, "step_size=200"),
     "chains": trajectory("`trajectory`, chains down 8 levels, frozen reference", "frozen", *WHOLE, "probability=0.25"),
     "chains_ema": trajectory("the same, averaged reference", "ema", *WHOLE, "probability=0.25"),
