@@ -9,8 +9,9 @@ exactly there when it is run again.
     python benchmarks/targets.py [--minutes 9] [--arms teacher_forcing trajectory] [--seeds 0 1] [--budget 1000]
         [--only-table]
 
-Bounds: the trajectory target, as in workflows/rollout_trajectory_digits.json, is at least as good as teacher forcing at
-5 and 10 Euler steps and at most 5% worse at 20 and 50 (means over the same seeds).
+Bounds: the trajectory target with an averaged reference is at least as good as teacher forcing at 5 and 10 Euler steps
+and at most 5% worse at 20 and 50 (means over the same seeds). workflows/rollout_trajectory_digits.json has a frozen
+one, which evidence/ measures.
 """
 
 from __future__ import annotations

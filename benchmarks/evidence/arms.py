@@ -27,14 +27,15 @@ def rollout(words: str, *changes: str, target: str = "original", workflow: str =
     )
 
 
-def trajectory(words: str, weights: str, *changes: str) -> Arm:
-    """With one Heun step of those weights as the reference."""
-    reference = (f"reference_weights={weights}", "reference_sampler=heun", "reference_steps=1")
+def trajectory(words: str, weights: str, *changes: str, sampler: str = "heun") -> Arm:
+    """With one step of that sampler and those weights for each coarse one as the reference."""
+    reference = (f"reference_weights={weights}", f"reference_sampler={sampler}", "reference_steps=1")
     return rollout(words, *(f"DiffusionLoss.{change}" for change in reference), *changes, target="trajectory")
 
 
 SINGLE = ("max_step_offset=1", "probability=0.5")
 """A length of 0 or 1 is drawn: half of what is chosen is rolled out, a quarter of the items."""
+STILL = ("rollout=none", "probability=0.25", "max_step_offset=7")
 WHOLE = ("rollout=persistent", "from_noise=true", "step_size=125", "max_step_offset=7")
 SHORT = ("max_step_offset=5", "probability=0.3", "step_size=20")
 LASTING = ("rollout=persistent", "max_step_offset=5", "probability=0.25", "step_size=20")
@@ -53,7 +54,16 @@ ARMS = {
     "fresh_125": trajectory("`trajectory`, single steps of 125, frozen reference", "frozen", *SINGLE, "step_size=125"),
     "fresh_200": trajectory("the same, steps of 200", "frozen", *SINGLE, "step_size=200"),
     "fresh_300": trajectory("the same, steps of 300", "frozen", *SINGLE, "step_size=300"),
-    "fresh_200_ema": trajectory("steps of 200, averaged reference", "ema", *SINGLE, "step_size=200"),
+    "fresh_400": trajectory("the same, steps of 400", "frozen", *SINGLE, "step_size=400"),
+    "fresh_400_unipc": trajectory(
+        "steps of 400, frozen reference by UniPC", "frozen", *SINGLE, "step_size=400", sampler="unipc"
+    ),
+    "fresh_200_ema": trajectory("steps of 200, averaged reference by Heun", "ema", *SINGLE, "step_size=200"),
+    "still_300": trajectory("no rollout, steps of 300 from all levels", "frozen", *STILL, "step_size=300"),
+    "still_8_200": trajectory(
+        "no rollout, steps of 200 from the levels of 8 steps", "frozen", *STILL, "from_noise=true", "step_size=200"
+    ),
+    "still_8_300": trajectory("the same, steps of 300", "frozen", *STILL, "from_noise=true", "step_size=300"),
     "chains": trajectory("`trajectory`, chains down 8 levels, frozen reference", "frozen", *WHOLE, "probability=0.25"),
     "chains_ema": trajectory("the same, averaged reference", "ema", *WHOLE, "probability=0.25"),
     "reflow": Arm("Reflow", ("Reflow.start=0",), REFLOW),

@@ -70,4 +70,5 @@ def train(prompt: dict[str, Any], changes: Sequence[str], output: Path, name: st
         failed = command_line(arguments)
     if failed:
         raise SystemExit(f"{name} did not train:\n{said.getvalue()}")
-    return max((output / "rollout").glob(f"{name}_*")), cost
+    (folder,) = (output / "rollout").iterdir()  # a new one, or the one that it went on with
+    return folder, cost

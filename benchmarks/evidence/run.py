@@ -97,6 +97,8 @@ def trained(arm: str, name: str, seed: int, budget: str) -> Path:
     at = round(START * steps)
     if arm != PLAIN:
         trained(PLAIN, name, seed, budget)  # whose state it goes on from
+    shutil.rmtree(RUNS / "unfinished", ignore_errors=True)  # of an arm that was stopped
+    if arm != PLAIN:
         copy = shutil.copytree(place / "state", RUNS / "unfinished" / "rollout" / "tuned", dirs_exist_ok=True)
         changes += [*chosen.changes, f"OptimizerStep.resume={copy}@{at}"]
     else:
@@ -132,11 +134,16 @@ def columns_of(options: argparse.Namespace) -> list[str]:
     return [*(f"{kind}_{n}" for kind in kinds for n in EVALUATIONS), *(f"{kind}_8" for kind in SOLVERS[len(kinds) :])]
 
 
+def labels_of(name: str) -> torch.Tensor:
+    """The classes that are asked for: as many of each as there are in the data, spread evenly."""
+    data, _ = judged(name)
+    return data.labels.sort().values[torch.linspace(0, len(data.labels) - 1, DATA[name].samples).round().long()]
+
+
 def verdict(model: Model, name: str, column: str) -> dict[str, float]:
-    data, judge = judged(name)
+    _, judge = judged(name)
     kind, _, evaluations = column.partition("_")
-    # As many of each class as there are in the data, spread evenly.
-    labels = data.labels.sort().values[torch.linspace(0, len(data.labels) - 1, DATA[name].samples).round().long()]
+    labels = labels_of(name)
     made = samples(model, kind, int(evaluations), labels)
     found = {what: round(value, 5) for what, value in judge.verdict(made).items()}
     return found | {"right": round(judge.right(made, labels), 4)}

@@ -59,6 +59,8 @@ class RolloutPlan:
     """If set, each item's stride is drawn log-uniformly from ``step_size`` to this."""
     persistent: bool = False
     """Rollouts are chains that go on from training step to training step; ``probability`` is their share of a batch."""
+    still: bool = False
+    """Nothing is rolled out; the ``probability``'s share of a batch stands at the beginning of a coarse step."""
     from_noise: bool = False
     """Chains begin at pure noise and go down a sampler's grid; else all over the levels, as often as they are drawn."""
     max_age: int = 0

@@ -143,6 +143,10 @@ class DiffusionLoss(StepNode):
 def reference_cost(batch: Stream, inputs: dict[str, Any]) -> dict[str, Any]:
     """What the trajectory target's fine path will cost, said before it is paid; raises ValueError if it cannot be."""
     plan = next(batch.constants(RolloutPlan), None)
+    if plan is not None and plan.still and plan.active and inputs["target"] != "trajectory":
+        raise ValueError(
+            "rollout none leaves latents as they are, for the target trajectory alone: choose it, or fresh"
+        )
     if inputs["target"] == "trajectory":
         if any(guide.active for guide in batch.constants(Guidance)):
             raise ValueError(
@@ -154,7 +158,7 @@ def reference_cost(batch: Stream, inputs: dict[str, Any]) -> dict[str, Any]:
     if inputs["target"] != "trajectory" or plan is None or not plan.active:
         return {}
     calls = reference_solver(inputs.get("reference_sampler", "auto"), inputs.get("reference_weights", "live")).calls
-    coarse_steps = 1 if plan.persistent else plan.max_step_offset + 1
+    coarse_steps = 1 if plan.persistent or plan.still else plan.max_step_offset + 1
     most = coarse_steps * inputs.get("reference_steps", 2) * calls
     told = [f"the trajectory's reference takes up to {most} more forward passes per training step"]
     if inputs.get("reference_guidance", 1.0) != 1 and inputs.get("reference_weights", "live") != "frozen":

@@ -1,4 +1,4 @@
-"""The three ways to roll out in a training step, and what they cost."""
+"""The ways to roll out in a training step, and what they cost."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from ...diffusion.chains import Keeper
 from ...diffusion.noisy_batch import NoisyBatch
 from ...diffusion.rollout import roll_out, with_clean_output
 from ...diffusion.rollouts import beside as copied
+from ...diffusion.rollouts.aimed import aimed
 from ...diffusion.rollouts.beside import Beside
 from ...diffusion.rollouts.guidance import UNGUIDED, Guidance
 from ...diffusion.rollouts.plan import RolloutPlan
@@ -47,6 +48,11 @@ def persistent(
     return with_clean_output(calm, seated) if wants_clean_output(step, batch) else seated
 
 
+def still(step: Step, batch: NoisyBatch, plan: RolloutPlan) -> NoisyBatch:
+    """No rollout: the first items stay where teacher forcing has them, at the beginning of a coarse step."""
+    return aimed(batch, plan, plan.seats(len(batch.x), step.update, step.generator()), step.generator())
+
+
 def beside(
     step: Step,
     batch: NoisyBatch,
@@ -80,7 +86,8 @@ def check_sampling_guidance(info: ModelInfo) -> None:
 
 def check_noise(noise: Noise, plan: RolloutPlan, sampler: str, batch: Stream) -> None:
     """Raises ValueError where steps cannot put in new noise."""
-    if sampler != "euler" or plan.persistent or not all(s.is_flow_matching for s in batch.constants(Schedule)):
+    fresh_only = sampler == "euler" and not (plan.persistent or plan.still)
+    if not fresh_only or not all(schedule.is_flow_matching for schedule in batch.constants(Schedule)):
         raise ValueError(
             f"stochastic: {noise.kind} is an Euler step of flow matching in fresh rollouts: set sampler to euler and "
             "rollout to fresh, or stochastic to none"
@@ -94,6 +101,10 @@ def estimate(
     items = next((stream.inputs["batch_size"] for stream in batch.walk() if "batch_size" in stream.inputs), 1)
     if not plan.active:
         return "no rollouts: max_step_offset or probability is 0"
+    if plan.still:
+        return (
+            f"no rollouts: {plan.peak_probability * items:.3g} of {items} items get the trajectory's target as they are"
+        )
     if plan.persistent:
         seats, more = plan.peak_probability * items, solve.calls - (not guide.active)
         cost_in_words = f"{more} more forward passes of these" if more else "no forward pass of their own"

@@ -19,7 +19,7 @@ from ..base import BATCH, CATEGORY, MODEL, StepNode
 from ..inputs import UNIQUE_ID, choice, integer, number, switch, wire
 from ..models.model import check_guidance
 from .negative import negative_rows
-from .rolling import beside, check_noise, check_sampling_guidance, estimate, fresh, persistent
+from .rolling import beside, check_noise, check_sampling_guidance, estimate, fresh, persistent, still
 
 LARGEST_STEP = 10_000_000
 
@@ -107,16 +107,18 @@ class Rollout(StepNode):
                     advanced=True,
                 ),
                 "rollout": choice(
-                    ("fresh", "persistent"),
+                    ("fresh", "persistent", "none"),
                     "fresh",
                     "fresh: each rollout is made for this step alone. persistent: rollouts go on from step to step; "
                     "what the loss asks the network anyway moves them on by one solver step, so they cost nothing, "
-                    "however long they are. probability is then their share of the batch.",
+                    "however long they are. probability is then their share of the batch. none: for target trajectory; "
+                    "that share stays teacher-forced and learns a step of step_size, the cheapest way to fewer steps.",
                 ),
                 "from_noise": switch(
                     False,
                     "persistent: every rollout begins at pure noise and goes down the sampler's own levels, with "
-                    "step_size 100 those of 10 steps. Set max_step_offset to their number less 1 for the whole path.",
+                    "step_size 100 those of 10 steps. Set max_step_offset to their number less 1 for the whole path. "
+                    "none: only the levels of a sampler of max_step_offset + 1 steps are taken.",
                 ),
                 "max_age": integer(
                     0,
@@ -219,11 +221,14 @@ class Rollout(StepNode):
             raise ValueError("batch: these latents were rolled out already; wire Noisy Batch into this Rollout")
         if any(perturbation.mixflow for perturbation in batch.constants(Perturbation)):
             raise ValueError("mixflow and rollouts both change what the network sees at a level: set mixflow to 0")
-        plan, solve = RolloutPlan(persistent=rollout == "persistent", **options), solver(sampler, order)
+        plan, solve = (
+            RolloutPlan(persistent=rollout == "persistent", still=rollout == "none", **options),
+            solver(sampler, order),
+        )
         copies = Beside(copies_weight, renoise_levels if renoise != "none" else 0, renoise_upper) if keep_base else None
         if renoise != "none" and not keep_base:
             raise ValueError("renoise is for copies: turn on keep_base, or set renoise to none")
-        if keep_base and plan.persistent:
+        if keep_base and (plan.persistent or plan.still):
             raise ValueError("keep_base copies items anew in each step: set rollout to fresh")
         noise = None if stochastic == "none" else Noise(stochastic, noise_scale)  # type: ignore[arg-type]
         if noise:
@@ -255,12 +260,15 @@ class Rollout(StepNode):
             guide = replace(guide, negative=negative_rows(step, batch.negative))
         if noise:
             solve = noise.solver(step.generator(batch.x.device))
-        if copies:
+        if plan.still:
+            rolled = still(step, batch, plan)
+        elif copies:
             rolled = beside(step, batch, model, plan, solve, guide, copies)
         else:
             rolled = (persistent if plan.persistent else fresh)(step, batch, model, plan, solve, guide)
-        with model.evaluating():
-            inspect(step, batch, guide.of(model), plan, solve, sampler)
+        if not plan.still:
+            with model.evaluating():
+                inspect(step, batch, guide.of(model), plan, solve, sampler)
         step.report("rollout_probability", plan.probability_at(step.update))
         step.report("rollout_share", float(rolled.rolled.double().mean()))
         step.report("rollout_length", float(rolled.lengths.double().mean()))

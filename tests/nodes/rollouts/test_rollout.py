@@ -6,8 +6,9 @@ from itertools import pairwise
 import pytest
 import torch
 from comfyui_rollout.diffusion.rollout import RolloutPlan
-from comfyui_rollout.diffusion.solvers import solver
+from comfyui_rollout.diffusion.solvers import integrate, solver
 from comfyui_rollout.nodes import DiffusionLoss, ReflexFlowLoss, Rollout
+from comfyui_rollout.nodes.rollouts.loss import wanted_output
 from comfyui_rollout.nodes.rollouts.rolling import estimate
 from comfyui_rollout.training.state import find_state
 from comfyui_rollout.training.stream import Run, Step, StepError, Stream
@@ -433,3 +434,67 @@ def test_the_widgets_make_the_plan(graph):
     plan = graph(rollout=settings).batch.inputs["plan"]
     assert {name: getattr(plan, name) for name in settings} == settings
     assert Rollout.NODE_ID == "Rollout"
+
+
+STILL = {"rollout": "none", "probability": 0.5, "max_step_offset": 3, "step_size": 250.0}
+
+
+def aiming(graph, **rollout):
+    return graph(rollout={**STILL, **rollout}, loss_inputs={"target": "trajectory", "reference_sampler": "heun"})
+
+
+def test_without_a_rollout_latents_stay_teacher_forced(graph, pull):
+    """Half of the items stand at the beginning of a step of 250; nothing has moved, and no network was asked."""
+    (batch, _), (plain, _) = pull(aiming(graph).batch), pull(graph().batch)
+    assert batch.stride.tolist() == [250.0, 250.0, 0.0, 0.0]
+    assert not batch.rolled.any()
+    for name in ("x", "teacher_forced", "timestep"):
+        torch.testing.assert_close(getattr(batch, name), getattr(plain, name), msg=name)
+
+
+def test_without_a_rollout_from_noise_takes_a_samplers_levels(graph, pull):
+    """Those of four steps, the noise among them; x is what teacher forcing has there."""
+    wired, seen = aiming(graph, from_noise=True, probability=1.0), set()
+    for number in range(8):
+        batch, _ = pull(wired.batch, number)
+        seen |= set(batch.timestep.tolist())
+        torch.testing.assert_close(batch.x, batch.schedule.add_noise(batch.latents, batch.noise, batch.timestep))
+    assert seen == {250.0, 500.0, 750.0, 1000.0}
+
+
+@pytest.mark.parametrize("from_noise", [False, True])
+def test_the_target_without_a_rollout_lands_one_heun_step_on(graph, from_noise):
+    """An oracle: with the output that is wanted, Euler's step of 250 ends where Heun's does; two forwards in all."""
+    wired = aiming(graph, from_noise=from_noise, probability=1.0)
+    run, network = live(wired, wired.loss)
+    torch.nn.init.normal_(list(network.parameters())[-1], std=0.5)
+    model, step = run.value(wired.model), Step(run, 0)
+    batch = step.value(wired.batch)
+    sizes = []
+    network.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    wanted = wanted_output(step, model, batch, "trajectory", reference_steps=1, reference_sampler="heun")
+    assert sizes == [4, 4]
+    then = (batch.timestep - 250).clamp(min=0)
+    ends = integrate(
+        model,
+        batch.schedule,
+        batch.x,
+        torch.stack([batch.timestep, then]),
+        torch.ones(4, dtype=torch.int64),
+        batch.conditioning,
+        solver("heun"),
+    )
+    length = ((batch.timestep - then) / 1000).float().reshape(-1, 1, 1, 1)
+    torch.testing.assert_close(batch.x - length * wanted, ends, atol=1e-4, rtol=1e-4)
+
+
+def test_without_a_rollout_the_sampler_may_be_any(graph, train):
+    """Whose memory is empty there: a run with its own target trains."""
+    inputs = {"target": "trajectory", "target_sampler": "rollout", "reference_weights": "frozen"}
+    assert train(graph(rollout={**STILL, "sampler": "unipc"}, loss_inputs=inputs)).facts["status"] == "finished"
+
+
+def test_no_rollout_is_for_the_trajectory_alone(graph):
+    """With another target the node would do nothing; the remedy is named."""
+    with pytest.raises(ValueError, match="choose it, or fresh"):
+        graph(rollout=STILL)

@@ -1,0 +1,43 @@
+"""Items that are not rolled out, and still learn the next coarse step: the trajectory target at teacher-forced latents.
+
+Most of what that target teaches does not depend on whose latents it begins at. Without a rollout it costs its reference
+alone, one coarse step of a better solver.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Generator, Tensor
+
+from ..noisy_batch import Memory, NoisyBatch
+from ..schedules import Schedule
+from ..solvers import History
+from .plan import RolloutPlan
+
+
+def aimed(batch: NoisyBatch, plan: RolloutPlan, count: int, generator: Generator) -> NoisyBatch:
+    """The batch, whose first ``count`` items are at the beginning of a coarse step of ``plan.step_size``.
+
+    Their levels are the drawn ones, or, with ``from_noise``, those of a sampler with ``max_step_offset + 1`` steps.
+    """
+    if count == 0:
+        return batch
+    places = torch.arange(count)
+    timestep, stride = batch.timestep.clone(), batch.stride.clone()
+    stride[:count] = plan.strides(count, generator)
+    if plan.from_noise:
+        timestep[:count] = levels(batch.schedule, plan.max_step_offset + 1, count, generator)
+    timestep[:count].clamp_(min=batch.schedule.clean_timestep + 1)  # at the data no step is left to learn
+    forced = batch.schedule.add_noise(batch.latents[:count], batch.noise[:count], timestep[:count])
+    teacher_forced, x = (torch.cat([forced.to(each.dtype), each[count:]]) for each in (batch.teacher_forced, batch.x))
+    memory = (Memory(places, History()),)  # a sampler that goes on from here remembers nothing
+    aims = {"timestep": timestep, "source": timestep, "stride": stride, "fine": forced, "memory": memory}
+    return replace(batch, x=x, teacher_forced=teacher_forced, **aims)
+
+
+def levels(schedule: Schedule, steps: int, count: int, generator: Generator) -> Tensor:
+    """Those at which a sampler of so many steps asks the network, each as often (count,), float64."""
+    grid = schedule.sampling_timesteps(steps)[:-1]
+    return grid[torch.randint(len(grid), (count,), generator=generator)]
