@@ -19,7 +19,7 @@ from typing import Any
 
 from . import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, __version__
 from ._arguments import parser
-from ._terminal import Terminal, lasting_output, mute_libraries, stopping
+from ._terminal import FAILED, Terminal, lasting_output, mute_libraries, stopping
 from .files.whole import write_text
 from .graph import Executor, WorkflowError, describe, is_prompt, load, object_info, to_prompt, validate
 from .graph.reference import explained, indented, reference
@@ -27,9 +27,10 @@ from .graph.spelling import class_names, did_you_mean, find_class
 from .graph.workflow.layout import Group, to_workflow
 from .graph.workflow.overrides import OverrideError, apply
 from .graph.workflow.write_back import write_back
-from .hosts.current import hosted_by
+from .hosts.current import current_host, hosted_by
 from .hosts.device import choose_device
 from .hosts.events import EventHost
+from .hosts.processes import ONE, Processes, join
 from .importing import simpletuner
 from .nodes.preflight import preflight
 from .runs.clean import clean
@@ -198,10 +199,17 @@ def clean_command(options: argparse.Namespace) -> int:
 def run_command(options: argparse.Namespace) -> int:
     workflow, prompt = read(options)
     validation = checked(prompt)
-    hosted = hosting(options, watching=options.watch)
+    processes = join(chosen_device(options))
+    if processes.count > 1 and options.watch:
+        raise Refused("--watch: several processes train, and none is watched; watch the run from `serve`")
+    hosted = hosting(options, watching=options.watch, processes=processes)
     pnginfo = {"extra_pnginfo": {"workflow": workflow}} if workflow else {}
     classes = {node_id: node["class_type"] for node_id, node in prompt.items()}
     stop = threading.Event()
+    if not processes.leads:
+        return run_with_others(
+            validation, pnginfo, hosted, stop, Terminal(classes, TRAINER, display_name, options.output)
+        )
     with stopping(stop), Terminal(classes, TRAINER, display_name, options.output) as terminal:
         if options.watch:
             result = watched_run(options, hosted, validation, pnginfo, terminal, stop)
@@ -214,6 +222,16 @@ def run_command(options: argparse.Namespace) -> int:
     return terminal.conclude(result, options.traceback)
 
 
+def run_with_others(validation: Any, extra_data: Any, hosted: Hosted, stop: threading.Event, terminal: Terminal) -> int:
+    """Train as the first process does, which shows and writes all: in silence, unless this one makes all fail."""
+    trainers = [node_id for node_id, node in validation.prompt.items() if node["class_type"] == TRAINER]
+    executor = Executor(NODE_CLASS_MAPPINGS)
+    with stopping(stop, told=False), hosted(executor, stop):
+        result = executor.run(validation.prompt, outputs=trainers, extra_data=extra_data, interrupt=stop)
+        told = result.status != "error" or current_host().processes.is_cause
+    return terminal.conclude(result, traceback=False) if told else FAILED
+
+
 def chosen_device(options: argparse.Namespace) -> str:
     try:
         return choose_device(options.device)
@@ -221,7 +239,7 @@ def chosen_device(options: argparse.Namespace) -> str:
         raise Refused(f"--device: {error}") from None
 
 
-def hosting(options: argparse.Namespace, watching: bool = True) -> Hosted:
+def hosting(options: argparse.Namespace, watching: bool = True, processes: Processes = ONE) -> Hosted:
     """What joins the graph runner and the training: in its context, runs report to an executor and obey its stop."""
     output, device = options.output.resolve(), chosen_device(options)
 
@@ -237,6 +255,7 @@ def hosting(options: argparse.Namespace, watching: bool = True) -> Hosted:
             interrupted=stop.is_set,
             watching=lambda: watching,
             waits_for_room=not options.no_wait,
+            processes=processes,
         )
         with hosted_by(host):
             yield

@@ -77,10 +77,11 @@ STOPS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGBREAK")
 
 
 @contextmanager
-def stopping(stop: threading.Event) -> Iterator[None]:
+def stopping(stop: threading.Event, told: bool = True) -> Iterator[None]:
     """The first of these signals asks the run to stop after its step; then a ctrl-C ends the program at once.
 
-    That does no harm: files are whole or not there. A signal that was ignored (nohup) stays ignored.
+    ``told``: the terminal hears of it. That does no harm: files are whole or not there. A signal that was ignored
+    (nohup) stays ignored.
     """
 
     def ask(number: int, frame: Any) -> None:
@@ -89,7 +90,8 @@ def stopping(stop: threading.Event) -> Iterator[None]:
             os._exit(STOPPED)
         if not stop.is_set():
             stop.set()
-            tell_from_signal("\nstopping after this step; ctrl-C again to give up at once\n")
+            if told:
+                tell_from_signal("\nstopping after this step; ctrl-C again to give up at once\n")
 
     numbers = [getattr(signal, name) for name in STOPS if hasattr(signal, name)]
     heard = [number for number in numbers if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN]

@@ -9,6 +9,7 @@ from typing import Any
 from PIL.Image import Image
 
 from .host import Host, Interrupted
+from .processes import ONE, Processes
 
 
 class EventHost(Host):
@@ -26,8 +27,10 @@ class EventHost(Host):
         interrupted: Callable[[], bool],
         watching: Callable[[], bool] = lambda: True,
         waits_for_room: bool = True,
+        processes: Processes = ONE,
     ) -> None:
         self.output_folder, self.device, self.waits_for_room = output_folder, device, waits_for_room
+        self.processes = processes
         self._progress, self._preview, self._finish, self._send = progress, preview, finish, send
         self._interrupted, self._watching = interrupted, watching
 

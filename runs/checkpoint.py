@@ -6,10 +6,11 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from ..diffusion.schedules import Schedule
-from ..models.saving import CHECKPOINTS, drop_oldest, save_model
+from ..models.saving import CHECKPOINTS, drop_oldest, save_model, weights_of
 from ..training.loop import averaged, training_mode
 from ..training.state import SavedState, size_of, snapshot, tensors_of
 from .room import is_full, with_room
@@ -63,7 +64,7 @@ class Checkpoint(Look):
             if self._is_sound(session):
                 self.keep_state(session)
                 self._copy(session)
-        elif session.folder is not None and self._time_is_up() and self._is_sound(session):
+        elif session.folder is not None and self._time_is_up(session) and self._is_sound(session):
             self.keep_state_aside(session)
 
     def conclude(self, session: Session) -> None:
@@ -80,7 +81,7 @@ class Checkpoint(Look):
     def _keep_all(self, session: Session) -> None:
         """The state first: it is what a run that is to end within seconds needs most."""
         try:
-            if self.kept_at != session.reached:
+            if session.processes.decided(self.kept_at != session.reached):
                 self.keep_state(session)
         finally:
             self.save(session, "model")
@@ -90,7 +91,8 @@ class Checkpoint(Look):
         assert session.folder is not None
         place = f"{CHECKPOINTS}/step_{session.reached:06d}"
         self.save(session, place)
-        drop_oldest(session.folder.folder / CHECKPOINTS, self.keep)
+        if session.processes.leads:
+            drop_oldest(session.folder.folder / CHECKPOINTS, self.keep)
 
     def _is_sound(self, session: Session) -> bool:
         """Whether this is a state to go back to: not amid steps of which nothing was learnt."""
@@ -99,9 +101,10 @@ class Checkpoint(Look):
         session.check_weights()
         return not session.bad
 
-    def _time_is_up(self) -> bool:
+    def _time_is_up(self, session: Session) -> bool:
         waited = time.monotonic() - self.begun
-        return waited > max(60 * self.minutes, SHARE * self.costs) and (self.writing is None or self.writing.done())
+        free = self.writing is None or self.writing.done()
+        return session.processes.decided(waited > max(60 * self.minutes, SHARE * self.costs) and free)
 
     def keep_state(self, session: Session) -> None:
         """Now, and wait until it is on the disk; where there is no room, until there is."""
@@ -110,6 +113,8 @@ class Checkpoint(Look):
         begun, folder, step = time.monotonic(), session.folder.folder, session.reached
         session.folder.flush()
         shot = snapshot(session.trainer, session.folder.id)
+        if not session.processes.leads:
+            return
         self._with_room(
             session, f"the state after step {step}", shot.size, lambda: self._kept(shot.save(folder, self.keep_states))
         )
@@ -125,7 +130,8 @@ class Checkpoint(Look):
         begun, folder = time.monotonic(), session.folder.folder
         session.folder.flush()
         shot = snapshot(session.trainer, session.folder.id)
-
+        if not session.processes.leads:
+            return
         what = f"the state after step {shot.facts.step}"
 
         def write() -> None:
@@ -160,10 +166,16 @@ class Checkpoint(Look):
         """A copy of the model, with the averaged weights if there are any."""
         assert session.folder is not None
         path, schedule = session.folder.folder / place, next(session.trainer.loss.constants(Schedule), None)
+        weights = None
+        if session.processes.shards:
+            with training_mode(), averaged(session.run, session.model.network):
+                weights = weights_of(session.model, kept=session.processes.leads)
+        if not session.processes.leads:
+            return
 
         def write() -> None:
-            with training_mode(), averaged(session.run, session.model.network):
-                save_model(path, session.model, schedule, self.metadata)
+            with training_mode(), nullcontext() if weights else averaged(session.run, session.model.network):
+                save_model(path, session.model, schedule, self.metadata, weights)
 
         self._with_room(session, f"the model in {place}", self._size_of_model(session), write)
 
@@ -173,6 +185,8 @@ class Checkpoint(Look):
 
     def _with_room(self, session: Session, what: str, need: int, write: Callable[[], None]) -> None:
         assert session.folder is not None
+        if not session.processes.leads:
+            return
         host = session.run.host
         waits = host.waits_for_room and not session.ending_badly
         with_room(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..diffusion.noisy_batch import NoisyBatch
+from ..diffusion.share import Share
 from .stream import Step, Stream
 
 PER_ITEM = ("latents", "noise", "timestep", "teacher_forced", "x", "lengths", "source", "stride", "clean_output",
@@ -62,27 +63,33 @@ def can_be_split(inputs: Mapping[str, Any]) -> bool:
 
 def parts_of(batch: NoisyBatch, count: int) -> Iterator[NoisyBatch]:
     """The batch in so many parts, as even as can be."""
-    for places in torch.arange(len(batch.latents)).chunk(count):
+    for places in torch.arange(len(batch.latents)).tensor_split(count):
         chosen = slice(int(places[0]), int(places[-1]) + 1)
         values = {name: getattr(batch, name) for name in PER_ITEM}
         told = {name: value[chosen] for name, value in batch.conditioning.items()}
         kept: dict[str, Any] = {name: None if value is None else value[chosen] for name, value in values.items()}
-        yield replace(batch, **kept, conditioning=told, memory=())
+        dealt = batch.dealt and Share(batch.dealt.places[chosen], batch.dealt.total)
+        yield replace(batch, **kept, conditioning=told, memory=(), dealt=dealt)
 
 
-def losses_in_parts(step: Step, loss: Stream, count: int, backward: Callable[[Tensor], None]) -> Tensor:
+def losses_in_parts(
+    step: Step, loss: Stream, count: int, backward: Callable[[Tensor], None], total: Callable[[int], float]
+) -> Tensor:
     """The losses (B,) of a batch in ``count`` parts; ``backward`` is given each part's share of the mean at once.
+
+    ``total`` says of how many values the mean is, where the batch has so many.
 
     What the loss reports is the mean over the parts, by their sizes.
     """
     inputs = {name: step.value(value) for name, value in loss.inputs.items()}
     name, batch = next((name, value) for name, value in inputs.items() if isinstance(value, NoisyBatch))
     outer, found, reports = step.metrics, [], []
+    whole = total(len(batch.latents))
     try:
         for part in parts_of(batch, count):
             step.metrics = {}
             losses = step.call(loss, {**inputs, name: part})
-            backward(losses.sum() / len(batch.latents))
+            backward(losses.sum() / whole)
             found.append(losses.detach())
             reports.append(step.metrics)
     finally:
