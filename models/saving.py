@@ -29,7 +29,7 @@ CHECKPOINTS = "checkpoints"
 
 
 def weights_of(model: Model, kept: bool = True) -> dict[str, Tensor]:
-    """What was trained, on the CPU, where each process holds a part of the weights; all ask, and one has it ``kept``."""
+    """What was trained, on the CPU, where each process holds a part of the weights; all ask, one has it ``kept``."""
     found = {}
     for name, value in model.network.state_dict().items():
         if not model.adapters or any(part in model.adapters for part in name.split(".")):

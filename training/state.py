@@ -200,7 +200,7 @@ def snapshot(trainer: Trainer, run: str = "") -> Snapshot:
 
 
 def copies(tensors: Mapping[str, Tensor], kept: bool) -> Iterator[tuple[str, Tensor]]:
-    """Copies on the CPU, one after the other, of tensors of which each process may hold a part; one has them ``kept``."""
+    """Copies on the CPU, one after the other, of tensors that processes may hold in parts; one has them ``kept``."""
     for name, value in tensors.items():
         together = whole(value.detach())
         if kept:

@@ -65,7 +65,7 @@ def renewed(
 
 
 def taken(places: Tensor, count: int, before: int) -> Tensor:
-    """Which of ``before`` rows, and of new ones behind them, are at ``count`` places, of which ``places`` are for new."""
+    """Which of ``before`` rows, and of new ones behind, are at ``count`` places, of which ``places`` are for these."""
     return torch.arange(count).index_copy(0, places, before + torch.arange(len(places)))
 
 
