@@ -8,7 +8,8 @@
 
     python benchmarks/scaling.py [--steps 60] [--rounds 3]
 
-(b) and (c) need two cores with nothing else to do.
+(b) and (c) need two cores with nothing else to do: an efficiency above 1.1, or an overhead below 0.9, is no figure, and
+says that something else ran beside one of them.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def hands_of(lengths: Tensor, processes: int) -> list[Tensor]:
 
 
 def train(steps: int) -> float:
-    """Seconds of a training step of this process, with the others that there are: the median."""
+    """Seconds of a training step of this process, with the others that there are: of ten steps, the fastest."""
     torch.set_num_threads(1)
     live, digits = network(64), Digits()
     data = Stream(next_batch, {"dataset": digits, "batch_size": 32}, "1", "Digits", about=digits.info)
@@ -115,7 +116,7 @@ def train(steps: int) -> float:
             speeds.append(1 / rows[-1]["steps_per_second"])
 
     fit(loss, model, OptimizerSettings(learning_rate=1e-4), steps=steps, device="cpu", looks=[Tell(tell)])
-    return statistics.median(speeds[1:])
+    return min(speeds[1:])
 
 
 def started(launcher: Sequence[str], steps: int) -> float:
@@ -164,7 +165,8 @@ def main() -> int:
         [["one process", 1e3 * alone], ["started by Accelerate", 1e3 * launched], ["two processes", 1e3 * two]],
     )
     figures |= {"efficiency_of_two": alone / two, "accelerate_overhead": launched / alone}
-    return conclude(figures, {"waiting_at_64": 0.35, "accelerate_overhead": 1.03}, {"efficiency_of_two": 0.85})
+    at_most = {"waiting_at_64": 0.35, "accelerate_overhead": 1.03, "efficiency_of_two": 1.1}
+    return conclude(figures, at_most, {"efficiency_of_two": 0.85, "accelerate_overhead": 0.9})
 
 
 if __name__ == "__main__":

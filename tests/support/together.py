@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import pickle
 import socket
-import sys
 import time
 import traceback
 
@@ -30,7 +29,10 @@ def together(count, task, *arguments, fsdp=False, watchdog=120, environment=None
 
     A task that ends its process without a word has None. Raises Hung where they take longer than ``watchdog`` seconds.
     """
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    import accelerate  # noqa: F401  # once for all processes
+    import torch.distributed.fsdp  # noqa: F401
+
+    context = multiprocessing.get_context("fork")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -2,7 +2,9 @@
 
 import os
 import signal
+import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,7 +26,12 @@ from comfyui_rollout.runs.run_folder import facts_in
 from comfyui_rollout.training.optimizers import OptimizerSettings
 from comfyui_rollout.training.state import find_state
 from comfyui_rollout.training.stream import Stream
-from together import together
+from together import Hung, together
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="processes are forked"),
+    pytest.mark.filterwarnings("ignore:This process:DeprecationWarning"),  # has threads, which the others do without
+]
 
 ROLLOUT = {
     "max_step_offset": 4, "probability": 0.6, "sampler": "unipc", "order": 2, "step_size": 20.0, "strategy": "uniform",
@@ -44,9 +51,9 @@ def wired(size, trouble=None, **rollout):
     digits.latents = digits.latents.double()
 
     def batch(step, dataset, batch_size):
-        if trouble:
-            trouble(step)
-        return next_batch(step, dataset, batch_size)
+        factor = trouble(step) if trouble else None
+        batch = next_batch(step, dataset, batch_size)
+        return batch if factor is None else replace(batch, latents=factor * batch.latents)
 
     data = Stream(batch, {"dataset": digits, "batch_size": size}, "1", "Digits", about=digits.info)
     about = type("About", (), {"classes": 10, "null_class": False, "pretrained": None})()
@@ -57,7 +64,7 @@ def wired(size, trouble=None, **rollout):
     return loss, model, live.network
 
 
-def train(size, steps=3, folder=None, resume=None, trouble=None, rollout=None, **options):
+def train(size, steps=3, folder=None, resume=None, trouble=None, rollout=None, options=None):
     """The weights after a training, and the losses of its steps."""
     torch.set_default_dtype(torch.float64)
     loss, model, network = wired(size, trouble, **(rollout or {}))
@@ -71,7 +78,7 @@ def train(size, steps=3, folder=None, resume=None, trouble=None, rollout=None, *
         resume=find_state(resume) if resume else None,
         looks=[Tell(rows.extend), Checkpoint()],
         device="cpu",
-        **{"accumulation": 2, "ema_decay": 0.9, **options},
+        **{"accumulation": 2, "ema_decay": 0.9, **(options or {})},
     )
     weights = {name: whole(weight.detach()).numpy() for name, weight in network.named_parameters()}
     torch.set_default_dtype(torch.float32)
@@ -80,9 +87,8 @@ def train(size, steps=3, folder=None, resume=None, trouble=None, rollout=None, *
 
 def furthest(one, other):
     """How far the weights and losses of two trainings are apart."""
-    assert len(one[1]) == len(other[1])
-    weights = max(float(np.abs(one[0][name] - other[0][name]).max()) for name in one[0])
-    return max(weights, *(abs(first - second) for first, second in zip(one[1], other[1], strict=True)))
+    weights = [float(np.abs(one[0][name] - other[0][name]).max()) for name in one[0]]
+    return max(weights + [abs(first - second) for first, second in zip(one[1], other[1], strict=True)])
 
 
 KINDS = {
@@ -138,9 +144,33 @@ def die_in_the_second(step):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def stop_in_the_second(step):
-    if os.environ["RANK"] == "1" and step.update == 1:
-        raise KeyboardInterrupt
+def spoil_in_the_second(step):
+    return float("nan") if os.environ.get("RANK", "1") == "1" and step.update == 1 else None
+
+
+def test_a_bad_item_in_one_process_is_left_out_by_all(tmp_path):
+    """Its step teaches nothing to anybody, and says so in the run that the first process writes."""
+    many = together(2, train, 2, 3, tmp_path / "run", None, spoil_in_the_second)
+    assert many[0][1][1] is None
+    assert furthest((many[0][0], []), (many[1][0], [])) == 0
+    assert all(np.isfinite(weight).all() for weight in many[0][0].values())
+    assert facts_in(tmp_path / "run_00001")["skipped"] == [1]
+
+
+FAILED = []
+
+
+def too_large_once(step):
+    if os.environ["RANK"] == "1" and step.update == 1 and step.index == 3 and not FAILED:
+        FAILED.append(step)
+        raise torch.OutOfMemoryError("out of memory")
+
+
+def test_who_runs_out_of_memory_has_all_compute_in_parts():
+    """Amid an update, in its second batch: the others are told instead of waiting, and the result is the same."""
+    one = train(8)
+    many = together(2, train, 4, 3, None, None, too_large_once, None, {"on_out_of_memory": "halve"})
+    assert furthest(one, many[0]) < 1e-6
 
 
 @pytest.mark.parametrize(
@@ -160,16 +190,16 @@ def test_one_process_failing_ends_all_in_seconds_with_its_message(tmp_path, trou
     assert words in facts["message"]
 
 
-LENGTHS = {
-    "all with one": [9, 9, 9, 9, 0, 0, 0, 0],
-    "none here": [0, 0, 0, 0, 0, 0, 0, 1],
-    "nobody": [0] * 8,
-    "each another": [0, 1, 2, 3, 4, 5, 6, 7],
-}
+LENGTHS = (
+    [9, 9, 9, 9, 0, 0, 0, 0],  # all with the first
+    [0, 0, 0, 0, 0, 0, 0, 1],  # none here
+    [0] * 8,
+    [0, 1, 2, 3, 4, 5, 6, 7],
+)
 
 
-def adversarial(lengths):
-    """A rollout and a loss over items that were dealt as badly as can be; FSDP's forwards must be as many for all."""
+def adversarial():
+    """Rollouts over items that were dealt as badly as can be; FSDP's forwards must be as many for all."""
     from comfyui_rollout.hosts.processes import join
     from comfyui_rollout.training.sharing import over_processes
 
@@ -178,9 +208,10 @@ def adversarial(lengths):
         live = UNet.create(channels=1, size=8, classes=0, width=8, depth=1)
     optimizer = torch.optim.AdamW(live.network.parameters())
     over_processes(live.network, [optimizer], "adamw", processes)
-    schedule, own = FlowMatching(), torch.tensor(lengths).chunk(processes.count)[processes.rank]
-    latents, timestep = torch.zeros(len(own), 1, 8, 8), torch.full((len(own),), 500.0, dtype=torch.float64)
-    for _ in range(3):
+    schedule = FlowMatching()
+    for lengths in LENGTHS:
+        own = torch.tensor(lengths).chunk(processes.count)[processes.rank]
+        latents, timestep = torch.zeros(len(own), 1, 8, 8), torch.full((len(own),), 500.0, dtype=torch.float64)
         batch = noisy_batch(latents, torch.randn_like(latents), timestep, schedule, {})
         draw = RolloutPlan.place(timestep, schedule, own, torch.full_like(timestep, 20.0))
         rolled = roll_out(live, batch, draw, solver("heun"), want_clean_output=True)
@@ -188,15 +219,25 @@ def adversarial(lengths):
         processes.settle()
         loss.backward()
         optimizer.step()
-    if processes.leads:  # as when it draws samples
-        with torch.no_grad():
-            live(latents[:1], timestep[:1].float(), {})
-    processes.any(False)
+        if processes.leads:  # as when it draws samples
+            with torch.no_grad():
+                live(latents[:1], timestep[:1].float(), {})
+        processes.any(False)
     return sum(float(whole(weight.detach()).sum()) for weight in live.network.parameters())
 
 
-@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS.keys())
-def test_no_plan_of_rollouts_makes_processes_wait_for_ever(lengths):
+def test_no_plan_of_rollouts_makes_processes_wait_for_ever():
     """Under a watchdog, with weights in parts: whatever the lengths are, and whoever has them."""
-    found = together(2, adversarial, lengths, fsdp=True, watchdog=60)
+    found = together(2, adversarial, fsdp=True, watchdog=60)
     assert found[0] == found[1]
+
+
+def wait_for_ever():
+    if os.environ["RANK"] == "1":
+        time.sleep(60)
+
+
+def test_the_watchdog_barks():
+    """The test of the test."""
+    with pytest.raises(Hung, match=r"processes \[1\] still wait"):
+        together(2, wait_for_ever, watchdog=1)
