@@ -233,7 +233,7 @@ def run_command(options: argparse.Namespace) -> int:
     processes = join(chosen_device(options))
     if processes.count > 1 and options.watch:
         raise Refused("--watch: several processes train, and none is watched; watch the run from `serve`")
-    notifier = Notifier(options.notify if processes.leads else None)
+    notifier = Notifier(options.notify if processes.leads else "")
     hosted = hosting(options, notifier, watching=options.watch, processes=processes)
     pnginfo = {"extra_pnginfo": {"workflow": workflow}} if workflow else {}
     classes = {node_id: node["class_type"] for node_id, node in prompt.items()}
