@@ -46,7 +46,7 @@ class ShardImages:
         self.sizes, self.bucket_of = sorted_in(index.rows, self.buckets, self.upscale, max_aspect_ratio)
         self.left_out = sum(found.left_out for found in index.found)
         if said := list(names_in(index)):
-            logging.warning("left out %d pictures of shards: %s", self.left_out, "; ".join(said[:3]))
+            logging.warning("shards: %d pictures are left out: %s", self.left_out, "; ".join(said[:3]))
         classes, without_classes = classes_of(index)
         groups, (height, width) = groups_of(self.sizes, self.bucket_of, repeats), self.sizes[0]
         self.info = DatasetInfo(
