@@ -77,8 +77,8 @@ def buckets_in_words(images: ShardImages, batch_size: int) -> list[str]:
     few = [name for name, count in zip(named, counts, strict=True) if count < batch_size]
     if few:
         lines.append(
-            f"fewer images than the batch ({batch_size}), which holds some several times: {some(few)}; lower batch_size "
-            "or add images"
+            f"fewer images than the batch ({batch_size}), which holds some several times: {some(few)}; lower "
+            "batch_size or add images"
         )
     return lines
 

@@ -44,8 +44,8 @@ class ShardDataset(DatasetNode):
     def INPUT_TYPES(cls) -> dict[str, Any]:
         shards = line(
             "",
-            "The tar files: a folder of them, a pattern (data/*.tar), or a URL (https://, s3://); braces stand for many, "
-            "as in shard-{000..099}.tar.",
+            "The tar files: a folder of them, a pattern (data/*.tar), or a URL (https://, s3://); braces stand for "
+            "many, as in shard-{000..099}.tar.",
         )
         folder = ImageFolderDataset.INPUT_TYPES()
         required, optional = (
