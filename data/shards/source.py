@@ -149,6 +149,8 @@ def facts_of(files: Any, paths: Sequence[str]) -> list[dict[str, Any]]:
             raise ValueError(f"shards: {path!r} is a folder without {ENDING} files")
         if info.get("size") is None:
             raise ValueError(f"shards: the server does not tell how long {path!r} is, so no part of it can be read")
+        if info.get("partial") is False:  # as HTTP servers say it
+            raise ValueError(f"shards: the server of {path!r} does not serve parts of files (HTTP ranges); use another")
     return known
 
 

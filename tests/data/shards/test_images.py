@@ -3,6 +3,7 @@
 import gzip
 import shutil
 import tarfile
+import threading
 from contextlib import ExitStack
 
 import pytest
@@ -224,3 +225,34 @@ def test_what_cannot_be_read_is_said_in_a_line(tars, tar, read, tmp_path):
             read(place)
         assert "\n" not in str(error.value)
         assert str(error.value).startswith("shards: ")
+
+
+def test_a_server_without_ranges_is_refused(tars, read):
+    """Whether it says so before anything is read, or sends whole files for parts of them."""
+    from functools import partial
+    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+    class Silent(SimpleHTTPRequestHandler):
+        says = ""
+
+        def log_message(self, *said):
+            pass
+
+        def end_headers(self):
+            if self.says:
+                self.send_header("Accept-Ranges", self.says)
+            super().end_headers()
+
+    for says in ("none", "bytes"):
+        handler = partial(type("Handler", (Silent,), {"says": says}), directory=str(tars))
+        with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            try:
+                with pytest.raises(ValueError, match="does not serve parts of files"):
+                    read(f"http://127.0.0.1:{server.server_port}/data-000.tar").batch(
+                        [0], ItemGenerators(0, "data", 0, 1)
+                    )
+            finally:
+                server.shutdown()
+                thread.join()
