@@ -25,14 +25,27 @@ from ..models.vae_preview import VaePreviews
 from ..training.stream import Step
 
 
+class Numbers(Sequence[int]):
+    """Numbers of items, kept as they are (an array takes 8 bytes for each) and counted from ``start``."""
+
+    def __init__(self, numbers: Sequence[int] | np.ndarray, start: int = 0) -> None:
+        self.numbers, self.start = numbers, start
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, place: int) -> int:  # type: ignore[override]  # nobody slices them
+        return self.start + int(self.numbers[place])
+
+
 @dataclass(frozen=True)
 class Group:
     """Items that may share a batch, such as those of one size."""
 
     name: str
     """Unique among the groups of a data set: the order of the items is drawn by it."""
-    items: tuple[int, ...]
-    """Their numbers, without repeats."""
+    items: Sequence[int]
+    """Their numbers, without repeats; only counted and looked up, for there may be millions."""
     count: int
     """How many there are in an epoch, repeats included: a multiple of ``len(items)``."""
     weight: float
@@ -163,17 +176,45 @@ class Digits:
         return Batch(self.latents[items], {"label": self.labels[items]}, negative=no_class)
 
 
-def items_of_batch(count: int, batch_size: int, index: int, seed: int, name: str) -> list[int]:
+def order_of_epoch(count: int, seed: int, name: str, epoch: int) -> Tensor:
+    """All items (count,), int64, in the order of an epoch; a pure function of its arguments."""
+    return torch.randperm(count, generator=seeds.generator(seed, name, "epoch", epoch))
+
+
+class EpochOrders:
+    """:func:`order_of_epoch`, drawn once an epoch and not for each batch: of every group the newest one is kept.
+
+    With groups of 10 million items in all they take 80 MB, however many groups and epochs there are.
+    """
+
+    def __init__(self) -> None:
+        self.drawn: dict[str, tuple[tuple[int, int, int], Tensor]] = {}
+
+    def __call__(self, count: int, seed: int, name: str, epoch: int) -> Tensor:
+        of, order = self.drawn.get(name, (None, None))
+        if order is None or of != (count, seed, epoch):
+            order = order_of_epoch(count, seed, name, epoch)
+            self.drawn[name] = (count, seed, epoch), order
+        return order
+
+
+OrderOfEpoch = Callable[[int, int, str, int], Tensor]
+
+
+def items_of_batch(
+    count: int, batch_size: int, index: int, seed: int, name: str, order_of: OrderOfEpoch = order_of_epoch
+) -> list[int]:
     """The items of batch ``index``: every epoch goes through all items once, in an order of its own.
 
     A pure function of its arguments, so a resumed run sees the batches that it would have seen.
     """
     items: list[int] = []
-    for position in range(index * batch_size, (index + 1) * batch_size):
+    position, end = index * batch_size, (index + 1) * batch_size
+    while position < end:
         epoch, offset = divmod(position, count)
-        if offset == 0 or not items:
-            order = torch.randperm(count, generator=seeds.generator(seed, name, "epoch", epoch)).tolist()
-        items.append(order[offset])
+        part = order_of(count, seed, name, epoch)[offset : offset + end - position].tolist()
+        items += part
+        position += len(part)
     return items
 
 
@@ -195,16 +236,18 @@ def whose_turn(index: int, weights: Sequence[float]) -> tuple[int, int]:
     return half + source, turn
 
 
-def plan_batch(info: DatasetInfo, batch_size: int, index: int, seed: int, name: str) -> list[int]:
+def plan_batch(
+    info: DatasetInfo, batch_size: int, index: int, seed: int, name: str, order_of: OrderOfEpoch = order_of_epoch
+) -> list[int]:
     """The items of batch ``index``, all of one group; a pure function of its arguments.
 
     Each group goes through its own items epoch by epoch, so that batches are always full, also in small groups.
     """
     if not info.groups:
-        return items_of_batch(info.count, batch_size, index, seed, name)
+        return items_of_batch(info.count, batch_size, index, seed, name, order_of)
     which, turn = whose_turn(index, [group.weight for group in info.groups])
     group = info.groups[which]
-    chosen = items_of_batch(group.count, batch_size, turn, seed, f"{name}, {group.name}")
+    chosen = items_of_batch(group.count, batch_size, turn, seed, f"{name}, {group.name}", order_of)
     return [group.items[place % len(group.items)] for place in chosen]
 
 
@@ -227,6 +270,7 @@ class Loader:
         self.share = share or (lambda index: Share.whole(batch_size))
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="rollout-data")
         self.ahead: dict[int, Future[Batch]] = {}
+        self.orders = EpochOrders()
 
     def batch(self, index: int) -> Batch:
         batch = self.ahead.pop(index, None) or self.thread.submit(self._read, index)
@@ -235,7 +279,7 @@ class Loader:
 
     def _read(self, index: int) -> Batch:
         share = self.share(index)
-        items = plan_batch(self.dataset.info, share.total, index, self.seed, self.name)
+        items = plan_batch(self.dataset.info, share.total, index, self.seed, self.name, self.orders)
         places = share.places.tolist()
         generators = ItemGenerators(self.seed, self.name, index * share.total, len(places), places)
         batch = self.dataset.batch([items[place] for place in places], generators)

@@ -9,7 +9,7 @@ from itertools import accumulate
 
 from torch import Generator
 
-from .data import Batch, Dataset, DatasetInfo, Group
+from .data import Batch, Dataset, DatasetInfo, Group, Numbers
 
 
 class Mixture:
@@ -52,13 +52,13 @@ class Mixture:
 
 def groups_of(info: DatasetInfo, start: int, weight: float, name: str) -> list[Group]:
     """The groups of one of several data sets, together of that ``weight``; its items are numbered from ``start``."""
-    groups = info.groups or (Group("", tuple(range(info.count)), info.count, 1.0),)
+    groups = info.groups or (Group("", range(info.count), info.count, 1.0),)
     total = sum(group.weight for group in groups)
     return [
         replace(
             group,
             name=f"{name} {group.name}".strip(),
-            items=tuple(start + item for item in group.items),
+            items=Numbers(group.items, start),
             weight=weight * group.weight / total,
         )
         for group in groups

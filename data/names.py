@@ -8,6 +8,8 @@ from .data import Dataset
 from .encodings.encoded import EncodedDataset
 from .mixture import Mixture
 from .reading.images import ImageFolder
+from .shards.encoded import EncodedShards
+from .shards.images import ShardImages
 
 
 def name_of(dataset: Dataset, item: int) -> str:
@@ -24,4 +26,8 @@ def file_of(dataset: Dataset, item: int) -> Path | None:
         return dataset.items[dataset.at(item)].path
     if isinstance(dataset, EncodedDataset):
         return dataset.entries[item % len(dataset.entries)].views[0].item.path
+    if isinstance(dataset, ShardImages):
+        return dataset.index.path(dataset.at(item))
+    if isinstance(dataset, EncodedShards):
+        return dataset.images.index.path(dataset.at(item))
     return None

@@ -3,6 +3,7 @@
 from .data.dataset import CombineDatasets, DigitsDataset, ImageFolderDataset
 from .data.encode import EncodeDataset
 from .data.native import ImagesToDataset, LatentsToDataset
+from .data.shards import ShardDataset
 from .models.adapter import AddLora
 from .models.hosted import TrainComfyModel, TrainedComfyModel
 from .models.model import LoadModel, NewModel, SaveModel
@@ -21,6 +22,7 @@ from .training.optimizer import Optimizer, OptimizerStep
 NODES = (
     DigitsDataset,
     ImageFolderDataset,
+    ShardDataset,
     EncodeDataset,
     ImagesToDataset,
     LatentsToDataset,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from ..data.preflight import encoding_in_words, images_in_words
+from ..data.preflight import images_in_words
 from ..data.run_preflight import rollouts_in_words, schedule_in_words, targets_in_words
 from ..data.step_preflight import step_in_words
 from ..diffusion.rollout import RolloutPlan
@@ -15,7 +15,7 @@ from ..hosts.device import memory_of
 from ..models.loading.pretrained import Pretrained
 from ..training.optimizers import OptimizerSettings
 from .data.dataset import ImageFolderDataset
-from .data.encode import EncodeDataset, encoding_of
+from .data.encode import EncodeDataset, encoding_of, words_on
 from .models.adapter import AddLora
 from .models.pretrained import LoadPretrained
 from .rollouts.rollout import Rollout
@@ -110,7 +110,7 @@ def encoded_in_words(graph: Graph, node_id: str, images: Any, batch_size: int) -
         encoding = encoding_of(images, pretrained, {**defaults(EncodeDataset), **graph.inputs(node_id)})
     except ValueError as error:
         return [*images_in_words(images, batch_size, not pretrained.info.classes), str(error)]
-    return [*images_in_words(images, batch_size, encoding.reads_text), *encoding_in_words(encoding)]
+    return words_on(encoding, batch_size)
 
 
 def runs_in_words(graph: Graph, data: bool) -> Iterator[tuple[str, str, list[str]]]:

@@ -63,12 +63,18 @@ class CaptionFinder:
 def caption_of_json(path: Path) -> Caption | None:
     """The caption in a picture's JSON file, as downloaders of galleries write them; None where there is none."""
     text, encoding = read_text(path)
+    found = caption_in_json(text)
+    return None if found is None else Caption(found, path, encoding)
+
+
+def caption_in_json(text: str) -> str | None:
+    """The caption in what a JSON file says; None where there is none."""
     try:
         value = json.loads(text)
     except (RecursionError, ValueError):
         return None
     found = value if isinstance(value, str) else caption_in(value) if isinstance(value, dict) else None
-    return None if found is None else Caption(found.strip(), path, encoding)
+    return None if found is None else found.strip()
 
 
 def caption_in(row: Mapping[str, Any]) -> str | None:

@@ -11,7 +11,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 APPLE = frozenset({".heic", ".heif"})
@@ -172,11 +172,11 @@ def kind_of(path: Path) -> str:
     return "caption" if path.suffix.lower() in CAPTIONS else "other"
 
 
-def is_picture(path: Path) -> bool:
+def is_picture(path: PurePath) -> bool:
     return path.suffix.lower() in PICTURES
 
 
-def is_hidden(path: Path) -> bool:
+def is_hidden(path: PurePath) -> bool:
     """Whether people do not see it: programs keep copies and thumbnails in such places."""
     name = path.name.lower()
     return name.startswith(".") or name in SYSTEM or name in SYSTEM_FILES

@@ -6,6 +6,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -60,13 +61,14 @@ class ImageItem:
         return 1 - self.bucket[0] * self.bucket[1] / (height * width * scale**2)
 
 
-def read_image(path: Path, mode: str = "RGB", background: str = "white") -> Image.Image:
+def read_image(path: Path, mode: str = "RGB", background: str = "white", opened: BytesIO | None = None) -> Image.Image:
     """The picture as a person sees it: upright (EXIF), transparency laid over ``background``, first frame only.
 
-    Raises ValueError, naming the file, if it is damaged or not an image.
+    ``opened`` is read instead of the path where it is given. Raises ValueError, naming the file, if it is damaged or
+    not an image.
     """
     try:
-        with Image.open(path) as file:
+        with Image.open(opened or path) as file:
             return eight_bit(ImageOps.exif_transpose(file), background).convert(mode)
     except Exception as error:  # a damaged file makes Pillow raise almost anything
         raise ValueError(unreadable(path, error)) from error
@@ -113,10 +115,10 @@ class Look(NamedTuple):
     is_transparent: bool = False
 
 
-def look(path: Path) -> Look:
-    """Read all of an image file, but decode a JPEG at an eighth of its size."""
+def look(path: Path, opened: BytesIO | None = None) -> Look:
+    """Read all of an image file, or of what is given instead, but decode a JPEG at an eighth of its size."""
     try:
-        with Image.open(path) as file:
+        with Image.open(opened or path) as file:
             size, transparent = file.size, file.has_transparency_data
             # The orientation is asked for first, and not of TIFF: Pillow turns its size by itself.
             turned = file.format != "TIFF" and file.getexif().get(0x0112, 1) in (5, 6, 7, 8)

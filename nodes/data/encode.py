@@ -13,6 +13,9 @@ from ...data.native.encoders import encoders_of
 from ...data.preflight import encoding_in_words, images_in_words
 from ...data.reading.captions import CaptionSettings
 from ...data.reading.images import ImageFolder
+from ...data.shards.encoding import ShardEncoding
+from ...data.shards.images import ShardImages
+from ...data.shards.preflight import shard_encoding_in_words, shards_in_words
 from ...hosts.current import current_host
 from ...hosts.device import choose_device
 from ...models.hosted import HostedModel
@@ -52,7 +55,7 @@ class EncodeDataset(DatasetNode):
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "dataset": wire(DATASET, "The images, from Image Folder Dataset."),
+                "dataset": wire(DATASET, "The images, from Image Folder Dataset or Shard Dataset."),
                 "pipeline": wire(PIPELINE, "The model whose encoders are used, from Load Pretrained."),
                 "caption_dropout": number(
                     0.05,
@@ -115,11 +118,13 @@ class EncodeDataset(DatasetNode):
         **options: Any,
     ) -> dict[str, Any]:
         images, batch_size = dataset.inputs["dataset"], dataset.inputs["batch_size"]
-        if not isinstance(images, ImageFolder):
-            raise ValueError("dataset: wire an Image Folder Dataset; others are not encoded, or are so already")
+        if not isinstance(images, ImageFolder | ShardImages):
+            raise ValueError(
+                "dataset: wire an Image Folder Dataset or a Shard Dataset; others are not encoded, or are so already"
+            )
         host = current_host()
         encoding = encoding_of(images, pipeline, options)
-        words = [*images_in_words(images, batch_size, encoding.reads_text), *encoding_in_words(encoding)]
+        words = words_on(encoding, batch_size)
 
         def advance(done: int, total: int) -> None:
             if total:
@@ -140,7 +145,9 @@ class EncodeDataset(DatasetNode):
         return self.batches(unique_id, encoded, batch_size, *words)
 
 
-def encoding_of(images: ImageFolder, pipeline: Pretrained | HostedModel, options: Mapping[str, Any]) -> Encoding:
+def encoding_of(
+    images: ImageFolder | ShardImages, pipeline: Pretrained | HostedModel, options: Mapping[str, Any]
+) -> Encoding | ShardEncoding:
     """What is to be encoded, by the node's widgets."""
     captions = CaptionSettings(
         options["trigger_word"],
@@ -149,7 +156,20 @@ def encoding_of(images: ImageFolder, pipeline: Pretrained | HostedModel, options
         options["caption_dropout"],
         options.get("keep_tags", 0),
     )
-    return Encoding(images, encoders_of(pipeline), captions, cache_of(options["cache_folder"]))
+    encoders, cache = encoders_of(pipeline), cache_of(options["cache_folder"])
+    if isinstance(images, ShardImages):
+        return ShardEncoding(images, encoders, captions, cache)
+    return Encoding(images, encoders, captions, cache)
+
+
+def words_on(encoding: Encoding | ShardEncoding, batch_size: int) -> list[str]:
+    """What is trained on, and what is still to be encoded of it."""
+    if isinstance(encoding, ShardEncoding):
+        return [
+            *shards_in_words(encoding.images, batch_size, encoding.reads_text),
+            *shard_encoding_in_words(encoding),
+        ]
+    return [*images_in_words(encoding.images, batch_size, encoding.reads_text), *encoding_in_words(encoding)]
 
 
 def cache_of(text: str) -> Cache:

@@ -10,6 +10,7 @@ from comfyui_rollout.data.data import (
     Batch,
     DatasetInfo,
     Digits,
+    EpochOrders,
     Group,
     ItemGenerators,
     Loader,
@@ -251,6 +252,18 @@ def test_a_plan_depends_on_the_batch_only(grouped):
     assert [plan_batch(grouped, 4, index, 0, "data") for index in reversed(range(12))] == plan[::-1]
     assert [plan_batch(grouped, 4, index, 1, "data") for index in range(12)] != plan
     assert [plan_batch(grouped, 4, index, 0, "other") for index in range(12)] != plan
+
+
+def test_orders_that_are_remembered_change_nothing(grouped):
+    """Across epochs, back and forth, and for another seed in between; of each group one order is kept."""
+    orders = EpochOrders()
+    for index in (*range(12), 3, 7, 0):
+        for seed in (0, 1):
+            assert plan_batch(grouped, 4, index, seed, "data", orders) == plan_batch(grouped, 4, index, seed, "data")
+    assert len(orders.drawn) == 2
+    drawn = orders(6, 0, "data", 2)
+    assert orders(6, 0, "data", 2) is drawn
+    assert orders(6, 0, "data", 3) is not drawn
 
 
 def test_without_groups_nothing_changed():

@@ -1,0 +1,140 @@
+"""Shards of pictures as a data set, with the options and the draws of a folder's; each is read when it is asked for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from ..data import Batch, DatasetInfo, Group, Numbers, no_class
+from ..reading.buckets import MOST_OBLONG, Size, bucket_for, bucket_sizes
+from ..reading.images import Crop, ImageItem, Place, fit, place_of, read_image, to_latents, weight_of
+from .index import Index, base_name, classes_of, names_in
+
+
+class ShardImages:
+    """The pictures of an index, numbered in the order of the shards and of the files in them."""
+
+    def __init__(
+        self,
+        index: Index,
+        *,
+        size: int = 64,
+        repeats: int = 1,
+        crop: Crop = "center",
+        flip: bool = False,
+        color: Literal["RGB", "L"] = "RGB",
+        background: str = "white",
+        buckets: bool = False,
+        upscale: bool = True,
+        default_caption: str = "",
+        loss_weight: float = 1.0,
+        max_aspect_ratio: float = MOST_OBLONG,
+    ) -> None:
+        """The options are those of :class:`ImageFolder`."""
+        self.index, self.crop, self.flip, self.color, self.background = index, crop, flip, color, background
+        self.repeats, self.loss_weight, self.default_caption = repeats, loss_weight, default_caption.strip()
+        self.max_aspect_ratio = max_aspect_ratio
+        self.buckets = bucket_sizes(size, max_aspect_ratio) if buckets else [(size, size)]
+        self.upscale = upscale or not buckets
+        self.sizes, self.bucket_of = sorted_in(index.rows, self.buckets, self.upscale, max_aspect_ratio)
+        self.left_out = sum(found.left_out for found in index.found)
+        if said := list(names_in(index)):
+            logging.warning("shards: %d pictures are left out: %s", self.left_out, "; ".join(said[:3]))
+        classes, without_classes = classes_of(index)
+        groups, (height, width) = groups_of(self.sizes, self.bucket_of, repeats), self.sizes[0]
+        self.info = DatasetInfo(
+            base_name(index.shards.paths[0]),
+            len(index) * repeats,
+            len(color),
+            height if not groups and height == width else None,
+            classes,
+            without_classes,
+            groups=groups,
+        )
+
+    def at(self, place: int) -> int:
+        """Which picture comes at a place of an epoch."""
+        return place % len(self.index)
+
+    def item(self, number: int) -> ImageItem:
+        """What is known of a picture, without its caption; its path is its shard."""
+        row = self.index.rows[number]
+        return ImageItem(
+            Path(self.index.shards.paths[self.index.shard_of(number)]),
+            "",
+            int(row["label"]),
+            (int(row["height"]), int(row["width"])),
+            self.sizes[self.bucket_of[number]],
+        )
+
+    def read(self, numbers: Sequence[int]) -> list[bytes]:
+        """The files of these pictures, asked for together."""
+        return self.index.shards.read([self.index.picture(number) for number in numbers])
+
+    def captions(self, numbers: Sequence[int]) -> list[str]:
+        return self.index.captions(list(numbers), self.default_caption)
+
+    def batch(self, items: list[int], generators: Sequence[Generator]) -> Batch:
+        chosen = [self.at(place) for place in items]
+        files = self.read(chosen)
+        drawn = [
+            self._draw(number, data, generators[place])
+            for place, (number, data) in enumerate(zip(chosen, files, strict=True))
+        ]
+        return Batch(
+            torch.stack(drawn),
+            {"label": torch.tensor(self.index.rows["label"][chosen].tolist())} if self.info.classes else {},
+            tuple(self.captions(chosen)),
+            None,
+            weight_of(self.loss_weight, len(chosen)),
+            no_class if self.info.classes else None,
+        )
+
+    def _draw(self, number: int, data: bytes, generator: Generator) -> Tensor:
+        place = place_of(self.crop, generator)
+        latents = self.pixels(number, data, place)
+        flipped = self.flip and bool(torch.rand(1, generator=generator) < 0.5)
+        return latents.flip(-1) if flipped else latents
+
+    def pixels(self, number: int, data: bytes, place: Place) -> Tensor:
+        """The picture (C, H, W) in -1..1 from the bytes of its file, resized and cut to its bucket."""
+        item = self.item(number)
+        try:
+            picture = read_image(item.path, self.color, self.background, BytesIO(data))
+        except ValueError as error:
+            raise ValueError(f"{self.index.path(number).name}: {error}") from error
+        return to_latents(fit(picture, item.bucket, place))
+
+
+def sorted_in(
+    rows: np.ndarray, buckets: list[Size], upscale: bool, most_oblong: float
+) -> tuple[list[Size], np.ndarray]:
+    """The sizes to which pictures are cut, sorted, and the place of each picture's among them (pictures,), uint16.
+
+    The rule is asked once for each size that pictures have.
+    """
+    joined = rows["height"].astype(np.uint32) << 16 | rows["width"]
+    shapes, which = np.unique(joined, return_inverse=True)
+    chosen = [bucket_for(divmod(shape, 1 << 16), buckets, upscale, most_oblong) for shape in shapes.tolist()]
+    sizes = sorted({*chosen})
+    places = {size: place for place, size in enumerate(sizes)}
+    return sizes, np.array([places[size] for size in chosen], np.uint16)[which]
+
+
+def groups_of(sizes: list[Size], bucket_of: np.ndarray, repeats: int) -> tuple[Group, ...]:
+    """The pictures of each bucket, whose batches come as often as it has pictures; none where all have one size."""
+    if len(sizes) == 1:
+        return ()
+    order = np.argsort(bucket_of, kind="stable").astype(np.uint32)
+    ends = np.cumsum(np.bincount(bucket_of, minlength=len(sizes))).tolist()
+    return tuple(
+        Group(f"{height}x{width}", Numbers(order[start:end]), (end - start) * repeats, end - start)
+        for (height, width), start, end in zip(sizes, [0, *ends[:-1]], ends, strict=True)
+    )
