@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 import tempfile
 import threading
@@ -23,7 +22,7 @@ from ._arguments import parser
 from ._terminal import FAILED, STOPPED, Stop, Terminal, lasting_output, mute_libraries, stopping
 from .data.reading.folder import survey
 from .files.names import trouble_with_name
-from .files.whole import write_text
+from .files.whole import Unwritable, writable, write_text
 from .graph import Executor, WorkflowError, describe, is_prompt, load, object_info, to_prompt, validate
 from .graph.reference import explained, indented, reference
 from .graph.spelling import class_names, did_you_mean, find_class
@@ -35,7 +34,7 @@ from .hosts.device import choose_device
 from .hosts.events import EventHost
 from .hosts.host import Host
 from .hosts.model_paths import ModelPaths
-from .hosts.notify import Notifier
+from .hosts.notify import LONGEST, Notifier
 from .importing import simpletuner
 from .nodes.preflight import preflight
 from .runs.clean import clean
@@ -229,11 +228,15 @@ def run_command(options: argparse.Namespace) -> int:
     with looking(options):
         workflow, prompt = read(options)
         validation = checked(prompt)
+    try:
+        writable(options.output)
+    except Unwritable as error:
+        raise Refused(f"--output: {error}") from None
     notifier = Notifier(options.notify)
-    hosted = hosting(options, notifier, watching=options.watch)
+    stop = Stop()
+    hosted = hosting(options, notifier, stop, watching=options.watch)
     pnginfo = {"extra_pnginfo": {"workflow": workflow}} if workflow else {}
     classes = {node_id: node["class_type"] for node_id, node in prompt.items()}
-    stop = Stop()
     with stopping(stop), Terminal(classes, TRAINER, display_name, options.output) as terminal:
         if options.watch:
             result = watched_run(options, hosted, validation, pnginfo, terminal, stop)
@@ -313,10 +316,11 @@ def chosen_device(options: argparse.Namespace) -> str:
         raise Refused(f"--device: {error}") from None
 
 
-def hosting(options: argparse.Namespace, notifier: Notifier, watching: bool = True) -> Hosted:
+def hosting(options: argparse.Namespace, notifier: Notifier, ending: Stop, watching: bool = True) -> Hosted:
     """What joins the graph runner and the training: in its context, runs report to an executor and obey its stop.
 
-    When it is left, ``notifier`` is told of the runs that have ended in it.
+    ``ending`` knows how long the program still has. When the context is left, ``notifier`` is told of the runs that
+    have ended in it.
     """
     output, device, models = options.output.resolve(), chosen_device(options), model_paths(options)
 
@@ -330,7 +334,7 @@ def hosting(options: argparse.Namespace, notifier: Notifier, watching: bool = Tr
             finish=executor.finish,
             send=executor.send,
             interrupted=stop.is_set,
-            seconds_left=stop.seconds_left if isinstance(stop, Stop) else lambda: math.inf,
+            seconds_left=ending.seconds_left,
             watching=lambda: watching,
             waits_for_room=not options.no_wait,
             models=models,
@@ -346,11 +350,11 @@ def hosting(options: argparse.Namespace, notifier: Notifier, watching: bool = Tr
 
 
 def serve_command(options: argparse.Namespace) -> int:
-    from .server import serve_until_stopped
+    from .server import leave_within, serve_until_stopped
 
-    notifier = Notifier(options.notify)
+    notifier, ending = Notifier(options.notify), Stop()
     with ExitStack() as stack:
-        studio, app, opened, address = studio_on(options, hosting(options, notifier), stack, keeps_jobs=True)
+        studio, app, opened, address = studio_on(options, hosting(options, notifier, ending), stack, keeps_jobs=True)
         studio.folders.make()
         model_paths(options).make()
 
@@ -366,8 +370,9 @@ def serve_command(options: argparse.Namespace) -> int:
             if options.open:
                 webbrowser.open(address)
 
-        serve_until_stopped(app, opened, ready)
-    notifier.wait()
+        serve_until_stopped(app, opened, ready, ending.ask)
+    notifier.wait(min(LONGEST, max(0.0, ending.seconds_left())))
+    leave_within()
     return 0
 
 
