@@ -306,7 +306,7 @@ def test_a_disk_that_is_full_from_the_start_is_seen_before(small_disk):
 
 
 class Shows(faults.Checkpoint.__mro__[1]):
-    """A sample and a film after each step; the disk is full after the fourth and fifth, and while the curve is drawn."""
+    """A sample and a film after each step; the disk is full after the fourth and while the curve is drawn."""
 
     def __init__(self, disk):
         self.disk = disk

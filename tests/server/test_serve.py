@@ -60,10 +60,11 @@ def test_a_server_with_other_names_asks_for_a_token(tmp_path):
     for more, has_token in (([], False), (["--allow-host", "studio.example"], True)):
         with ExitStack() as stack:
             commands = dict.fromkeys(
-                ("run", "validate", "convert", "nodes", "serve", "import_config", "clean"), lambda options: 0
+                ("run", "validate", "convert", "nodes", "serve", "import_config", "clean", "sweep"), lambda options: 0
             )
             options = _arguments.parser(__version__, **commands).parse_args([*typed, *more])
-            *_, address = __main__.studio_on(options, __main__.hosting(options, __main__.Notifier()), stack)
+            hosted = __main__.hosting(options, __main__.Notifier(), __main__.Stop())
+            *_, address = __main__.studio_on(options, hosted, stack)
             assert ("?token=" in address) is has_token
 
 
