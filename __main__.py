@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 import tempfile
 import threading
@@ -23,7 +22,7 @@ from ._arguments import parser
 from ._terminal import FAILED, STOPPED, Stop, Terminal, lasting_output, mute_libraries, stopping
 from .data.reading.folder import survey
 from .files.names import trouble_with_name
-from .files.whole import write_text
+from .files.whole import Unwritable, writable, write_text
 from .graph import Executor, WorkflowError, describe, is_prompt, load, object_info, to_prompt, validate
 from .graph.reference import explained, indented, reference
 from .graph.spelling import class_names, did_you_mean, find_class
@@ -35,7 +34,7 @@ from .hosts.device import choose_device
 from .hosts.events import EventHost
 from .hosts.host import Host
 from .hosts.model_paths import ModelPaths
-from .hosts.notify import Notifier
+from .hosts.notify import LONGEST, Notifier
 from .hosts.processes import ONE, Processes, join
 from .importing import simpletuner
 from .nodes.preflight import preflight
@@ -230,14 +229,18 @@ def run_command(options: argparse.Namespace) -> int:
     with looking(options):
         workflow, prompt = read(options)
         validation = checked(prompt)
+    try:
+        writable(options.output)
+    except Unwritable as error:
+        raise Refused(f"--output: {error}") from None
     processes = join(chosen_device(options))
     if processes.count > 1 and options.watch:
         raise Refused("--watch: several processes train, and none is watched; watch the run from `serve`")
     notifier = Notifier(options.notify if processes.leads else "")
-    hosted = hosting(options, notifier, watching=options.watch, processes=processes)
+    stop = Stop()
+    hosted = hosting(options, notifier, stop, watching=options.watch, processes=processes)
     pnginfo = {"extra_pnginfo": {"workflow": workflow}} if workflow else {}
     classes = {node_id: node["class_type"] for node_id, node in prompt.items()}
-    stop = Stop()
     if not processes.leads:
         terminal = Terminal(classes, TRAINER, display_name, options.output)
         return run_with_others(validation, pnginfo, hosted, stop, terminal)
@@ -331,11 +334,12 @@ def chosen_device(options: argparse.Namespace) -> str:
 
 
 def hosting(
-    options: argparse.Namespace, notifier: Notifier, watching: bool = True, processes: Processes = ONE
+    options: argparse.Namespace, notifier: Notifier, ending: Stop, watching: bool = True, processes: Processes = ONE
 ) -> Hosted:
     """What joins the graph runner and the training: in its context, runs report to an executor and obey its stop.
 
-    When it is left, ``notifier`` is told of the runs that have ended in it.
+    ``ending`` knows how long the program still has. When the context is left, ``notifier`` is told of the runs that
+    have ended in it.
     """
     output, device, models = options.output.resolve(), chosen_device(options), model_paths(options)
 
@@ -349,7 +353,7 @@ def hosting(
             finish=executor.finish,
             send=executor.send,
             interrupted=stop.is_set,
-            seconds_left=stop.seconds_left if isinstance(stop, Stop) else lambda: math.inf,
+            seconds_left=ending.seconds_left,
             watching=lambda: watching,
             waits_for_room=not options.no_wait,
             models=models,
@@ -366,11 +370,11 @@ def hosting(
 
 
 def serve_command(options: argparse.Namespace) -> int:
-    from .server import serve_until_stopped
+    from .server import leave_within, serve_until_stopped
 
-    notifier = Notifier(options.notify)
+    notifier, ending = Notifier(options.notify), Stop()
     with ExitStack() as stack:
-        studio, app, opened, address = studio_on(options, hosting(options, notifier), stack, keeps_jobs=True)
+        studio, app, opened, address = studio_on(options, hosting(options, notifier, ending), stack, keeps_jobs=True)
         studio.folders.make()
         model_paths(options).make()
 
@@ -386,8 +390,9 @@ def serve_command(options: argparse.Namespace) -> int:
             if options.open:
                 webbrowser.open(address)
 
-        serve_until_stopped(app, opened, ready)
-    notifier.wait()
+        serve_until_stopped(app, opened, ready, ending.ask)
+    notifier.wait(min(LONGEST, max(0.0, ending.seconds_left())))
+    leave_within()
     return 0
 
 

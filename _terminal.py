@@ -87,6 +87,11 @@ class Stop(threading.Event):
 
     ends_at = math.inf
 
+    def ask(self, number: int) -> None:
+        """By the signal of that number: some are the last word before the program is ended from outside."""
+        self.ends_at = time.monotonic() + NOTICES.get(signal.Signals(number).name, math.inf)
+        self.set()
+
     def seconds_left(self) -> float:
         return self.ends_at - time.monotonic()
 
@@ -104,8 +109,7 @@ def stopping(stop: Stop, told: bool = True) -> Iterator[None]:
             tell_from_signal("\nleaving at once; the last state that was kept is whole\n")
             os._exit(STOPPED)
         if not stop.is_set():
-            stop.ends_at = time.monotonic() + NOTICES.get(signal.Signals(number).name, math.inf)
-            stop.set()
+            stop.ask(number)
             if told:
                 tell_from_signal("\nstopping after this step; ctrl-C again to give up at once\n")
 

@@ -32,7 +32,7 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a program works in the folder now."""
+    """Whether a program works in the folder now. Raises OSError where that cannot be asked, as on a read-only disk."""
     if not (folder / LOCK).exists():
         return False
     try:

@@ -9,6 +9,8 @@ from typing import Any
 
 from PIL.Image import Image
 
+from ..files.full import chain_of
+from ..files.whole import Unwritable
 from ..hosts.host import Host
 from .run_folder import RunFolder, read_metrics
 
@@ -32,8 +34,8 @@ class Recorder(Host):
         """Report; a full disk or a broken pipe is no reason to stop training."""
         try:
             return report()
-        except OSError as error:
-            what = str(error) or type(error).__name__
+        except (OSError, Unwritable) as error:
+            what = reason_of(error)
             if what not in self.said:
                 self.said.add(what)
                 logging.warning("training goes on, but not all of it can be reported: %s", what)
@@ -88,3 +90,9 @@ class Recorder(Host):
 
     def check_interrupted(self) -> None:
         self.host.check_interrupted()
+
+
+def reason_of(error: BaseException) -> str:
+    """Why something could not be written, without the file's name: the next picture's has the same reason."""
+    reasons = (each.strerror for each in chain_of(error) if isinstance(each, OSError) and each.strerror)
+    return next(reasons, "") or str(error) or type(error).__name__

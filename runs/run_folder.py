@@ -29,7 +29,17 @@ from typing import Any
 from PIL.Image import Image
 
 from ..files.lock import Taken, held, this_program
-from ..files.whole import flush, flush_folder, new_folder, read_object, tidy, whole_or_nothing, writable, write_text
+from ..files.whole import (
+    Unwritable,
+    flush,
+    flush_folder,
+    new_folder,
+    read_object,
+    tidy,
+    whole_or_nothing,
+    writable,
+    write_text,
+)
 from .pictures.plots import plot_metrics
 
 FOLDERS = {"samples": "samples", "rollout": "rollouts", "inspection": "rollouts"}
@@ -83,7 +93,18 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """No other program trains here inside. Raises ValueError, saying who it is, if one does already."""
+        """No other program trains here inside. Raises ValueError, saying who it is, if one does already.
+
+        So it does, before anything else, where nothing can be written.
+        """
+        try:
+            writable(self.folder)
+        except Unwritable as error:
+            why = error.__cause__.strerror if isinstance(error.__cause__, OSError) else error
+            raise ValueError(
+                f"resume: nothing can be written in {str(self.folder)!r} ({why}): "
+                "copy the run's folder to where that is possible, and resume it there"
+            ) from error
         try:
             with held(self.folder):
                 yield

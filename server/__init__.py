@@ -6,7 +6,15 @@ The names below are all that the command line needs.
 from .application import application
 from .content.folders import Folders
 from .guard.access import Access, is_loopback, new_token
-from .serve import CannotServe, address_of, frontend_folder, listening_socket, serve_until_stopped, serving
+from .serve import (
+    CannotServe,
+    address_of,
+    frontend_folder,
+    leave_within,
+    listening_socket,
+    serve_until_stopped,
+    serving,
+)
 from .studio import Studio
 
 __all__ = [
@@ -18,6 +26,7 @@ __all__ = [
     "application",
     "frontend_folder",
     "is_loopback",
+    "leave_within",
     "listening_socket",
     "new_token",
     "serve_until_stopped",

@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -77,10 +78,17 @@ async def serve(app: web.Application, opened: socket.socket, stopped: asyncio.Ev
         await runner.cleanup()
 
 
-def serve_until_stopped(app: web.Application, opened: socket.socket, ready: Callable[[], None]) -> None:
+def serve_until_stopped(
+    app: web.Application,
+    opened: socket.socket,
+    ready: Callable[[], None],
+    asked: Callable[[int], None] = lambda number: None,
+) -> None:
     """Serve until ctrl-C, a termination signal, or a terminal that is closed. Called on the main thread.
 
-    The second ctrl-C gives up at once. A signal that was ignored (nohup) stays ignored.
+    ``asked`` hears which signal it was, before the running job is stopped. The second ctrl-C gives up at once. A
+    signal that was ignored (nohup) stays ignored. The job is waited for as long as it saves; whatever else still works
+    then (a look through a slow folder, a picture that is read) has a few seconds.
     """
 
     async def until_signal() -> None:
@@ -91,6 +99,7 @@ def serve_until_stopped(app: web.Application, opened: socket.socket, ready: Call
                 os._exit(130)
             if stopped.is_set():
                 return
+            asked(number)
             stopped.set()
             with contextlib.suppress(OSError):  # whoever read what we print may be gone
                 print("\nstopping: the running job saves what it learnt; ctrl-C again to give up at once", flush=True)
@@ -100,10 +109,25 @@ def serve_until_stopped(app: web.Application, opened: socket.socket, ready: Call
                 continue
             with contextlib.suppress(NotImplementedError):  # Windows; there ctrl-C raises KeyboardInterrupt
                 loop.add_signal_handler(number, ask, number)
+        loop.set_default_executor(Unwaited())
         await serve(app, opened, stopped, ready)
 
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(until_signal())
+
+
+class Unwaited(ThreadPoolExecutor):
+    """Threads for requests; a loop that ends does not wait for them: who asked is gone."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait=False, cancel_futures=True)
+
+
+def leave_within(seconds: float = GRACE) -> None:
+    """The last word of a program: it ends then, if it has not by itself. Python would wait for all its threads."""
+    timer = threading.Timer(seconds, os._exit, (0,))
+    timer.daemon = True
+    timer.start()
 
 
 @contextlib.contextmanager

@@ -68,7 +68,7 @@ class Studio:
         if self._store is not None:
             jobs = self.jobs.restore(self._store)
             self.waiting_again = [job for job in jobs if job.result is None]
-            self.left_behind = [job for job in jobs if job.ended is not None and job.ended >= self.begun]
+            self.left_behind = self._store.left_behind
         self._worker.start()
 
     async def stop(self) -> None:

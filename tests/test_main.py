@@ -192,13 +192,13 @@ def test_a_file_that_is_no_workflow(content, tmp_path, capsys):
 
 
 def test_an_output_folder_that_cannot_be_written(tmp_path, capsys):
-    """The node is named and the remedy said."""
+    """One line with the remedy, before anything runs."""
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
-    assert run_quickstart(blocked) == 1
-    errors = capsys.readouterr().err
-    assert "Optimizer Step" in errors
-    assert "choose another output folder" in errors
+    assert run_quickstart(blocked) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: --output: cannot write in '{blocked}' (")
+    assert line.endswith("choose another output folder")
 
 
 def test_a_failed_run_names_node_and_step(tmp_path, capsys):

@@ -37,6 +37,8 @@ class JobStore:
         """Raises StoreTaken if another server holds it, sqlite3.Error or OSError if it cannot be used."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
+        self.left_behind: list[Job] = []
+        """The jobs that were running when the last server died."""
         self._connection = sqlite3.connect(path, timeout=0.5, isolation_level=None, check_same_thread=False)
         try:
             for command in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = FULL"):
@@ -59,6 +61,7 @@ class JobStore:
             if job.status == "in_progress":
                 job.messages.append(("execution_interrupted", _left_behind(job)))
                 job.end(Result("interrupted"))
+                self.left_behind.append(job)
                 self.save(job)
         return jobs
 
@@ -103,7 +106,11 @@ def open_store(path: Path) -> JobStore | None:
             os.replace(path, aside)
             return JobStore(path)
     except StoreTaken:
-        log.warning("another server works in %s: the jobs of this one are forgotten when it ends", path.parent)
+        log.warning(
+            "another server works in %s: the jobs of this one are forgotten when it ends; "
+            "give it a folder of its own with --output",
+            path.parent,
+        )
     except (sqlite3.Error, OSError) as error:
         log.warning("jobs cannot be kept in %s (%s): they are forgotten when the server ends", path.parent, error)
     return None

@@ -1,6 +1,7 @@
 """Runs survive: a short version of benchmarks/reliability.py, with seeds that are written down."""
 
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -20,8 +21,12 @@ if sys.platform != "linux":
 
 import faults
 from comfyui_rollout.runs.clean import clean
+from comfyui_rollout.runs.looks import TimeBudget
 from comfyui_rollout.runs.room import NoRoom
+from comfyui_rollout.runs.run_folder import read_metrics
+from comfyui_rollout.server.content.runs import OwnJobs, describe_run
 from comfyui_rollout.training.state import find_state
+from PIL import Image
 
 SEED = 20
 
@@ -298,6 +303,92 @@ def test_a_disk_that_is_full_from_the_start_is_seen_before(small_disk):
     fill(small_disk, 60_000)
     with pytest.raises(NoRoom, match="no room for a state and the model"):
         faults.train(small_disk / "run", host=host)
+
+
+class Shows(faults.Checkpoint.__mro__[1]):
+    """A sample and a film after each step; the disk is full after the fourth and while the curve is drawn."""
+
+    def __init__(self, disk):
+        self.disk = disk
+
+    def after(self, session):
+        host, picture = session.run.host, Image.effect_noise((64, 64), 50)
+        if session.reached == 4:  # between two states, those after steps 3 and 6
+            fill(self.disk, 0)
+        host.show("loss", "samples", session.reached, picture)
+        host.frames("loss", session.reached, picture, {"step": session.reached})
+        if session.reached == 5:
+            (self.disk / "filling").unlink()
+
+    def conclude(self, session):
+        fill(self.disk, 0)
+
+
+def test_a_disk_that_is_full_for_pictures_stops_nothing(small_disk, trials, caplog):
+    """Samples, films and loss.png are left out, in a line; no half of one stays, and no bit of the model differs."""
+    faults.train(small_disk / "run", looks=[Shows(small_disk)])
+    run = small_disk / "run_00001"
+    lines = [record.message for record in caplog.records]
+    assert len([line for line in lines if line.startswith("training goes on, but not all of it")]) == 1, lines
+    assert len([line for line in lines if line.startswith("the curve loss.png could not be drawn")]) == 1, lines
+    samples = sorted((run / "samples").iterdir())
+    assert {"loss_step_000003.png", "loss_step_000006.png"} <= {path.name for path in samples}
+    for path in [*samples, *(run / "rollouts").glob("*.png")]:
+        Image.open(path).load()
+    assert list(run.rglob(".*-????????")) == []
+    assert len(read_metrics(run)) == faults.STEPS
+    assert faults.weights_of(run).keys() == faults.weights_of(trials.folder / "whole_00001").keys()
+    assert faults.same_weights(run, trials.folder / "whole_00001")
+
+
+@contextlib.contextmanager
+def read_only(folder):
+    """Nothing can be written in a folder, not even by root; skipped where nothing may be mounted."""
+    for options in (["--bind", folder, folder], ["-o", "remount,ro,bind", folder]):
+        if subprocess.run(["mount", *map(str, options)], capture_output=True).returncode != 0:
+            subprocess.run(["umount", str(folder)], capture_output=True)
+            pytest.skip("may not mount a folder read-only")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_read_only_output_folder_is_one_line(tmp_path, capsys):
+    """Before anything runs, with the code for wrong input."""
+    from comfyui_rollout.__main__ import main
+
+    with read_only(tmp_path):
+        assert main(faults.command(output=tmp_path / "output", steps=2)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: --output: cannot write in ")
+    assert line.endswith("(Read-only file system): choose another output folder")
+
+
+def test_a_read_only_run_is_not_resumed(stopped, tmp_path):
+    """One line that says where and what to do; whoever only looks at the run sees it all the same."""
+    shutil.copytree(stopped, tmp_path / "runs")
+    run = tmp_path / "runs" / "run_00001"
+    before = faults.everything_in(run)
+    facts = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**facts, "status": "running"}))
+    with read_only(run):
+        with pytest.raises(ValueError, match=r"^resume: nothing can be written in .* \(Read-only file system\): copy "):
+            faults.train(resume=find_state(run))
+        assert describe_run(run, OwnJobs())["status"] in ("running", "stopped")
+        assert clean(tmp_path) == []
+    (run / "run.json").write_text(json.dumps(facts))
+    assert faults.everything_in(run).keys() == before.keys()
+    faults.train(resume=find_state(run))
+
+
+def test_a_clock_that_is_set_back_changes_nothing(tmp_path, trials, monkeypatch):
+    """Time budgets and states by the clock go by what has passed; nothing else asks what time it is."""
+    today, asked = time.time(), itertools.count()
+    monkeypatch.setattr("time.time", lambda: today - 3600.0 * next(asked))
+    session = faults.train(tmp_path / "run", looks=[TimeBudget(60)])
+    assert session.reached == faults.STEPS
+    assert faults.outcome(tmp_path / "run_00001")["model"] == trials.whole["model"]
 
 
 def test_leftovers_are_cleaned_but_not_those_of_a_run_that_runs(tmp_path):

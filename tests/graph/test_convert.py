@@ -5,7 +5,7 @@ In the hand-made cases `Pass` has a socket `value` and widgets `gain`, `steps`; 
 
 import contextlib
 import random
-import time
+import sys
 
 import pytest
 from comfyui_rollout.graph import WorkflowError, load, to_prompt, validate
@@ -449,17 +449,43 @@ def test_subgraphs_that_multiply_are_an_error(flow, node, subgraph):
 # --- sizes and junk
 
 
-@pytest.mark.parametrize("mode", [0, 4])
-def test_long_chain(flow, node, mode):
-    """5,000 nodes in a row, executed or bypassed, need no recursion and no patience."""
-    count = 5000
+def chain(flow, node, count, mode):
     nodes = [node(i, "Pass", {"value": i}, ["FLOAT"], mode) for i in range(1, count)]
     links = [[i, i - 1, 0, i, 0, "FLOAT"] for i in range(1, count + 1)]
-    workflow = flow([node(0, "Make"), *nodes, node(count, "Sink", {"value": count})], links)
-    start = time.perf_counter()
-    found = inputs(workflow)
-    assert time.perf_counter() - start < 5
+    return flow([node(0, "Make"), *nodes, node(count, "Sink", {"value": count})], links)
+
+
+def work(workflow):
+    """Lines of Python that converting it takes, each turn of a loop counted."""
+    lines = 0
+
+    def count(frame, event, argument):
+        nonlocal lines
+        lines += event == "line"
+        return count
+
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        inputs(workflow)
+    finally:
+        sys.settrace(before)
+    return lines
+
+
+@pytest.mark.parametrize("mode", [0, 4])
+def test_long_chain(flow, node, mode):
+    """5,000 nodes in a row, executed or bypassed, need no recursion."""
+    count = 5000
+    found = inputs(chain(flow, node, count, mode))
     assert found[str(count)]["value"] == ["0" if mode else str(count - 1), 0]
+
+
+@pytest.mark.parametrize("mode", [0, 4])
+def test_twice_as_long_a_chain_is_twice_the_work(flow, node, mode):
+    """And no patience: the work is counted, which is the same on a busy machine."""
+    once, twice = (work(chain(flow, node, count, mode)) for count in (150, 300))
+    assert 300 < once < twice < 2.2 * once
 
 
 KEYS = ["id", "type", "inputs", "outputs", "link", "name", "links", "mode", "widgets_values", "properties", "widget"]

@@ -1,7 +1,6 @@
 """The queue: order, bounds, cancelling, stopping."""
 
 import asyncio
-import time
 import uuid
 
 from comfyui_rollout.graph import Result
@@ -121,9 +120,7 @@ def test_the_server_stops_the_run(serve, host, browse, queue, prompt):
         await studio.stop()
         await listening
 
-    begun = time.perf_counter()
     serve(check)
-    assert time.perf_counter() - begun < 10
     assert [job.status for job in jobs] == ["cancelled", "pending"]
     assert "execution_interrupted" in dict(told)
 

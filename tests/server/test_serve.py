@@ -2,6 +2,8 @@
 
 import json
 import socket
+import subprocess
+import sys
 import urllib.request
 
 import pytest
@@ -58,10 +60,11 @@ def test_a_server_with_other_names_asks_for_a_token(tmp_path):
     for more, has_token in (([], False), (["--allow-host", "studio.example"], True)):
         with ExitStack() as stack:
             commands = dict.fromkeys(
-                ("run", "validate", "convert", "nodes", "serve", "import_config", "clean"), lambda options: 0
+                ("run", "validate", "convert", "nodes", "serve", "import_config", "clean", "sweep"), lambda options: 0
             )
             options = _arguments.parser(__version__, **commands).parse_args([*typed, *more])
-            *_, address = __main__.studio_on(options, __main__.hosting(options, __main__.Notifier()), stack)
+            hosted = __main__.hosting(options, __main__.Notifier(), __main__.Stop())
+            *_, address = __main__.studio_on(options, hosted, stack)
             assert ("?token=" in address) is has_token
 
 
@@ -87,3 +90,22 @@ def test_beside_something_else(make_studio, prompt):
     assert job.status == "completed"
     assert heard[0] == "execution_start"
     assert heard[-1] == "execution_success"
+
+
+def test_a_request_that_never_ends_holds_no_server_back():
+    """Python would wait for its thread: the loop does not, and the program leaves."""
+    code = """
+import asyncio, threading
+from comfyui_rollout.server.serve import Unwaited, leave_within
+async def main():
+    asyncio.get_running_loop().set_default_executor(Unwaited())
+    begun = threading.Event()
+    asyncio.ensure_future(asyncio.to_thread(lambda: (begun.set(), threading.Event().wait())))
+    while not begun.is_set():
+        await asyncio.sleep(0)
+asyncio.run(main())
+print("ended", flush=True)
+leave_within(0.1)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ended\n", "")

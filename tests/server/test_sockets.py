@@ -182,10 +182,8 @@ def test_a_socket_that_is_not_read(serve, host, browse, queue, prompt, monkeypat
             studio.audience.send(Message("progress_state", {"n": number, "payload": payload}, ("progress_state",)))
             await asyncio.sleep(0)
         assert len(slow._outbox) <= BEHIND + 2
-        begun = time.perf_counter()
         await queue(client, prompt)
         await watcher.until_done()
-        assert time.perf_counter() - begun < 5
         for _ in range(300):
             if not studio.audience.knows("dead"):
                 break

@@ -1,7 +1,9 @@
 """Small copies: made once, upright, of pictures in the folders only; and Translations."""
 
+import errno
 import io
 import json
+import os
 
 import pytest
 from comfyui_rollout.server.pictures import thumbnails
@@ -105,3 +107,25 @@ def test_the_template_browser_speaks_the_persons_language(serve, folders):
         assert await told("hi-IN") == ("Digits", "Press Run. 2 GB.")
 
     serve(check)
+
+
+def test_a_copy_that_cannot_be_kept_is_not_the_pictures_fault(folders, picture, monkeypatch):
+    """On a full disk nothing half written stays, and the picture is not called broken."""
+
+    def full(path, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        thumbnails.thumbnail(picture, 96, folders.thumbnails)
+    assert list(folders.thumbnails.iterdir()) == []
+
+
+def test_what_a_killed_server_left_goes(tmp_path):
+    unfinished = tmp_path / ".a.webp-abcd1234"
+    unfinished.mkdir()
+    thumbnails.prune(tmp_path)
+    assert unfinished.is_dir()  # somebody may write there now
+    os.utime(unfinished, (0, 0))
+    thumbnails.prune(tmp_path)
+    assert list(tmp_path.iterdir()) == []
