@@ -26,8 +26,10 @@ KINDS: dict[AdapterKind, str] = {"lora": "LoRA", "lokr": "LoKr", "loha": "LoHa"}
 NUMBER = "number."
 """Before the name of what a conditioning says in a number; it comes as a tensor (1,)."""
 
-NOT_TOLD = ("hooks", "control", "control_apply_to_uncond", "area", "mask", "gligen", "default")
-"""What a conditioning may hold that is no plain tensor, and that training cannot follow."""
+NOT_TOLD = (
+    "hooks", "control", "control_apply_to_uncond", "area", "mask", "gligen", "default", "start_percent", "end_percent",
+)  # fmt: skip
+"""What a conditioning may hold that training cannot follow: text for a part of the image, or of its sampling."""
 
 
 @dataclass(frozen=True)
@@ -129,12 +131,12 @@ def told_of(conditioning: Sequence[Any]) -> list[dict[str, Tensor]]:
 def told_of_one(text: Tensor | None, options: Mapping[str, Any]) -> dict[str, Tensor]:
     told = {} if text is None else {"cross_attn": text.detach().cpu().clone()}
     for name, value in options.items():
+        if name in NOT_TOLD or (isinstance(value, (list, dict)) and value):
+            raise ValueError(f"conditioning: it holds {name}, which training cannot follow; wire a plain text encoding")
         if isinstance(value, Tensor):
             told[name] = value.detach().cpu().clone()
         elif isinstance(value, (bool, int, float)):
             told[NUMBER + name] = torch.tensor([value], dtype=torch.float64)
-        elif name in NOT_TOLD or (isinstance(value, (list, dict)) and value):
-            raise ValueError(f"conditioning: it holds {name}, which training cannot follow; wire a plain text encoding")
     return told
 
 

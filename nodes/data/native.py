@@ -65,14 +65,16 @@ class ImagesToDataset(DatasetNode):
         repeats: Sequence[int],
         caption_dropout: Sequence[float],
         captions: Sequence[str] = ("",),
-        masks: Sequence[Tensor] = (),
+        masks: Sequence[Tensor] | None = None,
         trigger_word: Sequence[str] = ("",),
         flip: Sequence[bool] = (False,),
     ) -> dict[str, Any]:
         multiple = encoders_of(pipeline[0]).multiple
         whole = [image.movedim(-1, 0)[:3] for image in one_by_one("images", images)]
         pictures = [cut_to(image, multiple) for image in whole]
-        texts = for_each("captions", list(captions) or [""], len(pictures))
+        if not captions:
+            raise ValueError(f"captions: {EMPTY}")
+        texts = for_each("captions", list(captions), len(pictures))
         settings = CaptionSettings(trigger_word[0], False, 1, caption_dropout[0])
         texts = [settings.variants_of(text)[0] for text in texts]
         looks = looks_of(masks, whole, multiple)
@@ -134,6 +136,8 @@ class LatentsToDataset(DatasetNode):
             seen = [latents_of(hosted, each) for each in latents]
             if not seen:
                 raise ValueError(f"latents: {EMPTY}")
+            if not conditioning:
+                raise ValueError(f"{TEXTS}: {EMPTY}")
             told = texts_for([told_of(each) for each in conditioning], [len(batch) for batch in seen])
             masks = [mask for each, batch in zip(latents, seen, strict=True) for mask in masks_of(each, batch)]
             items = zip((one for batch in seen for one in batch), told, masks, strict=True)
@@ -146,9 +150,9 @@ class LatentsToDataset(DatasetNode):
         return self.batches(unique_id[0], dataset, batch_size[0], in_words(dataset, batch_size[0]))
 
 
-def looks_of(masks: Sequence[Tensor], images: Sequence[Tensor], multiple: int) -> list[Tensor | None]:
+def looks_of(masks: Sequence[Tensor] | None, images: Sequence[Tensor], multiple: int) -> list[Tensor | None]:
     """The mask (1, H, W) of each image, of its size and cut as it is. Raises ValueError where nothing is white."""
-    if not masks:
+    if masks is None:
         return [None] * len(images)
     shapes = for_each("masks", [mask[None] for mask in one_by_one("masks", masks)], len(images))
     looks = [cut_to(fit(mask, image.shape[-2:]), multiple) for mask, image in zip(shapes, images, strict=True)]

@@ -416,5 +416,8 @@ def check_family(data: DatasetInfo, info: ModelInfo, where: str) -> None:
     """Raises ValueError where a data set was not encoded by the pretrained model that is trained on it."""
     if not info.family or data.family == info.family:
         return  # a new model learns from any latents that fit it
-    made = f"encoded for another model ({data.family})" if data.family else "made of pixels"
-    raise ValueError(f"{where} is {made}: put an Encode Dataset node behind it, with the pipeline of the model")
+    if data.family:
+        made = f"encoded for another model ({data.family}): wire the pipeline of the model that is trained into it"
+    else:
+        made = "made of pixels: put an Encode Dataset node behind it, with the pipeline of the model"
+    raise ValueError(f"{where} is {made}")

@@ -56,7 +56,7 @@ def test_on_comfyuis_model(comfy, offered, small):
         node["inputs"][slot]["link"] = slot + 1
     messages = comfy.run(small(workflow))
     assert all_of(messages, "execution_success"), all_of(messages, "execution_error")
-    (folder,) = (comfy.output / "rollout").glob("lora_*")
+    (folder,) = (comfy.output / "rollout").glob("lora_00001")
     assert read_json(folder / "run.json")["status"] == "finished"
     assert list((comfy.base / "models" / "loras").glob("my_lora_*.safetensors"))
     assert list((comfy.output / "loras").glob("one_node_*.safetensors"))

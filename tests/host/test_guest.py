@@ -60,6 +60,50 @@ def test_a_vae_of_another_family_is_one_line(comfy):
     )
 
 
+@pytest.mark.parametrize(("place", "name"), list(enumerate(["images", "masks", "captions"])))
+def test_an_empty_list_is_one_line(comfy, place, name):
+    """What was wired and gives nothing is no choice to go without."""
+    graph = training("flux", data={name: ["nothing", place]})
+    graph["nothing"] = {"class_type": "Nothing", "inputs": {}}
+    assert error_of(comfy, graph) == (
+        "data",
+        f"{name}: the list is empty; the node that it comes from has found nothing",
+    )
+
+
+IN_PART = {
+    "area": ("ConditioningSetArea", {"width": 64, "height": 64, "x": 0, "y": 0, "strength": 1.0}),
+    "mask": ("ConditioningSetMask", {"mask": ["white", 0], "strength": 1.0, "set_cond_area": "default"}),
+    "start_percent": ("ConditioningSetTimestepRange", {"start": 0.0, "end": 0.5}),
+}
+
+
+@pytest.mark.parametrize("what", IN_PART)
+def test_text_for_a_part_is_one_line(comfy, what):
+    """Of the image, or of its sampling: it is not trained as if it were for all."""
+    graph = training("flux", "latents")
+    kind, inputs = IN_PART[what]
+    graph["encoded"] = {"class_type": "VAEEncode", "inputs": {"pixels": ["pictures", 0], "vae": ["loader", 2]}}
+    graph["white"] = {"class_type": "SolidMask", "inputs": {"value": 1.0, "width": 64, "height": 64}}
+    graph["texts"] = {"class_type": kind, "inputs": {"conditioning": ["positive", 0], **inputs}}
+    node, message = error_of(comfy, graph)
+    assert node == "data"
+    assert message == f"conditioning: it holds {what}, which training cannot follow; wire a plain text encoding"
+
+
+def test_data_of_another_pipeline_is_one_line(comfy):
+    """The remedy is the wire, not another node."""
+    graph = training("flux", data={"pipeline": ["second", 2]})
+    graph["other"] = {"class_type": "TinyComfy", "inputs": {"family": "sd"}}
+    graph["second"] = json.loads(json.dumps(graph["model"]))
+    graph["second"]["inputs"] |= {"model": ["other", 0], "clip": ["other", 1], "vae": ["other", 2]}
+    node, message = error_of(comfy, graph)
+    assert node == "step"
+    assert "(Images to Dataset) is encoded for another model (comfyui." in message
+    assert message.endswith("wire the pipeline of the model that is trained into it")
+    assert "\n" not in message
+
+
 def test_a_file_of_another_model_is_one_line(comfy):
     """continue_from names what does not fit."""
     comfy.run(training("wan", step={"run_name": "other"}))

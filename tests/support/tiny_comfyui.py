@@ -146,6 +146,20 @@ class MakeImages:
         return images, masks, [f"picture {'x' * place}" for place in range(count)]
 
 
+class Nothing:
+    """A list of nothing, as nodes that filter give it."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES = "tests", "build", ("IMAGE", "MASK", "STRING", "CONDITIONING")
+    OUTPUT_IS_LIST = (True, True, True, True)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+
+    def build(self):
+        return [], [], [], []
+
+
 class TinyText:
     CATEGORY, FUNCTION, RETURN_TYPES = "tests", "build", ("CONDITIONING",)
 
@@ -177,4 +191,5 @@ class Memory:
                        "in_training": [comfy.model_management.in_training]}}  # fmt: skip
 
 
-NODE_CLASS_MAPPINGS = {kind.__name__: kind for kind in (TinyComfy, TinyWithoutLoader, MakeImages, TinyText, Memory)}
+NODES = (TinyComfy, TinyWithoutLoader, MakeImages, Nothing, TinyText, Memory)
+NODE_CLASS_MAPPINGS = {kind.__name__: kind for kind in NODES}

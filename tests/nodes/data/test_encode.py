@@ -221,8 +221,9 @@ def test_a_pretrained_model_needs_its_own_latents(wire, train, images, pretraine
     """Pixels, and another family's latents, are refused before anything is loaded; the line says what to do."""
     model, schedule, _ = pretrained("sd")
     foreign = wire(nodes.EncodeDataset, dataset=images(), pipeline=pretrained("sdxl")[2])
-    for dataset, words in ((images(), "made of pixels"), (foreign, r"encoded for another model \(sdxl\)")):
+    other = r"encoded for another model \(sdxl\): wire the pipeline of the model that is trained into it"
+    for dataset, words in ((images(), "made of pixels: put an Encode Dataset node behind it"), (foreign, other)):
         batch = wire(nodes.NoisyBatch, dataset=dataset, schedule=schedule)
         loss = wire(nodes.DiffusionLoss, batch=batch, model=model)
-        with pytest.raises(ValueError, match=f"{words}: put an Encode Dataset node behind it"):
+        with pytest.raises(ValueError, match=words):
             train(SimpleNamespace(loss=loss, model=model))
