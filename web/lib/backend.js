@@ -122,12 +122,14 @@ export class Backend {
 
   /** With ``first`` only so many of its pictures, at once. */
   dataset(name, first = 0) {
-    return this.#ours(`/datasets/${encodeURIComponent(name)}${first ? `?first=${first}` : ""}`);
+    const path = `/datasets/${encodeURIComponent(name)}`;
+    return this.#ours(first ? `${path}?first=${first}` : path);
   }
 
   /** The address of a picture of a data set; with ``side`` that of a small copy. */
   picture(name, path, side = 0) {
-    return this.api.apiURL(`/rollout${placeIn(name, path)}${side ? `?side=${side}` : ""}`);
+    const place = `/rollout${placeIn(name, path)}`;
+    return this.api.apiURL(side ? `${place}?side=${side}` : place);
   }
 
   createDataset(name) {
