@@ -24,4 +24,5 @@ if hasattr(sys.modules.get("server"), "PromptServer"):  # ComfyUI is running, an
         temp=_paths.get_temp_directory(),
         user=_paths.get_user_directory(),
         survey=survey,
+        classes=NODE_CLASS_MAPPINGS,
     )

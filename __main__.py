@@ -443,7 +443,7 @@ def studio_on(options: argparse.Namespace, hosted: Hosted, stack: ExitStack, kee
     device = chosen_device(options)
     looking = partial(hosted, Executor(NODE_CLASS_MAPPINGS), threading.Event())
     studio = server.Studio(*nodes, folders, hosted, device, versions(), keeps_jobs=keeps_jobs, looking=looking)
-    app = server.application(studio, access, survey)
+    app = server.application(studio, access, survey, options.pictures)
     return studio, app, opened, server.address_of(opened, token)
 
 

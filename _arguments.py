@@ -143,6 +143,10 @@ def add_server(command: argparse.ArgumentParser) -> None:
         help="a further name of this server, as a reverse proxy passes it on, e.g. studio.example",
     )  # fmt: skip
     command.add_argument(
+        "--pictures", type=Path, action="append", default=[], metavar="DIR",
+        help="a folder of pictures to look at and to caption in the Data tab, beside those that workflows name",
+    )  # fmt: skip
+    command.add_argument(
         "--user-directory", type=Path, metavar="DIR", help="where saved workflows go (user, beside the output)"
     )
     command.add_argument(

@@ -2,7 +2,8 @@
 
 In a real browser, without the canvas around them, so that only our own part is counted. Bounds: a change (a search, an
 order, a filter, ten new rows of metrics) is on the page within 100 ms, and a frame of scrolling takes 50 ms (the worst
-of twenty are left out). It is the time that the page's main thread works, so that it holds on a busy machine too.
+of twenty are left out). The first row is there within two seconds of a clock, though no picture was ever read before.
+For the others it is the time that the page's main thread works, so that it holds on a busy machine too.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from report import conclude, table
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES, ROWS, FRAMES = 10_000, 100_000, 120
-UPDATE, FRAME = 100.0, 50.0  # milliseconds
+UPDATE, FRAME, FIRST_ROW = 100.0, 50.0, 2000.0  # milliseconds
 QUIET = ("--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking")
 
 START = """async lib => {
@@ -44,9 +45,14 @@ OPEN_PICTURES = """async name => {
     const settings = () => ({ size: 512, buckets: true })
     window.tab = new DataTab(backend, { tell: (...words) => console.error(...words), use() {}, settings })
     place.replaceChildren(tab.element)
-    await tab.open(name)
-    if (!place.querySelector('.rollout-picture')) throw new Error('no picture is shown')
-}"""
+    const begun = performance.now(), isOpen = tab.open(name)
+    while (!place.querySelector('.rollout-picture') && performance.now() < begun + 60000)
+        await new Promise(requestAnimationFrame)
+    const first = performance.now() - begun
+    await isOpen
+    if (tab.sets.selectedOptions[0]?.textContent !== `${name} (PICTURES)`) throw new Error('some pictures are missing')
+    window.firstRow = first
+}""".replace("PICTURES", str(PICTURES))
 TYPE = "(input, value) => { input.value = value; input.oninput() }"
 CHOOSE = "(select, value) => { select.value = value; select.onchange() }"
 PICTURE_CHANGES = {
@@ -137,6 +143,7 @@ def main(options: argparse.Namespace) -> int:
         fill(Path(folder))
         with browser_at(Path(folder)) as page:
             opening = {"pictures": took(page, OPEN_PICTURES, "many")}
+            first_row = page.evaluate("firstRow")
             pictures = {name: took(page, action) for name, action in PICTURE_CHANGES.items()}
             frames = sorted(took(page, SCROLL) for _ in range(FRAMES))
             rows = page.locator(".rollout-picture").count()
@@ -147,6 +154,7 @@ def main(options: argparse.Namespace) -> int:
             curves = {name: took(page, action) for name, action in CURVE_CHANGES.items()}
     table(("change", "ms"), [*opening.items(), *pictures.items(), *curves.items()])
     figures = {
+        "pictures_first_row_ms": first_row,
         "pictures_update_ms": max(pictures.values()),
         "curves_update_ms": max(curves.values()),
         "scroll_frame_ms": frames[int(0.95 * FRAMES)],
@@ -154,6 +162,7 @@ def main(options: argparse.Namespace) -> int:
         "rows_in_the_page": rows,
     }
     bounds = {
+        "pictures_first_row_ms": FIRST_ROW,
         "pictures_update_ms": UPDATE,
         "curves_update_ms": UPDATE,
         "scroll_frame_ms": FRAME,

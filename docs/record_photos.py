@@ -140,6 +140,7 @@ def show_result(page: Page) -> Film:
     page.evaluate("app.queuePrompt(0, 1)")
     sampler = "app.graph.nodes.find(node => node.type === 'RolloutSampleImages').id"
     page.wait_for_function(f"(app.nodeOutputs[{sampler}]?.images ?? []).length > 0")
+    page.evaluate("app.extensionManager.command.execute('Comfy.Canvas.FitView')")  # the graph may lie out of sight
     page.wait_for_timeout(3000)
     return [(picture(page), 3000)]
 
@@ -148,6 +149,7 @@ def record(images: Path, steps: int = STEPS) -> None:
     """Write the recording, and one picture of it at the samples."""
     with tempfile.TemporaryDirectory() as folder, server(Path(folder)) as address, browser_page() as page:
         open_quickstart(page, address)
+        page.add_style_tag(content=".p-toast { display: none }")  # they name folders of this machine
         film = [*bring_photos(page, steps), *train(page), *scrub(page), *show_samples(page)]
         save_picture(film[-1][0], images / f"{NAME}.png")
         film += show_result(page)

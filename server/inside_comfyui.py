@@ -2,17 +2,21 @@
 
 import re
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from aiohttp import web
 
+from ..graph import object_info
+from ..graph.node_class import Classes
 from .content.folders import Folders
 from .content.runs import OwnJobs
 from .guard.headers import answer_failures
 from .guard.inside import inside
 from .pictures.datasets import Datasets, Survey
+from .pictures.elsewhere import Elsewhere
 from .routes import Handler, datasets, runs, thumbnails
 from .routes.datasets import DATASETS
 from .studio import STUDIO
@@ -28,9 +32,19 @@ class Guest:
 
 
 def add_routes(
-    host: Any, pack: Path, output: str, input: str, temp: str, user: str, survey: Survey | None = None
+    host: Any,
+    pack: Path,
+    output: str,
+    input: str,
+    temp: str,
+    user: str,
+    survey: Survey | None = None,
+    classes: Classes | None = None,
 ) -> None:
-    """Add them to ``host``, ComfyUI's PromptServer, before it starts; the folders are ComfyUI's own."""
+    """Add them to ``host``, ComfyUI's PromptServer, before it starts; the folders are ComfyUI's own.
+
+    ``classes`` are our nodes: folders of pictures that saved workflows name in them are shown as well.
+    """
     places = {"output": output, "input": input, "temp": temp, "user": user}
     folders = Folders(
         frontend=pack / "web",
@@ -39,7 +53,8 @@ def add_routes(
         **{name: Path(place) for name, place in places.items()},
     )
     host.app[STUDIO] = Guest(folders)
-    host.app[DATASETS] = Datasets(folders.datasets, survey)
+    elsewhere = Elsewhere(Path(user) / "default" / "workflows", cache(lambda: object_info(classes or {}, {})))
+    host.app[DATASETS] = Datasets(folders.datasets, survey, elsewhere)
     for method, path, handler in (*runs.ROUTES, *thumbnails.ROUTES, *datasets.ROUTES):
         host.routes.route(method, path)(answering(handler))
     for what, path in paths_of_an_odd_folder(pack.name).items():

@@ -45,6 +45,11 @@ class Folders:
         return self.input / "datasets"
 
     @property
+    def saved_workflows(self) -> Path:
+        """Workflows saved from the editor."""
+        return self.user / "workflows"
+
+    @property
     def thumbnails(self) -> Path:
         """Small copies of pictures; may be removed at any time."""
         return self.user / ".thumbnails"

@@ -1,4 +1,4 @@
-"""Data sets in the studio's own folder: one folder each, of pictures with their captions beside them."""
+"""Data sets: folders of pictures with their captions beside them, in the studio's own folder or elsewhere."""
 
 import hashlib
 import os
@@ -14,9 +14,12 @@ from PIL import Image
 from ..guard.inside import Outside, inside
 from .captions import SUFFIXES as CAPTIONS
 from .captions import Caption, Conflict, read_caption, write_caption
+from .elsewhere import KEY
 
 PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff")
 MOST_FILES = 100_000
+MOST_SEEN = 1_000_000
+"""Names of files of any kind that are looked through for pictures."""
 LONGEST_NAME = 80
 SMALLEST = 256  # pixels of the shorter side, below which a picture is told to be small
 MOST_OBLONG = 2.0
@@ -39,11 +42,17 @@ def check_name(name: str) -> str:
 
 
 class Datasets:
-    """All data sets below one folder. What was measured of a picture is remembered until its file changes."""
+    """All data sets below one folder. What was measured of a picture is remembered until its file changes.
 
-    def __init__(self, folder: Path, survey: Survey | None = None) -> None:
+    Folders ``elsewhere``, by their keys, are shown too, and their captions edited; nothing else is written there.
+    """
+
+    def __init__(
+        self, folder: Path, survey: Survey | None = None, elsewhere: Callable[[], Mapping[str, Path]] = dict
+    ) -> None:
         """``survey`` tells what the trainer would make of a folder's files: masks, and what is left out and why."""
         self.folder = folder
+        self._elsewhere = elsewhere
         self._survey = survey or (lambda folder: NOTHING_SAID)
         self._facts: dict[Path, Facts] = {}
         self._digests: dict[tuple[Path, int], str] = {}
@@ -55,11 +64,16 @@ class Datasets:
         return sorted((path.name for path in visible), key=str.casefold)
 
     def listed(self) -> list[dict[str, Any]]:
-        return [self.summary(name) for name in self.names()]
+        """The studio's own, counted, and those elsewhere, which may be huge and are not looked through."""
+        own = self.folder.resolve()
+        others = [(key, place) for key, place in self._elsewhere().items() if place != own and own not in place.parents]
+        return [self.summary(name) for name in self.names()] + [
+            {"name": key, "title": place.name, "path": str(place), "elsewhere": True} for key, place in others
+        ]
 
     def summary(self, name: str) -> dict[str, Any]:
-        pictures = pictures_below(self.place(name))
-        return {"name": name, "path": str(self.place(name)), "pictures": len(pictures), "first": pictures[:1]}
+        pictures = pictures_below(self.own(name))
+        return {"name": name, "path": str(self.own(name)), "pictures": len(pictures), "first": pictures[:1]}
 
     def create(self, name: str) -> str:
         """A new, empty data set; a number is added to a name that is taken."""
@@ -75,7 +89,16 @@ class Datasets:
         raise FileExistsError(name)
 
     def place(self, name: str) -> Path:
-        """The folder of a data set. Raises Outside, FileNotFoundError."""
+        """The folder of a data set, or of a key. Raises Outside, FileNotFoundError."""
+        if not name.startswith(KEY):
+            return self.own(name)
+        place = self._elsewhere().get(name)
+        if place is None:
+            raise FileNotFoundError(name)
+        return place
+
+    def own(self, name: str) -> Path:
+        """The folder of a data set of the studio's own. Raises Outside, FileNotFoundError."""
         folder = inside(self.folder, check_name(name))
         if folder.parent != self.folder.resolve() or not folder.is_dir():
             raise FileNotFoundError(folder)
@@ -91,6 +114,11 @@ class Datasets:
     def entries(self, name: str) -> list[dict[str, Any]]:
         """Every picture with its size, its caption, its mask and what is odd about it."""
         return self.shown(name)[0]
+
+    def first(self, name: str, most: int) -> list[dict[str, Any]]:
+        """The first entries, at once: no other picture is opened, so that duplicates and masks are not told yet."""
+        folder = self.place(name)
+        return [self._entry(folder, relative) for relative in pictures_below(folder)[:most]]
 
     def shown(self, name: str) -> tuple[list[dict[str, Any]], list[str]]:
         """The entries of all pictures that are trained, and what is left out, in words."""
@@ -170,11 +198,13 @@ class Datasets:
 def pictures_below(folder: Path) -> list[str]:
     """Paths of all pictures, hidden files and folders left out, in the order of people: 2 before 10."""
     found: list[str] = []
+    seen = 0
     for root, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if name[0] not in "._"]
         below = Path(root).relative_to(folder)
         found += [(below / name).as_posix() for name in names if is_picture(name)]
-        if len(found) > MOST_FILES:
+        seen += len(names) + len(folders)
+        if len(found) > MOST_FILES or seen > MOST_SEEN:
             break
     return sorted(found, key=natural)[:MOST_FILES]
 

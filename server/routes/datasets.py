@@ -7,14 +7,17 @@ from typing import Any
 
 from aiohttp import web
 
+from ..content.files import send_foreign_file
 from ..content.images import NotAnImage
 from ..guard.bodies import BadBody, read_object
 from ..pictures.arrivals import LARGEST_FILE, LARGEST_ZIP, NoRoom, check_room, check_type, settle, unpack
 from ..pictures.captions import BadCaption
 from ..pictures.datasets import Datasets
+from .thumbnails import small_copy
 
 DATASETS: web.AppKey[Datasets] = web.AppKey("datasets")
 MOST_CHANGES = 20_000
+MOST_FIRST = 500
 
 
 def _sets(request: web.Request) -> Datasets:
@@ -35,14 +38,27 @@ async def create(request: web.Request) -> web.Response:
 
 
 async def show_one(request: web.Request) -> web.Response:
-    sets, name = _sets(request), request.match_info["name"]
-    entries, left_out = await asyncio.to_thread(sets.shown, name)
-    return web.json_response({"name": name, "path": str(sets.place(name)), "entries": entries, "left_out": left_out})
+    """All pictures, with what is odd about each; with ``?first=60`` so many of them, at once, and ``more``."""
+    sets, name, most = _sets(request), request.match_info["name"], request.query.get("first")
+    place = str(await asyncio.to_thread(sets.place, name))
+    if most is None:
+        entries, left_out = await asyncio.to_thread(sets.shown, name)
+        return web.json_response({"name": name, "path": place, "entries": entries, "left_out": left_out})
+    if not (most.isascii() and most.isdigit() and 0 < int(most[:4]) <= MOST_FIRST):
+        raise BadBody(f"first must be a number from 1 to {MOST_FIRST}")
+    entries = await asyncio.to_thread(sets.first, name, int(most))
+    return web.json_response({"name": name, "path": place, "entries": entries, "more": True})
+
+
+async def show_picture(request: web.Request) -> web.StreamResponse:
+    """A picture as it is, or with ``?side=192`` a small copy."""
+    path = await asyncio.to_thread(_sets(request).picture, request.match_info["name"], request.match_info["file"])
+    return await small_copy(request, path) if "side" in request.query else send_foreign_file(path)
 
 
 async def add_file(request: web.Request) -> web.Response:
     """One picture or caption as the body: {"result": "added"}, or "same"; 409 where another file has the name."""
-    folder, name = _sets(request).place(request.match_info["name"]), request.match_info["file"]
+    folder, name = _sets(request).own(request.match_info["name"]), request.match_info["file"]
     try:
         check_type(name)
         unfinished = await _receive(request, folder, LARGEST_FILE)
@@ -57,7 +73,7 @@ async def add_file(request: web.Request) -> web.Response:
 
 async def add_archive(request: web.Request) -> web.Response:
     """A ZIP as the body; tells what was added, what was there, and what was left out and why."""
-    folder = _sets(request).place(request.match_info["name"])
+    folder = _sets(request).own(request.match_info["name"])
     try:
         unfinished = await _receive(request, folder, LARGEST_ZIP)
         try:
@@ -120,6 +136,7 @@ ROUTES = (
     ("GET", "/rollout/datasets", show_all),
     ("POST", "/rollout/datasets", create),
     ("GET", "/rollout/datasets/{name}", show_one),
+    ("GET", "/rollout/datasets/{name}/files/{file:.+}", show_picture),
     ("PUT", "/rollout/datasets/{name}/files/{file:.+}", add_file),
     ("PUT", "/rollout/datasets/{name}/archive", add_archive),
     ("PUT", "/rollout/datasets/{name}/captions", edit),

@@ -120,8 +120,16 @@ export class Backend {
     return (await this.#ours("/datasets"))?.datasets ?? null;
   }
 
-  dataset(name) {
-    return this.#ours(`/datasets/${encodeURIComponent(name)}`);
+  /** With ``first`` only so many of its pictures, at once. */
+  dataset(name, first = 0) {
+    const path = `/datasets/${encodeURIComponent(name)}`;
+    return this.#ours(first ? `${path}?first=${first}` : path);
+  }
+
+  /** The address of a picture of a data set; with ``side`` that of a small copy. */
+  picture(name, path, side = 0) {
+    const place = `/rollout${placeIn(name, path)}`;
+    return this.api.apiURL(side ? `${place}?side=${side}` : place);
   }
 
   createDataset(name) {
@@ -130,7 +138,7 @@ export class Backend {
 
   /** @returns {Promise<"added"|"same">} */
   async addFile(name, path, file, signal) {
-    return (await this.#send("PUT", `/datasets/${encodeURIComponent(name)}/files/${path.split("/").map(encodeURIComponent).join("/")}`, file, signal)).result;
+    return (await this.#send("PUT", placeIn(name, path), file, signal)).result;
   }
 
   addArchive(name, file, signal) {
@@ -162,6 +170,8 @@ export class Backend {
     return reply.json();
   }
 }
+
+const placeIn = (name, path) => `/datasets/${encodeURIComponent(name)}/files/${path.split("/").map(encodeURIComponent).join("/")}`;
 
 async function reasonOf(reply) {
   const text = await reply.text();

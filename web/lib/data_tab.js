@@ -10,6 +10,7 @@ import { VirtualList } from "./virtual_list.js";
 import { t } from "./words.js";
 
 const ROW = 112; // pixels
+const FIRST = 60; // pictures that are shown before all are known
 const MUCH = 0.1; // of a picture that is cut away
 const FLAGS = { "no caption": "no caption", small: "small", oblong: "very oblong", duplicate: "duplicate", unreadable: "cannot be read", mask: "has a mask", long: "longer than 75 tokens" };
 const TYPES = "image/*,.zip,.txt,.caption";
@@ -17,6 +18,9 @@ const TYPES = "image/*,.zip,.txt,.caption";
 export class DataTab {
   #name = "";
   #path = "";
+  #of = ""; // the data set whose entries these are
+  #isElsewhere = false;
+  #written = new Set(); // pictures whose captions were written here since the list was asked for
   #entries = new Map(); // by picture
   #conflicts = new Map(); // by picture, what the other wrote and what is in the field here
   #wish = { search: "", flag: "", sort: "name" };
@@ -32,9 +36,10 @@ export class DataTab {
     this.actions = actions;
     this.sets = select(t("Which data set"), [], "", (name) => this.open(name));
     this.useIt = iconButton("check", t("Train on this data set: write its folder into Image Folder Dataset"), () => this.actions.use(this.#path), t("Use"));
+    this.add = this.#opener("plus", t("Add"), { multiple: true, accept: TYPES }, true);
     this.status = element("span.rollout-note.rollout-status-line", { role: "status" });
     this.leftOut = element("details.rollout-note.rollout-wraps.rollout-left-out", { hidden: true });
-    this.list = new VirtualList(ROW, ({ picture }) => picture, (entry, old) => this.#row(entry, old));
+    this.list = new VirtualList(ROW, ({ picture }) => `${this.#of}/${picture}`, (entry, old) => this.#row(entry, old));
     this.search = element("input.rollout-input", { type: "search", placeholder: t("search"), oninput: () => this.#filter({ search: this.search.value }) });
     this.search.setAttribute("aria-label", t("Search in names and captions"));
     this.flag = select(t("Show only"), [], "", (flag) => this.#filter({ flag }));
@@ -47,7 +52,7 @@ export class DataTab {
     this.element = element(
       "div.rollout-data", { ondragover: (event) => event.preventDefault(), ondrop: (event) => this.#drop(event) },
       element("div.rollout-line.rollout-wrap", {}, element("b", {}, t("Data sets")), element("span.rollout-grow"), this.#opener("images", t("Pictures"), { multiple: true, accept: TYPES }), this.#opener("folder-open", t("Folder"), { webkitdirectory: true })),
-      element("div.rollout-line.rollout-wrap", {}, this.sets, this.useIt, this.#opener("plus", t("Add"), { multiple: true, accept: TYPES }, true)),
+      element("div.rollout-line.rollout-wrap", {}, this.sets, this.useIt, this.add),
       this.status, this.leftOut, this.tools, this.empty, this.list.element,
     );
     this.#fill();
@@ -103,16 +108,33 @@ export class DataTab {
       const wanted = [name, this.#name, sets[0]?.name].find((one) => sets.some((set) => set.name === one)) ?? "";
       if (wanted !== this.#name) this.#history = new History();
       this.#name = wanted;
-      const found = wanted ? await this.backend.dataset(wanted) : { entries: [], path: "" };
-      if (this.#name !== wanted) return;
-      const count = (set) => (set.name === wanted ? found.entries.length : set.pictures); // masks are no pictures
-      fillSelect(this.sets, sets.map((set) => [set.name, `${set.name} (${count(set)})`]), wanted);
-      this.#path = found.path;
-      this.#entries = new Map(found.entries.map((entry) => [entry.picture, marked(entry)]));
-      this.#tellLeftOut(found.left_out ?? []);
+      this.#isElsewhere = sets.find((set) => set.name === wanted)?.elsewhere ?? false;
       this.#conflicts.clear();
-      this.#fill();
+      this.#written.clear();
+      const isShown = wanted && this.#entries.size && this.#of === wanted; // a second look needs no first rows
+      for (const first of isShown ? [0] : [FIRST, 0]) {
+        const found = wanted ? await this.backend.dataset(wanted, first) : { entries: [], path: "" };
+        if (this.#name !== wanted) return;
+        this.#take(wanted, found ?? { entries: [], path: "" });
+        const count = (set) => (set.name === wanted && !first ? found.entries.length : set.pictures); // masks are no pictures
+        const label = (set) => [set.title ?? set.name, count(set) === undefined ? "" : ` (${count(set)})`, set.elsewhere ? ` · ${set.path}` : ""].join("");
+        fillSelect(this.sets, sets.map((set) => [set.name, label(set)]), wanted);
+        if (!wanted) break;
+      }
     });
+  }
+
+  /** Shows what was found; a caption that was written here meanwhile is newer. */
+  #take(name, found) {
+    const before = this.#entries;
+    this.#of = name;
+    this.#path = found.path;
+    this.#entries = new Map(found.entries.map((entry) => {
+      const { caption, version } = (this.#written.has(entry.picture) && before.get(entry.picture)) || entry;
+      return [entry.picture, marked({ ...entry, caption, version })];
+    }));
+    this.#tellLeftOut(found.left_out ?? []);
+    this.#fill();
   }
 
   /** Which files are not trained, and why. */
@@ -130,6 +152,7 @@ export class DataTab {
     this.#settings = this.actions.settings(this.#path);
     for (const part of [this.tools, this.list.element]) part.hidden = !entries.length;
     for (const part of [this.sets, this.useIt]) part.hidden = !this.#name;
+    this.add.hidden = !this.#name || this.#isElsewhere; // only captions are written there
     this.empty.hidden = entries.length > 0;
     const counts = Object.entries(FLAGS).map(([flag, text]) => [flag, text, entries.filter(({ flags }) => flags.includes(flag)).length]);
     fillSelect(this.flag, [["", t("all")], ...counts.filter(([, , count]) => count).map(([flag, text, count]) => [flag, `${t(text)} (${count})`])], this.#wish.flag);
@@ -181,23 +204,18 @@ export class DataTab {
     return { left: `${50 - w * 50}%`, top: `${50 - h * 50}%`, width: `${w * 100}%`, height: `${h * 100}%` };
   }
 
-  #placeOf(picture) {
-    const slash = picture.lastIndexOf("/");
-    return { filename: picture.slice(slash + 1), subfolder: ["datasets", this.#name, picture.slice(0, Math.max(0, slash))].filter(Boolean).join("/"), type: "input" };
-  }
-
   #newRow({ picture, mask: maskFile }) {
-    const place = this.#placeOf(picture);
+    const at = (path, side) => this.backend.picture(this.#name, path, side);
     const text = element("textarea.rollout-caption-text", { rows: 3, spellcheck: true, placeholder: t("no caption"), onchange: () => this.#try(() => this.#write([[picture, text.value]])) });
     text.setAttribute("aria-label", t("Caption of {picture}", { picture }));
-    const image = element("img", { src: this.backend.thumbnail(place, 192), alt: picture, loading: "lazy" });
+    const image = element("img", { src: at(picture, 192), alt: picture, loading: "lazy" });
     const cut = element("span.rollout-cut", { title: t("what is trained on") }), facts = element("span.rollout-note"), flagged = element("span.rollout-flags");
     const settle = (label, action) => element("button.rollout-button", { type: "button", onclick: () => this.#try(action) }, label);
     const conflict = element("div.rollout-conflict", { hidden: true }, element("span"),
       settle(t("Keep mine"), () => this.#settle(picture, text.value)), settle(t("Take theirs"), () => this.#settle(picture, null)));
-    const mask = element("img.rollout-mask", { src: maskFile ? this.backend.thumbnail(this.#placeOf(maskFile), 192) : "", alt: t("its mask: white is trained"), title: t("its mask: white is trained"), hidden: !maskFile });
+    const mask = element("img.rollout-mask", { src: maskFile ? at(maskFile, 192) : "", alt: t("its mask: white is trained"), title: t("its mask: white is trained"), hidden: !maskFile });
     const row = element("article.rollout-picture", { role: "listitem" },
-      element("a.rollout-picture-image", { href: this.backend.view(place), target: "_blank", rel: "noopener" }, image, mask, cut),
+      element("a.rollout-picture-image", { href: at(picture), target: "_blank", rel: "noopener" }, image, mask, cut),
       element("div.rollout-picture-text", {}, facts, text, flagged, conflict));
     row.parts = { text, facts, cut, mask, flagged, conflict };
     return row;
@@ -235,6 +253,7 @@ export class DataTab {
     for (const { picture, caption, version, flags, conflict } of now) {
       const entry = this.#entries.get(picture);
       const kept = entry.flags.filter((flag) => flag === "duplicate");
+      this.#written.add(picture);
       Object.assign(entry, { caption, version, flags: [...flags, ...kept] });
       marked(entry);
       if (conflict) this.#conflicts.set(picture, { theirs: caption, mine: mine.get(picture) });

@@ -75,6 +75,15 @@ export class Photos {
     if (sidebarTab.activeSidebarTabId !== DATA_TAB) command.execute(`Workspace.ToggleSidebarTab.${DATA_TAB}`);
   }
 
+  /** Opens the tab at the data set in this folder, where it is known. */
+  async see(path) {
+    this.openTab();
+    const sets = await this.backend.datasets().catch(() => null);
+    const found = sets?.find((set) => set.path === path);
+    if (found) return this.tab.open(found.name);
+    if (path && sets) this.tell("info", t("Save or run the workflow to see the pictures in {path} here", { path }));
+  }
+
   render(place) {
     place.classList.add("rollout-place");
     if (this.tab.element.parentElement !== place) place.replaceChildren(this.tab.element);
@@ -88,11 +97,11 @@ export class Photos {
     const choice = select(t("Take a data set of the studio"), [["", t("data sets …")]], "", (path) => path && this.use(path, node));
     const list = async () => {
       const sets = await this.backend.datasets().catch(() => null);
-      fillSelect(choice, [["", sets?.length ? t("data sets …") : t("no data sets yet")], ...(sets ?? []).map(({ name, path }) => [path, name])], folder.value ?? "");
+      fillSelect(choice, [["", sets?.length ? t("data sets …") : t("no data sets yet")], ...(sets ?? []).map(({ name, title, path }) => [path, title ?? name])], folder.value ?? "");
     };
     choice.addEventListener("pointerdown", list);
     choice.addEventListener("focus", list);
-    const see = iconButton("images", t("Bring pictures in, see them and write captions"), () => this.openTab(), t("Pictures"));
+    const see = iconButton("images", t("Bring pictures in, see them and write captions"), () => this.see(folder.value), t("Pictures"));
     const row = element("div.rollout-card.rollout-line.rollout-choice", {}, choice, see);
     node.addDOMWidget("rollout_pictures", "rollout_pictures", row, { serialize: false, hideOnZoom: false, getMinHeight: () => 32, getMaxHeight: () => 32 }).serialize = false;
     this.choices.add(list);
