@@ -16,6 +16,7 @@ from comfyui_rollout.diffusion.rollout import RolloutPlan, roll_out
 from comfyui_rollout.diffusion.schedules import FlowMatching
 from comfyui_rollout.diffusion.solvers import solver
 from comfyui_rollout.models.families import UNet
+from comfyui_rollout.models.saving import load_model
 from comfyui_rollout.models.sharded import whole
 from comfyui_rollout.nodes.rollouts.loss import ReflexFlowLoss
 from comfyui_rollout.nodes.rollouts.rollout import Rollout
@@ -126,6 +127,7 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path, before, after,
     rest = train_with(after, 4, None, tmp_path / "run_00001", chains, fsdp=fsdp)
     assert furthest((through[0], through[1][2:]), rest) < 1e-6
     assert facts_in(tmp_path / "run_00001")["status"] == "finished"
+    assert load_model(tmp_path / "run_00001" / "model").network_class == "UNet2DModel"
 
 
 def train_with(count, steps, folder, resume, rollout, fsdp=False):
