@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -146,6 +146,18 @@ class Dataset(Protocol):
     def batch(self, items: list[int], generators: Sequence[Generator]) -> Batch:
         """Those items (0 <= item < info.count) on the CPU; each one's generator decides its crop, flip and caption."""
         ...
+
+
+def held_out(dataset: Dataset | None) -> Dataset | None:
+    """The items that a data set keeps back for validation, and never hands out itself, if it does."""
+    return getattr(dataset, "held_out", None)
+
+
+def whole_batches(info: DatasetInfo, batch_size: int) -> Iterator[list[int]]:
+    """All items once, in their order, in batches that may be smaller than ``batch_size``, each of one group."""
+    for items in [group.items for group in info.groups] or [range(info.count)]:
+        for start in range(0, len(items), batch_size):
+            yield list(items[start : start + batch_size])
 
 
 def no_class() -> Conditioning:

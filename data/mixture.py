@@ -9,7 +9,7 @@ from itertools import accumulate
 
 from torch import Generator
 
-from .data import Batch, Dataset, DatasetInfo, Group, Numbers
+from .data import Batch, Dataset, DatasetInfo, Group, Numbers, held_out
 
 
 class Mixture:
@@ -39,6 +39,8 @@ class Mixture:
             groups=tuple(groups),
             colours=next((info.colours for info in infos if info.colours is not None), None),
         )
+        kept = [found for dataset in datasets if (found := held_out(dataset)) is not None]
+        self.held_out = Mixture(kept, [1.0] * len(kept)) if kept else None
 
     def batch(self, items: list[int], generators: Sequence[Generator]) -> Batch:
         which = bisect_right(self.starts, items[0]) - 1  # the items of a batch are of one group, so of one data set

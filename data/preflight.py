@@ -48,6 +48,7 @@ def images_in_words(images: ImageFolder, batch_size: int, reads_text: bool | Non
     """
     return [
         epoch_in_words(len(images.items), images.repeats, batch_size, len(images.order)),
+        *validation_in_words(images),
         *folders_in_words(images),
         *(f"left out, {line}" if not line.startswith("not") else line for line in left_out_in_words(images.listing)),
         *damaged_in_words(images),
@@ -59,6 +60,14 @@ def images_in_words(images: ImageFolder, batch_size: int, reads_text: bool | Non
         *masks_in_words(images),
         *controls_in_words(images),
     ]
+
+
+def validation_in_words(images: ImageFolder) -> list[str]:
+    """Which images are kept back."""
+    if images.held_out is None:
+        return []
+    kept = images.held_out.items
+    return [f"validation: {number_of(len(kept), 'image')} not trained, for the validation loss: {names_of(kept)}"]
 
 
 def folders_in_words(images: ImageFolder) -> list[str]:

@@ -118,7 +118,8 @@ def in_order(looks: Sequence[Look]) -> list[Look]:
     """With the looks that every run has: progress and losses first, so that a copy is of what has been checked."""
     if not any(isinstance(look, Checkpoint) for look in looks):
         looks = [*looks, Checkpoint()]
-    return [Progress(), Measure(), *looks, Account()]
+    early, late = [look for look in looks if look.early], [look for look in looks if not look.early]
+    return [Progress(), *early, Measure(), *late, Account()]
 
 
 def open_folder(

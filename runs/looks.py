@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from ..training.loop import averaged, training_mode
+import torch
+from torch import Generator, Tensor
+
+from ..data.data import Dataset, whole_batches
+from ..data.reading.patience import PatientReader
+from ..diffusion import seeds
+from ..diffusion.schedules import Schedule
+from ..diffusion.validation import validation_losses
+from ..training.loop import autocast, averaged, training_mode
 from ..training.stream import Step, Stream
 from .checkpoint import Checkpoint
 from .session import Look, Session, due
 
-__all__ = ["Account", "Checkpoint", "Measure", "Progress", "Sample", "Tell", "TimeBudget"]
+__all__ = ["Account", "Checkpoint", "Measure", "Progress", "Sample", "Tell", "TimeBudget", "Validate"]
 
 READ_METRICS_EVERY = 10
 """Steps between two readings of the losses: each makes the program wait for the device once."""
@@ -96,6 +104,68 @@ def asked_together(session: Session) -> Iterator[None]:
             raise
 
 
+@dataclass
+class Validate(Look):
+    """Reports ``validation_loss``: the plain loss of images that are not trained, with the averaged weights if any.
+
+    Items, noise and levels are the same each time and in each run, whatever its seed, so that runs can be compared. It
+    draws nothing that training draws, and leaves no trace in it.
+    """
+
+    dataset: Dataset
+    batch_size: int
+    every: int
+    """Updates between two; also before the first update and after the last."""
+    levels: int = 4
+    """At which each image is looked at, each time."""
+    early = True
+
+    def __post_init__(self) -> None:
+        self.reader = PatientReader(self.dataset)
+        self.before: float | Tensor | None = None
+        """What was found before the first update; it belongs to that one, whose loss is of the same weights."""
+
+    def begin(self, session: Session) -> None:
+        if session.reached == 0:
+            self.before = self.measured(session)
+
+    def after(self, session: Session) -> None:
+        assert session.step is not None
+        last = session.enough or session.reached == session.steps
+        if due(self.every, session) or last:
+            session.step.report("validation_loss", self.measured(session))
+        elif self.before is not None:
+            session.step.report("validation_loss", self.before)
+        self.before = None
+
+    def measured(self, session: Session) -> Tensor:
+        """The mean over all images, on the device."""
+        trainer, model, found = session.trainer, session.model, []
+        size = max(1, self.batch_size // trainer.micro.count)
+        clock = session.run.clock.measure(f"{session.node_id}.validation")
+        with clock, training_mode(), averaged(session.run, model.network), model.evaluating():
+            for items in whole_batches(self.dataset.info, size):
+                if session.processes.count == 1:  # several measure the same, and stop together
+                    session.run.host.check_interrupted()
+                found.append(self.losses(items, session))
+        return torch.cat(found).mean()
+
+    def losses(self, items: list[int], session: Session) -> Tensor:
+        """Of these images (B,)."""
+        trainer, schedule = session.trainer, next(session.trainer.loss.constants(Schedule))
+        batch = self.reader.batch(items, generators_of(items, "cut")).to(session.run.device)
+        with autocast(session.run.device, trainer.precision):
+            return validation_losses(
+                session.model, batch.latents, batch.conditioning, schedule, generators_of(items, "noise"),
+                levels=self.levels, mask=batch.mask,
+            )  # fmt: skip
+
+
+def generators_of(items: Sequence[int], what: str) -> list[Generator]:
+    """Each item's own, the same in every run."""
+    return [seeds.generator(0, "validation", what, item) for item in items]
+
+
 class Account(Look):
     """Writes into the run's folder how far it came, what took the time, and the curve."""
 
@@ -119,6 +189,7 @@ class TimeBudget(Look):
     """Ends the run, as finished, once it has taken so long."""
 
     minutes: float
+    early = True
 
     def __post_init__(self) -> None:
         self.begun: float | None = None

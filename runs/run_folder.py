@@ -212,9 +212,10 @@ class RunFolder:
         return folder / f"{name_of(node_id)}_step_{update:06d}"
 
     def plot(self) -> Path | None:
-        """Draw loss.png: the loss and its parts."""
+        """Draw loss.png: the loss and its parts, and the validation loss if there is one."""
         rows = read_metrics(self.folder)
         names = [name for name in rows[-1] if name.startswith("loss")] if rows else []
+        names += ["validation_loss"] if names and any("validation_loss" in row for row in rows) else []
         if not names:
             return None
         path = self.folder / "loss.png"

@@ -24,6 +24,8 @@ class Look:
 
     streams: tuple[Stream, ...] = ()
     """What it pulls beside the loss: their nodes may have wishes, and hear when the run is over."""
+    early = False
+    """Whether it comes before the step's numbers are read: it adds to them, or says that they are the last."""
 
     def begin(self, session: Session) -> None:
         """Before the first update."""

@@ -96,6 +96,8 @@ class EncodedDataset:
     ) -> None:
         self.encoders, self.cache, self.entries = encoders, cache, entries
         self.text_keys, self.dropout = text_keys, dropout
+        self.held_out: EncodedDataset | None = None
+        """Images that are not trained, for validation."""
         self.at, self.has_masks, self.loss_weight = images.at, images.has_masks, images.loss_weight
         # Added up as they come: each is a mapped file as long as it is held, and Linux maps 65,530 at most.
         each = (cache.load_one(LATENTS, entry.views[0].key, "moments") for entry in entries)

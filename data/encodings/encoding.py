@@ -45,18 +45,23 @@ class Encoding:
     """
 
     def __init__(self, images: ImageFolder, encoders: Encoders, captions: CaptionSettings, cache: Cache) -> None:
-        refuse_unless_encodable(images, encoders)
+        self.held_out = images.held_out
+        for part in (images, self.held_out) if self.held_out else (images,):
+            refuse_unless_encodable(part, encoders)
         self.images, self.encoders, self.captions, self.cache = images, encoders, captions, cache
         self.reads_text = not encoders.classes
         self.contents = self._contents()
-        self.entries = [self._entry(item) for item in images.items]
+        self.entries = [self._entry(item, images) for item in images.items]
+        self.kept_back = [self._entry(item, self.held_out) for item in self.held_out.items] if self.held_out else []
+        """Those for validation."""
+        self.all_entries = [*self.entries, *self.kept_back]
         self.texts = self._texts() if self.reads_text else {}
         """What is read, and the picture beside which it is, where the text encoder sees one."""
         self.text_keys = {text: key_of(encoders.text_identity, text) for text in self.texts}
-        pictures = [view for entry in self.entries for view in entry.views]
+        pictures = [view for entry in self.all_entries for view in entry.views]
         controls = [view.control for view in pictures if view.control]
         views = {view.key: view for view in [*pictures, *controls]}
-        masks = {entry.mask: entry.views[0] for entry in self.entries if entry.mask}
+        masks = {entry.mask: entry.views[0] for entry in self.all_entries if entry.mask}
         self.missing_texts = [text for text, key in self.text_keys.items() if not cache.has(TEXT, key)]
         there = {*self.text_keys} - {*self.missing_texts}
         self.caption_bytes = max((cache.path(TEXT, self.text_keys[text]).stat().st_size for text in there), default=0)
@@ -68,7 +73,7 @@ class Encoding:
 
     def _contents(self) -> dict[Path, str]:
         """A short name for what each picture and each mask holds."""
-        items = self.images.items
+        items = [*self.images.items, *(self.held_out.items if self.held_out else [])]
         paths = list(dict.fromkeys(path for item in items for path in (item.path, item.mask, item.control) if path))
         index = index_of(self.images.folder, "contents", self.images.indexes)
         return dict(zip(paths, looked_up(paths, content_of, bool, index, "contents by BLAKE2b"), strict=True))
@@ -76,18 +81,18 @@ class Encoding:
     def _texts(self) -> dict[Text, View | None]:
         """All captions, and the empty one: beside each picture, or once for all."""
         if not self.encoders.sees_control:
-            return dict.fromkeys(["", *(caption for entry in self.entries for caption in entry.captions)])
+            return dict.fromkeys(["", *(caption for entry in self.all_entries for caption in entry.captions)])
         return {
             text_of(self.encoders, caption, view): view.control
-            for entry in self.entries
+            for entry in self.all_entries
             for view in entry.views
             for caption in ("", *entry.captions)
         }
 
-    def _entry(self, item: ImageItem) -> Entry:
+    def _entry(self, item: ImageItem, images: ImageFolder) -> Entry:
         content = self.contents[item.path]
         # A random cut is drawn once for each image: latents cannot be cut anew each time, as pixels can.
-        place = place_of(self.images.crop, seeds.generator(0, content, "crop"))
+        place = place_of(images.crop, seeds.generator(0, content, "crop"))
         made_of = (content, item.bucket, place, self.images.background)
         views = tuple(
             View(
@@ -97,7 +102,7 @@ class Encoding:
                 key_of(self.encoders.image_identity, *made_of, flipped),
                 self._control(item, place, flipped),
             )
-            for flipped in ((False, True) if self.images.flip else (False,))
+            for flipped in ((False, True) if images.flip else (False,))
         )
         mask = ""
         if item.mask:
@@ -154,9 +159,13 @@ class Encoding:
                 with self.encoders.images(device) as encode_images:
                     self._encode_views(encode_images, progress)
             self._shrink_masks(progress)
-            return EncodedDataset(
-                self.images, self.encoders, self.cache, self.entries, self.text_keys, self.captions.dropout
-            )
+            encoded = self._encoded(self.images, self.entries, self.captions.dropout)
+            if self.held_out:  # which is told all that there is to tell
+                encoded.held_out = self._encoded(self.held_out, self.kept_back, dropout=0.0)
+            return encoded
+
+    def _encoded(self, images: ImageFolder, entries: list[Entry], dropout: float) -> EncodedDataset:
+        return EncodedDataset(images, self.encoders, self.cache, entries, self.text_keys, dropout)
 
     def _encode_texts(self, encode: EncodeText, progress: Progress) -> None:
         for done, text in enumerate(self.missing_texts, 1):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -16,6 +17,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Generator, Tensor
 
+from ...diffusion import seeds
 from ..data import Batch, DatasetInfo, Group, no_class
 from .buckets import MOST_OBLONG, Size, bucket_for, bucket_sizes
 from .caption_files import CaptionFinder
@@ -190,9 +192,13 @@ class ImageFolder:
         max_aspect_ratio: float = MOST_OBLONG,
         kohya_folders: bool = True,
         control: Path | None = None,
+        validation: float = 0.0,
         indexes: Path | None = None,
     ) -> None:
-        """``indexes`` is where it is kept from start to start what was found out about a large folder's files."""
+        """``validation`` is the share of the images, 0..1, that is kept back as ``held_out``.
+
+        ``indexes`` is where it is kept from start to start what was found out about a large folder's files.
+        """
         self.folder, self.mask_folder, self.control, self.indexes = folder, mask_folder, control, indexes
         self.crop, self.flip, self.color, self.background = crop, flip, color, background
         self.repeats, self.loss_weight, self.default_caption = repeats, loss_weight, default_caption.strip()
@@ -218,14 +224,32 @@ class ImageFolder:
         if mask_folder and not any(item.mask for item in self.items):
             what = "is transparent" if mask_folder == ALPHA else f"has the name of a mask in {str(mask_folder)!r}"
             raise ValueError(f"mask_folder: none of the images {what}; clear it to train everything")
-        self.has_masks = any(item.mask for item in self.items)
-        self.order = [number for number, item in enumerate(self.items) for _ in range(item.repeats)]
+        self.classes, self.without_classes = classes, without_classes
+        trained, kept = split(self.items, folder, validation)
+        self.held_out = self._of(kept) if kept else None
+        """Images that are not trained, in their middle and not mirrored; None where all are."""
+        self._arrange(trained)
+
+    def _of(self, items: Sequence[ImageItem]) -> ImageFolder:
+        """Some of the images as a data set of their own, in which each comes once and always looks the same."""
+        part = copy(self)
+        part.crop, part.flip, part.repeats, part.held_out = "center", False, 1, None
+        part._arrange([replace(item, repeats=1) for item in items])
+        return part
+
+    def _arrange(self, items: list[ImageItem]) -> None:
+        """Hand out these items."""
+        self.items = items
+        self.has_masks = any(item.mask for item in items)
+        self.order = [number for number, item in enumerate(items) for _ in range(item.repeats)]
         """The item at each place of an epoch, before ``repeats``."""
-        channels, groups = len(color), groups_of([self.items[number].bucket for number in self.order], repeats)
-        height, width = self.items[0].bucket
+        channels = len(self.color)
+        groups = groups_of([items[number].bucket for number in self.order], self.repeats)
+        height, width = items[0].bucket
         only_size = height if not groups and height == width else None
+        count, classes = len(self.order) * self.repeats, self.classes
         self.info = DatasetInfo(
-            folder.name, len(self.order) * repeats, channels, only_size, classes, without_classes, groups=groups
+            self.folder.name, count, channels, only_size, classes, self.without_classes, groups=groups
         )
 
     def _is_beside(self, path: Path) -> bool:
@@ -287,6 +311,26 @@ class ImageFolder:
         mask = read_opacity(item.path) if item.mask == item.path else read_image(item.mask, "L", "black")
         height, width = item.size
         return (to_latents(fit(mask.resize((width, height)), item.bucket, place)) + 1) / 2
+
+
+def split(items: list[ImageItem], folder: Path, share: float) -> tuple[list[ImageItem], list[ImageItem]]:
+    """The images that are trained, and those that are kept back: that share of them, one at least.
+
+    A picture's name below ``folder`` decides, so that a resumed run keeps the same ones back, and a folder that grows
+    nearly the same. Raises ValueError where none would be left.
+    """
+    if not share:
+        return items, []
+    count = max(1, round(share * len(items)))
+    if count >= len(items):
+        raise ValueError(
+            f"validation: {share:g} of {len(items)} image{'s' if len(items) > 1 else ''} leaves none to train on; "
+            "lower it, or add images"
+        )
+    names = [item.path.relative_to(folder).with_suffix("").as_posix() for item in items]
+    chosen = {*sorted(range(len(items)), key=lambda place: seeds.derive(0, "validation", names[place]))[:count]}
+    trained = [item for place, item in enumerate(items) if place not in chosen]
+    return trained, [items[place] for place in sorted(chosen)]
 
 
 def classes_of(folder: Path, paths: list[Path]) -> tuple[tuple[str, ...], str]:

@@ -151,6 +151,15 @@ class ImageFolderDataset(DatasetNode):
                     "For models that edit (Qwen-Image-Edit, FLUX.1 Kontext, FLUX.2): folder with the pictures from "
                     "which the images are made, of the same names. The captions say what is changed.",
                 ),
+                "validation": number(
+                    0.0,
+                    0.0,
+                    0.9,
+                    0.05,
+                    "Share of the images that is not trained, for the validation loss: 0.1 is usual. Always the same "
+                    "images, also in a resumed run; the node names them. Optimizer Step draws the curve "
+                    "(validate_every).",
+                ),
             },
             "hidden": UNIQUE_ID,
         }

@@ -6,21 +6,22 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from ...data.data import DatasetInfo
+from ...data.data import DatasetInfo, held_out
 from ...data.run_preflight import run_in_words
 from ...data.step_preflight import step_in_words
+from ...diffusion.schedules import Schedule
 from ...hosts.current import current_host
 from ...hosts.device import choose_device, free_memory, memory_of
 from ...models.swapping import NOT_TRAINED
 from ...runs.fit import fit
 from ...runs.launched import train_launched
-from ...runs.looks import Checkpoint, Sample, TimeBudget
+from ...runs.looks import Checkpoint, Sample, TimeBudget, Validate
 from ...runs.run_folder import RunFolder, facts_in
 from ...runs.session import Look
 from ...training.optimizers import OptimizerSettings, check_optimizer, installed
 from ...training.state import SavedState
 from ...training.stream import Stream
-from ..base import CATEGORY, LOSS, MODEL, OPTIMIZER, RUN, SAMPLES, Node, shown, workflow_metadata
+from ..base import CATEGORY, DATASET, LOSS, MODEL, OPTIMIZER, RUN, SAMPLES, Node, shown, workflow_metadata
 from ..inputs import UNIQUE_ID, checked_name, choice, integer, line, number, plain_name, seed, switch, wire
 from ..models.model import ModelInfo, trained_model
 from .resume import begun_anew, state_of
@@ -245,6 +246,18 @@ class OptimizerStep(Node):
                     "of each: with 4 of them the batch is four times as large.",
                     advanced=True,
                 ),
+                "validation": wire(
+                    DATASET,
+                    "Images that are not trained, for the validation loss: a data set of its own. Not needed where "
+                    "Image Folder Dataset keeps a share back (validation).",
+                ),
+                "validate_every": integer(
+                    100,
+                    0,
+                    1_000_000,
+                    "Steps between two measurements of the validation loss, where there are images for it; also before "
+                    "the first step and after the last. Images, noise and levels are always the same. 0 = never.",
+                ),
             },
             "hidden": {**UNIQUE_ID, "prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
         }
@@ -264,16 +277,19 @@ class OptimizerStep(Node):
         optimizer: OptimizerSettings,
         unique_id: str,
         samples: Stream | None = None,
+        validation: Stream | None = None,
         resume: str = "",
         prompt: Any = None,
         extra_pnginfo: Any = None,
         **options: Any,
     ) -> dict[str, Any]:
         checked_name(options["run_name"], "folder")
-        check_that_they_fit(loss, model)
+        check_that_they_fit(loss, model, *([validation] if validation else []))
         check_precision(model.about, options["precision"])
+        looks: list[Look] = [Sample(samples, options["sample_every"])] if samples else []
+        looks += validations(loss, validation, options.get("validate_every", 100))
         try:
-            return self.train(loss, model, optimizer, str(unique_id), samples, resume, prompt, extra_pnginfo, options)
+            return self.train(loss, model, optimizer, str(unique_id), looks, resume, prompt, extra_pnginfo, options)
         finally:
             free_memory()  # the network is in cycles with what others remember of it, such as matplotlib's errors
 
@@ -283,7 +299,7 @@ class OptimizerStep(Node):
         model: Stream,
         optimizer: OptimizerSettings,
         node_id: str,
-        samples: Stream | None,
+        looks: list[Look],
         resume: str,
         prompt: Any,
         extra_pnginfo: Any,
@@ -296,14 +312,13 @@ class OptimizerStep(Node):
         if state:
             state.check(options["steps"], optimizer.name)
             prompt, extra_pnginfo = begun_anew(prompt, extra_pnginfo, node_id, resume)
-        looks: list[Look] = [Sample(samples, options["sample_every"])] if samples else []
         metadata = workflow_metadata(prompt, extra_pnginfo)
         files = {"prompt.json": prompt, "workflow.json": (extra_pnginfo or {}).get("workflow", prompt)}
         count = options.get("processes", 1)
         if count > 1 and host.processes.count == 1:
             return self.launch(model, node_id, count, asked, state, files)
         if minutes := options.get("max_minutes", 0):
-            looks.append(TimeBudget(minutes))
+            looks.insert(0, TimeBudget(minutes))  # a validation hears of it, and measures the end
         every, keep = options["checkpoint_every"], options.get("keep_checkpoints", 0)
         looks.append(Checkpoint(every, keep, metadata, keep_states=options.get("keep_states", 2)))
         session = fit(
@@ -375,7 +390,26 @@ def memory_in_words(
         return []
 
 
-def check_that_they_fit(loss: Stream, model: Stream) -> None:
+def validations(loss: Stream, wired: Stream | None, every: int) -> list[Look]:
+    """The look that measures the validation loss, on the data set that is wired or else on what the trained one keeps
+    back; none where there are neither, or never.
+
+    Raises ValueError where the loss has no noise schedule to measure by.
+    """
+    if not every:
+        return []
+    data = wired or next((part for part in loss.walk() if "batch_size" in part.inputs), None)
+    if data is None:
+        return []
+    dataset = data.inputs["dataset"] if wired else held_out(data.inputs.get("dataset"))
+    if dataset is None:
+        return []
+    if next(loss.constants(Schedule), None) is None:
+        raise ValueError("validation: the loss has no noise schedule to measure by; set validate_every to 0")
+    return [Validate(dataset, data.inputs["batch_size"], every)]
+
+
+def check_that_they_fit(loss: Stream, model: Stream, *others: Stream) -> None:
     """Raises ValueError where the wires cannot be right, before anything is loaded."""
     if model not in loss.walk():
         raise ValueError("model: wire the same model into the loss and into Optimizer Step")
@@ -385,7 +419,7 @@ def check_that_they_fit(loss: Stream, model: Stream) -> None:
         raise ValueError("label_dropout in Noisy Batch trains a class for none: turn on null_class in New Model")
     if info.pretrained is not None and info.pretrained.source.swap and not info.adapters:
         raise ValueError(NOT_TRAINED)
-    for stream in loss.walk():
+    for stream in dict.fromkeys(part for each in (loss, *others) for part in each.walk()):
         data = stream.about
         if not isinstance(data, DatasetInfo):
             continue

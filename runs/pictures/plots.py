@@ -39,6 +39,10 @@ def smoothed(values: Sequence[float], keep: float) -> list[float]:
     return result
 
 
+SELDOM = {"validation_loss"}
+"""Numbers that are measured now and then, without chance: drawn as they are, each with a dot."""
+
+
 def plot_metrics(
     rows: Sequence[dict[str, Any]], names: Sequence[str], *, log_scale: bool = False, smoothing: float = 0.9
 ) -> Image.Image:
@@ -54,8 +58,11 @@ def plot_metrics(
         points = [(row["step"], row[name]) for row in rows if isinstance(row.get(name), (int, float))]
         axes = figure.add_subplot(max(1, len(names)), 1, place + 1)
         steps, values = [step for step, _ in points], [value for _, value in points]
-        axes.plot(steps, values, color="#3b82f6", alpha=0.3, linewidth=0.8)
-        axes.plot(steps, smoothed(values, smoothing), color="#1d4ed8", linewidth=1.6)
+        if name in SELDOM:
+            axes.plot(steps, values, "o-", color="#1d4ed8", linewidth=1.6, ms=3)
+        else:
+            axes.plot(steps, values, color="#3b82f6", alpha=0.3, linewidth=0.8)
+            axes.plot(steps, smoothed(values, smoothing), color="#1d4ed8", linewidth=1.6)
         if name == "loss":
             high = [(step, value) for step, value in points if step in spikes]
             axes.plot([step for step, _ in high], [value for _, value in high], "v", color="#dc2626", ms=4)

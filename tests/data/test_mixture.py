@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from comfyui_rollout.data.data import Batch, DatasetInfo, Group, Loader, plan_batch
+from comfyui_rollout.data.data import Batch, DatasetInfo, Group, Loader, plan_batch, whole_batches
 from comfyui_rollout.data.mixture import Mixture
 
 
@@ -100,3 +100,12 @@ def test_data_sets_for_different_models_are_refused(facts, words):
     """One line that names both."""
     with pytest.raises(ValueError, match=rf"'a' and 'b' do not go together: their {words}"):
         Mixture([Named("a", 2), Named("b", 2, **facts)], [1, 1])
+
+
+def test_what_its_parts_keep_back_it_keeps_back_too():
+    """All of it, and nothing where no part does."""
+    first, second, third = Named("a", 6), Named("b", 4), Named("c", 3)
+    assert Mixture([first, second], [1, 1]).held_out is None
+    first.held_out, second.held_out = Named("a", 2, 10), Named("b", 1, 20)
+    kept = Mixture([first, second, third], [1, 5, 1]).held_out
+    assert list(whole_batches(kept.info, 2)) == [[0, 1], [2]]

@@ -681,3 +681,20 @@ def test_repeats_of_kohyas_folders_reach_the_batches(folder, cache):
     batch = encoded.batch(list(range(6)), ItemGenerators(0, "data", 0, 6))
     assert list(batch.captions) == [images.items[number].caption for number in images.order]
     assert batch.captions.count("dog") == 3
+
+
+def test_images_for_validation_are_encoded_too_and_always_look_the_same(folder, cache):
+    """In one go with the others; each once and not mirrored, with its caption whatever the dropout, in its bucket."""
+    told = {"flip": True, "buckets": True, "captions": CaptionSettings(dropout=1.0)}
+    dataset, encoders = encode(folder, cache, validation=0.5, **told)
+    kept = dataset.held_out
+    assert (dataset.info.count, kept.info.count, kept.held_out) == (2, 2, None)
+    assert encoders.events == ["text encoder in", "text encoder out", "vae in", "vae out"]
+    names = [{entry.views[0].item.path.name for entry in each.entries} for each in (dataset, kept)]
+    assert names[0] | names[1] == {"a.png", "b.png", "c.png", "d.png"}
+    assert [len(entry.views) for entry in (*dataset.entries, *kept.entries)] == [2, 2, 1, 1]
+    for item, entry in enumerate(kept.entries):
+        first, second = (batch_of(kept, [item], seed) for seed in (1, 2))
+        assert torch.equal(first.latents, second.latents)
+        assert first.captions == second.captions == (entry.views[0].item.caption,)
+    assert batch_of(dataset, [0]).captions == ("",)

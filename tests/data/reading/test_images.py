@@ -561,3 +561,26 @@ def test_a_picture_too_large_to_open_in_a_trainers_words(tmp_path):
     packed = (struct.pack(">I", len(one) - 4) + one + struct.pack(">I", zlib.crc32(one)) for one in chunks)
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed))
     assert re.search(r"huge\.png: it has more than 179 megapixels; make it smaller", look(path).damage)
+
+
+def test_a_share_is_kept_back_by_name(tmp_path):
+    """Always the same images, nearly the same when some come in; none is both; in their middle, once, not mirrored."""
+    for number in range(20):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
+    options = {"size": 8, "validation": 0.2, "repeats": 3, "flip": True, "crop": "random"}
+    images = ImageFolder(tmp_path, **options)
+    kept = {item.path.name for item in images.held_out.items}
+    assert (len(kept), images.info.count, images.held_out.info.count) == (4, 48, 4)
+    assert not kept & {item.path.name for item in images.items}
+    assert (images.held_out.flip, images.held_out.crop) == (False, "center")
+    Image.new("RGB", (8, 8)).save(tmp_path / "more.png")
+    assert len(kept - {item.path.name for item in ImageFolder(tmp_path, **options).held_out.items}) <= 1
+    assert ImageFolder(tmp_path, size=8, validation=0.001).held_out.info.count == 1
+    assert ImageFolder(tmp_path, size=8).held_out is None
+
+
+def test_a_share_that_leaves_nothing_is_refused(tmp_path):
+    """One image cannot be both."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "only.png")
+    with pytest.raises(ValueError, match=r"validation: 0.5 of 1 image leaves none to train on; lower it"):
+        ImageFolder(tmp_path, size=8, validation=0.5)
