@@ -64,7 +64,7 @@ def distance(network: Asked, live: Model, shift: float, kind: str, name: str, ju
             told = {"label": part}
             levels = grid[:, None].expand(-1, len(part))
             parts.append(integrate(network, schedule, noise, levels, steps, told, solver(kind)))
-    return float(judge.verdict(torch.cat(parts))["fd"])
+    return float(judge.verdict(torch.cat(parts), labels)["fd"])
 
 
 def main() -> None:
