@@ -1,7 +1,7 @@
 # `make` lists the commands.
 PYTHON ?= python3
 BIN := .venv/bin
-BENCHMARKS := graph_overhead quickstart_quality rollout persistent memory targets few_steps server_load reliability
+BENCHMARKS := graph_overhead quickstart_quality rollout persistent memory targets few_steps server_load panels reliability folder_index saving
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: help demo serve test check format bench screenshots clean
@@ -15,7 +15,7 @@ demo: .venv/demo ## train the quickstart on real digits, about two minutes, and 
 serve: .venv/serve ## open the graph editor in a browser
 	$(BIN)/comfyui-rollout serve --open
 
-test: .venv/dev ## run all tests
+test: .venv/dev .venv/axe ## run all tests
 	$(BIN)/python -m pytest
 
 check: .venv/dev ## formatting, lint and types
@@ -38,6 +38,11 @@ clean: ## remove the virtual environment and caches
 
 .venv/python: # the virtual environment itself
 	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/axe: # axe-core, with which a test of the browser looks for faults; that test is left out where there is no npm
+	@mkdir -p .venv
+	@! command -v npm >/dev/null || npm install --silent --no-audit --no-fund --prefix .venv axe-core@4.14.1
 	@touch $@
 
 .venv/demo: .venv/python pyproject.toml requirements.txt constraints.txt

@@ -12,6 +12,7 @@ WEB_DIRECTORY = "./web"
 __all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS", "WEB_DIRECTORY", "__version__"]
 
 if hasattr(sys.modules.get("server"), "PromptServer"):  # ComfyUI is running, and we are one of its packs
+    from .data.reading.folder import survey
     from .server.inside_comfyui import add_routes
 
     _paths = sys.modules["folder_paths"]
@@ -22,4 +23,5 @@ if hasattr(sys.modules.get("server"), "PromptServer"):  # ComfyUI is running, an
         input=_paths.get_input_directory(),
         temp=_paths.get_temp_directory(),
         user=_paths.get_user_directory(),
+        survey=survey,
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 import threading
@@ -19,7 +20,9 @@ from typing import Any
 
 from . import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, __version__
 from ._arguments import parser
-from ._terminal import Terminal, lasting_output, mute_libraries, stopping
+from ._terminal import FAILED, STOPPED, Stop, Terminal, lasting_output, mute_libraries, stopping
+from .data.reading.folder import survey
+from .files.names import trouble_with_name
 from .files.whole import write_text
 from .graph import Executor, WorkflowError, describe, is_prompt, load, object_info, to_prompt, validate
 from .graph.reference import explained, indented, reference
@@ -30,10 +33,17 @@ from .graph.workflow.write_back import write_back
 from .hosts.current import hosted_by
 from .hosts.device import choose_device
 from .hosts.events import EventHost
+from .hosts.host import Host
+from .hosts.model_paths import ModelPaths
+from .hosts.notify import Notifier
 from .importing import simpletuner
 from .nodes.preflight import preflight
 from .runs.clean import clean
 from .runs.run_folder import facts_in, versions
+from .sweeps import schedule
+from .sweeps.grid import variants
+from .sweeps.outcome import conclude
+from .sweeps.sweep import Sweep
 
 WRONG_INPUT = 2
 
@@ -59,6 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
         serve=serve_command,
         import_config=import_command,
         clean=clean_command,
+        sweep=sweep_command,
     ).parse_args(arguments)
     mute_libraries()
     with lasting_output():
@@ -126,12 +137,31 @@ def checked(prompt: dict[str, Any]) -> Any:
 
 
 def validate_command(options: argparse.Namespace) -> int:
-    _, prompt = read(options)
-    validation = checked(prompt)
-    print(f"{options.workflow}: {len(prompt)} nodes, {len(validation.outputs)} outputs, all valid")
-    for told in preflight(validation.prompt, data=options.data):
-        print(told)
+    with looking(options):
+        _, prompt = read(options)
+        validation = checked(prompt)
+        print(f"{options.workflow}: {len(prompt)} nodes, {len(validation.outputs)} outputs, all valid")
+        for told in preflight(validation.prompt, data=options.data):
+            print(told)
     return 0
+
+
+@contextmanager
+def looking(options: argparse.Namespace) -> Iterator[None]:
+    """Nodes are asked here for what there is to choose from: they look where the run will."""
+    host = Host()
+    host.output_folder, host.models = options.output.resolve(), model_paths(options)
+    with hosted_by(host):
+        yield
+
+
+def model_paths(options: argparse.Namespace) -> ModelPaths:
+    """Models beside the output folder, and beside us."""
+    homes = (options.output.resolve().parent / "models", Path("models").resolve())
+    try:
+        return ModelPaths.read(homes, options.extra_model_paths)
+    except ValueError as error:
+        raise Refused(f"--extra-model-paths: {error}") from None
 
 
 def convert_command(options: argparse.Namespace) -> int:
@@ -196,12 +226,14 @@ def clean_command(options: argparse.Namespace) -> int:
 
 
 def run_command(options: argparse.Namespace) -> int:
-    workflow, prompt = read(options)
-    validation = checked(prompt)
-    hosted = hosting(options, watching=options.watch)
+    with looking(options):
+        workflow, prompt = read(options)
+        validation = checked(prompt)
+    notifier = Notifier(options.notify)
+    hosted = hosting(options, notifier, watching=options.watch)
     pnginfo = {"extra_pnginfo": {"workflow": workflow}} if workflow else {}
     classes = {node_id: node["class_type"] for node_id, node in prompt.items()}
-    stop = threading.Event()
+    stop = Stop()
     with stopping(stop), Terminal(classes, TRAINER, display_name, options.output) as terminal:
         if options.watch:
             result = watched_run(options, hosted, validation, pnginfo, terminal, stop)
@@ -211,7 +243,67 @@ def run_command(options: argparse.Namespace) -> int:
                 result = executor.run(
                     validation.prompt, outputs=validation.outputs, extra_data=pnginfo, listener=terminal, interrupt=stop
                 )
-    return terminal.conclude(result, options.traceback)
+    code = terminal.conclude(result, options.traceback)
+    notifier.wait()
+    return code
+
+
+def sweep_command(options: argparse.Namespace) -> int:
+    sweep = planned_sweep(options)
+    numbers, stop, failed = [] if options.only_table else sweep.missing(), Stop(), 0
+    print(f"{sweep.folder}: {len(sweep.variants)} runs, {len(numbers)} to do", flush=True)
+    try:
+        with stopping(stop):
+            for done, (number, code) in enumerate(scheduled(sweep, numbers, options, stop), 1):
+                failed += code != 0
+                how = "finished" if code == 0 else f"ended with {code}: see {sweep.folder / 'jobs'}"
+                what = ", ".join(sweep.variants[number])
+                print(f"[{done}/{len(numbers)}] {sweep.run_name(number)} {what}: {how}", flush=True)
+                conclude(sweep)
+        print(conclude(sweep))
+    except ValueError as error:
+        raise Refused(str(error)) from None
+    return STOPPED if stop.is_set() else FAILED if failed else 0
+
+
+def planned_sweep(options: argparse.Namespace) -> Sweep:
+    """The sweep that the options describe, every variant of it checked. Raises Refused where one is wrong."""
+    workflow = load(options.workflow)
+    definitions = object_info(NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS)
+    prompt = to_prompt(workflow, definitions)
+    trainers = [node_id for node_id, node in prompt.items() if node.get("class_type") == TRAINER]
+    if len(trainers) != 1:
+        raise Refused(f"sweep: the workflow has {len(trainers)} Optimizer Steps, and a sweep needs one")
+    name = options.name or options.workflow.stem
+    trouble = trouble_with_name(name)
+    if trouble:
+        raise Refused(f"--name {name!r}: {trouble}")
+    common = [*options.overrides, *shorthands(options.seed, None, "", prompt)]
+    try:
+        chosen = variants(options.axes)
+        for variant in chosen:
+            checked(apply(prompt, definitions, [*common, *variant]))
+        return Sweep.planned(options.output.resolve(), name, workflow, trainers[0], common, chosen)
+    except ValueError as error:
+        raise Refused(str(error)) from None
+
+
+def scheduled(sweep: Sweep, numbers: list[int], options: argparse.Namespace, stop: Stop) -> Iterator[schedule.Ended]:
+    """Run these variants where the options say; yields each as it ends. Raises ValueError where that cannot be."""
+    devices = options.devices or ["auto"]
+    if not options.cluster:
+        for device in devices:
+            choose_device(device)
+        return schedule.on_this_machine(sweep, numbers, devices, stop)
+    wrong = next((setting for setting in options.settings if "=" not in setting), None)
+    if wrong is not None:
+        raise ValueError(f"--job {wrong}: write NAME=VALUE, as in gpus_per_node=1")
+    settings = {name: as_number(value) for name, _, value in (each.partition("=") for each in options.settings)}
+    return schedule.on_a_cluster(sweep, numbers, options.cluster, settings, devices[0], print)
+
+
+def as_number(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
 
 
 def chosen_device(options: argparse.Namespace) -> str:
@@ -221,9 +313,12 @@ def chosen_device(options: argparse.Namespace) -> str:
         raise Refused(f"--device: {error}") from None
 
 
-def hosting(options: argparse.Namespace, watching: bool = True) -> Hosted:
-    """What joins the graph runner and the training: in its context, runs report to an executor and obey its stop."""
-    output, device = options.output.resolve(), chosen_device(options)
+def hosting(options: argparse.Namespace, notifier: Notifier, watching: bool = True) -> Hosted:
+    """What joins the graph runner and the training: in its context, runs report to an executor and obey its stop.
+
+    When it is left, ``notifier`` is told of the runs that have ended in it.
+    """
+    output, device, models = options.output.resolve(), chosen_device(options), model_paths(options)
 
     @contextmanager
     def hosted(executor: Executor, stop: threading.Event) -> Iterator[None]:
@@ -235,11 +330,17 @@ def hosting(options: argparse.Namespace, watching: bool = True) -> Hosted:
             finish=executor.finish,
             send=executor.send,
             interrupted=stop.is_set,
+            seconds_left=stop.seconds_left if isinstance(stop, Stop) else lambda: math.inf,
             watching=lambda: watching,
             waits_for_room=not options.no_wait,
+            models=models,
         )
-        with hosted_by(host):
-            yield
+        try:
+            with hosted_by(host):
+                yield
+        finally:
+            for run in host.runs:  # after what comes behind the training: a LoRA is saved by now
+                notifier.tell(run)
 
     return hosted
 
@@ -247,8 +348,11 @@ def hosting(options: argparse.Namespace, watching: bool = True) -> Hosted:
 def serve_command(options: argparse.Namespace) -> int:
     from .server import serve_until_stopped
 
+    notifier = Notifier(options.notify)
     with ExitStack() as stack:
-        studio, app, opened, address = studio_on(options, hosting(options), stack, keeps_jobs=True)
+        studio, app, opened, address = studio_on(options, hosting(options, notifier), stack, keeps_jobs=True)
+        studio.folders.make()
+        model_paths(options).make()
 
         def ready() -> None:
             print(f"ComfyUI-Rollout is at {address}", flush=True)
@@ -263,6 +367,7 @@ def serve_command(options: argparse.Namespace) -> int:
                 webbrowser.open(address)
 
         serve_until_stopped(app, opened, ready)
+    notifier.wait()
     return 0
 
 
@@ -313,7 +418,7 @@ def studio_on(options: argparse.Namespace, hosted: Hosted, stack: ExitStack, kee
     device = chosen_device(options)
     looking = partial(hosted, Executor(NODE_CLASS_MAPPINGS), threading.Event())
     studio = server.Studio(*nodes, folders, hosted, device, versions(), keeps_jobs=keeps_jobs, looking=looking)
-    app = server.application(studio, access)
+    app = server.application(studio, access, survey)
     return studio, app, opened, server.address_of(opened, token)
 
 

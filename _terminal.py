@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -76,8 +78,21 @@ STOPS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGBREAK")
 """Ctrl-C, a cluster's notice, a terminal that is closed, ctrl-backslash, and Windows' ctrl-break and closed window."""
 
 
+NOTICES = {"SIGTERM": 30.0, "SIGBREAK": 5.0}
+"""Seconds after which the program is ended, whatever it does: by a cluster, or by Windows when a window is closed."""
+
+
+class Stop(threading.Event):
+    """Asks a run to stop, and knows how long the program still has."""
+
+    ends_at = math.inf
+
+    def seconds_left(self) -> float:
+        return self.ends_at - time.monotonic()
+
+
 @contextmanager
-def stopping(stop: threading.Event) -> Iterator[None]:
+def stopping(stop: Stop) -> Iterator[None]:
     """The first of these signals asks the run to stop after its step; then a ctrl-C ends the program at once.
 
     That does no harm: files are whole or not there. A signal that was ignored (nohup) stays ignored.
@@ -88,6 +103,7 @@ def stopping(stop: threading.Event) -> Iterator[None]:
             tell_from_signal("\nleaving at once; the last state that was kept is whole\n")
             os._exit(STOPPED)
         if not stop.is_set():
+            stop.ends_at = time.monotonic() + NOTICES.get(signal.Signals(number).name, math.inf)
             stop.set()
             tell_from_signal("\nstopping after this step; ctrl-C again to give up at once\n")
 

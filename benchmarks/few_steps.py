@@ -1,7 +1,8 @@
 """Few steps without guidance against many with it: how close does the recipe of few_steps_digits.json come?
 
 The quickstart's U-Net on digits, taught to know no class too. ``plain`` is teacher forcing; ``chains`` are persistent
-trajectory chains from half of the training on, whose reference is guided: guidance is distilled. Both take equal time.
+trajectory chains from half of the training on, whose reference is guided, with the weights of that moment: guidance is
+distilled. Both take equal time.
 Sampled without guidance at 4 and 8 evaluations, and with guidance at 25 steps, 50 evaluations. Frechet distances as in
 targets.py, of which this is made; it stops and goes on alike.
 
@@ -25,14 +26,16 @@ from targets import HEUN, RESULTS, Arm, chains, distances, extra_cost, kept, tra
 
 SCALE = 2.0
 FEW = [("euler", 4), ("euler", 8), ("unipc", 4), ("unipc", 8)]
-GUIDED = {"start": 0.5, "reference_guidance": SCALE, "null_class": True}
+GUIDED = {"start": 0.5, "reference_guidance": SCALE, "reference_weights": "frozen", "null_class": True}
 ARMS = {
     "plain": Arm(null_class=True),
     "chains": chains(0.25, 200.0, **GUIDED),
     "chains_250": chains(0.25, 250.0, **GUIDED),
     "chains_125": chains(0.25, 125.0, **GUIDED),
     "chains_own_sampler": chains(0.25, 200.0, sampler="unipc", order=2, target_sampler="rollout", **GUIDED),
-    "fresh": Arm({"max_step_offset": 1, "probability": 0.5, "step_size": 200.0}, "trajectory", **GUIDED, **HEUN),
+    "fresh": Arm({"max_step_offset": 1, "probability": 0.5, "step_size": 200.0}, "trajectory", **{**HEUN, **GUIDED}),
+    # The control: a reference that is itself in training, and guides again what it has learnt to guide.
+    "chains_of_ema": chains(0.25, 200.0, **{**GUIDED, "reference_weights": "ema"}),
 }
 
 

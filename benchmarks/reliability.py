@@ -41,10 +41,12 @@ def told(name: str, outcomes: Iterable[str]) -> Counter[str]:
 
 
 def kills(trials: faults.Trials, count: int, generator: random.Random) -> Iterable[str]:
-    """Half of them before a change of files, spread over all of them; half at any moment."""
+    """Half of them before a change of files, spread over all; a tenth again while resumed; others at any moment."""
     for number in range(count // 2):
         yield trials.kill_at_change(1 + number * trials.changes // (count // 2))
-    for _ in range(count - count // 2):
+    for number in range(count // 10):
+        yield trials.kill_twice(round(generator.uniform(0.45, 0.98) * trials.changes), 1 + 5 * number)
+    for _ in range(count - count // 2 - count // 10):
         yield trials.kill_after(generator.uniform(0.05, 1.1) * trials.seconds)
 
 
@@ -54,6 +56,18 @@ def power_cuts(trials: faults.Trials, count: int, generator: random.Random) -> I
         yield trials.cut_power(
             1 + number * trials.changes // count, strict=number % 2 == 0, seed=generator.randrange(1 << 30)
         )
+
+
+def ext4_cuts(trials: faults.Trials, count: int) -> Iterable[str]:
+    """The copied image of a real disk; nothing where none may be mounted, which the table shows."""
+    try:
+        with faults.Ext4(trials.folder / "try.img", trials.folder / "mounted"):
+            pass
+    except OSError as error:
+        print(f"no ext4 images: {error}", file=sys.stderr)
+        return
+    for number in range(count):
+        yield trials.cut_power_of_ext4(1 + number * trials.changes // count)
 
 
 def tampering(trials: faults.Trials) -> Iterable[str]:
@@ -83,6 +97,7 @@ def main() -> int:
         trials = faults.Trials(folder / "trials")
         found["kills"] = told("kills", kills(trials, share(200), generator))
         found["power cuts"] = told("power cuts", power_cuts(trials, share(40), generator))
+        found["power cuts of ext4"] = told("power cuts of ext4", ext4_cuts(trials, share(20)))
         found["tampered runs"] = told("tampered runs", tampering(trials))
         commands = faults.Commands(folder / "commands")
         seconds: list[float] = []

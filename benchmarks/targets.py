@@ -85,7 +85,7 @@ def chains(
     """Persistent chains on ``share`` of the items, over the whole path; the reference is Heun, on the average."""
     rollout = {"probability": share, "step_size": size, "step_size_max": largest, "rollout": "persistent"}
     rollout |= {"max_step_offset": offset or round(1000 / size) - 1, "from_noise": from_noise}
-    return Arm(rollout, "trajectory", **HEUN, **options)
+    return Arm(rollout, "trajectory", **{**HEUN, **options})
 
 
 HEUN = {"reference_steps": 1, "reference_sampler": "heun", "reference_weights": "ema"}

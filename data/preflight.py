@@ -10,7 +10,7 @@ from pathlib import Path
 from ..models.loading.weight_count import in_words
 from .encodings.encoding import Encoding
 from .mixture import Mixture
-from .reading.buckets import is_smaller
+from .reading.buckets import Size, is_smaller
 from .reading.folder import left_out_in_words, printable, repeats_and_words
 from .reading.images import ALPHA, ImageFolder, ImageItem
 
@@ -57,6 +57,7 @@ def images_in_words(images: ImageFolder, batch_size: int, reads_text: bool | Non
         *crops_in_words(images),
         *copies_in_words(images, batch_size),
         *masks_in_words(images),
+        *controls_in_words(images),
     ]
 
 
@@ -196,6 +197,22 @@ def masks_in_words(images: ImageFolder) -> list[str]:
     if images.mask_folder and (unused := sorted(images.listing.masks.values())):
         lines.append(f"not used, for there is a mask_folder: {names(unused)}")
     return lines
+
+
+def controls_in_words(images: ImageFolder) -> list[str]:
+    """Pairs found, and those whose two pictures are cut differently, having other sides."""
+    if not images.control:
+        return []
+    apart = [item for item in images.items if item.control and is_oblong_otherwise(item.size, item.control_size)]
+    lines = [f"control: {number_of(len(images.items), 'pair')}"]
+    if apart:
+        lines.append(f"control: other proportions than their image, and cut differently: {names_of(apart)}")
+    return lines
+
+
+def is_oblong_otherwise(size: Size, other: Size) -> bool:
+    """Whether two pictures have sides in ratios that differ by more than a hundredth."""
+    return abs(size[0] * other[1] / (size[1] * other[0]) - 1) > 0.01
 
 
 def mixture_in_words(mixture: Mixture, weights: Sequence[float], batch_size: int) -> list[str]:

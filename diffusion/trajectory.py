@@ -35,24 +35,6 @@ class FinePath:
 
 
 @torch.no_grad()
-def trajectory_target(
-    model: Model,
-    batch: NoisyBatch,
-    *,
-    reference_steps: int,
-    solve: Solver,
-    sampler: Solver | None = None,
-    min_sigma: float = 1e-3,
-) -> Tensor:
-    """What the network shall put out at ``batch.x`` (B, ...) so that its next coarse step lands on the fine path.
-
-    See :func:`fine_path` and :func:`target_onto`, which this is made of.
-    """
-    path = fine_path(model, batch, reference_steps=reference_steps, solve=solve, min_sigma=min_sigma)
-    return target_onto(path, batch, sampler)
-
-
-@torch.no_grad()
 def fine_path(
     model: Model, batch: NoisyBatch, *, reference_steps: int, solve: Solver, min_sigma: float = 1e-3
 ) -> FinePath:

@@ -1,10 +1,12 @@
 """Remakes the pictures of the README: a real server, a real browser, one short run of the quickstart.
 
 python docs/make_screenshots.py     or: make screenshots
+The recording with photographs is made by record_photos.py, which this calls.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import json
@@ -153,39 +155,52 @@ def scaled(image: Image.Image, width: int) -> Image.Image:
     return image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
 
 
-def save_picture(image: Image.Image, name: str) -> None:
+def save_picture(image: Image.Image, place: Path) -> None:
     """A small PNG, as wide as the other pictures."""
     if image.width != WIDTH:
         image = scaled(image, WIDTH)
     fewer_colours = image.point(lambda level: level & 0xFC)  # cannot be seen, and saves a third of the bytes
-    fewer_colours.save(IMAGES / name, optimize=True)
-    report(name)
+    fewer_colours.save(place, optimize=True)
+    report(place)
 
 
-def save_film(frames: list[Image.Image], name: str) -> None:
-    """An animation of at most ``MOST_FRAMES`` frames which rests on the last one."""
+def save_film(frames: list[tuple[Image.Image, int]], place: Path) -> None:
+    """An animation of frames, each with its milliseconds."""
+    first, *rest = (scaled(frame, FILM_WIDTH) for frame, _ in frames)
+    durations = [duration for _, duration in frames]
+    first.save(place, save_all=True, append_images=rest, duration=durations, loop=0, quality=55, method=3)
+    report(place)
+
+
+def thinned(frames: list[Image.Image]) -> list[tuple[Image.Image, int]]:
+    """At most ``MOST_FRAMES`` of them, in time; it rests on the last one."""
     stride = -(-len(frames) // MOST_FRAMES)
-    first, *rest = (scaled(frame, FILM_WIDTH) for frame in frames[::-stride][::-1])
-    durations = [FRAME_MS] * len(rest) + [1500]
-    first.save(IMAGES / name, save_all=True, append_images=rest, duration=durations, loop=0, quality=55, method=3)
-    report(name)
+    *kept, last = frames[::-stride][::-1]
+    return [*((frame, FRAME_MS) for frame in kept), (last, 1500)]
 
 
-def report(name: str) -> None:
+def report(place: Path) -> None:
     """Say what was written and how large it is."""
-    print(f"docs/images/{name}: {(IMAGES / name).stat().st_size / 1000:.0f} kB", flush=True)
+    print(f"{place}: {place.stat().st_size / 1000:.0f} kB", flush=True)
 
 
 def main() -> None:
     """Make all the pictures."""
+    from record_photos import record
+
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--images", type=Path, default=IMAGES, help="where they go (docs/images)")
+    images = options.parse_args().images
+    images.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, server(Path(folder)) as address, browser_page() as page:
         open_quickstart(page, address)
         look_at(page, corner=(1135, 20), at=(65, 122), scale=0.9)
         frames = record_run(page)
-        save_picture(frames[int(len(frames) * PICTURE_AT)], "studio_rollout.png")
+        save_picture(frames[int(len(frames) * PICTURE_AT)], images / "studio_rollout.png")
         show_curves(page)
-        save_picture(picture(page), "studio_curves.png")
-    save_film(frames, "studio_run.webp")
+        save_picture(picture(page), images / "studio_curves.png")
+    save_film(thinned(frames), images / "studio_run.webp")
+    record(images)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+WINDOWS = os.name == "nt"
 PREVIOUS = "previous"
 """Where a folder waits while another takes its place."""
 UNFINISHED = re.compile(r"\.(.+)-[a-z0-9_]{8}")
@@ -24,15 +25,19 @@ PATIENCE = 2.0
 """Seconds for which Windows is asked again to rename what a virus scanner or an indexer has open."""
 
 
+class Unwritable(ValueError):
+    """Nothing can be written there; the message says where, and why."""
+
+
 def writable(folder: Path) -> Path:
-    """The folder, made if need be; raises ValueError if nothing can be written there."""
+    """The folder, made if need be; raises Unwritable if nothing can be written there."""
     try:
         make_folder(folder)
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except OSError as error:
         reason = error.strerror or error
-        raise ValueError(f"cannot write in {str(folder)!r} ({reason}): choose another output folder") from error
+        raise Unwritable(f"cannot write in {str(folder)!r} ({reason}): choose another output folder") from error
 
 
 def make_folder(folder: Path) -> None:
@@ -51,12 +56,12 @@ def flush(path: Path) -> None:
             flush(inner)
         flush_folder(path)
     else:
-        _flush(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+        _flush(path, os.O_RDWR if WINDOWS else os.O_RDONLY)
 
 
 def flush_folder(folder: Path) -> None:
     """Bring the names in a folder onto the disk; Windows writes them through by itself."""
-    if os.name == "nt":
+    if WINDOWS:
         return
     try:
         _flush(folder, os.O_RDONLY)
@@ -73,9 +78,20 @@ def _flush(path: Path, flags: int) -> None:
         os.close(opened)
 
 
-def take_place(source: Path, target: Path) -> None:
-    """Rename, over what is there; on Windows with patience for whoever has it open just now."""
-    until = time.monotonic() + (PATIENCE if os.name == "nt" else 0)
+def take_place(source: Path, target: Path, overwrite: bool = True) -> None:
+    """Rename, over what is there; on Windows with patience for whoever has it open just now.
+
+    Without ``overwrite`` raises FileExistsError for a file whose name is taken.
+    """
+    if not overwrite:
+        try:
+            return os.link(source, target)  # unlike a look before a rename, this cannot lose a race
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            if target.exists():
+                raise FileExistsError(target) from None
+    until = time.monotonic() + (PATIENCE if WINDOWS else 0)
     while True:
         try:
             return os.replace(source, target)
@@ -86,10 +102,11 @@ def take_place(source: Path, target: Path) -> None:
 
 
 @contextmanager
-def whole_or_nothing(path: Path, durable: bool = True) -> Iterator[Path]:
+def whole_or_nothing(path: Path, durable: bool = True, overwrite: bool = True) -> Iterator[Path]:
     """A temporary place beside ``path``, for a file or a folder, that takes its place once all is written.
 
     ``durable``: and once it is on the disk itself, so that after a power cut there is the old one or the new one.
+    Without ``overwrite`` raises FileExistsError for a file whose name is taken.
     """
     writable(path.parent)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-", ignore_cleanup_errors=True) as nearby:
@@ -101,7 +118,7 @@ def whole_or_nothing(path: Path, durable: bool = True) -> Iterator[Path]:
         if path.is_dir():
             path.rename(previous)
         try:
-            take_place(unfinished, path)
+            take_place(unfinished, path, overwrite)
         except BaseException:
             if previous.is_dir():  # else it would go with the temporary place
                 previous.rename(path)
@@ -150,8 +167,12 @@ def tidy(folder: Path, older_than: float = 0.0) -> list[Path]:
 
 
 def write_text(path: Path, text: str, durable: bool = True) -> None:
-    with whole_or_nothing(path, durable) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
+    write_bytes(path, text.encode(), durable)
+
+
+def write_bytes(path: Path, data: bytes, durable: bool = True, overwrite: bool = True) -> None:
+    with whole_or_nothing(path, durable, overwrite) as unfinished:
+        unfinished.write_bytes(data)
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -57,6 +57,11 @@ class ComfyHost(Host):
         server = PromptServer.instance  # whose client_id is the browser that queued what runs now
         server.send_sync(event, data, server.client_id)
 
+    def nothing(self, why: str) -> Any:
+        from comfy_execution.graph_utils import ExecutionBlocker
+
+        return ExecutionBlocker(why)
+
     def finish(self, node_id: str) -> None:
         from comfy_execution.progress import get_progress_state
 

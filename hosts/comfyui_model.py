@@ -113,7 +113,7 @@ def into_latents(model: Any, samples: Tensor) -> Tensor:
     latents: Tensor = format.process_in(samples.clone().float())
     if latents.ndim == 5:
         if latents.shape[2] != 1:
-            raise ValueError(f"a video of {latents.shape[2]} frames of latents cannot be trained here, only images")
+            raise ValueError(f"latents: a video of {latents.shape[2]} frames cannot be trained here, only images")
         latents = latents.squeeze(2)
     return latents
 
@@ -308,12 +308,19 @@ class LiveModel:
         """Have the whole of it on the device. Raises ValueError where ComfyUI does not, for want of memory."""
         from comfy.model_management import load_models_gpu
 
-        with torch.no_grad():
-            load_models_gpu([self.patcher], force_full_load=True)
+        try:
+            with torch.no_grad():
+                load_models_gpu([self.patcher], force_full_load=True)
+        except torch.OutOfMemoryError as error:
+            size = self.patcher.model_size() / 2**30
+            raise ValueError(
+                f"model: its weights ({size:.1f} GB) do not fit on {self.device}, where all of them have to be while "
+                "it is trained; take a smaller model or one in fp8"
+            ) from error
         if getattr(self.model, "model_lowvram", False):
             raise ValueError(
                 "model: ComfyUI keeps a part of it off the device (lowvram), where it cannot be trained; start ComfyUI "
-                "without --novram and --lowvram, or take a smaller model or one in fp8"
+                "without --novram, or take a smaller model or one in fp8"
             )
 
     @contextmanager
@@ -356,9 +363,14 @@ class LiveModel:
         from comfy.samplers import encode_model_conds
 
         native = convert_cond(conditioning_of(told, guidance=self.guidance))
-        encoded = encode_model_conds(
-            self.model.extra_conds, native, x, x.device, "positive", latent_image=torch.zeros_like(x)
-        )
+        try:
+            encoded = encode_model_conds(
+                self.model.extra_conds, native, x, x.device, "positive", latent_image=torch.zeros_like(x)
+            )
+        except KeyError as error:
+            raise ValueError(
+                f"conditioning: it lacks {error.args[0]}, which this network is told; encode the text with its own CLIP"
+            ) from error
         return {name: value.process_cond(batch_size=1, area=None) for name, value in encoded[0]["model_conds"].items()}
 
     def apply(self, x: Tensor, timestep: Tensor, conditions: Sequence[Mapping[str, Any]]) -> Tensor:

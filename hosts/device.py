@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from pathlib import Path
 
 import torch
 
@@ -32,3 +33,22 @@ def choose_device(name: str) -> str:
         there = ", ".join(device for device, yes in available.items() if yes)
         raise ValueError(f"device {name!r} is not available here: choose auto or one of {there}")
     return name
+
+
+def memory_left() -> int:
+    """Bytes of the computer's own memory that may still be taken, by the machine's count or our container's."""
+    import psutil
+
+    left = int(psutil.virtual_memory().available)
+    group = Path("/sys/fs/cgroup")
+    try:
+        most, taken = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+    except (OSError, ValueError):  # no container, or one without a limit ("max")
+        return left
+    return min(left, most - taken)
+
+
+def memory_of(name: str) -> int | None:
+    """Bytes of a device's own memory; None for one that shares the computer's, or is not there."""
+    device = torch.device(choose_device(name))
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from PIL.Image import Image
 
 from .host import Host, Interrupted
+from .model_paths import ModelPaths
+from .notify import Ended
 
 
 class EventHost(Host):
@@ -24,12 +27,17 @@ class EventHost(Host):
         finish: Callable[[str], None],
         send: Callable[[str, dict[str, Any]], None],
         interrupted: Callable[[], bool],
+        seconds_left: Callable[[], float] = lambda: math.inf,
         watching: Callable[[], bool] = lambda: True,
         waits_for_room: bool = True,
+        models: ModelPaths | None = None,
     ) -> None:
         self.output_folder, self.device, self.waits_for_room = output_folder, device, waits_for_room
+        self.models = models or self.models
+        self.runs: list[Ended] = []
+        """Those that have ended."""
         self._progress, self._preview, self._finish, self._send = progress, preview, finish, send
-        self._interrupted, self._watching = interrupted, watching
+        self._interrupted, self._watching, self._seconds_left = interrupted, watching, seconds_left
 
     def progress(self, node_id: str, value: int, maximum: int) -> None:
         self._progress(node_id, value, maximum)
@@ -45,6 +53,12 @@ class EventHost(Host):
 
     def send(self, event: str, data: dict[str, Any]) -> None:
         self._send(event, data)
+
+    def seconds_left(self) -> float:
+        return self._seconds_left()
+
+    def ended(self, folder: Path, status: str, message: str = "") -> None:
+        self.runs.append(Ended(folder, status, message))
 
     def check_interrupted(self) -> None:
         if self._interrupted():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 from PIL.Image import Image
+
+from .model_paths import ModelPaths
 
 
 class Interrupted(BaseException):
@@ -16,6 +19,7 @@ class Host:
     """Reports to nobody. Every method is called on the training thread and must not block."""
 
     output_folder: Path = Path("output")
+    models: ModelPaths = ModelPaths((Path("models"),))
     device: str = "auto"
     waits_for_room: bool = True
     """Whether a run whose disk is full waits until there is room; else it fails, with what it had kept."""
@@ -25,7 +29,7 @@ class Host:
 
         New ones are put into the first.
         """
-        return [self.output_folder / kind, Path("models") / kind]
+        return [self.output_folder / kind, *self.models.of(kind)]
 
     def make_room(self) -> None:
         """Asks the host to let go of its own models, before ours come onto the device; by default it has none."""
@@ -61,8 +65,19 @@ class Host:
     def send(self, event: str, data: dict[str, Any]) -> None:
         """A message of ours for browsers; by default nobody hears it."""
 
+    def nothing(self, why: str) -> Any:
+        """What a node gives out where it has nothing to give; who reads it is told why, if the host can do that."""
+        return None
+
     def finish(self, node_id: str) -> None:
         """That node has nothing more to do in this run."""
+
+    def seconds_left(self) -> float:
+        """Until the program is ended from outside, as far as it was told so (a cluster's notice)."""
+        return math.inf
+
+    def ended(self, folder: Path, status: str, message: str = "") -> None:
+        """The run of that folder is over: ``finished``, ``interrupted`` or ``failed``."""
 
     def check_interrupted(self) -> None:
         """Raises, as a BaseException, when the user asked to stop."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..diffusion.solvers import Conditioning
 from .quantization import is_squeezed
+from .swapping import NOT_TRAINED, Swap
 
 if TYPE_CHECKING:
     from diffusers.models.modeling_utils import ModelMixin  # slow to import, and only a word here
@@ -35,6 +36,8 @@ class Model(ABC):
         self.network = network
         self.adapters: tuple[str, ...] = ()
         """Names of the adapters (LoRA and its relatives) in the network; only they are trained where there are any."""
+        self.swap: Swap | None = None
+        """The blocks that wait in main memory, if any do."""
 
     @abstractmethod
     def __call__(self, x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
@@ -58,7 +61,7 @@ class Model(ABC):
 
     @property
     def device(self) -> torch.device:
-        return next(self.network.parameters()).device
+        return self.swap.device if self.swap else next(self.network.parameters()).device
 
     def to(self, device: torch.device) -> Model:
         """Move the network there; returns itself."""
@@ -72,6 +75,8 @@ class Model(ABC):
 
     def prepare_training(self) -> None:
         """Train the adapters, or everything where there are none, in float32: small updates vanish in 16 bits."""
+        if self.swap and not self.adapters:
+            raise ValueError(NOT_TRAINED)
         for name, weight in self.network.named_parameters():
             chosen = not self.adapters or any(part in self.adapters for part in name.split("."))
             if chosen and is_squeezed(weight):

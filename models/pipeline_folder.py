@@ -56,6 +56,10 @@ def save_other_parts(folder: Path, pretrained: Pretrained, home: Path) -> None:
             if (home / name).is_dir():
                 shutil.copytree(home / name, folder / name, ignore=shutil.ignore_patterns(*NO_SAFETENSORS))
         return
+    own = info.kind.own_parts(home)
+    for name in own:
+        shutil.copytree(home / name, folder / name)
+    others = [name for name in others if name not in own]
     for name, part in load_parts(source, info, others).components.items():  # type: ignore[attr-defined]
         if name in others and hasattr(part, "save_pretrained"):
             part.save_pretrained(folder / name)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from ..data.preflight import encoding_in_words, images_in_words
 from ..data.run_preflight import rollouts_in_words, schedule_in_words, targets_in_words
+from ..data.step_preflight import step_in_words
 from ..diffusion.rollout import RolloutPlan
+from ..hosts.current import current_host
+from ..hosts.device import memory_of
 from ..models.loading.pretrained import Pretrained
 from ..training.optimizers import OptimizerSettings
 from .data.dataset import ImageFolderDataset
@@ -123,7 +126,35 @@ def runs_in_words(graph: Graph, data: bool) -> Iterator[tuple[str, str, list[str
             lines += schedule_in_words(settings(graph, part, Optimizer, OptimizerSettings), steps)
         for part in (part for part in above if data and part in {*graph.of(AddLora)}):
             lines += adapter_in_words(graph, part)
+        if data:
+            lines += memory_in_words(graph, node_id, above)
         yield node_id, OptimizerStep.DISPLAY_NAME, lines
+
+
+def memory_in_words(graph: Graph, node_id: str, above: list[str]) -> list[str]:
+    """What a step needs, where model and images are here and each adapter is a new one."""
+    pretrained = graph.pretrained(node_id)
+    encoder = next((one for one in graph.of(EncodeDataset) if one in above), None)
+    folder = graph.origin(encoder, "dataset") if encoder else None
+    optimizer = next((one for one in graph.of(Optimizer) if one in above), None)
+    if pretrained is None or encoder is None or folder not in {*graph.of(ImageFolderDataset)} or optimizer is None:
+        return []
+    try:
+        adapters = [adapter_of(graph, part).inputs["asked"] for part in above if part in {*graph.of(AddLora)}]
+        images = graph.value(folder, ImageFolderDataset)[0].inputs
+        factor = encoding_of(
+            images["dataset"], pretrained, {**defaults(EncodeDataset), **graph.inputs(encoder)}
+        ).encoders.factor
+        about = images["dataset"].info
+        about = replace(about, size=about.size // factor if about.size else None)
+        options = {**defaults(OptimizerStep), **graph.inputs(node_id)}
+        return step_in_words(
+            pretrained, adapters, about, factor, images["batch_size"],
+            settings(graph, optimizer, Optimizer, OptimizerSettings), options["precision"], options["ema_decay"] > 0,
+            memory_of(current_host().device),
+        )  # fmt: skip
+    except (KeyError, OSError, TypeError, ValueError):
+        return []
 
 
 def settings(graph: Graph, node_id: str, node: Any, kind: Any) -> Any:
@@ -133,14 +164,20 @@ def settings(graph: Graph, node_id: str, node: Any, kind: Any) -> Any:
     return kind(**{name: value for name, value in values.items() if name in names and not isinstance(value, list)})
 
 
+def adapter_of(graph: Graph, node_id: str) -> Any:
+    """The stream of an adapter; raises ValueError where its model is not here."""
+    loader = next((one for one in graph.above(node_id) if one in {*graph.of(LoadPretrained)}), None)
+    if loader is None:
+        raise ValueError("no model is wired to it")
+    return graph.value(node_id, AddLora, model=graph.value(loader, LoadPretrained)[0])[0]
+
+
 def adapter_in_words(graph: Graph, node_id: str) -> list[str]:
     """What an adapter's targets miss, where its model is here."""
-    loader = next((one for one in graph.above(node_id) if one in {*graph.of(LoadPretrained)}), None)
     try:
-        model = graph.value(loader, LoadPretrained)[0] if loader else None
-        stream = graph.value(node_id, AddLora, model=model)[0] if model else None
+        stream = adapter_of(graph, node_id)
     except (OSError, ValueError):
         return []
-    if stream is None or "asked" not in stream.inputs:
+    if "asked" not in stream.inputs:
         return []
     return targets_in_words(stream.inputs["asked"], stream.inputs["names"])

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import logging
+import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ..diffusion.schedules import Schedule
+from ..files.full import is_full
+from ..hosts.device import memory_left
 from ..models.saving import CHECKPOINTS, drop_oldest, save_model
 from ..training.loop import averaged, training_mode
-from ..training.state import SavedState, size_of, snapshot, tensors_of
-from .room import is_full, with_room
+from ..training.state import Snapshot, size_of, snapshot, tensors_of
+from .notice import SLOW, SPARE, tell_how_long
+from .room import with_room
 from .session import Look, Session, due
 
 SHARE = 100
 """A state by the clock comes no sooner than after so many times what the last one has cost: under 1% of the time."""
+MEMORY = 1.2
+"""Times the size of a state that must be free in memory for a copy of it."""
 
 
 @dataclass
@@ -38,11 +46,18 @@ class Checkpoint(Look):
     """Between two states by the clock; more where a state takes long."""
 
     def __post_init__(self) -> None:
+        self.on_cpu = False
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="rollout-state")
         self.writing: Future[None] | None = None
         self.begun = self.costs = 0.0
         self.kept_at: int | None = None
         """Updates that the newest state has seen."""
+        self.speed = SLOW
+        """Bytes a second of the newest state that was written."""
+        self.beside = 0.0
+        """Seconds of the training's own processor that writing it took."""
+        self.blocked = 0.0
+        """Seconds for which the training has waited for states."""
 
     def begin(self, session: Session) -> None:
         """Look whether a state and a model have room at all, before hours of training.
@@ -52,8 +67,9 @@ class Checkpoint(Look):
         self.begun = time.monotonic()
         if session.folder is None:
             return
-        need = size_of(tensors_of(session.trainer)) + self._size_of_model(session)
-        self._with_room(session, "a state and the model", need, lambda: None)
+        state = size_of(tensors_of(session.trainer))
+        self._with_room(session, "a state and the model", state + self._size_of_model(session), lambda: None)
+        tell_how_long(state, session.folder.folder)
         if session.reached and due(self.every, session):
             self._copy(session)
 
@@ -78,12 +94,22 @@ class Checkpoint(Look):
             self.thread.shutdown()
 
     def _keep_all(self, session: Session) -> None:
-        """The state first: it is what a run that is to end within seconds needs most."""
+        """The state first: it is what a run that is to end within seconds needs most, and all that it needs.
+
+        The model, which the state has as well, only where there is time for it.
+        """
+        assert session.folder is not None
+        left = session.run.host.seconds_left
         try:
             if self.kept_at != session.reached:
                 self.keep_state(session)
+                if left() < math.inf:
+                    logging.warning("the state after step %d was written in %.1f s", session.reached, self.costs)
         finally:
-            self.save(session, "model")
+            if self._size_of_model(session) / self.speed < left() - SPARE:
+                self.save(session, "model")
+            else:
+                logging.warning("the end is near, so the model is not written: what was learnt is in the state")
 
     def _copy(self, session: Session) -> None:
         """A copy of the model on the way; the oldest ones go."""
@@ -101,42 +127,61 @@ class Checkpoint(Look):
 
     def _time_is_up(self) -> bool:
         waited = time.monotonic() - self.begun
-        return waited > max(60 * self.minutes, SHARE * self.costs) and (self.writing is None or self.writing.done())
+        return waited > max(60 * self.minutes, SHARE * (self.costs + self.beside)) and (
+            self.writing is None or self.writing.done()
+        )
 
     def keep_state(self, session: Session) -> None:
         """Now, and wait until it is on the disk; where there is no room, until there is."""
         assert session.folder is not None
         self.settle()
-        begun, folder, step = time.monotonic(), session.folder.folder, session.reached
-        session.folder.flush()
-        shot = snapshot(session.trainer, session.folder.id)
-        self._with_room(
-            session, f"the state after step {step}", shot.size, lambda: self._kept(shot.save(folder, self.keep_states))
-        )
-        self.begun = time.monotonic()
-        self.costs = self.begun - begun
-        facts = {"step": step, "seconds": round(self.costs, 3), "megabytes": round(shot.size / 1e6, 3)}
-        session.folder.update(state=facts)
+        begun, folder = time.monotonic(), session.folder
+        folder.flush()
+        shot = snapshot(session.trainer, folder.id, copy=False)
+        self._with_room(session, shot.in_words, shot.size, lambda: self._write(shot, folder.folder))
+        self._count(begun)
+        facts = {"step": session.reached, "seconds": round(self.costs, 3), "megabytes": round(shot.size / 1e6, 3)}
+        folder.update(state=facts)
 
     def keep_state_aside(self, session: Session) -> None:
-        """Copy it now, and write it while the training goes on; where there is no room, the next one is tried."""
+        """Copy it now, and write it while the training goes on; where there is no room, the next one is tried.
+
+        Where the memory is too small for a copy, the training waits until it is written.
+        """
         assert session.folder is not None
         self.settle()
-        begun, folder = time.monotonic(), session.folder.folder
-        session.folder.flush()
-        shot = snapshot(session.trainer, session.folder.id)
-
-        what = f"the state after step {shot.facts.step}"
+        if memory_left() < MEMORY * size_of(tensors_of(session.trainer)):
+            return self.keep_state(session)
+        begun, folder = time.monotonic(), session.folder
+        folder.flush()
+        shot = snapshot(session.trainer, folder.id)
 
         def write() -> None:
-            def save() -> None:
-                self._kept(shot.save(folder, self.keep_states))
+            with_room(
+                folder.folder,
+                shot.in_words,
+                shot.size,
+                lambda: self._write(shot, folder.folder),
+                wait=False,
+                kept=self._safe(),
+            )
 
-            with_room(folder, what, shot.size, save, wait=False, kept=self._safe())
-
+        self.on_cpu = session.run.device.type == "cpu"
         self.writing = self.thread.submit(write)
+        self._count(begun)
+
+    def _write(self, shot: Snapshot, folder: Path) -> None:
+        begun = time.monotonic()
+        self.kept_at = shot.save(folder, self.keep_states).step
+        took = time.monotonic() - begun
+        self.speed = shot.size / max(1e-3, took)
+        self.beside = took / (os.cpu_count() or 1) if self.on_cpu else 0.0
+
+    def _count(self, begun: float) -> None:
+        """What a state has cost the training, which goes on now."""
         self.begun = time.monotonic()
         self.costs = self.begun - begun
+        self.blocked += self.costs
 
     def settle(self) -> None:
         """Wait for the state that is being written; where that went wrong, say so: the one before is still there."""
@@ -149,9 +194,6 @@ class Checkpoint(Look):
             if not is_full(error) and not isinstance(error, OSError):
                 raise
             logging.warning("%s", error)
-
-    def _kept(self, state: SavedState) -> None:
-        self.kept_at = state.step
 
     def _safe(self) -> str:
         return "" if self.kept_at is None else f"the state after step {self.kept_at} is kept"

@@ -77,7 +77,7 @@ def fit(
         if record:
             for name, content in (files or {}).items():
                 record.write_json(name, content)
-        with status_of(record):
+        with status_of(record, host):
             trainer = trainer or ready()
             session = Session(trainer, run.value(model), in_order(looks), record)
             session.notes += told
@@ -102,19 +102,23 @@ def open_folder(folder: Path | str | None, resume: SavedState | None, facts: Map
 
 
 @contextmanager
-def status_of(folder: RunFolder | None) -> Iterator[None]:
-    """The run's folder says how it ended, whatever happens."""
+def status_of(folder: RunFolder | None, host: Host) -> Iterator[None]:
+    """The run's folder says how it ended, and the host hears of it, whatever happens."""
     if folder is None:
         yield
         return
     begun = time.perf_counter() - folder.seconds  # those before a resume count too
+
+    def ended(status: str, **more: str) -> None:
+        folder.note(status=status, **more, seconds=round(time.perf_counter() - begun, 2))
+        host.ended(folder.folder, status, more.get("message", ""))
+
     try:
         yield
     except Exception as error:
-        folder.note(status="failed", message=str(error), seconds=round(time.perf_counter() - begun, 2))
+        ended("failed", message=str(error))
         raise
     except BaseException as stop:  # ComfyUI's interrupt and ours are both of this kind
-        message = str(stop) or "stopped by the user"
-        folder.note(status="interrupted", message=message, seconds=round(time.perf_counter() - begun, 2))
+        ended("interrupted", message=str(stop) or "stopped by the user")
         raise
-    folder.note(status="finished", seconds=round(time.perf_counter() - begun, 2))
+    ended("finished")

@@ -30,7 +30,8 @@ def encode_prompts(hosted: HostedModel, prompts: Sequence[str], negative: str | 
     told_guidance = hosted.facts.is_guided
     with HostedEncoders(hosted).text("cpu") as encode:
         positive = tuple(on_cpu(encode([prompt])) for prompt in prompts)
-        negatives = None if negative is None or told_guidance else on_cpu(encode([negative]))
+        asked = negative is not None and not told_guidance
+        negatives = (on_cpu(encode([negative])),) * len(positive) if asked else None
     return EncodedPrompts(positive, negatives)
 
 
@@ -51,12 +52,12 @@ def sample_prompts(
     made_for = SIDE.get(facts.family, 1024)
     size = ((settings.height or made_for) // facts.factor, (settings.width or made_for) // facts.factor)
     images: list[Tensor] = []
-    for positive in prompts.positive:
+    for place, positive in enumerate(prompts.positive):
         for number in range(settings.count):
             samples = draw(
                 model.patched,
                 positive,
-                prompts.negative,
+                prompts.negative[place] if prompts.negative else None,
                 size=size,
                 steps=settings.steps,
                 guidance=settings.guidance,

@@ -6,12 +6,15 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from PIL.Image import Image
 from torch import Tensor, nn
 
 from ..data.encodings.encoders import PretrainedEncoders
+from ..data.reading.images import read_image
 from ..diffusion.schedules import DDPM
 from ..diffusion.solvers import Conditioning
 from ..models.families import PretrainedModel
@@ -43,8 +46,10 @@ class EncodedPrompts:
 
     positive: tuple[Conditioning, ...]
     """One for each prompt, each tensor (1, ...)."""
-    negative: Conditioning | None
-    """None where the guidance does without."""
+    negative: tuple[Conditioning, ...] | None
+    """One for each prompt; None where the guidance does without."""
+    controls: tuple[Image, ...] = ()
+    """The picture that each prompt changes, for a model that edits."""
 
 
 def check_size(pretrained: Pretrained, width: int, height: int) -> None:
@@ -69,7 +74,28 @@ def takes(pipeline: Any, name: str) -> bool:
     return name in inspect.signature(pipeline.__call__).parameters
 
 
-def encode_prompts(pretrained: Pretrained, prompts: Sequence[str], negative: str | None, device: str) -> EncodedPrompts:
+def controls_for(pretrained: Pretrained, prompts: Sequence[str], paths: Sequence[str]) -> list[Image]:
+    """The picture that each prompt changes: one for all of them, or one for each.
+
+    Raises ValueError where there are others, where one cannot be read, and where the family takes none or needs one.
+    """
+    kind = pretrained.info.kind
+    if paths and kind.control == "none":
+        raise ValueError(f"control: {kind.title} makes pictures of words alone; clear it")
+    if not paths and kind.control == "must":
+        raise ValueError(f"control: {kind.title} changes pictures: name one, or one for each prompt")
+    if len(paths) not in (0, 1, len(prompts)):
+        raise ValueError(f"control: {len(paths)} pictures for {len(prompts)} prompts: name one, or one for each")
+    try:
+        read = [read_image(Path(path).expanduser()) for path in paths]
+    except ValueError as error:
+        raise ValueError(f"control: {error}") from error
+    return read * len(prompts) if len(read) == 1 else read
+
+
+def encode_prompts(
+    pretrained: Pretrained, prompts: Sequence[str], negative: str | None, device: str, controls: Sequence[Image] = ()
+) -> EncodedPrompts:
     """Load the text encoders, encode each prompt by itself so that none is padded for another, and let go of them.
 
     ``negative`` is encoded where the family's guidance asks for one; None = no guidance. Raises ValueError for a class
@@ -77,9 +103,14 @@ def encode_prompts(pretrained: Pretrained, prompts: Sequence[str], negative: str
     """
     if not pretrained.info.kind.negative_prompts:
         negative = None
+    seen = [[picture] for picture in controls] if pretrained.info.kind.sees_control else [[]] * len(prompts)
     with PretrainedEncoders(pretrained).text(device) as encode:
-        positive = tuple(on_cpu(encode([prompt])) for prompt in prompts)
-        return EncodedPrompts(positive, on_cpu(encode([negative], negative=True)) if negative is not None else None)
+        positive = tuple(on_cpu(encode([text], pictures=see)) for text, see in zip(prompts, seen, strict=True))
+        if negative is None:
+            return EncodedPrompts(positive, None, tuple(controls))
+        each = seen if pretrained.info.kind.sees_control else [[]]  # else one is told for all
+        avoided = [on_cpu(encode([negative], negative=True, pictures=see)) for see in each]
+    return EncodedPrompts(positive, tuple(avoided * (len(prompts) // len(avoided))), tuple(controls))
 
 
 def on_cpu(conditioning: Conditioning) -> Conditioning:
@@ -126,13 +157,23 @@ def sample_prompts(
     images: list[Tensor] = []
     tile_if_large(pipeline.vae, settings.width * settings.height)
     with model.evaluating(), checked(model.network, check), lent(pipeline.vae, model):
-        for positive in prompts.positive:
+        for place, positive in enumerate(prompts.positive):
+            negative = prompts.negative[place] if prompts.negative else None
+            control = prompts.controls[place] if prompts.controls else None
             for number in range(settings.count):
                 random = torch.Generator().manual_seed((settings.seed + number) % 2**64)
-                arguments = pipeline_arguments(model, pipeline, positive, prompts.negative, settings)
-                images.append(pipeline(**arguments, generator=random, output_type="pt").images.float().cpu())
+                arguments = pipeline_arguments(model, pipeline, positive, negative, settings)
+                arguments |= {"image": control} if control is not None else {}
+                made = pipeline(**arguments, generator=random, output_type="pt")
+                images.append(first_images(made).float().cpu())
                 progress(len(images), total)
     return torch.cat(images)
+
+
+def first_images(made: Any) -> Tensor:
+    """Images (B, 3, H, W) that a pipeline made; of films (B, T, 3, H, W) the first."""
+    images: Tensor = made.frames[:, 0] if hasattr(made, "frames") else made.images
+    return images
 
 
 def pipeline_arguments(
@@ -149,6 +190,8 @@ def pipeline_arguments(
     guidance = "true_cfg_scale" if negative is not None and takes(pipeline, "true_cfg_scale") else "guidance_scale"
     arguments |= {guidance: settings.guidance, "num_inference_steps": settings.steps}
     sides = {"width": settings.width, "height": settings.height}
+    if takes(pipeline, "max_area"):  # Kontext makes this many pixels, whatever the sides
+        sides["max_area"] = settings.width * settings.height
     return arguments | {name: side for name, side in sides.items() if side}
 
 

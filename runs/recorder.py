@@ -83,5 +83,8 @@ class Recorder(Host):
     def finish(self, node_id: str) -> None:
         self._try(lambda: self.host.finish(node_id))
 
+    def seconds_left(self) -> float:
+        return self.host.seconds_left()
+
     def check_interrupted(self) -> None:
         self.host.check_interrupted()

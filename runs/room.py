@@ -6,12 +6,11 @@ import errno
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
-FULL_IN_WORDS = tuple(f"os error {number}" for number in (*FULL, 112))
-"""As safetensors says it; 112 is Windows' ERROR_DISK_FULL."""
+from ..files.full import is_full
+
 MARGIN = 1 << 16
 """Bytes that a save takes beside its tensors: names, folders, headers."""
 LOOK_EVERY = 1.0
@@ -60,21 +59,6 @@ def free_in(folder: Path) -> int:
     """Bytes that may still be written in a folder, or would be if it were there."""
     there = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
     return shutil.disk_usage(there).free
-
-
-def is_full(error: BaseException) -> bool:
-    """Whether an error, or what it came from, says that the disk is full."""
-    return any(
-        getattr(each, "errno", None) in FULL or any(words in str(each) for words in FULL_IN_WORDS)
-        for each in chain_of(error)
-    )
-
-
-def chain_of(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what it came from."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def megabytes(size: int) -> str:

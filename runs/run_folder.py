@@ -7,7 +7,7 @@
     loss.png         the curves                          samples/      images over time
     rollouts/        teacher-forced | rolled out | diff  model/        the weights, ready to load
     checkpoints/     copies of the model on the way      state/        what a resumed run goes on from
-    run.lock         held while a program trains here
+    run.lock         held while a program trains here   notes.json  tags and a note, by people who looked at it
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..hosts.machine import Machine
 from ..models.model import Model
 from ..training.loop import Trainer
 from ..training.metrics import Metrics
@@ -14,7 +15,7 @@ from ..training.state import find_state
 from ..training.stream import Look as Items
 from ..training.stream import Step, StepError, Stream
 from .bad_steps import MOST_IN_A_ROW, in_words
-from .run_folder import RunFolder
+from .run_folder import RunFolder, read_metrics
 
 
 class Look:
@@ -46,6 +47,9 @@ class Session:
         self.trainer, self.model, self.looks, self.folder = trainer, model, looks, folder
         self.run, self.node_id, self.steps = trainer.run, trainer.node_id, trainer.steps
         self.metrics = Metrics(self.run)
+        if folder is not None:
+            self.metrics.spikes.go_on(read_metrics(folder.folder))
+        self.machine = Machine(self.run.device)
         self.notes: list[str] = []
         """What the user is told when all is done, a line each."""
         self.reached = trainer.done
@@ -98,6 +102,7 @@ class Session:
                 logging.error("%s could not conclude: %s", type(look).__name__, error)
             except BaseException as stop:  # while it waited for room, say: the others conclude without waiting
                 wrong, self.ending_badly = stop, True
+        self.machine.close()
         if wrong and not quietly:
             raise wrong
 
@@ -107,6 +112,7 @@ class Session:
         for row in rows:
             self._judge(row["step"], self.metrics.bad)
         if rows:
+            rows[-1]["machine"] = self.machine.read()
             self.run.host.metrics(self.node_id, rows)
             for look in self.looks:
                 look.read(self, rows)
@@ -158,6 +164,7 @@ class Session:
         self.reached = state.step
         self.bad.clear()
         self.folder.go_back(state.step)
+        self.metrics.spikes.go_on(read_metrics(self.folder.folder))
         note = f"{report}: went back once to the last good state, after step {state.step}"
         logging.warning("%s", note)
         self.notes.append(note)

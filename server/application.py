@@ -9,8 +9,9 @@ from aiohttp import web
 from .guard.access import Access
 from .guard.bodies import LARGEST_BODY
 from .guard.headers import add_headers, answer_failures
+from .pictures.datasets import Datasets, Survey
 from .routes import add_all
-from .routes.datasets import DATASETS, datasets_of
+from .routes.datasets import DATASETS
 from .sockets.messages import Message
 from .studio import STUDIO, Studio
 
@@ -18,12 +19,15 @@ LOGGER = __name__.rsplit(".", 2)[0]
 """The package's own logger, whatever name the package was loaded under."""
 
 
-def application(studio: Studio, access: Access | None = None) -> web.Application:
-    """ComfyUI's API over this studio. It starts to work when the application starts, and ends with it."""
+def application(studio: Studio, access: Access | None = None, survey: Survey | None = None) -> web.Application:
+    """ComfyUI's API over this studio. It starts to work when the application starts, and ends with it.
+
+    ``survey`` tells what the trainer would make of a folder of pictures.
+    """
     rules = access or Access()
     app = web.Application(middlewares=[rules.middleware(), answer_failures], client_max_size=LARGEST_BODY)
     app[STUDIO] = studio
-    app[DATASETS] = datasets_of(app)
+    app[DATASETS] = Datasets(studio.folders.datasets, survey)
     add_all(app.router)
     app.on_response_prepare.append(add_headers)
     app.cleanup_ctx.append(_log_kept)

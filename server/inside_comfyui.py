@@ -12,7 +12,7 @@ from .content.folders import Folders
 from .content.runs import OwnJobs
 from .guard.headers import answer_failures
 from .guard.inside import inside
-from .pictures.datasets import Datasets
+from .pictures.datasets import Datasets, Survey
 from .routes import Handler, datasets, runs, thumbnails
 from .routes.datasets import DATASETS
 from .studio import STUDIO
@@ -27,7 +27,9 @@ class Guest:
     """None: which run is going on, its folder tells."""
 
 
-def add_routes(host: Any, pack: Path, output: str, input: str, temp: str, user: str) -> None:
+def add_routes(
+    host: Any, pack: Path, output: str, input: str, temp: str, user: str, survey: Survey | None = None
+) -> None:
     """Add them to ``host``, ComfyUI's PromptServer, before it starts; the folders are ComfyUI's own."""
     places = {"output": output, "input": input, "temp": temp, "user": user}
     folders = Folders(
@@ -37,7 +39,7 @@ def add_routes(host: Any, pack: Path, output: str, input: str, temp: str, user: 
         **{name: Path(place) for name, place in places.items()},
     )
     host.app[STUDIO] = Guest(folders)
-    host.app[DATASETS] = Datasets(folders.datasets)
+    host.app[DATASETS] = Datasets(folders.datasets, survey)
     for method, path, handler in (*runs.ROUTES, *thumbnails.ROUTES, *datasets.ROUTES):
         host.routes.route(method, path)(answering(handler))
     for what, path in paths_of_an_odd_folder(pack.name).items():

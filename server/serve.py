@@ -59,6 +59,10 @@ def address_of(opened: socket.socket, token: str | None = None) -> str:
     return f"http://{shown}:{port}/" + (f"?token={token}" if token else "")
 
 
+STOPS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
+"""Ctrl-C, a service manager, a terminal that is closed, ctrl-backslash; Windows lacks some."""
+
+
 async def serve(app: web.Application, opened: socket.socket, stopped: asyncio.Event, ready: Callable[[], None]) -> None:
     """Serve until ``stopped`` is set; then the running job is stopped, saves, and everything is closed."""
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # answer_failures has logged what matters
@@ -74,21 +78,28 @@ async def serve(app: web.Application, opened: socket.socket, stopped: asyncio.Ev
 
 
 def serve_until_stopped(app: web.Application, opened: socket.socket, ready: Callable[[], None]) -> None:
-    """Serve until ctrl-C or a termination signal; the second one gives up at once. Called on the main thread."""
+    """Serve until ctrl-C, a termination signal, or a terminal that is closed. Called on the main thread.
+
+    The second ctrl-C gives up at once. A signal that was ignored (nohup) stays ignored.
+    """
 
     async def until_signal() -> None:
         stopped, loop = asyncio.Event(), asyncio.get_running_loop()
 
-        def ask() -> None:
-            if stopped.is_set():
+        def ask(number: int) -> None:
+            if stopped.is_set() and number == signal.SIGINT:
                 os._exit(130)
+            if stopped.is_set():
+                return
             stopped.set()
             with contextlib.suppress(OSError):  # whoever read what we print may be gone
                 print("\nstopping: the running job saves what it learnt; ctrl-C again to give up at once", flush=True)
 
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (getattr(signal, name) for name in STOPS if hasattr(signal, name)):
+            if number != signal.SIGINT and signal.getsignal(number) is signal.SIG_IGN:
+                continue
             with contextlib.suppress(NotImplementedError):  # Windows; there ctrl-C raises KeyboardInterrupt
-                loop.add_signal_handler(number, ask)
+                loop.add_signal_handler(number, ask, number)
         await serve(app, opened, stopped, ready)
 
     with contextlib.suppress(KeyboardInterrupt):

@@ -22,6 +22,7 @@ MAY_KNOW = {room: set(FLOORS[:place]) for place, room in enumerate(FLOORS)} | {
     "files": set(),
     "diffusion": set(),
     "hosts": set(),
+    "sweeps": {"files", "runs"},
     "graph": {"files"},
     "server": {"graph", "files"},
 }

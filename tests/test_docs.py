@@ -19,6 +19,7 @@ with pytest.MonkeyPatch.context() as patch:  # the page names the optimizers of 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WORKFLOWS = sorted((ROOT / "workflows").glob("[!c]*.json"))
 """Not those that need ComfyUI's own nodes, comfyui_*: tests/host runs them there."""
+BLUEPRINTS = sorted((ROOT / "subgraphs").glob("*.json"))
 
 
 def test_every_node_and_option_is_documented():
@@ -40,6 +41,26 @@ def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)\)", text):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("blueprint", BLUEPRINTS, ids=lambda path: path.stem)
+def test_blueprints_are_one_node(blueprint):
+    """With what people change on it, whose values reach the nodes inside; what is missing is for the user to wire."""
+    content = load(blueprint)
+    ((node,), (inside,)) = content["nodes"], content["definitions"]["subgraphs"]
+    assert node["type"] == inside["id"]
+    assert node["title"] == inside["name"] == blueprint.stem
+    promoted = [slot["name"] for slot in node["inputs"] if "widget" in slot]
+    assert {"folder", "trigger_word", "steps", "rank", "learning_rate", "prompts", "name"} <= set(promoted)
+    assert node["widgets_values"] == list(node["widgets_values_named"].values())
+    changed = {"folder": str(ROOT / "docs" / "images"), "steps": 7, "trigger_word": "zwx"}
+    node["widgets_values"] = [changed.get(name, node["widgets_values_named"][name]) for name in promoted]
+    prompt = to_prompt(content, DEFINITIONS)
+    inputs = [inner["inputs"] for inner in prompt.values()]
+    assert all(any(given.get(name) == value for given in inputs) for name, value in changed.items())
+    errors = validate(prompt, NODE_CLASS_MAPPINGS).node_errors
+    assert {error["type"] for found in errors.values() for error in found["errors"]} <= {"required_input_missing"}
+    assert bool(errors) == any("widget" not in slot for slot in node["inputs"])
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.name)

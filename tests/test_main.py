@@ -1,6 +1,7 @@
 """The command line, as a user types it."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -372,7 +373,8 @@ def test_a_stop_saves_and_exits_with_130(tmp_path, stop):
 
 def metrics_of(folder):
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name not in ("seconds", "steps_per_second")} for row in rows]
+    timed = ("seconds", "steps_per_second", "machine")
+    return [{name: value for name, value in row.items() if name not in timed} for row in rows]
 
 
 def test_a_run_is_resumed(finished, tmp_path, capsys):
@@ -477,3 +479,71 @@ def test_nothing_runs_of_a_training_that_cannot(name):
     lines = describe(found, prompt)
     folders = [node for node in prompt.values() if node["class_type"] == "RolloutImageFolderDataset"]
     assert sum("input folder: name the folder" in line for line in lines) == len(folders)
+
+
+def test_a_sweep_runs_each_combination_once(tmp_path, capsys):
+    """From the grid to the table, in real processes; started again it finds nothing left to do."""
+    fixed = ["--grid", "OptimizerStep.steps=1,2", "--name", "tries", "--output", str(tmp_path), "--device", "cpu"]
+    command = ["sweep", str(QUICKSTART), *SHORT[2:], *fixed]
+    assert main(command) == 0
+    rows = json.loads((tmp_path / "sweeps" / "tries" / "results.json").read_text())
+    assert [(row["label"], row["run"], row["status"], row["steps"]) for row in rows] == [
+        ("OptimizerStep.steps=1", "tries-001_00001", "finished", 1),
+        ("OptimizerStep.steps=2", "tries-002_00001", "finished", 2),
+    ]
+    capsys.readouterr()
+    assert main(command) == 0
+    assert "2 runs, 0 to do" in capsys.readouterr().out
+    assert len(list((tmp_path / "rollout").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--grid", "Rollout.probability=0,2"], ["probability", "2"]),
+        (["--grid", "Rollout.probabilty=0,1"], ["probabilty", "did you mean"]),
+        (["--grid", "Rollout.probability"], ["NODE.INPUT=VALUE,VALUE"]),
+        (["--name", "a/b"], ["--name 'a/b'", "holds '/'"]),
+        (["--device", "gpu"], ["gpu", "choose auto"]),
+    ],
+)
+def test_a_wrong_sweep_is_refused_before_anything_runs(more, words, tmp_path, capsys):
+    """Each variant is checked first: the last of a hundred must not fail at night."""
+    assert main(["sweep", str(QUICKSTART), "--output", str(tmp_path), *more]) == 2
+    said = capsys.readouterr().err
+    assert all(word in said for word in words), said
+    assert not list(tmp_path.glob("rollout/*"))
+
+
+def test_a_command_hears_how_a_run_ended(tmp_path):
+    """When all nodes are done; where it fails, the run is no less finished."""
+    output, heard = tmp_path / "out", tmp_path / "heard"
+    command = f'printf "%s %s" "$ROLLOUT_STATUS" "$ROLLOUT_FOLDER" > "{heard}"; false'
+    assert run_quickstart(output, "--notify", command) == 0
+    assert heard.read_text() == f"finished {the_run(output)}"
+
+
+def test_a_system_that_lacks_signals(monkeypatch):
+    """Windows has no SIGHUP and no SIGQUIT; the others are heard, and given back afterwards."""
+    from comfyui_rollout._terminal import Stop, stopping
+
+    for name in ("SIGHUP", "SIGQUIT"):
+        monkeypatch.delattr(signal, name, raising=False)
+    before = signal.getsignal(signal.SIGTERM)
+    stop = Stop()
+    with stopping(stop):
+        assert stop.seconds_left() == math.inf
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.is_set()
+        assert 0 < stop.seconds_left() <= 30
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_ctrl_c_is_in_no_hurry():
+    """A person waits for the model; only who says when it will end the program is believed."""
+    from comfyui_rollout._terminal import Stop, stopping
+
+    stop = Stop()
+    with stopping(stop):
+        signal.raise_signal(signal.SIGINT)
+    assert (stop.is_set(), stop.seconds_left()) == (True, math.inf)

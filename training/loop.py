@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import logging
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -17,9 +15,10 @@ from torch import Tensor, nn
 from ..diffusion import seeds
 from ..diffusion.noisy_batch import NoisyBatch
 from ..models.model import Model
-from .micro import advice, can_be_split, is_out_of_memory, losses_in_parts
+from .micro import MicroBatches
 from .optimizers import OptimizerSettings, average_by_themselves
-from .stream import Look, Run, Step, StepError, Stream
+from .stream import Look, Run, Step, Stream
+from .teacher import borrowed
 
 Precision = Literal["fp32", "bf16", "fp16"]
 NOT_OF_THIS_MODEL = "the loss does not depend on the model that is trained: wire the same model into both"
@@ -52,20 +51,16 @@ def averaged(run: Run, network: nn.Module) -> Iterator[None]:
     if run.averaged_weights is None and not run.schedule_free:
         yield
         return
-    parameters = trained(network)
-    live = [parameter.detach().clone() for parameter in parameters]  # on the device: EMAModel's store would wait for it
-    if run.averaged_weights is not None:
-        run.averaged_weights.copy_to(parameters)
-    for optimizer in run.schedule_free:
-        optimizer.eval()
-    try:
-        yield
-    finally:
+    with borrowed(parameters := trained(network)):
+        if run.averaged_weights is not None:
+            run.averaged_weights.copy_to(parameters)
         for optimizer in run.schedule_free:
-            optimizer.train()
-        with torch.no_grad():
-            for parameter, value in zip(parameters, live, strict=True):
-                parameter.copy_(value)
+            optimizer.eval()
+        try:
+            yield
+        finally:
+            for optimizer in run.schedule_free:
+                optimizer.train()
 
 
 @dataclass
@@ -96,13 +91,12 @@ class Trainer:
     """Updates done so far, those before a resume included."""
     around: Callable[[], AbstractContextManager[None]] = nullcontext
     """What each forward and its backward happen in: :meth:`~comfyui_rollout.models.model.Model.training`."""
-    parts: int = 1
-    """In how many parts the loss of a batch is computed."""
 
     def __post_init__(self) -> None:
         from diffusers.training_utils import EMAModel
 
         self.run.steps = self.steps
+        self.micro = MicroBatches(self.loss, halves=self.on_out_of_memory == "halve")
         if self.compile:
             self.network.compile(dynamic=True)
         self.weights = {name: weight for name, weight in self.network.named_parameters() if weight.requires_grad}
@@ -143,9 +137,7 @@ class Trainer:
                 self._pull_all(number, watched, pulls)
                 break
             except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                self._make_do(number, pulls, error)
+                self._begin_again(pulls, error)
         step = pulls[-1]
         step.metrics = mean_of_each([pull.metrics for pull in pulls])
         step.finite = [look for pull in pulls for look in pull.finite]
@@ -166,51 +158,25 @@ class Trainer:
                 shown = watched and pull == self.accumulation - 1
                 pulls.append(Step(self.run, number * self.accumulation + pull, update=number, watched=shown))
             step = pulls[pull]
-            with self.around():
-                losses = self._losses_in_parts(step) if self.parts > 1 else self._losses(step, number)
+            with self.around(), autocast(self.run.device, self.precision):
+                losses = self.micro.losses(step, self._backward)
             step.report("loss", losses.mean())
             step.finite = [Look(step.index, losses.detach().isfinite(), levels_of(step))]
 
-    def _losses(self, step: Step, number: int) -> Tensor:
-        with autocast(self.run.device, self.precision):
-            losses: Tensor = step.value(self.loss)
-            loss = losses.mean()
-        if number == 0 and not loss.requires_grad:
-            raise ValueError(NOT_OF_THIS_MODEL)
-        self._backward(loss)
-        return losses
-
-    def _losses_in_parts(self, step: Step) -> Tensor:
-        with autocast(self.run.device, self.precision):
-            return losses_in_parts(step, self.loss, self.parts, self._backward)
-
-    def _backward(self, loss: Tensor) -> None:
-        with self.run.clock.measure(f"{self.node_id}.backward"), torch.autocast(self.run.device.type, enabled=False):
-            self.scaler.scale(loss / self.accumulation).backward()
-
-    def _make_do(self, number: int, pulls: list[Step], error: Exception) -> None:
-        """Prepare for the same update once more, in smaller parts. Raises StepError where there is no way to."""
-        halves = self.on_out_of_memory == "halve"
+    def _begin_again(self, pulls: list[Step], error: Exception) -> None:
+        """The same update once more, in smaller parts, where the memory was too small for it; else raises the error."""
         with training_mode():
-            inputs = {name: pulls[-1].value(value) for name, value in self.loss.inputs.items()} if halves else {}
-        size = next((len(value.latents) for value in inputs.values() if isinstance(value, NoisyBatch)), 0)
-        if not (can_be_split(inputs) and self.parts < size):
-            where = str(error).partition(":")[0] if isinstance(error, StepError) else f"step {number}, backward"
-            tips = advice(self.loss, self.precision, self.accumulation, halves)
-            words = f"{where}: the device's memory is too small for this step. Change {tips}"
-            raise StepError(words) from error
-        self.parts = min(2 * self.parts, size)
-        logging.warning(
-            "step %d: out of memory; from now on the loss of a batch is computed in %d parts", number, self.parts
-        )
+            self.micro.shrink(error, pulls[-1], self.precision, self.accumulation)
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         for step in pulls:
             step.forget(self.loss)
-        error.__traceback__ = error.__cause__ = error.__context__ = None  # they hold the tensors of what failed
-        gc.collect()
-        if self.run.device.type == "cuda":
-            torch.cuda.empty_cache()
+
+    def _backward(self, loss: Tensor) -> None:
+        if not loss.requires_grad:
+            raise ValueError(NOT_OF_THIS_MODEL)
+        with self.run.clock.measure(f"{self.node_id}.backward"), torch.autocast(self.run.device.type, enabled=False):
+            self.scaler.scale(loss / self.accumulation).backward()
 
     def _apply(self, step: Step) -> None:
         for optimizer in self.optimizers:

@@ -4,13 +4,44 @@ from __future__ import annotations
 
 import math
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping
+from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .stream import Look, Run, Step
+
+SPIKE = 3.0
+"""A loss so many times the median of those before it is one."""
+BEFORE = 50
+"""Steps that this median is of."""
+
+
+class Spikes:
+    """Steps whose loss is far above those before, where a training begins to go wrong.
+
+    Only the loss that is trained on counts: a part of it grows as it should while rollouts become more.
+    """
+
+    def __init__(self) -> None:
+        self.losses: deque[float] = deque(maxlen=BEFORE)
+
+    def mark(self, row: dict[str, Any]) -> None:
+        """Give the row its ``spike`` (1.0) if it is one, which all charts show, and know it from then on."""
+        loss = row.get("loss")
+        if not isinstance(loss, (int, float)):
+            return
+        if len(self.losses) >= BEFORE // 5 and loss > SPIKE * median(self.losses) > 0:
+            row["spike"] = 1.0
+        self.losses.append(loss)
+
+    def go_on(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """As after these rows, the oldest first."""
+        self.losses.clear()
+        self.losses.extend(row["loss"] for row in rows if isinstance(row.get("loss"), (int, float)))
 
 
 class Metrics:
@@ -21,6 +52,7 @@ class Metrics:
         self.pending: list[tuple[int, dict[str, Tensor | float], list[Look]]] = []
         self.bad: dict[int, list[Look]] = {}
         """Of the last reading, the steps whose loss or gradient was no finite number, with their items."""
+        self.spikes = Spikes()
         self.timed = 0
         self.since: float | None = None
         """When the stretch began whose speed is measured; the very first step, which sets things up, is left out."""
@@ -54,6 +86,7 @@ class Metrics:
         for row in rows:
             if not row.get("skipped"):
                 row.pop("skipped", None)
+            self.spikes.mark(row)
         measured = self.run.clock.read()
         for name, total in measured.items():
             self.seconds[name] += total

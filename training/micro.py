@@ -1,20 +1,23 @@
 """A batch too large for the memory: its loss in parts, with the gradient of the whole; and what to say of it.
 
 Only the training forward, which needs most, is done in parts: items, noise, levels and rollouts are those of the whole
-batch, so the update is the same up to the order in which numbers are added.
+batch, so the update is the same up to the order in which numbers are added. Persistent rollouts hear of all parts when
+the last one is done, and go on as they would have.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+import gc
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..diffusion.noisy_batch import NoisyBatch
-from .stream import Step, Stream
+from ..diffusion.noisy_batch import Listener, Memory, NoisyBatch
+from .stream import Step, StepError, Stream
 
 PER_ITEM = ("latents", "noise", "timestep", "teacher_forced", "x", "lengths", "source", "stride", "clean_output",
             "mask", "weight")  # fmt: skip
@@ -48,26 +51,100 @@ def advice(loss: Stream, precision: str, accumulation: int, halves: bool) -> str
     return "; or ".join(tips[:3])
 
 
-def can_be_split(inputs: Mapping[str, Any]) -> bool:
-    """Whether a loss of these inputs can be had in parts: not where somebody goes on with the batch as a whole."""
-    batches = [value for value in inputs.values() if isinstance(value, NoisyBatch)]
-    return (
-        len(batches) == 1
-        and len(batches[0].latents) > 1
-        and batches[0].listener is None
-        and batches[0].fine is None
-        and inputs.get("target_sampler") != "rollout"  # whose memory is of the whole batch
-    )
+@dataclass
+class MicroBatches:
+    """Computes the loss of a batch: at once, and from the moment on that the memory is too small for that, in parts."""
+
+    loss: Stream
+    halves: bool
+    """Whether it may be had in parts."""
+    count: int = 1
+    """In how many."""
+
+    def losses(self, step: Step, backward: Callable[[Tensor], None]) -> Tensor:
+        """The losses (B,) of a batch; ``backward`` is given their mean, or each part's share of it at once."""
+        if self.count > 1:
+            return losses_in_parts(step, self.loss, self.count, backward)
+        losses: Tensor = step.value(self.loss)
+        backward(losses.mean())
+        return losses
+
+    def shrink(self, error: Exception, step: Step, precision: str, accumulation: int) -> None:
+        """After that error: smaller parts, all memory of the attempt let go. Raises it again if it is another one, and
+        StepError, saying what to change, where there is no way to.
+        """
+        if not is_out_of_memory(error):
+            raise error
+        size = batch_size(step, self.loss) if self.halves else 0
+        if self.count >= size:
+            where = str(error).partition(":")[0] if isinstance(error, StepError) else f"step {step.update}, backward"
+            tips = advice(self.loss, precision, accumulation, self.halves)
+            words = f"{where}: the device's memory is too small for this step. Change {tips}"
+            raise StepError(words) from error
+        self.count = min(2 * self.count, size)
+        logging.warning(
+            "step %d: out of memory; from now on the loss of a batch is computed in %d parts", step.update, self.count
+        )
+        error.__traceback__ = error.__cause__ = error.__context__ = None  # they hold the tensors of what failed
+        gc.collect()
+        if step.run.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def batch_size(step: Step, loss: Stream) -> int:
+    """Items of the batch that a loss is of; 0 where it is not of one batch, and cannot be had in parts."""
+    inputs = [step.value(value) for value in loss.inputs.values()]
+    sizes = [len(value.latents) for value in inputs if isinstance(value, NoisyBatch)]
+    return sizes[0] if len(sizes) == 1 else 0
+
+
+@dataclass
+class Heard:
+    """What a part of a batch tells whoever listens to the whole."""
+
+    fine: Tensor | None = None
+    output: Tensor | None = None
+
+    def landed(self, fine: Tensor) -> None:
+        self.fine = fine
+
+    def answered(self, output: Tensor) -> None:
+        self.output = output.detach() if self.output is None else self.output  # only the first answer counts
+
+
+def tell(listener: Listener, heard: Sequence[Heard]) -> None:
+    """As if the whole batch had been computed at once."""
+    fine, output = [part.fine for part in heard], [part.output for part in heard]
+    if all(value is not None for value in fine):
+        listener.landed(torch.cat([value for value in fine if value is not None]))
+    if all(value is not None for value in output):
+        listener.answered(torch.cat([value for value in output if value is not None]))
 
 
 def parts_of(batch: NoisyBatch, count: int) -> Iterator[NoisyBatch]:
-    """The batch in so many parts, as even as can be."""
+    """The batch in so many parts, as even as can be; each has a :class:`Heard` of its own where somebody listens."""
     for places in torch.arange(len(batch.latents)).chunk(count):
         chosen = slice(int(places[0]), int(places[-1]) + 1)
         values = {name: getattr(batch, name) for name in PER_ITEM}
         told = {name: value[chosen] for name, value in batch.conditioning.items()}
         kept: dict[str, Any] = {name: None if value is None else value[chosen] for name, value in values.items()}
-        yield replace(batch, **kept, conditioning=told, memory=())
+        fine = None if batch.fine is None or chosen.start >= len(batch.fine) else batch.fine[chosen]
+        yield replace(
+            batch,
+            **kept,
+            conditioning=told,
+            fine=fine,
+            memory=tuple(memory_of(batch.memory, chosen)),
+            listener=None if batch.listener is None else Heard(),
+        )
+
+
+def memory_of(memory: Sequence[Memory], chosen: slice) -> Iterator[Memory]:
+    """What a solver remembers of the items of a part."""
+    for part in memory:
+        there = ((part.places >= chosen.start) & (part.places < chosen.stop)).nonzero().flatten()
+        if len(there):
+            yield Memory(part.places[there] - chosen.start, part.history.items(there))
 
 
 def losses_in_parts(step: Step, loss: Stream, count: int, backward: Callable[[Tensor], None]) -> Tensor:
@@ -77,7 +154,7 @@ def losses_in_parts(step: Step, loss: Stream, count: int, backward: Callable[[Te
     """
     inputs = {name: step.value(value) for name, value in loss.inputs.items()}
     name, batch = next((name, value) for name, value in inputs.items() if isinstance(value, NoisyBatch))
-    outer, found, reports = step.metrics, [], []
+    outer, found, reports, heard = step.metrics, [], [], []
     try:
         for part in parts_of(batch, count):
             step.metrics = {}
@@ -85,8 +162,11 @@ def losses_in_parts(step: Step, loss: Stream, count: int, backward: Callable[[Te
             backward(losses.sum() / len(batch.latents))
             found.append(losses.detach())
             reports.append(step.metrics)
+            heard.append(part.listener)
     finally:
         step.metrics = outer
+    if batch.listener is not None:
+        tell(batch.listener, [part for part in heard if isinstance(part, Heard)])
     shares = [len(losses) / len(batch.latents) for losses in found]
     for each in dict.fromkeys(name for report in reports for name in report):
         having = [(share, report[each]) for share, report in zip(shares, reports, strict=True) if each in report]

@@ -26,6 +26,10 @@ LIBRARIES = {
 }
 """Optimizers of optional libraries, by the module that has them."""
 
+REMEMBERED = {"adamw": 8, "adafactor": 0, "sgd": 4, "muon": 4, "prodigy": 16, "came": 4, "lion": 4,
+              "adamw_schedule_free": 8, "adamw_8bit": 2}  # fmt: skip
+"""Bytes that an optimizer keeps for each weight; what adafactor keeps for each row and column is next to nothing."""
+
 LEAST_FACTOR = 0.1
 """Prodigy multiplies the rate that it finds by learning_rate; a rate meant for adamw would train nothing."""
 

@@ -156,6 +156,10 @@ class Snapshot:
         """Bytes."""
         return size_of(self.tensors)
 
+    @property
+    def in_words(self) -> str:
+        return f"the state after step {self.facts.step}"
+
     def save(self, folder: Path, keep: int = 1) -> SavedState:
         """Keep it in a run's folder as the newest state, and of older ones so many that there are ``keep``.
 
@@ -179,8 +183,11 @@ def size_of(tensors: Mapping[str, Tensor]) -> int:
     return sum(value.numel() * value.element_size() for value in tensors.values())
 
 
-def snapshot(trainer: Trainer, run: str = "") -> Snapshot:
-    """The trainer's state now, as a copy; ``run`` is the id of the run."""
+def snapshot(trainer: Trainer, run: str = "", copy: bool = True) -> Snapshot:
+    """The trainer's state now, as a copy; ``run`` is the id of the run.
+
+    Without ``copy`` it may be the trainer's own memory, and is good only until the next update.
+    """
     average, kept = trainer.run.averaged_weights, trainer.run.state_of_kept()
     tensors = tensors_of(trainer)
     for node_id, values in kept.items():
@@ -195,7 +202,8 @@ def snapshot(trainer: Trainer, run: str = "") -> Snapshot:
         kept={node_id: parted(values)[1] for node_id, values in kept.items()},
         run=run,
     )
-    return Snapshot(facts, {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()})
+    own = tensors if copy else unshared(tensors)
+    return Snapshot(facts, {name: value.detach().to("cpu", copy=copy) for name, value in own.items()})
 
 
 def save_state(folder: Path, trainer: Trainer, run: str = "", keep: int = 1) -> SavedState:
@@ -378,8 +386,9 @@ def unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     places = set()
     for name, value in tensors.items():
-        found[name] = value.clone() if value.data_ptr() in places else value
-        places.add(value.data_ptr())
+        place = value.untyped_storage().data_ptr()
+        found[name] = value.clone() if place in places else value
+        places.add(place)
     return found
 
 

@@ -5,6 +5,7 @@
 
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
+import { Announcer } from "./lib/announcer.js";
 import { Backend } from "./lib/backend.js";
 import { CurvesPanel } from "./lib/curves_panel.js";
 import { formatDuration } from "./lib/duration.js";
@@ -18,7 +19,7 @@ import { Gate } from "./lib/gate.js";
 import { Gallery } from "./lib/gallery.js";
 import { idsOf, nodeAt, nodesOf } from "./lib/graph.js";
 import { Inspector } from "./lib/inspector.js";
-import { LANGUAGES, SETTING, languageOf, translateNodes } from "./lib/language.js";
+import { LANGUAGES, SETTING, explainOptions, languageOf, translateNodes, translateTemplate } from "./lib/language.js";
 import { LossCard } from "./lib/loss_card.js";
 import { Recording, Recordings } from "./lib/recordings.js";
 import { recall, remember } from "./lib/remembered.js";
@@ -35,6 +36,7 @@ const OURS = /^Rollout/;
 const ROLLOUTS_TAB = "rollout-inspector";
 const CURVES_TAB = "rollout-curves";
 const SAMPLES_TAB = "rollout-samples";
+const NARROW = 700; // pixels of a window, below which it is a telephone
 
 const backend = new Backend(api);
 const reader = new FilmReader(backend);
@@ -50,20 +52,28 @@ const gate = new Gate(api, {
 });
 const chosen = { [ROLLOUT]: "", [TRAINER]: "", run: "" }; // which node the panel shows
 
+const announcer = new Announcer(document);
 const bar = { view: null }; // the line over the canvas
 
 const root = () => app.rootGraph ?? app.graph;
 const workflowId = () => root()?.id ?? "";
 const recordingOf = (id) => recordings.of(workflowId(), id);
-const titleOf = (id) => nodeAt(root(), id)?.title ?? `node ${id}`;
+const titleOf = (id) => nodeAt(root(), id)?.title ?? t("node {id}", { id });
 
 /** Opens a tab of the bottom panel, for a certain node. */
 function openPanel(tab, classId, node) {
   const found = [...nodesOf(root())].find(([, other]) => other === node);
   if (found) chosen[classId] = found[0];
-  const panel = app.extensionManager.bottomPanel;
-  if (panel.activeBottomPanelTabId !== tab || !panel.bottomPanelVisible) panel.toggleBottomPanelTab(tab);
+  showTab(tab);
   refresh();
+}
+
+/** Brings a tab of the bottom panel into sight; where there is no room for both, the sidebar makes way. */
+function showTab(tab) {
+  const { bottomPanel, sidebarTab, command } = app.extensionManager;
+  if (bottomPanel.activeBottomPanelTabId !== tab || !bottomPanel.bottomPanelVisible) bottomPanel.toggleBottomPanelTab(tab);
+  const beside = sidebarTab.activeSidebarTabId;
+  if (beside && innerWidth < NARROW) command.execute(`Workspace.ToggleSidebarTab.${beside}`);
 }
 
 function addView(node, name, view, height) {
@@ -164,10 +174,12 @@ async function showEnd(kind, message = "") {
   const { run, metrics } = training.recording, steps = (metrics.lastStep + 1).toLocaleString("en-US");
   const facts = run ? await backend.run(run).catch(() => null) : null;
   if (recordings.training?.recording.running) return; // the next one has begun
+  if (kind === "failed") announcer.tell(kind, t("Failed"), message);
   if (kind === "failed") return isElsewhere(training) ? bar.view?.showEnd(kind, t("Failed"), message) : bar.view?.hide();
   if (kind === "stopped") {
     const title = facts?.can_resume ? t("Stopped, saved") : t("Stopped");
     const resumes = facts?.can_resume && iconButton("play", t("Go on with the run where it was"), () => attempt(() => resume(facts)), t("Resume"));
+    announcer.tell(kind, title, t("after step {step}", { step: steps }));
     return bar.view?.showEnd(kind, title, t("after step {step}", { step: steps }), resumes);
   }
   const saved = isElsewhere(training) ? null : savedIn(root(), (id) => recordings.wordsOf(workflowId(), id));
@@ -177,12 +189,7 @@ async function showEnd(kind, message = "") {
     copy: (path) => attempt(() => navigator.clipboard.writeText(path)), tryIt: (...what) => attempt(() => tryRun(...what)), samples: openSamples,
   } });
   bar.view?.showEnd(kind, t(saved?.title ?? "Trained"), told.filter(Boolean).join(" · "), ...buttons);
-  notify(t(saved?.title ?? "Trained"), told.filter(Boolean).join(" · "));
-}
-
-/** Tells a person who looks elsewhere, if they allowed it. */
-function notify(title, body) {
-  if (document.hidden && globalThis.Notification?.permission === "granted") new Notification(title, { body });
+  announcer.tell(kind, t(saved?.title ?? "Trained"), told.filter(Boolean).join(" · "));
 }
 
 async function attempt(action) {
@@ -205,7 +212,7 @@ function pick(choice, classId) {
 }
 
 function panel(classId, view) {
-  const choice = select("Which node", [], "", (id) => ((chosen[classId] = id), refresh()));
+  const choice = select(t("Which node"), [], "", (id) => ((chosen[classId] = id), refresh()));
   return { view, choice, element: element("div.rollout-slot", {}, choice, view.element) };
 }
 
@@ -220,9 +227,14 @@ function renderRollouts(place) {
   renderInto(place, large.rollouts);
 }
 
-function renderCurves(place) {
-  large.curves ??= panel(TRAINER, new CurvesPanel(backend, titleOf));
-  renderInto(place, large.curves);
+const curvesPanel = () => (large.curves ??= panel(TRAINER, new CurvesPanel(backend, titleOf)));
+
+const renderCurves = (place) => renderInto(place, curvesPanel());
+
+/** Draws a run's curves beside those of the run on the canvas, and of others that are drawn already. */
+function compare(run) {
+  showTab(CURVES_TAB);
+  return curvesPanel().view.comparison.add(run);
 }
 
 function renderSamples(place) {
@@ -241,9 +253,8 @@ const runOfCanvas = () => idsOf(root(), TRAINER).map((id) => recordingOf(id)?.ru
 /** Opens the samples of a run. */
 function openSamples(run = "") {
   chosen.run = run;
-  const panel = app.extensionManager.bottomPanel;
   if (large.samples?.element.isConnected) large.samples.view.open(run);
-  else panel.toggleBottomPanelTab(SAMPLES_TAB);
+  showTab(SAMPLES_TAB);
 }
 
 const tell = (severity, detail, summary = t("Runs")) => app.extensionManager?.toast?.add({ severity, summary, detail, life: 8000 });
@@ -280,10 +291,10 @@ async function resume({ name: run, node, steps, steps_done: done = 0 }) {
   await load(run);
   const trainer = nodeAt(root(), node ?? idsOf(root(), TRAINER)[0]);
   const widget = trainer?.widgets?.find(({ name }) => name === "resume");
-  if (!widget) throw new Error(`the workflow of ${run} has no Optimizer Step that could go on`);
+  if (!widget) throw new Error(t("The workflow of {run} has no Optimizer Step that could go on", { run }));
   widget.value = run;
   if (done < steps) await app.queuePrompt(0, 1);
-  else tell("info", `${run} has done all its ${steps} steps: set steps of ${trainer.title} to more, then press Run.`);
+  else tell("info", t("{run} has done all its {steps} steps: set steps of {title} to more, then press Run.", { run, steps, title: trainer.title }));
 }
 
 function renderRuns(place) {
@@ -292,6 +303,7 @@ function renderRuns(place) {
     resume,
     stop,
     samples: openSamples,
+    compare,
     tryIt: tryRun,
     confirm: (run) => app.extensionManager.dialog.confirm({
       title: t("Delete this run?"), message: t("Its folder is removed with everything in it: the trained model, samples, rollouts and curves."),
@@ -397,10 +409,14 @@ async function watchWhatRuns() {
 const photos = new Photos(app, backend, (severity, detail) => tell(severity, detail, t("Pictures")));
 
 function listen() {
+  const runs = new Map(); // by trainer, of what it has just shown
   recordings.addEventListener("change", refresh);
   api.addEventListener("executed", ({ detail: { prompt_id: job, node, output } }) => {
     recordings.addWords(job, node, linesOf(output));
-    if (output?.images) output.images = output.images.filter(({ filename }) => filename !== "loss.png"); // the node draws it, and better
+    const isTrainer = output?.images?.some(({ filename }) => filename === "loss.png");
+    if (!isTrainer) return;
+    runs.set(node, runOf(output.images[0].subfolder));
+    output.images = []; // the curve is drawn on the node, and better; the samples are on the node that makes them
   }, { capture: true });
   gate.listen();
   api.addEventListener("execution_start", ({ detail }) => recordings.begin(detail.prompt_id, ""));
@@ -419,7 +435,8 @@ function listen() {
     for (const [node, { max }] of Object.entries(detail.nodes)) recordings.setTotal(node, max);
   });
   api.addEventListener("executed", ({ detail }) => {
-    const run = runOf(detail.output?.images?.[0]?.subfolder);
+    const run = runs.get(detail.node) ?? runOf(detail.output?.images?.[0]?.subfolder);
+    runs.delete(detail.node);
     if (!run) return;
     recordings.setRun(detail.node, run);
     keep(detail.node);
@@ -438,27 +455,27 @@ async function learnLanguage() {
   const words = await fetch(new URL(`./words/${language}.json`, import.meta.url));
   if (words.ok) speak(await words.json());
   const reply = await api.fetchApi("/i18n");
-  return reply.ok ? ((await reply.json())[language]?.nodeDefs ?? {}) : {};
+  return reply.ok ? ((await reply.json())[language] ?? {}) : {};
 }
 
 listen(); // now: a server may tell what is going on before setup is called
 
-const nodeWords = await learnLanguage().catch(() => ({}));
+const locale = await learnLanguage().catch(() => ({}));
 
 app.registerExtension({
   name: "ComfyUI-Rollout",
   settings: [{
-    id: SETTING, name: "Language of Rollout's panels and nodes (after a reload)", type: "combo", defaultValue: "auto",
-    options: [{ text: "as the browser", value: "auto" }, ...Object.entries(LANGUAGES).map(([value, text]) => ({ text, value }))],
+    id: SETTING, name: t("Language of Rollout's panels and nodes (after a reload)"), type: "combo", defaultValue: "auto",
+    options: [{ text: t("as the browser"), value: "auto" }, ...Object.entries(LANGUAGES).map(([value, text]) => ({ text, value }))],
   }],
-  addCustomNodeDefs: (definitions) => translateNodes(definitions, nodeWords),
+  addCustomNodeDefs: (definitions) => translateNodes(definitions, locale),
   bottomPanelTabs: [
     { id: ROLLOUTS_TAB, title: t("Rollouts"), type: "custom", render: renderRollouts, destroy: () => large.rollouts?.view.stop() },
     { id: CURVES_TAB, title: t("Training curves"), type: "custom", render: renderCurves },
     { id: SAMPLES_TAB, title: t("Samples"), type: "custom", render: renderSamples },
   ],
   setup() {
-    bar.view = new TrainingBar({ stop: () => attempt(stop), show: () => attempt(showTraining) });
+    bar.view = new TrainingBar({ stop: () => attempt(stop), show: () => attempt(showTraining), announcer });
     (document.querySelector(".graph-canvas-panel") ?? document.body).append(bar.view.element);
     document.head.append(element("link", { rel: "stylesheet", href: new URL("./rollout.css", import.meta.url).href }));
     photos.listen(document);
@@ -470,11 +487,15 @@ app.registerExtension({
     });
   },
   nodeCreated(node) {
+    explainOptions(node.widgets, locale.nodeDefs?.[node.comfyClass]);
     photos.addChoice(node);
     if (node.comfyClass === ROLLOUT) addInspector(node);
     if (node.comfyClass === TRAINER) addView(node, "rollout_loss", new LossCard({ open: () => openPanel(CURVES_TAB, TRAINER, node) }), 220);
     if (OURS.test(node.comfyClass)) fold(node, globalThis.LiteGraph);
     if (views.has(node)) refresh();
+  },
+  beforeConfigureGraph(graph) {
+    if (graph.extra?.rollout?.opens) translateTemplate(graph, locale.rolloutTemplates);
   },
   async afterConfigureGraph() {
     colourSockets(app.canvas);

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ...files.full import is_full
 from ...files.weights import check_weights, read_weights, save_weights
 
 CHUNK = 1 << 16
@@ -66,7 +67,16 @@ class Cache:
         return True
 
     def save(self, kind: str, key: str, tensors: Mapping[str, Tensor]) -> None:
-        save_weights(self.path(kind, key), tensors, {})
+        """Raises ValueError, with the remedy, where the disk is full; what was saved before is whole."""
+        try:
+            save_weights(self.path(kind, key), tensors, {})
+        except Exception as error:
+            if not is_full(error):
+                raise
+            raise ValueError(
+                f"cache_folder: {str(self.folder)!r} is on a disk that is full; what is encoded so far is kept, and it "
+                "goes on from there: make room, or choose another cache_folder"
+            ) from error
 
     def load(self, kind: str, key: str) -> dict[str, Tensor]:
         """Raises ValueError, with the remedy, where it is gone since it was looked for."""

@@ -8,14 +8,19 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor
 
+from ...diffusion.rollouts.guidance import WITHOUT
 from ...diffusion.solvers import Conditioning
 from ...models.families.clip import alike
+from ...models.families.pretrained import CONTROL
 from ...models.ragged import collate, join
 from ..data import Batch, no_class
 from ..reading.images import ImageFolder, ImageItem, Place, corner_of, weight_of
 from . import colours
 from .cache import Cache
 from .encoders import Encoders
+
+Text = str | tuple[str, str]
+"""A caption; with the key of the picture beside which it is read, where the text encoder sees that."""
 
 LATENTS, TEXT, MASKS = "latents", "text", "masks"
 """Folders of the cache."""
@@ -42,6 +47,8 @@ class View:
     place: Place
     flipped: bool
     key: str
+    control: View | None = None
+    """The picture that is to be changed, cut and mirrored alike."""
 
     def pixels(self, decode: Callable[[ImageItem, Place], Tensor]) -> Tensor:
         """The image (3, H, W) in -1..1; ``decode`` is :meth:`ImageFolder.pixels`."""
@@ -70,6 +77,11 @@ class Entry:
     label: int
 
 
+def text_of(encoders: Encoders, caption: str, view: View) -> Text:
+    """What is encoded for a caption of a picture."""
+    return (caption, view.control.key) if encoders.sees_control and view.control else caption
+
+
 class EncodedDataset:
     """Latents and encoded captions from the cache; each item's generator decides its flip, caption and dropout."""
 
@@ -79,7 +91,7 @@ class EncodedDataset:
         encoders: Encoders,
         cache: Cache,
         entries: list[Entry],
-        text_keys: dict[str, str],
+        text_keys: dict[Text, str],
         dropout: float,
     ) -> None:
         self.encoders, self.cache, self.entries = encoders, cache, entries
@@ -110,7 +122,9 @@ class EncodedDataset:
         )
 
     def no_caption(self) -> Conditioning:
-        """What the network is told where there is no caption: a batch of one."""
+        """What the network is told where there is no caption: a batch of one; nothing where each item has its own."""
+        if self.encoders.sees_control:
+            return {}
         return no_class() if self.encoders.classes else self.cache.load(TEXT, self.text_keys[""])
 
     def _draw(self, entry: Entry, generator: Generator) -> Batch:
@@ -122,10 +136,21 @@ class EncodedDataset:
         if self.encoders.classes:
             told = {"label": torch.tensor([self.encoders.classes if dropped else entry.label])}
         else:
-            told = self.cache.load(TEXT, self.text_keys[caption])
+            told = self._told(caption, view)
         told |= self.encoders.describe_size(view.item.size, view.corner, view.item.bucket)
         latents = self.cache.load_one(LATENTS, view.key, "latents")
         return Batch(latents, told, (caption,), self._mask(entry, view, latents.shape[-2:]) if self.has_masks else None)
+
+    def _told(self, caption: str, view: View) -> Conditioning:
+        """What the network is told about a caption, and shown."""
+        told = self.cache.load(TEXT, self.text_keys[text_of(self.encoders, caption, view)])
+        if view.control is None:
+            return told
+        told[CONTROL] = self.cache.load_one(LATENTS, view.control.key, "latents")[None]
+        if self.encoders.sees_control:
+            without = self.cache.load(TEXT, self.text_keys[text_of(self.encoders, "", view)])
+            told |= {WITHOUT + name: value for name, value in without.items()}
+        return told
 
     def _mask(self, entry: Entry, view: View, size: torch.Size) -> Tensor:
         if not entry.mask:

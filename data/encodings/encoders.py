@@ -13,7 +13,7 @@ from torch import Tensor
 from ...diffusion.solvers import Conditioning
 from ...files.whole import read_object
 from ...hosts.device import free_memory
-from ...models.families.pretrained import downscaling
+from ...models.families.pretrained import Control, downscaling
 from ...models.loading.load import load_parts, local_folder
 from ...models.loading.pretrained import Pretrained
 from ...models.loading.recognise import encoders_of, tokenizers_of
@@ -28,7 +28,8 @@ raise one whenever a family's ``encode_text`` or ``encode_images`` returns somet
 
 
 EncodeText = Callable[..., Conditioning]
-"""``encode(captions, negative=False)``: what the network is told about them, each tensor (captions, ...)."""
+"""``encode(captions, negative=False, pictures=())``: what the network is told about them, each tensor (captions, ...);
+``pictures`` only where the text encoder sees them."""
 
 
 EncodeImages = Callable[[Tensor], Tensor]
@@ -47,6 +48,10 @@ class Encoders(Protocol):
     """How many pixels a latent is high and wide."""
     multiple: int
     """Image sides are multiples of this."""
+    control: Control
+    """Whether the network is shown a picture that it shall change."""
+    sees_control: bool
+    """Whether the text encoder sees that too."""
 
     @property
     def text_identity(self) -> str:
@@ -84,6 +89,7 @@ class PretrainedEncoders:
         self.home = local_folder(source.home)
         self.family, self.channels = pretrained.info.family, pretrained.info.channels
         self.classes = pretrained.info.classes
+        self.control, self.sees_control = self.kind.control, self.kind.sees_control
         self.vae_config = read_object(vae_folder(source, self.home) / "config.json")
         self.factor = downscaling(self.vae_config)
         self.multiple = self.factor * self.kind.patch
@@ -99,7 +105,9 @@ class PretrainedEncoders:
     def text(self, device: str) -> Iterator[EncodeText]:
         held = [self._text_pipeline(device)]
         try:
-            yield lambda captions, negative=False: self.kind.encode_captions(held[0], captions, negative)
+            yield lambda captions, negative=False, pictures=(): self.kind.encode_captions(
+                held[0], captions, negative, pictures
+            )
         finally:
             held.clear()  # so that nobody has it any more, whoever still has the function
             free_memory()

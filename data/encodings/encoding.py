@@ -9,27 +9,25 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from ...diffusion import seeds
 from ...models.loading.weight_count import in_words
-from ..reading.buckets import Size
 from ..reading.captions import CaptionSettings
-from ..reading.images import ImageFolder, ImageItem, place_of
+from ..reading.images import ImageFolder, ImageItem, Place, place_of, to_picture
+from ..reading.index import index_of, looked_up
 from . import colours
 from .cache import Cache, content_of, key_of
-from .encoded import LATENTS, MASKS, TEXT, EncodedDataset, Entry, View
+from .encoded import LATENTS, MASKS, TEXT, EncodedDataset, Entry, Text, View, text_of
 from .encoders import EncodeImages, Encoders, EncodeText
-
-PIXELS_AT_ONCE = 1 << 20
-"""Images are encoded together up to this many pixels: enough for one of 1024 x 1024."""
 
 Advance = Callable[[int, int], None]
 """``advance(done, total)`` is told how many files are made."""
@@ -50,12 +48,14 @@ class Encoding:
         refuse_unless_encodable(images, encoders)
         self.images, self.encoders, self.captions, self.cache = images, encoders, captions, cache
         self.reads_text = not encoders.classes
-        with ThreadPoolExecutor() as pool:
-            contents = pool.map(content_of, [item.path for item in images.items])
-        self.entries = [self._entry(item, content) for item, content in zip(images.items, contents, strict=True)]
-        texts = ["", *(caption for entry in self.entries for caption in entry.captions)] if self.reads_text else []
-        self.text_keys = {text: key_of(encoders.text_identity, text) for text in texts}
-        views = {view.key: view for entry in self.entries for view in entry.views}
+        self.contents = self._contents()
+        self.entries = [self._entry(item) for item in images.items]
+        self.texts = self._texts() if self.reads_text else {}
+        """What is read, and the picture beside which it is, where the text encoder sees one."""
+        self.text_keys = {text: key_of(encoders.text_identity, text) for text in self.texts}
+        pictures = [view for entry in self.entries for view in entry.views]
+        controls = [view.control for view in pictures if view.control]
+        views = {view.key: view for view in [*pictures, *controls]}
         masks = {entry.mask: entry.views[0] for entry in self.entries if entry.mask}
         self.missing_texts = [text for text, key in self.text_keys.items() if not cache.has(TEXT, key)]
         there = {*self.text_keys} - {*self.missing_texts}
@@ -66,19 +66,52 @@ class Encoding:
         self.views = len(views)
         """How many there are, those that look alike counted once."""
 
-    def _entry(self, item: ImageItem, content: str) -> Entry:
+    def _contents(self) -> dict[Path, str]:
+        """A short name for what each picture and each mask holds."""
+        items = self.images.items
+        paths = list(dict.fromkeys(path for item in items for path in (item.path, item.mask, item.control) if path))
+        index = index_of(self.images.folder, "contents", self.images.indexes)
+        return dict(zip(paths, looked_up(paths, content_of, bool, index, "contents by BLAKE2b"), strict=True))
+
+    def _texts(self) -> dict[Text, View | None]:
+        """All captions, and the empty one: beside each picture, or once for all."""
+        if not self.encoders.sees_control:
+            return dict.fromkeys(["", *(caption for entry in self.entries for caption in entry.captions)])
+        return {
+            text_of(self.encoders, caption, view): view.control
+            for entry in self.entries
+            for view in entry.views
+            for caption in ("", *entry.captions)
+        }
+
+    def _entry(self, item: ImageItem) -> Entry:
+        content = self.contents[item.path]
         # A random cut is drawn once for each image: latents cannot be cut anew each time, as pixels can.
         place = place_of(self.images.crop, seeds.generator(0, content, "crop"))
         made_of = (content, item.bucket, place, self.images.background)
         views = tuple(
-            View(item, place, flipped, key_of(self.encoders.image_identity, *made_of, flipped))
+            View(
+                item,
+                place,
+                flipped,
+                key_of(self.encoders.image_identity, *made_of, flipped),
+                self._control(item, place, flipped),
+            )
             for flipped in ((False, True) if self.images.flip else (False,))
         )
         mask = ""
         if item.mask:
             by_opacity = item.mask == item.path
-            mask = key_of(content_of(item.mask), by_opacity, item.bucket, place, self.encoders.factor)
+            mask = key_of(self.contents[item.mask], by_opacity, item.bucket, place, self.encoders.factor)
         return Entry(views, mask, self.captions.variants_of(item.caption), item.label)
+
+    def _control(self, item: ImageItem, place: Place, flipped: bool) -> View | None:
+        """The picture that is to be changed, cut and mirrored as the one that is made of it."""
+        if item.control is None:
+            return None
+        made_of = (self.contents[item.control], item.bucket, place, self.images.background)
+        shown = replace(item, path=item.control, control=None)
+        return View(shown, place, flipped, key_of(self.encoders.image_identity, *made_of, flipped))
 
     def cut_captions(self) -> tuple[list[ImageItem], int]:
         """Images of whose captions a part is cut off, and how many tokens are read. Loads the tokenizers."""
@@ -127,11 +160,18 @@ class Encoding:
 
     def _encode_texts(self, encode: EncodeText, progress: Progress) -> None:
         for done, text in enumerate(self.missing_texts, 1):
-            told = encode([text])  # by itself, so that no other one changes how long it is padded
+            # By itself, so that no other one changes how long it is padded.
+            told = encode([text]) if isinstance(text, str) else encode([text[0]], pictures=[self._picture(text)])
             self.cache.save(TEXT, self.text_keys[text], {name: value.cpu() for name, value in told.items()})
             progress.add(1)
             if not self.caption_bytes:
                 self._weigh_captions(self.text_keys[text], len(self.missing_texts) - done)
+
+    def _picture(self, text: Text) -> Image.Image:
+        """The picture beside which a caption is read."""
+        view = self.texts[text]
+        assert view is not None
+        return to_picture(view.pixels(self.images.pixels))
 
     def _weigh_captions(self, key: str, missing: int) -> None:
         """The first encoded caption says how large they are: what is still missing must fit on the disk."""
@@ -142,19 +182,20 @@ class Encoding:
         refuse_full_disk(self.cache, self.missing_bytes, needed)
 
     def _encode_views(self, encode: EncodeImages, progress: Progress) -> None:
-        """The likeliest latents of each view, not a sample of the VAE's posterior.
+        """The likeliest latents of each view, not a sample of the VAE's posterior, far narrower than any noise trained.
 
-        The posterior is far narrower than any noise that is trained, and this way an image's latents are always the
-        same, whatever else is in the folder.
+        Each by itself: in a batch the last bits of an image depend on how many others there are, and so on what else is
+        in the folder and where an earlier encoding was stopped. (Alone it is no slower: one by one is faster on a CPU,
+        and an image of 512 pixels fills an accelerator.)
         """
         decode = lru_cache(maxsize=1)(self.images.pixels)  # a mirrored view comes right behind its image
-        for views in batches_of(self.missing_views):
-            pixels = torch.stack([view.pixels(decode) for view in views])
-            for view, image, latents in zip(views, pixels, encode(pixels).cpu(), strict=True):
-                refuse_infinite(latents, view)
-                kept = {"latents": latents, "moments": colours.moments(latents, image)}
-                self.cache.save(LATENTS, view.key, kept)
-            progress.add(len(views))
+        for view in self.missing_views:
+            pixels = view.pixels(decode)
+            (latents,) = encode(pixels[None]).cpu()
+            refuse_infinite(latents, view)
+            kept = {"latents": latents, "moments": colours.moments(latents, pixels)}
+            self.cache.save(LATENTS, view.key, kept)
+            progress.add(1)
 
     def _shrink_masks(self, progress: Progress) -> None:
         for key, view in self.missing_masks.items():
@@ -192,6 +233,16 @@ def refuse_unless_encodable(images: ImageFolder, encoders: Encoders) -> None:
             f"size: the model takes images whose sides are multiples of {encoders.multiple}, not {height} x {width}: "
             "change size in Image Folder Dataset"
         )
+    if encoders.control == "none" and images.control:
+        raise ValueError(
+            f"control: this model ({encoders.family}) makes pictures of words alone and is shown none to change: clear "
+            "it in Image Folder Dataset, or load a model that edits"
+        )
+    if encoders.control == "must" and not images.control:
+        raise ValueError(
+            f"control: this model ({encoders.family}) changes pictures: name the folder of those that it is shown in "
+            "Image Folder Dataset"
+        )
     if encoders.classes and not images.info.classes:
         raise ValueError(
             images.info.without_classes
@@ -219,14 +270,3 @@ def refuse_full_disk(cache: Cache, latents: int, captions: int) -> None:
         what = "latents and captions" if captions else "latents"
         there = f"{str(folder)!r} has {in_words(free, 'B')} left"
         raise ValueError(f"cache_folder: the {what} take {in_words(latents + captions, 'B')}, and {there}")
-
-
-def batches_of(views: list[View]) -> Iterator[list[View]]:
-    """Views of one size together, as many as may be encoded at once."""
-    of_size: dict[Size, list[View]] = defaultdict(list)
-    for view in views:
-        of_size[view.item.bucket].append(view)
-    for (height, width), same in of_size.items():
-        most = max(1, PIXELS_AT_ONCE // (height * width))
-        for start in range(0, len(same), most):
-            yield same[start : start + most]

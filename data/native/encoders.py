@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...diffusion.solvers import Conditioning
 from ...hosts.comfyui_model import encode_images, encode_text, fingerprint_of, into_latents
+from ...models.families.pretrained import Control
 from ...models.hosted import HostedModel
 from ...models.loading.pretrained import Pretrained
 from ...models.ragged import collate
@@ -26,6 +27,8 @@ class HostedEncoders:
     """CLIP and VAE of a HostedModel. The host says what is in memory."""
 
     classes = 0
+    control: Control = "none"
+    sees_control = False
 
     def __init__(self, hosted: HostedModel) -> None:
         """Raises ValueError for a model that is none of images."""
@@ -71,7 +74,13 @@ class HostedEncoders:
 
         def encode(images: Tensor) -> Tensor:
             with torch.no_grad():
-                return into_latents(self.hosted.model, encode_images(vae, images))
+                encoded = encode_images(vae, images)
+            if encoded.shape[1] != self.channels:
+                raise ValueError(
+                    f"vae: it gives latents of {encoded.shape[1]} channels, and {self.hosted.facts.family} takes "
+                    f"{self.channels}; wire the model's own VAE into Train ComfyUI Model"
+                )
+            return into_latents(self.hosted.model, encoded)
 
         yield encode
 

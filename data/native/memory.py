@@ -98,6 +98,11 @@ def cut_to(image: Tensor, multiple: int) -> Tensor:
     return image[..., top : top + height, left : left + width]
 
 
+def fit(mask: Tensor, size: Sequence[int]) -> Tensor:
+    """A mask (1, H, W) in the size of its image (h, w)."""
+    return mask if mask.shape[-2:] == torch.Size(size) else F.interpolate(mask[None].float(), tuple(size))[0]
+
+
 def shrink(mask: Tensor, size: Sequence[int]) -> Tensor:
     """A mask (1, H, W) in the size of latents (h, w)."""
     return F.adaptive_avg_pool2d(mask[None].float(), (size[0], size[1]))[0]

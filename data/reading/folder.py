@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 APPLE = frozenset({".heic", ".heif"})
 """Photos of Apple's phones."""
@@ -222,6 +223,25 @@ def left_out_in_words(listing: Listing) -> list[str]:
         count = f"{len(paths)} file{'s' * (len(paths) > 1)}"
         lines.append(f"not read: {count} {kind}{remedy}, e.g. {printable(paths[0].name)}")
     return lines
+
+
+def survey(folder: Path) -> dict[str, Any]:
+    """What a person wants to see of a folder, as paths below it: ``masks`` by their pictures, ``beside`` (pictures that
+    are not trained by themselves: masks and conditioning pictures), and ``left_out``, in words.
+
+    Raises ValueError where there is no folder.
+    """
+    listing = look_into(folder)
+
+    def below(path: Path) -> str:
+        return path.relative_to(folder).as_posix()
+
+    apart = [path for reason in (MASK_ALONE, CONDITIONS) for path in listing.left_out.get(reason, ())]
+    return {
+        "masks": {below(picture): below(mask) for picture, mask in listing.masks.items()},
+        "beside": sorted(map(below, [*listing.masks.values(), *apart])),
+        "left_out": left_out_in_words(listing),
+    }
 
 
 def _exists_stripped(folder: Path) -> bool:

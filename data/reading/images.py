@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
+import PIL
 import torch
 from PIL import Image, ImageOps
 from torch import Generator, Tensor
@@ -18,7 +18,8 @@ from torch import Generator, Tensor
 from ..data import Batch, DatasetInfo, Group, no_class
 from .buckets import MOST_OBLONG, Size, bucket_for, bucket_sizes
 from .caption_files import CaptionFinder
-from .folder import MASK, MASK_ALONE, WITH_PLUGIN, Listing, listing_of, look_into, repeats_and_words
+from .folder import MASK, MASK_ALONE, WITH_PLUGIN, Listing, listing_of, look_into, printable, repeats_and_words
+from .index import index_of, looked_up
 
 ALPHA = "alpha"
 """In place of a mask folder: each image's own transparency is its mask."""
@@ -46,6 +47,10 @@ class ImageItem:
     """The file that has its caption; None where none has."""
     encoding: str = "utf-8"
     """How that file was decoded."""
+    control: Path | None = None
+    """The picture of which this one is made, for a model that edits."""
+    control_size: Size = (0, 0)
+    """Its height and width."""
 
     @property
     def lost(self) -> float:
@@ -123,6 +128,12 @@ def look(path: Path) -> Look:
     return Look("", size if turned else size[::-1], transparent)
 
 
+def looks_at(paths: Sequence[Path], index: Path | None = None) -> list[Look]:
+    """:func:`look` of each, kept in the file ``index``; what is damaged is looked at again the next time."""
+    found = looked_up(paths, look, lambda seen: not seen.damage, index, f"looks by Pillow {PIL.__version__}")
+    return [Look(damage, tuple(size), transparent) for damage, size, transparent in found]
+
+
 def place_of(crop: Crop, generator: Generator) -> Place:
     """Where to cut: in the middle, or anywhere."""
     if crop == "center":
@@ -150,6 +161,12 @@ def to_latents(picture: Image.Image) -> Tensor:
     return pixels.reshape(picture.height, picture.width, -1).permute(2, 0, 1) / 127.5 - 1
 
 
+def to_picture(latents: Tensor) -> Image.Image:
+    """The inverse of :func:`to_latents`, for three channels."""
+    pixels = ((latents + 1) * 127.5).round().clamp(0, 255).byte()
+    return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+
+
 class ImageFolder:
     """Images below a folder. Unreadable ones are named and left out; if none is left, that is an error."""
 
@@ -170,17 +187,24 @@ class ImageFolder:
         loss_weight: float = 1.0,
         max_aspect_ratio: float = MOST_OBLONG,
         kohya_folders: bool = True,
+        control: Path | None = None,
+        indexes: Path | None = None,
     ) -> None:
-        self.folder, self.mask_folder = folder, mask_folder
+        """``indexes`` is where it is kept from start to start what was found out about a large folder's files."""
+        self.folder, self.mask_folder, self.control, self.indexes = folder, mask_folder, control, indexes
         self.crop, self.flip, self.color, self.background = crop, flip, color, background
         self.repeats, self.loss_weight, self.default_caption = repeats, loss_weight, default_caption.strip()
         self.max_aspect_ratio, self.kohya_folders = max_aspect_ratio, kohya_folders
         self.buckets = bucket_sizes(size, max_aspect_ratio) if buckets else [(size, size)]
         self.upscale = upscale or not buckets
         self.listing = listing_of(folder)
-        paths = [path for path in self.listing.pictures if not self._is_mask(path)]
+        paths = [path for path in self.listing.pictures if not self._is_beside(path)]
         if not paths:
-            raise ValueError(f"all images in {str(folder)!r} are masks: give mask_folder a folder of its own")
+            which = (
+                "masks: give mask_folder" if control is None else "masks or to be changed: give mask_folder and control"
+            )
+            raise ValueError(f"all images in {str(folder)!r} are {which} a folder of its own")
+        self.controls = controls_of(folder, paths, control) if control else {}
         classes, without_classes = classes_of(folder, paths)
         self.captions = CaptionFinder(self.listing)
         self.damaged: list[str] = []
@@ -202,15 +226,14 @@ class ImageFolder:
             folder.name, len(self.order) * repeats, channels, only_size, classes, without_classes, groups=groups
         )
 
-    def _is_mask(self, path: Path) -> bool:
-        """Masks may lie in a folder among the images."""
-        return isinstance(self.mask_folder, Path) and self.mask_folder.resolve() in path.resolve().parents
+    def _is_beside(self, path: Path) -> bool:
+        """Masks, and pictures that are to be changed, may lie in a folder among the images."""
+        beside = {each.resolve() for each in (self.mask_folder, self.control) if isinstance(each, Path)}
+        return bool(beside & {*path.resolve().parents})
 
     def _readable(self, paths: list[Path], classes: tuple[str, ...]) -> Iterator[ImageItem]:
-        find_mask = MaskFinder(self.listing, self.mask_folder)
-        with ThreadPoolExecutor() as pool:
-            looks = pool.map(look, paths)
-        for path, found in zip(paths, looks, strict=True):
+        find_mask = MaskFinder(self.listing, self.mask_folder, index_of(self.folder, "masks", self.indexes))
+        for path, found in zip(paths, looks_at(paths, index_of(self.folder, "looks", self.indexes)), strict=True):
             if found.damage:
                 self.damaged.append(found.damage)
                 continue
@@ -226,6 +249,7 @@ class ImageFolder:
                 repeats,
                 caption.source if caption else None,
                 caption.encoding if caption else "utf-8",
+                *self.controls.get(path, ()),
             )
 
     def at(self, place: int) -> int:
@@ -303,16 +327,15 @@ class MaskFinder:
     Without a mask folder, what OneTrainer has beside it: a-masklabel.png.
     """
 
-    def __init__(self, listing: Listing, masks: Path | Literal["alpha"] | None) -> None:
+    def __init__(self, listing: Listing, masks: Path | Literal["alpha"] | None, index: Path | None = None) -> None:
         self.folder, self.masks = listing.folder, masks
         self.found: Mapping[Path, Path] = {}
         if masks is None:
             self.found = {path.relative_to(self.folder).with_suffix(""): mask for path, mask in listing.masks.items()}
         elif isinstance(masks, Path):
             self.found = masks_in(masks)
-        with ThreadPoolExecutor() as pool:
-            if damages := [seen.damage for seen in pool.map(look, self.found.values()) if seen.damage]:
-                raise ValueError(f"{'mask' if masks is None else 'mask_folder'}: {damages[0]}")
+        if damages := [seen.damage for seen in looks_at([*self.found.values()], index) if seen.damage]:
+            raise ValueError(f"{'mask' if masks is None else 'mask_folder'}: {damages[0]}")
 
     def __call__(self, image: Path, seen: Look) -> Path | None:
         if self.masks == ALPHA:
@@ -331,3 +354,25 @@ def masks_in(folder: Path) -> dict[Path, Path]:
         raise ValueError(f"mask_folder: {error}") from error
     found = {path.relative_to(folder).with_suffix(""): path for path in (*listing.pictures, *by_end)}
     return {name.with_name(name.name.removesuffix(MASK)): path for name, path in found.items()}
+
+
+def controls_of(folder: Path, images: Sequence[Path], control: Path) -> dict[Path, tuple[Path, Size]]:
+    """For each of the images the picture of the same name, up to the suffix, below ``control``, and its size.
+
+    Raises ValueError, naming them, where images have none, or one that cannot be read.
+    """
+    try:
+        listing = listing_of(control)
+    except ValueError as error:
+        raise ValueError(f"control: {error}") from error
+    found = {path.relative_to(control).with_suffix(""): path for path in listing.pictures}
+    pairs = {image: found.get(image.relative_to(folder).with_suffix("")) for image in images}
+    if missing := [image.name for image, picture in pairs.items() if picture is None]:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        names = ", ".join(map(printable, missing[:3]))
+        raise ValueError(f"control: {str(control)!r} has no picture of the same name for {names}{more}; add it")
+    chosen = {image: picture for image, picture in pairs.items() if picture is not None}
+    looks = looks_at(list(chosen.values()), None)
+    if damages := [seen.damage for seen in looks if seen.damage]:
+        raise ValueError(f"control: {damages[0]}")
+    return {image: (picture, seen.size) for (image, picture), seen in zip(chosen.items(), looks, strict=True)}

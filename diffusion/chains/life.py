@@ -193,8 +193,8 @@ class Ride:
     def answered(self, output: Tensor) -> None:
         """What the network put out at the batch's states (B, ...); only the first answer counts."""
         if not self.over:
-            self.over = True
             self.arrive(self.advanced(output[: len(self.chains)].detach()))
+            self.over = True  # not before: where the memory was too small for it, the step is done once more
 
     @torch.no_grad()
     def advanced(self, output: Tensor) -> Chains:

@@ -6,11 +6,15 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..solvers import Conditioning, Model
 
 TOLD = "guidance"
 """The name by which a guidance-distilled network is told its guidance, (B,)."""
+
+WITHOUT = "without."
+"""Begins the names of what an item itself is told in place of its caption, where that is not the same for all."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,28 @@ UNGUIDED = Guidance()
 
 def unconditional(conditioning: Conditioning, negative: Conditioning) -> Conditioning:
     """The same items without caption or class; what ``negative`` does not name, such as sizes, stays."""
-    return {
-        name: negative[name].to(value.dtype).expand(len(value), *value.shape[1:]) if name in negative else value
-        for name, value in conditioning.items()
-    }
+    masked = any(name.endswith("mask") for name in conditioning)
+
+    def instead(name: str, value: Tensor) -> Tensor:
+        row = conditioning.get(WITHOUT + name, negative.get(name))
+        if row is None:
+            return value
+        row = as_long(row, value.shape[1], masked) if value.ndim > 1 else row
+        return row.to(value.dtype).expand(len(value), *value.shape[1:])
+
+    return {name: instead(name, value) for name, value in conditioning.items()}
+
+
+def as_long(row: Tensor, length: int, masked: bool) -> Tensor:
+    """Texts (B, L, ...) of this length: padded with zeros, which a mask tells, or else repeated, as CLIP's windows.
+
+    Raises ValueError where they are longer than what is said with a caption.
+    """
+    own = row.shape[1]
+    if own == length:
+        return row
+    if own > length or (not masked and length % own):
+        raise ValueError(f"guidance: no caption is {own} tokens, a caption of this batch {length}: set guidance to 1")
+    if not masked:
+        return torch.cat([row] * (length // own), dim=1)
+    return F.pad(row, (*[0] * (2 * (row.ndim - 2)), 0, length - own))

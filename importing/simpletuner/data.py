@@ -35,7 +35,7 @@ def datasets(draft: Draft, config: Settings, backends: Sequence[Settings], pipel
     if not found:
         draft.report.left.append("data_backend_config: there is no data set; name a folder in Image Folder Dataset")
         found = [Settings({}, BACKEND, "data set")]
-    links = [[encoded(draft, config, backend, pipeline), 0] for backend in found]
+    links = [[encoded(draft, config, backend, shown_to(backend, backends), pipeline), 0] for backend in found]
     counts = [count(backend) for backend in found]
     known = [number for number in counts if number is not None]
     total = sum(known) if len(known) == len(counts) else None
@@ -55,6 +55,10 @@ def with_images(backends: Sequence[Settings], report: Report) -> list[Settings]:
         elif kind in CACHES:
             backend.dropped = True
             report.ignored.append(f"{backend.name} ({kind}): Encode Dataset keeps what it encoded by itself")
+        elif kind == "conditioning" and backend["instance_data_dir"] in [
+            shown_to(other, backends) for other in backends
+        ]:
+            backend.dropped = True
         elif kind != "image":
             report.changed.append(
                 f"{backend.name}: a data set of type {kind!r} has no place here; it is left out (masks: name their "
@@ -76,7 +80,19 @@ def with_images(backends: Sequence[Settings], report: Report) -> list[Settings]:
     return images
 
 
-def encoded(draft: Draft, config: Settings, backend: Settings, pipeline: list[Any]) -> str:
+def shown_to(backend: Settings, backends: Sequence[Settings]) -> str:
+    """The folder of the pictures from which a data set's images are made; empty where it has none here."""
+    named = backend["conditioning_data"]
+    names = named if isinstance(named, list) else [named]
+    folders = [
+        other["instance_data_dir"]
+        for other in backends
+        if other["dataset_type"] == "conditioning" and other["type"] == "local" and other["id"] in names
+    ]
+    return next(iter(folders), "")
+
+
+def encoded(draft: Draft, config: Settings, backend: Settings, control: str, pipeline: list[Any]) -> str:
     """Image Folder Dataset and Encode Dataset of one data set; returns the id of the latter."""
     title, report = backend["id"], draft.report
     folder = backend["instance_data_dir"] if backend["type"] == "local" else ""
@@ -103,6 +119,7 @@ def encoded(draft: Draft, config: Settings, backend: Settings, pipeline: list[An
         buckets=not squares,
         default_caption=default_caption,
         kohya_folders=False,
+        control=control or None,
     )
     return draft.add(
         FRAME,

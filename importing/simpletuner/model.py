@@ -26,8 +26,20 @@ OUR_FAMILY = {
     "qwen_image": "qwen_image",
     "krea2": "krea2",
     "chroma": "chroma",
+    "flux2": "flux2_klein",
+    "wan": "wan",
 }
 """Our name of a SimpleTuner family."""
+
+FLAVOURS = {
+    ("flux2", "dev"): "flux2_dev",
+    ("flux", "kontext"): "flux_kontext",
+    ("qwen_image", "edit-v1"): "qwen_image_edit",
+    ("qwen_image", "edit-v2"): "qwen_image_edit_plus",
+    ("qwen_image", "edit-v2+"): "qwen_image_edit_plus",
+    ("qwen_image", "edit-v3"): "qwen_image_edit_plus",
+}
+"""The same where it is another one for a flavour."""
 
 NO_FLOW = ("sd1x", "sd2x", "sdxl", "kolors", "pixart_sigma", "deepfloyd", "stable_cascade", "cosmos2image", "heartmula")
 """Families that are not trained by flow matching, unless prediction_type says so."""
@@ -62,6 +74,7 @@ HUB = {
         "dev": "black-forest-labs/FLUX.1-dev",
         "krea": "black-forest-labs/FLUX.1-Krea-dev",
         "schnell": "black-forest-labs/FLUX.1-schnell",
+        "kontext": "black-forest-labs/FLUX.1-Kontext-dev",
         "fluxbooru": "terminusresearch/fluxbooru-v0.3",
         "libreflux": "jimmycarter/LibreFlux-SimpleTuner",
     },
@@ -70,12 +83,43 @@ HUB = {
         "2.0": "Alpha-VLLM/Lumina-Image-2.0",
         "neta-lumina": "terminusresearch/neta-lumina-v1",
     },
-    "z_image": {"": "Tongyi-MAI/Z-Image", "base": "Tongyi-MAI/Z-Image", "turbo": "Tongyi-MAI/Z-Image-Turbo"},
-    "qwen_image": {"": "Qwen/Qwen-Image", "v1.0": "Qwen/Qwen-Image"},
-    "krea2": {"": "krea/Krea-2-Raw"},
-    "chroma": {"": "lodestones/Chroma1-HD", "base": "lodestones/Chroma1-Base", "hd": "lodestones/Chroma1-HD"},
+    "z_image": {
+        "": "Tongyi-MAI/Z-Image-Turbo",
+        "base": "Tongyi-MAI/Z-Image",
+        "turbo": "Tongyi-MAI/Z-Image-Turbo",
+        "turbo-ostris-v2": "Tongyi-MAI/Z-Image-Turbo",
+    },
+    "qwen_image": {
+        "": "Qwen/Qwen-Image-2512",
+        "v1.0": "Qwen/Qwen-Image",
+        "v2.0": "Qwen/Qwen-Image-2512",
+        "edit-v1": "Qwen/Qwen-Image-Edit",
+        "edit-v2": "Qwen/Qwen-Image-Edit-2509",
+        "edit-v2+": "Qwen/Qwen-Image-Edit-2509",
+        "edit-v3": "Qwen/Qwen-Image-Edit-2511",
+    },
+    "krea2": {"": "krea/Krea-2-Raw", "raw": "krea/Krea-2-Raw", "turbo": "krea/Krea-2-Turbo"},
+    "chroma": {
+        "": "lodestones/Chroma1-Base",
+        "base": "lodestones/Chroma1-Base",
+        "hd": "lodestones/Chroma1-HD",
+        "flash": "lodestones/Chroma1-Flash",
+    },
+    "wan": {
+        "": "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+        "t2v-480p-1.3b-2.1": "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+        "t2v-480p-14b-2.1": "Wan-AI/Wan2.1-T2V-14B-Diffusers",
+        "ti2v-5b-2.2": "Wan-AI/Wan2.2-TI2V-5B-Diffusers",
+    },
+    "flux2": {
+        "": "black-forest-labs/FLUX.2-klein-base-9B",
+        "dev": "black-forest-labs/FLUX.2-dev",
+        "klein-4b": "black-forest-labs/FLUX.2-klein-base-4B",
+        "klein-9b": "black-forest-labs/FLUX.2-klein-base-9B",
+    },
 }
 """What SimpleTuner loads where no path is given, by family and flavour; "" is the family's default."""
+
 
 CONTEXT = ("add_k_proj", "add_q_proj", "add_v_proj", "to_add_out")
 FLUX_LAYERS = {"context": CONTEXT, "context+ffs": (*CONTEXT, "ff_context.net.0.proj", "ff_context.net.2")}
@@ -86,6 +130,12 @@ ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
 LYCORIS_CLASSES = {"Attention": ATTENTION, "FeedForward": FEED_FORWARD}
 """Layers of the classes that LyCORIS' presets name."""
+
+
+def our_family(config: Settings) -> str:
+    """Our name of what is trained; empty for a family that we do not have."""
+    family, flavour = config["model_family"], config["model_flavour"]
+    return FLAVOURS.get((family, flavour)) or OUR_FAMILY.get(family, "")
 
 
 def is_flow_matching(config: Settings, report: Report) -> bool:
@@ -218,7 +268,7 @@ def add_lora(draft: Draft, config: Settings, lycoris: Settings, model: list[Any]
         settings = {"kind": "lora", "rank": rank, "alpha": float(rank) if alpha is None else alpha}
         settings |= {"dropout": config["lora_dropout"], "dora": config["use_dora"]}
         layers = targets(config, draft.report)
-        family: Any = PRETRAINED.get(OUR_FAMILY.get(config["model_family"], ""))
+        family: Any = PRETRAINED.get(our_family(config))
         if family and family.trainable_text_parts:
             settings["text_encoders"] = config["train_text_encoder"]
     return draft.add(

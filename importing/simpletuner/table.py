@@ -179,6 +179,7 @@ BACKEND: Mapping[str, Key] = {
     "only_instance_prompt": switch("ImageFolderDataset.default_caption", False),
     "prepend_instance_prompt": switch("EncodeDataset.trigger_word", False),
     "caption_shuffle": anything("EncodeDataset.shuffle_tags, EncodeDataset.caption_variants", "see below"),
+    "conditioning_data": anything("ImageFolderDataset.control", "the folder of the data set of that id, for pairs"),
     "probability": number("CombineDatasets.weight_1", 1.0, "weight_2 of the second, and so on"),
 }
 """Keys of a data set in the file that data_backend_config names."""

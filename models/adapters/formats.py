@@ -33,6 +33,10 @@ Format = Literal["diffusers", "comfyui", "kohya"]
 NAMED_BY_DIFFUSERS = ("FluxTransformer2DModel", "SD3Transformer2DModel", "ZImageTransformer2DModel")
 """Transformers that ComfyUI knows by diffusers' names too, which keep q, k and v apart: no rank is added."""
 
+JOINED = ("Flux2Transformer2DModel", "ChromaTransformer2DModel")
+"""Transformers of which ComfyUI knows by diffusers' names too what the original has joined or turned, for LoKr and LoHa
+cannot be."""
+
 ONE_NAME = ("QwenImageTransformer2DModel",)
 """Transformers whose layers have diffusers' names everywhere."""
 
@@ -55,13 +59,16 @@ def to_file(adapter: Adapter, format: Format, names: Names, part: str) -> dict[s
 
 def named(adapter: Adapter, format: Format, names: Names) -> dict[str, LayerAdapter]:
     """The adapter with the layers' names as they are in the file, joined where the file joins them."""
-    text = {kohya_name(layer, names.is_sdxl): part for layer, part in adapter.items() if layer.startswith(ATTACHED)}
+    own = {kohya_name(layer, names.is_sdxl): part for layer, part in adapter.items() if layer.startswith(ATTACHED)}
     adapter = {layer: part for layer, part in adapter.items() if not layer.startswith(ATTACHED)}
     prefix = by_diffusers_names(adapter, format, names)
     if prefix is None:
+        apart = unjoinable(adapter, names)
+        own |= {f"lycoris_{flat(layer)}": part for layer, part in apart.items()}
+        adapter = {layer: part for layer, part in adapter.items() if layer not in apart}
         prefix = "diffusion_model." if format == "comfyui" else "lora_unet_"
         adapter = original_layers(adapter, names)
-    return {prefix + (layer if format == "comfyui" else flat(layer)): part for layer, part in adapter.items()} | text
+    return {prefix + (layer if format == "comfyui" else flat(layer)): part for layer, part in adapter.items()} | own
 
 
 def by_diffusers_names(adapter: Adapter, format: Format, names: Names) -> str | None:
@@ -74,6 +81,14 @@ def by_diffusers_names(adapter: Adapter, format: Format, names: Names) -> str | 
         return "transformer." if format == "comfyui" else "lora_unet_"
     relatives = any(part.kind != "lora" or part.has_magnitude for part in adapter.values())
     return "lycoris_" if relatives and names.network_class in NAMED_BY_DIFFUSERS else None
+
+
+def unjoinable(adapter: Adapter, names: Names) -> dict[str, LayerAdapter]:
+    """LoKr and LoHa of layers that the original has joined or turned, where these have names of their own too."""
+    if names.network_class not in JOINED:
+        return {}
+    joined = {layer for layers in names.groups.values() if len(layers) > 1 or names.turned(*layers) for layer in layers}
+    return {layer: part for layer, part in adapter.items() if part.kind != "lora" and layer in joined}
 
 
 def original_layers(adapter: Adapter, names: Names) -> dict[str, LayerAdapter]:

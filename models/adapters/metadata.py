@@ -79,10 +79,15 @@ ARCHITECTURES = {
     "sdxl": "stable-diffusion-xl-v1-base",
     "lumina2": "lumina-2",
     "zimage": "z-image",
+    "flux2_dev": "flux-2-dev",
     "flux2_klein": "flux-2-klein",
     "qwen_image": "qwen-image",
+    "qwen_image_edit": "qwen-image-edit",
+    "qwen_image_edit_plus": "qwen-image-edit-plus",
+    "flux_kontext": "flux-1-kontext-dev",
     "chroma": "chroma",
     "krea2": "krea-2",
+    "wan": "wan-2.1",
 }
 
 IMPLEMENTATIONS = {
@@ -90,16 +95,31 @@ IMPLEMENTATIONS = {
     "sdxl": "https://github.com/Stability-AI/generative-models",
     "sd3": "https://github.com/Stability-AI/sd3.5",
     "flux": "https://github.com/black-forest-labs/flux",
+    "flux_kontext": "https://github.com/black-forest-labs/flux",
     "lumina2": "https://github.com/Alpha-VLLM/Lumina-Image-2.0",
     "zimage": "https://github.com/Tongyi-MAI/Z-Image",
+    "flux2_dev": "https://github.com/black-forest-labs/flux2",
     "flux2_klein": "https://github.com/black-forest-labs/flux2",
     "chroma": "https://github.com/lodestone-rock/flow",
     "krea2": "https://github.com/krea-ai/krea-2",
+    "wan": "https://github.com/Wan-Video/Wan2.1",
 }
 """The code whose layer names a file has, if it has not diffusers'."""
 
-KOHYA_BASES = {"sd": "sd_v1", "sdxl": "sdxl_base_v1-0", "sd3": "sd3", "flux": "flux1", "lumina2": "lumina2"}
-KOHYA_MODULES = {"sd3": "networks.lora_sd3", "flux": "networks.lora_flux", "lumina2": "networks.lora_lumina"}
+KOHYA_BASES = {
+    "sd": "sd_v1",
+    "sdxl": "sdxl_base_v1-0",
+    "sd3": "sd3",
+    "flux": "flux1",
+    "flux_kontext": "flux1",
+    "lumina2": "lumina2",
+}
+KOHYA_MODULES = {
+    "sd3": "networks.lora_sd3",
+    "flux": "networks.lora_flux",
+    "flux_kontext": "networks.lora_flux",
+    "lumina2": "networks.lora_lumina",
+}
 
 
 def modelspec(base: Base, about: About, *, is_lora: bool, by_diffusers: bool) -> dict[str, str]:

@@ -185,6 +185,24 @@ KREA2: Groups = {
     "last.linear": ("final_layer.linear",),
 }
 
+
+def _wan_attention(original: str, block: str) -> dict[str, tuple[str, ...]]:
+    return {f"{original}.{name[3]}": (f"{block}.{name}",) for name in (*QKV, "to_out.0")}
+
+
+WAN: Groups = {
+    "time_embedding.0": ("condition_embedder.time_embedder.linear_1",),
+    "time_embedding.2": ("condition_embedder.time_embedder.linear_2",),
+    "time_projection.1": ("condition_embedder.time_proj",),
+    "text_embedding.0": ("condition_embedder.text_embedder.linear_1",),
+    "text_embedding.2": ("condition_embedder.text_embedder.linear_2",),
+    **_wan_attention("blocks.*.self_attn", "blocks.*.attn1"),
+    **_wan_attention("blocks.*.cross_attn", "blocks.*.attn2"),
+    "blocks.*.ffn.0": ("blocks.*.ffn.net.0.proj",),
+    "blocks.*.ffn.2": ("blocks.*.ffn.net.2",),
+    "head.head": ("proj_out",),
+}
+
 ORIGINAL: Mapping[str, Groups] = {
     "FluxTransformer2DModel": FLUX,
     "SD3Transformer2DModel": SD3,
@@ -193,6 +211,7 @@ ORIGINAL: Mapping[str, Groups] = {
     "Flux2Transformer2DModel": FLUX2,
     "ChromaTransformer2DModel": CHROMA,
     "Krea2Transformer2DModel": KREA2,
+    "WanTransformer3DModel": WAN,
 }
 """Transformers whose original code has other names, by diffusers' class name."""
 

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...diffusion import seeds
 from ..model import Model
@@ -40,9 +40,11 @@ def add_adapter(model: Model, settings: AdapterSettings, seed: int, weights: Map
         if isinstance(module, BaseTunerLayer):
             module.set_adapter(list(model.adapters))
     numbers = 0
-    for name, weight in model.network.named_parameters():
+    for name, weight in list(model.network.named_parameters()):
         if settings.name in name.split("."):
-            weight.data = weight.data.float()
+            owner, _, last = name.rpartition(".")
+            there = weight.detach().to(model.device, torch.float32)  # peft puts it where its layer is, which may wait
+            setattr(model.network.get_submodule(owner), last, nn.Parameter(there))
             numbers += weight.numel()
     if weights is not None:
         set_weights(model, settings.name, weights, "the file")

@@ -4,16 +4,18 @@ from ..model import Model, NewModel
 from .chroma import Chroma
 from .class_conditional import ClassConditionalDiT
 from .dit import DiT
-from .flux import Flux
-from .flux2 import Flux2Klein
+from .flux import Flux, FluxKontext
+from .flux2 import Flux2, Flux2Klein
 from .krea2 import Krea2
 from .lumina2 import Lumina2
 from .pretrained import PretrainedModel
 from .qwen_image import QwenImage
+from .qwen_image_edit import QwenImageEdit, QwenImageEditPlus
 from .sd import StableDiffusion
 from .sd3 import StableDiffusion3
 from .sdxl import StableDiffusionXL
 from .unet import UNet
+from .wan import Wan
 from .zimage import ZImage
 
 FAMILIES: dict[str, type[NewModel]] = {"unet": UNet, "dit": DiT}
@@ -24,13 +26,18 @@ PRETRAINED: dict[str, type[PretrainedModel]] = {
     "sdxl": StableDiffusionXL,
     "sd3": StableDiffusion3,
     "flux": Flux,
+    "flux_kontext": FluxKontext,
     "dit": ClassConditionalDiT,
     "lumina2": Lumina2,
     "zimage": ZImage,
+    "flux2_dev": Flux2,
     "flux2_klein": Flux2Klein,
     "qwen_image": QwenImage,
+    "qwen_image_edit": QwenImageEdit,
+    "qwen_image_edit_plus": QwenImageEditPlus,
     "krea2": Krea2,
     "chroma": Chroma,
+    "wan": Wan,
 }
 """Families that Load Pretrained knows, by their short name."""
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ...diffusion.schedules import Schedule
 from ...diffusion.solvers import Conditioning
 from .flux import Flux
 from .pretrained import masked_prompts
@@ -21,6 +22,10 @@ class Chroma(Flux):
     text_parts: tuple[str, ...] = ("tokenizer", "text_encoder")
     single_file_types: tuple[str, ...] = ("chroma",)
     negative_prompts = True
+
+    @classmethod
+    def few_steps(cls, schedule: Schedule, index: Mapping[str, Any], network: Mapping[str, Any]) -> bool:
+        return False  # Flash has the settings of all others
 
     def predict(self, x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
         from diffusers import ChromaPipeline as Pipeline

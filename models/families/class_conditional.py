@@ -23,6 +23,7 @@ class ClassConditionalDiT(PretrainedModel):
     pipeline_class = "DiTPipeline"
     network_class = "DiTTransformer2DModel"
     negative_prompts = False  # its pipeline guides away from no class by itself
+    always_there = ("transformer_blocks.0",)  # whose embedding of the class serves the last layer too
     lora_targets = {"attention": ATTENTION, "all": (*ATTENTION, "ff.net.0.proj", "ff.net.2")}  # noqa: RUF012
 
     def __init__(self, network: ModelMixin, guidance: float = 1.0) -> None:

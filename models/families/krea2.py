@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ...diffusion.schedules import FlowMatching, Schedule
 from ...diffusion.solvers import Conditioning, rows
 from ..ragged import join
 from .qwen_image import QwenImage
 
 ATTENTION = ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_gate", "attn.to_out.0")
+
+TURBO_SHIFT = 1.15
+"""The logarithm of the shift that Turbo was distilled with."""
 
 
 class Krea2(QwenImage):
@@ -20,10 +26,18 @@ class Krea2(QwenImage):
     network_class = "Krea2Transformer2DModel"
     single_file_types = ("krea2",)
     guided_above = 0.0
+    longest_text = 507
     lora_targets = {  # noqa: RUF012
         "attention": ATTENTION,
         "all": (*ATTENTION, "ff.gate", "ff.up", "ff.down"),
     }
+
+    @classmethod
+    def schedule(cls, schedule: Schedule, index: Mapping[str, Any]) -> Schedule:
+        """Turbo's shift is the same for all sizes: its pipeline does not ask the scheduler's settings."""
+        if not isinstance(schedule, FlowMatching) or not index.get("is_distilled"):
+            return schedule
+        return replace(schedule, base_shift=TURBO_SHIFT, max_shift=TURBO_SHIFT)
 
     def predict(self, x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
         from diffusers import Krea2Pipeline, QwenImagePipeline

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,12 @@ from ..quiet import quiet
 
 if TYPE_CHECKING:
     from diffusers.models.modeling_utils import ModelMixin
+    from PIL.Image import Image
+
+Control = Literal["none", "may", "must"]
+
+CONTROL = "control"
+"""The latents (B, C, H, W) of the pictures that are to be changed, in what the network is told."""
 
 MOST_PIXELS = 1_500_000
 """Of an image that a VAE takes whole; larger ones in tiles. Families are made for 1 megapixel, well below."""
@@ -48,9 +55,11 @@ class PretrainedModel(Model):
     clip_skips: tuple[int, ...] = (0,)
     """What clip_skip may be, 0 for what the family does anyway."""
     longest_text: int = 77
-    """Tokens of a caption that reach the network, those that begin and end it included."""
+    """Tokens of a caption that reach the network, those that begin and end it included; less what is put around it."""
     reading_tokenizer: str = "tokenizer"
     """The tokenizer of the encoder that reads most of a caption."""
+    unread: tuple[str, ...] = ("lm_head.",)
+    """How the names of those weights of a text encoder begin that captions do not ask for: files may lack them."""
     negative_prompts: bool = True
     """Whether sampling with guidance asks the network about a negative prompt too; not if it is told the guidance."""
     told_guidance: bool = False
@@ -59,8 +68,14 @@ class PretrainedModel(Model):
     """Hub ids of the originals among which a single file cannot tell which one completes it."""
     guided_above: float = 1.0
     """The guidance from which on it does."""
+    control: Control = "none"
+    """Whether the network is shown a picture that it shall change, as latents CONTROL in its conditioning."""
+    sees_control: bool = False
+    """Whether the text encoder sees that picture too, so that a caption is encoded beside it."""
     vae_of_videos: bool = False
     """Whether the VAE takes films (B, 3, T, H, W), so that an image is a film of one frame."""
+    always_there: tuple[str, ...] = ()
+    """Blocks of which the network uses parts beside calling them, so that they cannot wait elsewhere until then."""
     lora_targets: dict[str, tuple[str, ...]]
     """Presets of the layers that an adapter is put on, by name: ``attention``, ``all``; ends of module names."""
 
@@ -109,9 +124,27 @@ class PretrainedModel(Model):
         return channels
 
     @classmethod
-    def schedule(cls, schedule: Schedule) -> Schedule:
-        """The noise schedule that the scheduler's settings describe, where the family's pipeline knows better."""
+    def schedule(cls, schedule: Schedule, index: Mapping[str, Any]) -> Schedule:
+        """The noise schedule that the scheduler's settings describe, where the family's pipeline knows better.
+
+        ``index`` are the pipeline's own settings, of model_index.json.
+        """
         return schedule
+
+    @classmethod
+    def few_steps(cls, schedule: Schedule, index: Mapping[str, Any], network: Mapping[str, Any]) -> bool:
+        """Whether this one was distilled to few sampling steps, which training undoes; from settings alone."""
+        return bool(index.get("is_distilled"))
+
+    @classmethod
+    def own_parts(cls, home: Path) -> dict[str, Callable[[], Any]]:
+        """How parts of the pipeline's folder ``home`` are loaded that diffusers would load with more than is needed."""
+        return {}
+
+    @classmethod
+    def text_weights(cls, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """A text encoder's file by transformers' names, where ComfyUI's files have others."""
+        return weights
 
     @property
     def dtype(self) -> torch.dtype:
@@ -120,14 +153,24 @@ class PretrainedModel(Model):
         return dtype
 
     @classmethod
-    def encode_captions(cls, pipeline: Any, captions: Sequence[str], negative: bool = False) -> Conditioning:
+    def encode_captions(
+        cls, pipeline: Any, captions: Sequence[str], negative: bool = False, pictures: Sequence[Image] = ()
+    ) -> Conditioning:
         """What the network is told about these captions, each tensor (len(captions), ...), without gradient.
 
         ``pipeline`` is one of ``load_parts(source, info, cls.text_parts)``. ``negative`` = they are negative prompts,
-        which some families read in another way; so they read the empty caption.
+        which some families read in another way; so they read the empty caption. ``pictures`` are those to be changed,
+        one a caption, where the text encoder sees them.
         """
         with torch.no_grad(), quiet():
+            if cls.sees_control:
+                return cls.encode_pairs(pipeline, list(captions), list(pictures))
             return cls.encode_text(pipeline, list(captions), negative)
+
+    @classmethod
+    def encode_pairs(cls, pipeline: Any, captions: list[str], pictures: list[Image]) -> Conditioning:
+        """How a family whose text encoder sees the pictures does what :meth:`encode_captions` promises."""
+        raise NotImplementedError(f"the text encoder of {cls.title} sees no pictures")
 
     @classmethod
     @abstractmethod

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...diffusion.solvers import Conditioning
-from .pretrained import PretrainedModel, masked_prompts
+from .pretrained import CONTROL, PretrainedModel, masked_prompts
 from .sd3 import JOINT_ATTENTION
 
 MLP = ("img_mlp.net.0.proj", "img_mlp.net.2", "txt_mlp.net.0.proj", "txt_mlp.net.2")
@@ -19,8 +19,9 @@ class QwenImage(PretrainedModel):
     title = "Qwen-Image"
     pipeline_class = "QwenImagePipeline"
     network_class = "QwenImageTransformer2DModel"
-    text_parts = ("tokenizer", "text_encoder")
+    text_parts: tuple[str, ...] = ("tokenizer", "text_encoder")
     vae_of_videos = True
+    longest_text = 1019
     lora_targets = {  # noqa: RUF012
         "attention": JOINT_ATTENTION,
         "all": (*JOINT_ATTENTION, *MLP),
@@ -34,13 +35,15 @@ class QwenImage(PretrainedModel):
         from diffusers import QwenImagePipeline as Pipeline
 
         batch, channels, height, width = x.shape
+        pictures = [x, conditioning[CONTROL]] if CONTROL in conditioning else [x]
+        tokens = [Pipeline._pack_latents(each, batch, channels, *each.shape[-2:]) for each in pictures]
         output = self.network(
-            Pipeline._pack_latents(x, batch, channels, height, width),
+            torch.cat(tokens, dim=1),
             timestep=timestep / 1000,
             encoder_hidden_states=conditioning["text"],
             encoder_hidden_states_mask=conditioning["mask"],
-            img_shapes=[[(1, height // 2, width // 2)]] * batch,
-        ).sample
+            img_shapes=[[(1, each.shape[-2] // 2, each.shape[-1] // 2) for each in pictures]] * batch,
+        ).sample[:, : tokens[0].shape[1]]
         return Pipeline._unpack_latents(output, height, width, vae_scale_factor=1)[:, :, 0]
 
     @classmethod

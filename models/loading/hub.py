@@ -23,7 +23,7 @@ def local_folder(name: str, *parts: str) -> Path:
         return folder
     if not HUB_ID.fullmatch(name):
         raise ValueError(f"the model {name!r} does not exist: give a folder, a .safetensors file or a hub id")
-    folder = download(name, "*.json", "*.txt", "*.model")
+    folder = download(name, "*.json", "*.txt", "*.model", "*.jinja")
     for part in parts:
         if not variant_in(folder / part):  # whoever has it in half precision only is content with that
             download(name, f"{part}/*.safetensors", leave_out=("*.fp16*", "*.non_ema*"))

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ...files.weights import read_weights
+from ...files.weights import header, read_weights
 from ...files.whole import read_object
 from ..families import PretrainedModel
 from ..quantization import loading_options, squeeze
 from ..quiet import quiet
+from ..swapping import Swap
 from .hub import local_folder, variant_in
 from .network_file import readable
+from .scaled_fp8 import is_scaled, read_meant
 from .single_file import parts_in
 
 if TYPE_CHECKING:
@@ -44,15 +46,17 @@ def load_network(source: Source, info: PretrainedInfo, device: torch.device | st
     with refused(source), quiet():
         if source.is_file:
             network = loader.from_single_file(
-                readable(source.path, kind, home), config=str(home), subfolder=part, **options
+                readable(source.path, kind, home, dtype), config=str(home), subfolder=part, **options
             )
         else:
             options |= variant_in(home / part)
             network = loader.from_pretrained(home, subfolder=part, use_safetensors=True, **options)
-    squeeze(network, source.quantization, device)
-    if source.gradient_checkpointing:
-        network.enable_gradient_checkpointing()
+    squeeze(network, source.quantization, "cpu" if source.swap else device)
     model = kind(network, guidance=source.guidance)
+    if source.swap:
+        model.swap = Swap(network, source.swap, torch.device(device), kind.always_there)
+    elif source.gradient_checkpointing:
+        network.enable_gradient_checkpointing()
     model.to(torch.device(device))
     return model
 
@@ -69,7 +73,8 @@ def load_parts(source: Source, info: PretrainedInfo, names: Collection[str], **g
     pipeline_class = getattr(diffusers, info.kind.pipeline_class)
     index = read_object(home / "model_index.json")
     parts = parts_of(index).keys()
-    wanted = {*names, "scheduler"} & parts
+    own = {name: load for name, load in info.kind.own_parts(home).items() if name in {*names} - given.keys()}
+    wanted = ({*names, "scheduler"} & parts) - own.keys()
     options: dict[str, Any] = dict.fromkeys(parts) | given | replacements(source, info, wanted - given.keys(), home)
     missing = {name for name in wanted if options[name] is None and index[name][0]}
     in_file = missing & {*parts_in(source.path), info.kind.network_part} if source.is_file else set()
@@ -83,6 +88,7 @@ def load_parts(source: Source, info: PretrainedInfo, names: Collection[str], **g
         if in_file:
             from_file = {name: value for name, value in pipeline.components.items() if name not in in_file}
             pipeline = pipeline_class.from_single_file(source.path, config=str(home), **from_file, **dtype)
+        pipeline.register_modules(**{name: load() for name, load in own.items()})
     if getattr(pipeline, "text_encoder", None) is not None:
         info.kind.skip_layers(pipeline, source.clip_skip)
     if getattr(pipeline, info.kind.network_part) is None:
@@ -107,7 +113,7 @@ def replacements(source: Source, info: PretrainedInfo, wanted: Collection[str], 
         found["vae"] = load_vae(source, home)
     for name, path in zip(encoders_of(info.kind), source.text_encoders, strict=False):
         if name in wanted:
-            found[name] = load_text_encoder(source, home, name, path)
+            found[name] = load_text_encoder(source, info.kind, home, name, path)
     return found
 
 
@@ -123,21 +129,23 @@ def load_vae(source: Source, home: Path) -> Any:
         return loader.from_pretrained(source.vae, use_safetensors=True, **options)
 
 
-def load_text_encoder(source: Source, home: Path, name: str, path: str) -> Any:
+def load_text_encoder(source: Source, family: type[PretrainedModel], home: Path, name: str, path: str) -> Any:
     """A text encoder with the pipeline's settings and the weights of a file, in transformers' names.
 
-    Raises ValueError, naming a tensor, where the file does not hold all that the encoder needs.
+    Raises ValueError, naming a tensor, where the file does not hold all that reading captions needs.
     """
     import transformers
 
-    kind = getattr(transformers, read_object(home / "model_index.json")[name][1])
+    kind, scaled = getattr(transformers, read_object(home / "model_index.json")[name][1]), is_scaled(header(path))
+    weights = read_meant(path, DTYPES[source.storage]) if scaled else read_weights(Path(path))
     with refused(source), quiet():
         config = kind.config_class.from_pretrained(home / name)
         encoder, report = kind.from_pretrained(
-            None, config=config, state_dict=read_weights(Path(path)), dtype=DTYPES[source.storage],
-            output_loading_info=True, ignore_mismatched_sizes=True,
+            None, config=config, state_dict=family.text_weights(weights),
+            dtype=DTYPES[source.storage], output_loading_info=True, ignore_mismatched_sizes=True,
         )  # fmt: skip
-    if wrong := sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]):
+    missing = [key for key in report["missing_keys"] if not key.startswith(family.unread)]
+    if wrong := sorted([*missing, *(key for key, *_ in report["mismatched_keys"])]):
         raise ValueError(f"text_encoders: {path!r} does not fit {name}: it lacks {len(wrong)} tensors, e.g. {wrong[0]}")
     return encoder
 

@@ -11,6 +11,7 @@ import torch
 from ...files.weights import Header, header, read_weights
 from ...files.whole import read_object
 from ..families import PretrainedModel
+from .scaled_fp8 import is_scaled, network_header, read_meant
 
 PREFIXES = ("", "model.diffusion_model.", "diffusion_model.", "transformer.", "unet.", "model.")
 """What may stand before diffusers' names in a file of a network."""
@@ -20,7 +21,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 def check_network(path: str, kind: type[PretrainedModel], home: Path) -> None:
     """Raises ValueError, naming a tensor, where the file does not hold the whole network of the pipeline ``home``."""
-    tensors, wanted = header(path), shapes_of(kind, home)
+    tensors, wanted = network_header(path), shapes_of(kind, home)
     prefix = prefix_before(tensors, wanted)
     found = converted(path, tensors, kind, home) if prefix is None else without(prefix, tensors)
     given = {name: tuple(value.shape) for name, value in found.items()}
@@ -77,7 +78,9 @@ def converted(
     return found
 
 
-def readable(path: str, kind: type[PretrainedModel], home: Path) -> str | dict[str, torch.Tensor]:
-    """What diffusers loads a network's file from: its path, or its tensors where a prefix has to go."""
-    prefix = prefix_before(header(path), shapes_of(kind, home))
-    return without(prefix, read_weights(Path(path))) if prefix else path
+def readable(path: str, kind: type[PretrainedModel], home: Path, dtype: torch.dtype) -> str | dict[str, torch.Tensor]:
+    """What diffusers loads a network's file from: its path, or its tensors where a prefix or scales have to go."""
+    scaled, prefix = is_scaled(header(path)), prefix_before(network_header(path), shapes_of(kind, home)) or ""
+    if not (scaled or prefix):
+        return path
+    return without(prefix, read_meant(path, dtype) if scaled else read_weights(Path(path)))

@@ -13,7 +13,8 @@ from ..families import PRETRAINED, PretrainedModel, known_families
 from ..quantization import check_installed
 from .hub import local_folder
 from .network_file import check_network
-from .single_file import OTHER_PURPOSES, family_of_file, refuse_scaled, single_file_type
+from .scaled_fp8 import refuse_unknown
+from .single_file import OTHER_PURPOSES, family_of_file, single_file_type
 from .source import PretrainedInfo, Source
 from .weight_count import weight_files
 
@@ -39,9 +40,16 @@ def inspect(source: Source) -> PretrainedInfo:
     else:
         refuse_pickled_folder(home / kind.network_part)
     scheduler = read_object(home / "scheduler" / "scheduler_config.json")
-    schedule = kind.schedule(schedule_of(scheduler | said_by_file(source), kind.density, source.prediction))
+    index = read_object(home / "model_index.json")
+    schedule = kind.schedule(schedule_of(scheduler | said_by_file(source), kind.density, source.prediction), index)
     classes = network.get("num_embeds_ada_norm") or 0
-    return PretrainedInfo(family, kind.latent_channels(network), classes if not kind.text_parts else 0, schedule)
+    return PretrainedInfo(
+        family,
+        kind.latent_channels(network),
+        classes if not kind.text_parts else 0,
+        schedule,
+        kind.few_steps(schedule, index, network),
+    )
 
 
 def family_of(source: Source) -> str:
@@ -50,6 +58,8 @@ def family_of(source: Source) -> str:
         return family_of_folder(local_folder(source.path))
     base_family = family_of_folder(local_folder(source.base)) if source.base else ""
     family = family_of_file(source.path, base_family)
+    if base_family and PRETRAINED[base_family].network_class == PRETRAINED[family].network_class:
+        return base_family  # one network for several pipelines, and a file does not say for which it was trained
     if base_family and base_family != family:
         titles = PRETRAINED[family].title, PRETRAINED[base_family].title
         raise ValueError(f"base: {source.base!r} is {titles[1]}, and the file {source.path!r} is {titles[0]}")
@@ -90,6 +100,8 @@ def refuse_unknown_prediction(source: Source) -> None:
 
 def refuse_pickle(path: str) -> None:
     """Raises ValueError for files that may run code when they are opened."""
+    if Path(path).suffix.lower() == ".gguf":
+        raise ValueError(f"{path!r} is a GGUF file, which is not read here: choose the .safetensors file of the model")
     if Path(path).suffix.lower() in PICKLES:
         raise ValueError(
             f"{path!r} is a pickled file, which can run any code when it is opened; only .safetensors are read: look "
@@ -118,16 +130,16 @@ def check_text_encoders(source: Source, kind: type[PretrainedModel]) -> None:
     if len(source.text_encoders) > len(encoders):
         raise ValueError(f"text_encoders: {kind.title} has {len(encoders)}, and {len(source.text_encoders)} are named")
     for path in source.text_encoders:
-        refuse_scaled(header(path), path)
+        refuse_unknown(header(path), path)
 
 
 def encoders_of(kind: type[PretrainedModel]) -> list[str]:
-    """The text encoders of a family's pipeline, in its order, without the tokenizers."""
-    return [name for name in kind.text_parts if not name.startswith("tokenizer")]
+    """The text encoders of a family's pipeline, in its order, without what cuts texts and pictures for them."""
+    return [name for name in kind.text_parts if name not in tokenizers_of(kind)]
 
 
 def tokenizers_of(kind: type[PretrainedModel]) -> list[str]:
-    return [name for name in kind.text_parts if name.startswith("tokenizer")]
+    return [name for name in kind.text_parts if name.startswith(("tokenizer", "processor"))]
 
 
 def family_of_folder(folder: Path) -> str:

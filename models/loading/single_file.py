@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from ...files.weights import Header, header
 from ..families import PRETRAINED, known_families
+from .scaled_fp8 import is_scaled, refuse_unknown
 
 PARTS = {
     "vae": ("first_stage_model.", "vae."),
@@ -31,6 +32,8 @@ def single_file_type(tensors: Mapping[str, Header]) -> str:
     from diffusers.loaders.single_file_utils import infer_diffusers_model_type
 
     kind: str = infer_diffusers_model_type(tensors)
+    if kind == "flux-2-dev" and not any("guidance_in." in name for name in tensors):
+        return "flux-2-klein"  # which is not told its guidance
     if kind != "v1":
         return kind
     # diffusers takes all that it does not know for v1
@@ -45,7 +48,12 @@ def family_of_file(path: str, base_family: str = "") -> str:
     Raises ValueError for a file that is none, or none that can be trained.
     """
     tensors = header(path)
-    refuse_scaled(tensors, path)
+    refuse_unknown(tensors, path)
+    if is_scaled(tensors) and (parts := parts_in(path)):
+        raise ValueError(
+            f"{path!r} holds scaled fp8 weights of {', '.join(sorted(parts))} beside the network's: choose the file of "
+            "the network alone (diffusion_models), or the bf16 or fp16 one"
+        )
     kind = single_file_type(tensors)
     for family, model in PRETRAINED.items():
         if kind in model.single_file_types:
@@ -60,12 +68,6 @@ def family_of_file(path: str, base_family: str = "") -> str:
     if base_family:
         return base_family
     raise ValueError(f"{path!r} is no checkpoint that we know; if it holds a network only, name its pipeline in base")
-
-
-def refuse_scaled(tensors: Collection[str], path: str) -> None:
-    """Raises ValueError for weights that mean nothing without ComfyUI's scales."""
-    if any(name.endswith(("scaled_fp8", ".scale_weight", ".weight_scale", ".comfy_quant")) for name in tensors):
-        raise ValueError(f"{path!r} holds scaled fp8 weights, which only ComfyUI reads: choose the bf16 or fp16 file")
 
 
 def default_base(path: str) -> str:

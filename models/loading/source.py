@@ -32,6 +32,8 @@ class Source:
     storage: Storage = "bf16"
     quantization: Quantization = "none"
     gradient_checkpointing: bool = False
+    swap: int = 0
+    """Blocks of the network that wait in main memory until they are called; 0 = all stay on the device."""
     guidance: float = 1.0
     prediction: Literal["auto", "epsilon", "v_prediction"] = "auto"
     clip_skip: int = 0
@@ -58,6 +60,8 @@ class PretrainedInfo:
     classes: int
     """Class labels that it knows; 0 for a model that reads text."""
     schedule: Schedule
+    few_steps: bool = False
+    """Whether it was distilled to few sampling steps."""
 
     @property
     def kind(self) -> type[PretrainedModel]:

@@ -13,6 +13,7 @@ from ...data.reading.buckets import MOST_OBLONG
 from ...data.reading.folder import listing_of
 from ...data.reading.images import ALPHA, ImageFolder, masks_in
 from ...data.reading.patience import PatientReader
+from ...hosts.current import current_host
 from ...training.stream import Step, Stream
 from ..base import CATEGORY, DATASET, StepNode
 from ..inputs import UNIQUE_ID, choice, integer, line, number, refusal, switch, wire
@@ -145,28 +146,38 @@ class ImageFolderDataset(DatasetNode):
                     "is the caption of images that have none.",
                     advanced=True,
                 ),
+                "control": line(
+                    "",
+                    "For models that edit (Qwen-Image-Edit, FLUX.1 Kontext, FLUX.2): folder with the pictures from "
+                    "which the images are made, of the same names. The captions say what is changed.",
+                ),
             },
             "hidden": UNIQUE_ID,
         }
 
     @classmethod
-    def VALIDATE_INPUTS(cls, folder: str, mask_folder: str = "") -> bool | str:
+    def VALIDATE_INPUTS(cls, folder: str, mask_folder: str = "", control: str = "") -> bool | str:
         masks = masks_of(mask_folder) if mask_folder is not None else None
         said = refusal("folder", lambda: listing_of(folder_of(folder))) if folder is not None else None
         if said is None and isinstance(masks, Path):
             said = refusal("mask_folder", lambda: masks_in(masks))
+        if said is None and (shown := control_of(control or "")):
+            said = refusal("control", lambda: listing_of(shown))
         return said or True
 
     @classmethod
-    def IS_CHANGED(cls, folder: str, mask_folder: str = "", **other: Any) -> Any:
+    def IS_CHANGED(cls, folder: str, mask_folder: str = "", control: str = "", **other: Any) -> Any:
         files, masks = listing_of(folder_of(folder)).files(), masks_of(mask_folder)
         files += masks_in(masks).values() if isinstance(masks, Path) else []
+        files += listing_of(shown).pictures if (shown := control_of(control)) else []
         return [(str(path), path.stat().st_mtime_ns) for path in files]
 
     def build(
-        self, unique_id: str, folder: str, batch_size: int, mask_folder: str = "", **options: Any
+        self, unique_id: str, folder: str, batch_size: int, mask_folder: str = "", control: str = "", **options: Any
     ) -> dict[str, Any]:
-        images = ImageFolder(folder_of(folder), mask_folder=masks_of(mask_folder), **options)
+        beside = {"mask_folder": masks_of(mask_folder), "control": control_of(control)}
+        indexes = current_host().output_folder / "index"
+        images = ImageFolder(folder_of(folder), indexes=indexes, **beside, **options)  # type: ignore[arg-type]
         return self.batches(unique_id, images, batch_size, *images_in_words(images, batch_size))
 
 
@@ -222,6 +233,11 @@ def masks_of(text: str) -> Path | Literal["alpha"] | None:
     """The folder that was typed in, or ``alpha``; None for an empty line."""
     if text.strip() == ALPHA:
         return "alpha"
+    return Path(text).expanduser() if text.strip() else None
+
+
+def control_of(text: str) -> Path | None:
+    """The folder of the pictures that are to be changed; None for an empty line."""
     return Path(text).expanduser() if text.strip() else None
 
 

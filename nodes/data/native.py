@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...data.encodings.encoders import Encoders
 from ...data.native.encoders import encoders_of
-from ...data.native.memory import Item, MemoryDataset, cut_to, shrink
+from ...data.native.memory import Item, MemoryDataset, cut_to, fit, shrink
 from ...data.reading.captions import CaptionSettings
 from ...diffusion.solvers import Conditioning
 from ...hosts.comfyui_model import into_latents, told_of
@@ -69,12 +69,13 @@ class ImagesToDataset(DatasetNode):
         trigger_word: Sequence[str] = ("",),
         flip: Sequence[bool] = (False,),
     ) -> dict[str, Any]:
-        pictures = [cut_to(image.movedim(-1, 0)[:3], encoders_of(pipeline[0]).multiple) for image in one_by_one(images)]
+        multiple = encoders_of(pipeline[0]).multiple
+        whole = [image.movedim(-1, 0)[:3] for image in one_by_one("images", images)]
+        pictures = [cut_to(image, multiple) for image in whole]
         texts = for_each("captions", list(captions) or [""], len(pictures))
         settings = CaptionSettings(trigger_word[0], False, 1, caption_dropout[0])
         texts = [settings.variants_of(text)[0] for text in texts]
-        shapes = [mask[None] for mask in one_by_one(masks)]
-        looks = for_each("masks", shapes, len(pictures)) if shapes else [None] * len(pictures)
+        looks = looks_of(masks, whole, multiple)
         if flip[0]:
             pictures += [picture.flip(-1) for picture in pictures]
             looks += [None if look is None else look.flip(-1) for look in looks]
@@ -130,24 +131,51 @@ class LatentsToDataset(DatasetNode):
         if not isinstance(hosted, HostedModel):
             raise ValueError("pipeline: these latents are of a ComfyUI model; wire that of Train ComfyUI Model")
         with torch.inference_mode(False):
-            told = [one for each in conditioning for one in told_of(each)]
-            items: list[tuple[Tensor, Tensor | None]] = []
-            for each in latents:
-                seen = into_latents(hosted.model, each["samples"]).cpu()
-                if seen.ndim != 4 or seen.shape[1] != hosted.facts.channels:
-                    raise ValueError(
-                        f"latents: they have {tuple(seen.shape[1:])} and {hosted.facts.family} takes "
-                        f"{hosted.facts.channels} x H x W; encode them with the model's VAE"
-                    )
-                items += zip(seen, masks_of(each, seen), strict=True)
-            told = for_each("conditioning", told, len(items))
-            encoded = [Item(one, text, mask=mask) for (one, mask), text in zip(items, told, strict=True)]
+            seen = [latents_of(hosted, each) for each in latents]
+            if not seen:
+                raise ValueError(f"latents: {EMPTY}")
+            told = texts_for([told_of(each) for each in conditioning], [len(batch) for batch in seen])
+            masks = [mask for each, batch in zip(latents, seen, strict=True) for mask in masks_of(each, batch)]
+            items = zip((one for batch in seen for one in batch), told, masks, strict=True)
+            encoded = [Item(one, text, mask=mask) for one, text, mask in items]
             dropped = told_of(empty[0])[0] if empty else None
         dataset = MemoryDataset(
             "latents", encoded, hosted.family, dropped=dropped, dropout=dropout[0], repeats=repeats[0],
             colours=colours_of(hosted),
         )  # fmt: skip
         return self.batches(unique_id[0], dataset, batch_size[0], in_words(dataset, batch_size[0]))
+
+
+def looks_of(masks: Sequence[Tensor], images: Sequence[Tensor], multiple: int) -> list[Tensor | None]:
+    """The mask (1, H, W) of each image, of its size and cut as it is. Raises ValueError where nothing is white."""
+    if not masks:
+        return [None] * len(images)
+    shapes = for_each("masks", [mask[None] for mask in one_by_one("masks", masks)], len(images))
+    looks = [cut_to(fit(mask, image.shape[-2:]), multiple) for mask, image in zip(shapes, images, strict=True)]
+    if not any(bool(look.any()) for look in looks):
+        raise ValueError(
+            "masks: nothing in them is white, so nothing would be trained; an image without transparency has an empty "
+            "mask in Load Image, whose white is what is transparent (Invert Mask turns it round)"
+        )
+    return list(looks)
+
+
+def latents_of(hosted: HostedModel, given: dict[str, Any]) -> Tensor:
+    """A LATENT as the network sees it (B, C, H, W), on the CPU. Raises ValueError where it is another model's."""
+    samples, facts = given["samples"], hosted.facts
+    if samples.ndim not in (4, 5) or samples.shape[1] != facts.channels:
+        raise ValueError(
+            f"latents: they have {tuple(samples.shape[1:])} and {facts.family} takes {facts.channels} x H x W; encode "
+            "them with the model's VAE"
+        )
+    return into_latents(hosted.model, samples).cpu()
+
+
+def texts_for(told: list[list[Any]], counts: list[int]) -> list[Any]:
+    """One text for each latent: from a list for each batch of latents, or from all texts in a row."""
+    if len(told) == len(counts):
+        return [text for texts, count in zip(told, counts, strict=True) for text in for_each(TEXTS, texts, count)]
+    return for_each(TEXTS, [text for texts in told for text in texts], sum(counts))
 
 
 def masks_of(latents: dict[str, Any], seen: Tensor) -> list[Tensor | None]:
@@ -159,10 +187,17 @@ def masks_of(latents: dict[str, Any], seen: Tensor) -> list[Tensor | None]:
     return [shrink(each, seen.shape[-2:]) for each in for_each("noise_mask", list(mask), len(seen))]
 
 
-def one_by_one(batches: Sequence[Tensor]) -> list[Tensor]:
-    """Every item of a list of batches, out of inference mode."""
+TEXTS = "conditioning"
+EMPTY = "the list is empty; the node that it comes from has found nothing"
+
+
+def one_by_one(name: str, batches: Sequence[Tensor]) -> list[Tensor]:
+    """Every item of a list of batches, out of inference mode. Raises ValueError where there is none."""
     with torch.inference_mode(False):
-        return [item.clone() for batch in batches for item in batch]
+        items = [item.clone() for batch in batches for item in batch]
+    if not items:
+        raise ValueError(f"{name}: {EMPTY}")
+    return items
 
 
 def for_each(name: str, values: list[Any], count: int) -> list[Any]:
@@ -192,11 +227,10 @@ def encode(
                 latents.append(encode_images(2 * picture[None] - 1)[0].cpu())
                 host.progress(node_id, done, len(pictures))
                 host.check_interrupted()
-    factor = encoders.factor
     items = []
     for picture, seen, text, mask in zip(pictures, latents, texts, masks, strict=True):
         told = known[text] | encoders.describe_size((picture.shape[1], picture.shape[2]), (0, 0), picture.shape[1:])  # type: ignore[arg-type]
-        look = None if mask is None else shrink(cut_to(mask, 2 * factor), seen.shape[-2:])
+        look = None if mask is None else shrink(mask, seen.shape[-2:])
         items.append(Item(seen, told, text, look))
     return items, known[""] | encoders.describe_size(pictures[0].shape[1:], (0, 0), pictures[0].shape[1:])  # type: ignore[arg-type]
 

@@ -18,7 +18,7 @@ from ...models.hosted import TARGETS, HostedAdapter, HostedModel, HostedNetwork
 from ...models.saving import hosted_file
 from ...training.stream import Step, Stream
 from ..base import CATEGORY, MODEL, PIPELINE, SCHEDULE, Node, StepNode
-from ..inputs import UNIQUE_ID, choice, integer, line, number, switch, wire
+from ..inputs import UNIQUE_ID, choice, integer, line, number, refusal, switch, wire
 from .adapter import CUSTOM, adapter_name, layers_in
 from .model import ModelInfo
 
@@ -31,7 +31,22 @@ class TrainComfyModel(StepNode):
         "Makes a model to train of ComfyUI's own MODEL, whatever its family, with an adapter on it (LoRA, LoKr, LoHa). "
         "The MODEL stays as it is: training takes a copy, so it needs the memory once more. Works inside ComfyUI only."
     )
-    SEARCH_ALIASES = ("lora", "train lora", "fine-tune", "any model", "wan", "qwen", "z-image", "hidream", "chroma")
+    SEARCH_ALIASES = (
+        "lora",
+        "train lora",
+        "fine-tune",
+        "any model",
+        "lokr",
+        "loha",
+        "rank",
+        "alpha",
+        "gradient checkpointing",
+        "wan",
+        "qwen",
+        "z-image",
+        "hidream",
+        "chroma",
+    )
     RETURN_TYPES = (MODEL, SCHEDULE, PIPELINE)
     RETURN_NAMES = ("model", "schedule", "pipeline")
     OUTPUT_TOOLTIPS = (
@@ -91,10 +106,10 @@ class TrainComfyModel(StepNode):
         try:
             if targets == CUSTOM and pattern is not None and not continue_from:
                 layers_in(pattern)
-            if continue_from:
-                find_lora(current_host(), continue_from.strip())
         except ValueError as error:
             return str(error)
+        if continue_from:
+            return refusal("continue_from", lambda: find_lora(current_host(), continue_from.strip())) or True
         return True
 
     @classmethod

@@ -7,12 +7,14 @@ from typing import Any
 
 from ...hosts.current import current_host
 from ...models.families import PretrainedModel
+from ...models.loading.hub import HUB_ID
 from ...models.loading.load import load_network
 from ...models.loading.model_files import CHECKPOINTS, changed_at, find_model, find_models, list_models
 from ...models.loading.pretrained import Pretrained
 from ...models.loading.recognise import inspect, refuse_pickle
 from ...models.loading.source import Source
 from ...models.quantization import check_checkpointing, check_installed
+from ...models.swapping import check_swap
 from ...training.stream import Step
 from ..base import CATEGORY, MODEL, PIPELINE, SCHEDULE, StepNode
 from ..inputs import UNIQUE_ID, choice, integer, line, number, refusal, switch
@@ -21,6 +23,11 @@ from .model import ModelInfo
 BY_PATH = "as in path"
 TEXT_ENCODERS = ("text_encoders", "clip")
 """ComfyUI's folders of text encoders: the second is its former name."""
+
+FEW_STEPS = (
+    "this model was distilled to few sampling steps, which training slowly undoes: train the model that it was made "
+    "from, and use the LoRA with either"
+)
 
 
 class LoadPretrained(StepNode):
@@ -43,6 +50,10 @@ class LoadPretrained(StepNode):
         "quantize",
         "nf4",
         "int8",
+        "block swap",
+        "blocks to swap",
+        "offload",
+        "low vram",
         "checkpoint",
     )
     RETURN_TYPES = (MODEL, SCHEDULE, PIPELINE)
@@ -119,6 +130,14 @@ class LoadPretrained(StepNode):
                     "2 for most anime models; 0 and 1 are the last, the usual one.",
                     advanced=True,
                 ),
+                "swap": integer(
+                    0,
+                    0,
+                    1000,
+                    "For LoRA on a smaller card: so many of the network's blocks wait in main memory, and each is "
+                    "copied to the card while the one before it computes. Slower the more there are; 0 = all stay.",
+                    advanced=True,
+                ),
             },
             "hidden": UNIQUE_ID,
         }
@@ -130,8 +149,10 @@ class LoadPretrained(StepNode):
         path: str,
         quantize: str,
         gradient_checkpointing: bool | None = True,
+        base: str = "",
         vae: str = "",
         text_encoders: str = "",
+        swap: int | None = 0,
     ) -> bool | str:
         if checkpoint is None or path is None:
             return True
@@ -140,11 +161,14 @@ class LoadPretrained(StepNode):
         if checkpoint != BY_PATH and checkpoint not in list_models(current_host(), *CHECKPOINTS):
             return f"checkpoint: {checkpoint!r} is not in your model folders; put it there, or name a path"
         named, file = ("path", path.strip()) if checkpoint == BY_PATH else ("checkpoint", checkpoint)
-        if said := refusal(named, lambda: refuse_pickle(file)):
+        if said := refusal(named, lambda: refuse_pickle(file)) or refusal(named, lambda: check_there(file)):
+            return said
+        if said := refusal("base", lambda: check_there(base or "", "diffusers")):
             return said
         try:
             check_installed(quantize or "none")
             check_checkpointing(quantize or "none", gradient_checkpointing is not False)
+            check_swap(swap or 0, quantize or "none", gradient_checkpointing is not False)
             check_parts(vae or "", text_encoders or "")
         except ValueError as error:
             return str(error)
@@ -163,6 +187,7 @@ class LoadPretrained(StepNode):
         **options: Any,
     ) -> dict[str, Any]:
         check_checkpointing(quantize, gradient_checkpointing)  # they may have been wired in
+        check_swap(options.get("swap", 0), quantize, gradient_checkpointing)
         host = current_host()
         name = path if checkpoint == BY_PATH else checkpoint
         source = Source(
@@ -182,7 +207,8 @@ class LoadPretrained(StepNode):
             info.channels, None, info.classes, has_weights=True, pretrained=pretrained, null_class=null_class
         )
         stream = self.stream(unique_id, {"pretrained": pretrained}, about=about)
-        return {"ui": {"text": [pretrained.in_words()]}, "result": (stream, info.schedule, pretrained)}
+        words = [pretrained.in_words(), *([FEW_STEPS] if info.few_steps else [])]
+        return {"ui": {"text": words}, "result": (stream, info.schedule, pretrained)}
 
     @classmethod
     def IS_CHANGED(
@@ -199,6 +225,15 @@ class LoadPretrained(StepNode):
 
     def step(self, step: Step, pretrained: Pretrained) -> PretrainedModel:
         return step.keep(lambda: load_network(pretrained.source, pretrained.info, step.run.device))
+
+
+def check_there(name: str, *kinds: str) -> None:
+    """Raises ValueError for a file or a folder that is not here; whether the hub has an id, only the hub knows."""
+    found = find_model(current_host(), name, *(kinds or CHECKPOINTS))
+    if not found or Path(found).exists():
+        return
+    if Path(found).suffix == ".safetensors" or not HUB_ID.fullmatch(found):
+        raise ValueError(f"{name.strip()!r} is not here: give a folder, a .safetensors file or a hub id (author/model)")
 
 
 def check_parts(vae: str, text_encoders: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ from ...files.whole import whole_or_nothing
 from ...hosts.current import current_host
 from ...hosts.device import choose_device, free_memory
 from ...models.model import NO_CLASS, Model
-from ...runs.pictures.preview import Colours, colours_of, picture_of_latents
+from ...runs.pictures.preview import Colours, colours_of, picture_of_latents, to_rgb
 from ...runs.run_folder import name_of
 from ...runs.sampling import parse_labels, sample
 from ...training.loop import training_mode
@@ -38,9 +38,12 @@ class SampleImages(StepNode):
         "same noise. A model that has weights already (from Load Model or Optimizer Step) is sampled right away."
     )
     SEARCH_ALIASES = ("generate", "validation", "ksampler", "unipc", "euler", "sampler", "preview")
-    RETURN_TYPES = (SAMPLES,)
-    RETURN_NAMES = ("samples",)
-    OUTPUT_TOOLTIPS = ("For Optimizer Step, or for another Sample Images that shall be drawn at the same time.",)
+    RETURN_TYPES = (SAMPLES, "IMAGE")
+    RETURN_NAMES = ("samples", "images")
+    OUTPUT_TOOLTIPS = (
+        "For Optimizer Step, or for another Sample Images that shall be drawn at the same time.",
+        "The images, for Save Image, Preview Image and others in ComfyUI; only of a model that has weights already.",
+    )
     OUTPUT_NODE = True
 
     @classmethod
@@ -69,11 +72,18 @@ class SampleImages(StepNode):
                     "network twice, and the model needs a null class that label_dropout has trained.",
                 ),
             },
-            "hidden": UNIQUE_ID,
+            "hidden": {**UNIQUE_ID, "prompt": "PROMPT"},
         }
 
     def build(
-        self, unique_id: str, model: Stream, labels: str, sampler: str, order: int, **inputs: Any
+        self,
+        unique_id: str,
+        model: Stream,
+        labels: str,
+        sampler: str,
+        order: int,
+        prompt: Mapping[str, Any] | None = None,
+        **inputs: Any,
     ) -> dict[str, Any]:
         if model.about.family:
             raise ValueError("model: a pretrained model reads prompts; use Sample Prompts for it")
@@ -83,9 +93,10 @@ class SampleImages(StepNode):
         inputs |= {"model": model, "labels": chosen, "solve": solver(sampler, order)}
         stream = self.stream(unique_id, inputs)
         about = f"{sampler}_{inputs['steps']}_steps_seed_{inputs['seed']}"
-        picture = partial(self.picture, labels=chosen, count=inputs["count"])
-        ui, _ = draw_now(stream, about, picture) if model.about.has_weights else ({}, None)
-        return {"ui": ui, "result": (stream,)}
+        if not model.about.has_weights:
+            return {"ui": {}, "result": (stream, no_images(prompt, unique_id, UNTRAINED))}
+        ui, latents = draw_now(stream, about, partial(self.picture, labels=chosen, count=inputs["count"]))
+        return {"ui": ui, "result": (stream, to_rgb(latents).movedim(1, -1))}
 
     @staticmethod
     def picture(latents: Tensor, labels: list[int], count: int, colours: Colours = None) -> Image:
@@ -122,6 +133,27 @@ class SampleImages(StepNode):
         )
         step.show("samples", lambda: self.picture(latents, labels, count, colours_of(step.run)))
         return latents
+
+
+IMAGES = 1
+"""The output with the images."""
+
+UNTRAINED = (
+    "this model is not trained yet, so there are none; wire the model that Optimizer Step gives into another Sample "
+    "Images"
+)
+
+
+def no_images(prompt: Mapping[str, Any] | None, node_id: str, why: str) -> Any:
+    """What goes out as images where there are none yet. Raises ValueError where some node of the prompt reads them."""
+    if is_read(prompt or {}, str(node_id), IMAGES):
+        raise ValueError(f"images: {why}")
+    return current_host().nothing(f"images: {why}")
+
+
+def is_read(prompt: Mapping[str, Any], node_id: str, output: int) -> bool:
+    """Whether some node of an API graph reads that output."""
+    return any([node_id, output] in node["inputs"].values() for node in prompt.values())
 
 
 def draw_now(stream: Stream, about: str, picture: Callable[[Tensor], Image]) -> tuple[dict[str, Any], Tensor]:

@@ -20,6 +20,7 @@ from ...runs.prompt_sampling import (
     EncodedPrompts,
     SamplingSettings,
     check_size,
+    controls_for,
     encode_prompts,
     sample_prompts,
     sampling_pipeline,
@@ -29,7 +30,7 @@ from ...training.stream import Step, Stream
 from ..base import CATEGORY, MODEL, PIPELINE, SAMPLES, StepNode
 from ..inputs import UNIQUE_ID, integer, line, number, seed, wire
 from ..training.optimizer import OptimizerStep
-from .sample import draw_now
+from .sample import draw_now, no_images
 
 
 class SamplePrompts(StepNode):
@@ -90,7 +91,15 @@ class SamplePrompts(StepNode):
                 "count": integer(1, 1, 64, "Images a prompt, from as many seeds."),
                 "seed": seed("Where the first image of every prompt starts from; the next one from the next seed."),
             },
-            "optional": {"samples": wire(SAMPLES, "Another Sample Prompts, to be drawn at the same time.")},
+            "optional": {
+                "samples": wire(SAMPLES, "Another Sample Prompts, to be drawn at the same time."),
+                "control": line(
+                    "",
+                    "For models that edit: the picture that the prompts change. One file for all, or one a line for "
+                    "each prompt.",
+                    multiline=True,
+                ),
+            },
             "hidden": {**UNIQUE_ID, "prompt": "PROMPT"},
         }
 
@@ -112,30 +121,31 @@ class SamplePrompts(StepNode):
         prompts: str,
         negative: str,
         samples: Stream | None = None,
+        control: str = "",
         prompt: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> dict[str, Any]:
         check_that_they_fit(model, pipeline)
         chosen, while_training = SamplingSettings(**settings), is_trained_with(prompt or {}, str(unique_id))
-        if while_training and is_read(prompt or {}, str(unique_id), IMAGES):
-            raise ValueError(
-                "images: Optimizer Step draws these samples, so there are none yet; wire its model into another "
-                "Sample Prompts, whose samples go nowhere"
-            )
+        nothing = no_images(prompt, unique_id, DRAWN_LATER) if while_training else None
         above = 1.0 if isinstance(pipeline, HostedModel) else pipeline.info.kind.guided_above
         avoided = negative.strip() if chosen.guidance > above else None
         current_host().make_room()
         with training_mode():  # nothing made in ComfyUI's inference mode can go through a network that is trained
             if isinstance(pipeline, HostedModel):
+                if control.strip():
+                    raise ValueError("control: a ComfyUI model is shown no picture here; clear it")
                 hosted_sampling.check_size(pipeline, chosen.width, chosen.height)
                 encoded = hosted_sampling.encode_prompts(pipeline, lines_of(prompts), avoided)
             else:
                 check_size(pipeline, chosen.width, chosen.height)
-                encoded = encode_prompts(pipeline, lines_of(prompts), avoided, choose_device(current_host().device))
+                shown = controls_for(pipeline, lines_of(prompts), lines_of(control))
+                device = choose_device(current_host().device)
+                encoded = encode_prompts(pipeline, lines_of(prompts), avoided, device, shown)
         inputs = {"model": model, "pretrained": pipeline, "prompts": encoded, "settings": chosen, "samples": samples}
         stream = self.stream(unique_id, inputs)
         if while_training:
-            return {"ui": {}, "result": (stream, None)}
+            return {"ui": {}, "result": (stream, nothing)}
         ui, images = draw_now(stream, f"{chosen.steps}_steps_seed_{chosen.seed}", lambda x: sheet(x, chosen.count))
         return {"ui": ui, "result": (stream, images.movedim(1, -1))}
 
@@ -176,8 +186,10 @@ def lines_of(prompts: str) -> list[str]:
     return [line.strip() for line in prompts.splitlines() if line.strip()]
 
 
-IMAGES = 1
-"""The output with the images."""
+DRAWN_LATER = (
+    "Optimizer Step draws these samples, so there are none yet; wire its model into another Sample Prompts, whose "
+    "samples go nowhere"
+)
 
 
 def check_that_they_fit(model: Stream, pipeline: Pretrained | HostedModel) -> None:
@@ -205,8 +217,3 @@ def is_trained_with(prompt: Mapping[str, Any], node_id: str) -> bool:
 def reads(node: Mapping[str, Any], node_id: str) -> bool:
     """Whether an input of this node of an API graph is a link ``[node_id, slot]``."""
     return any(isinstance(value, list) and value[:1] == [node_id] for value in node["inputs"].values())
-
-
-def is_read(prompt: Mapping[str, Any], node_id: str, output: int) -> bool:
-    """Whether some node of an API graph reads that output."""
-    return any([node_id, output] in node["inputs"].values() for node in prompt.values())

@@ -17,9 +17,9 @@ from ...diffusion.solvers import SOLVERS, Solver, solver
 from ...diffusion.solvers import Model as Network
 from ...diffusion.trajectory import fine_path, target_onto
 from ...models.model import Model
-from ...training.frozen import Frozen
-from ...training.loop import averaged
+from ...training.loop import averaged, trained
 from ...training.stream import Step, Stream
+from ...training.teacher import Teacher
 from ..base import BATCH, CATEGORY, LOSS, MODEL, StepNode
 from ..inputs import UNIQUE_ID, choice, integer, number, switch, wire
 from ..models.model import check_guidance
@@ -47,7 +47,7 @@ REFERENCE = {
         "live",
         "trajectory: whose path is the reference. live: that of the weights in training. ema: of their running average "
         "(set ema_decay in Optimizer Step). frozen: of the weights, averaged if they are, as they were when rollouts "
-        "began; it cannot be led astray by what it teaches.",
+        "began, a teacher that stands still; what reference_guidance needs. It costs a copy of what is trained.",
         advanced=True,
     ),
     "reference_sampler": choice(
@@ -71,7 +71,8 @@ REFERENCE = {
         30.0,
         0.5,
         "trajectory: the reference path is walked with classifier-free guidance, and the model learns to be sampled "
-        "without it (guidance is distilled). 1 is off; above, its forward passes are for twice the items.",
+        "without it (guidance is distilled): set reference_weights to frozen, or it guides again what is guided "
+        "already. 1 is off; above, its forward passes are for twice the items.",
         advanced=True,
     ),
 }
@@ -159,7 +160,12 @@ def reference_cost(batch: Stream, inputs: dict[str, Any]) -> dict[str, Any]:
     calls = reference_solver(inputs.get("reference_sampler", "auto"), inputs.get("reference_weights", "live")).calls
     coarse_steps = 1 if plan.persistent or plan.still else plan.max_step_offset + 1
     most = coarse_steps * inputs.get("reference_steps", 2) * calls
-    return {"text": [f"the trajectory's reference takes up to {most} more forward passes per training step"]}
+    told = [f"the trajectory's reference takes up to {most} more forward passes per training step"]
+    if inputs.get("reference_guidance", 1.0) != 1 and inputs.get("reference_weights", "live") != "frozen":
+        told.append(
+            "reference_guidance guides again what has learnt to be guided, and runs away: set reference_weights frozen"
+        )
+    return {"text": told}
 
 
 def wants_memory(inputs: dict[str, Any]) -> frozenset[str]:
@@ -192,7 +198,7 @@ def wanted_output(
     guided: Network = model
     if reference_guidance != 1:
         guided = Guidance(reference_guidance, negative=negative_rows(step, batch.negative)).of(model)
-    with model.evaluating(), reference_of(step, model, batch, reference_weights):
+    with model.evaluating(), reference(step, model, batch, reference_weights):
         solve = reference_solver(reference_sampler, reference_weights)
         path = fine_path(guided, batch, reference_steps=reference_steps, solve=solve)
     if batch.listener is not None:
@@ -200,16 +206,18 @@ def wanted_output(
     return target_onto(path, batch, batch.solve if target_sampler == "rollout" else None)
 
 
-def reference_of(step: Step, model: Model, batch: NoisyBatch, weights: str) -> AbstractContextManager[None]:
-    """Inside it the network has the weights whose path is the reference."""
-    if weights == "ema":
-        return averaged(step.run, model.network)
-    if weights == "frozen":
-        frozen: Frozen = step.keep(Frozen)
-        if not frozen.weights and bool((batch.stride > 0).any()):
-            frozen.take(step.run, model.network)
-        return frozen.inside(model.network)
-    return nullcontext()
+def reference(step: Step, model: Model, batch: NoisyBatch, weights: str) -> AbstractContextManager[None]:
+    """The model has the weights of the reference inside."""
+    if weights == "frozen" and (batch.fine is not None or bool(batch.rolled.any())):
+        parameters = trained(model.network)
+        return step.keep(lambda: teacher(step, model)).in_place_of(parameters)  # type: ignore[no-any-return]
+    return averaged(step.run, model.network) if weights == "ema" else nullcontext()
+
+
+def teacher(step: Step, model: Model) -> Teacher:
+    """The weights as they are now; their running average, which knows more, if there is one."""
+    with averaged(step.run, model.network):
+        return Teacher(trained(model.network))
 
 
 class ReflexFlowLoss(StepNode):

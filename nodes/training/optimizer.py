@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from typing import Any
 
 from ...data.data import DatasetInfo
 from ...data.run_preflight import run_in_words
+from ...data.step_preflight import step_in_words
 from ...hosts.current import current_host
-from ...hosts.device import free_memory
+from ...hosts.device import free_memory, memory_of
+from ...models.swapping import NOT_TRAINED
 from ...runs.fit import fit
 from ...runs.looks import Checkpoint, Sample, TimeBudget
 from ...runs.session import Look
@@ -297,7 +301,10 @@ class OptimizerStep(Node):
             looks=looks,
             files={"prompt.json": prompt, "workflow.json": (extra_pnginfo or {}).get("workflow", prompt)},
             node_id=node_id,
-            notes=run_in_words(loss, model, optimizer, options["steps"], options["accumulation"]),
+            notes=[
+                *run_in_words(loss, model, optimizer, options["steps"], options["accumulation"]),
+                *memory_in_words(loss, model, optimizer, options, memory_of(host.device)),
+            ],
             **{name: value for name, value in options.items() if name in OPTIONS_OF_FIT},
         )
         assert session.folder is not None
@@ -310,6 +317,27 @@ class OptimizerStep(Node):
         return {"ui": {"text": text, **shown(host, *session.pictures())}, "result": (trained, session.folder.folder)}
 
 
+def memory_in_words(
+    loss: Stream, model: Stream, optimizer: OptimizerSettings, options: Mapping[str, Any], room: int | None
+) -> list[str]:
+    """What a step needs, where all that it depends on is known; it never keeps a training from starting."""
+    info: ModelInfo = model.about
+    data = next((part for part in loss.walk() if "batch_size" in part.inputs), None)
+    encoders = getattr(data.inputs.get("dataset"), "encoders", None) if data else None
+    adapters = [part.inputs["asked"] for part in model.walk() if "asked" in part.inputs]
+    if info.pretrained is None or data is None or encoders is None or len(adapters) != len(info.adapters):
+        return []
+    about: DatasetInfo = data.about
+    try:
+        return step_in_words(
+            info.pretrained, adapters, about, encoders.factor, data.inputs["batch_size"], optimizer,
+            options["precision"], options["ema_decay"] > 0, room,
+        )  # fmt: skip
+    except Exception as error:  # it goes through code that is not ours, with tensors that are none
+        logging.getLogger(__name__).debug("the memory of a step could not be told: %s", error)
+        return []
+
+
 def check_that_they_fit(loss: Stream, model: Stream) -> None:
     """Raises ValueError where the wires cannot be right, before anything is loaded."""
     if model not in loss.walk():
@@ -318,6 +346,8 @@ def check_that_they_fit(loss: Stream, model: Stream) -> None:
     drops = any(stream.inputs.get("label_dropout") for stream in loss.walk())
     if drops and info.pretrained is None and info.classes and not info.null_class:
         raise ValueError("label_dropout in Noisy Batch trains a class for none: turn on null_class in New Model")
+    if info.pretrained is not None and info.pretrained.source.swap and not info.adapters:
+        raise ValueError(NOT_TRAINED)
     for stream in loss.walk():
         data = stream.about
         if not isinstance(data, DatasetInfo):

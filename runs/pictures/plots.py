@@ -39,30 +39,16 @@ def smoothed(values: Sequence[float], keep: float) -> list[float]:
     return result
 
 
-SPIKE = 3.0
-"""A loss so many times the median of those before it is marked."""
-BEFORE = 50
-"""Steps that this median is of."""
-
-
-def spikes(values: Sequence[float]) -> list[int]:
-    """The places of values that are far above those before them: where a training begins to go wrong."""
-    found = []
-    for place in range(BEFORE // 5, len(values)):
-        usual = float(np.median(values[max(0, place - BEFORE) : place]))
-        if values[place] > SPIKE * usual > 0:
-            found.append(place)
-    return found
-
-
 def plot_metrics(
     rows: Sequence[dict[str, Any]], names: Sequence[str], *, log_scale: bool = False, smoothing: float = 0.9
 ) -> Image.Image:
     """One panel per metric over the training step: faint as measured, strong smoothed.
 
-    Spikes of a loss are marked, and so are the steps that were left out.
+    The loss's spikes are marked, as its rows say (:mod:`~comfyui_rollout.training.metrics`), and so are the steps that
+    were left out.
     """
     skipped = [row["step"] for row in rows if row.get("skipped")]
+    spikes = {row["step"] for row in rows if row.get("spike")}
     figure = new_figure(7, 2.6 * max(1, len(names)))
     for place, name in enumerate(names):
         points = [(row["step"], row[name]) for row in rows if isinstance(row.get(name), (int, float))]
@@ -70,9 +56,10 @@ def plot_metrics(
         steps, values = [step for step, _ in points], [value for _, value in points]
         axes.plot(steps, values, color="#3b82f6", alpha=0.3, linewidth=0.8)
         axes.plot(steps, smoothed(values, smoothing), color="#1d4ed8", linewidth=1.6)
+        if name == "loss":
+            high = [(step, value) for step, value in points if step in spikes]
+            axes.plot([step for step, _ in high], [value for _, value in high], "v", color="#dc2626", ms=4)
         if name.startswith("loss"):
-            high = spikes(values)
-            axes.plot([steps[spike] for spike in high], [values[spike] for spike in high], "v", color="#dc2626", ms=4)
             for step in skipped:
                 axes.axvline(step, color="#f59e0b", linewidth=0.8)
         axes.set_title(name.replace("_", " "), fontsize=10, loc="left")

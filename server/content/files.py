@@ -1,12 +1,13 @@
-"""Sending, listing and writing files."""
+"""Sending and listing files."""
 
 import contextlib
 import os
-import uuid
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+
+from ...files.whole import UNFINISHED
 
 TYPES = {
     ".html": "text/html", ".js": "text/javascript", ".mjs": "text/javascript", ".css": "text/css",
@@ -54,32 +55,6 @@ def disposition(name: str, attachment: bool = False) -> str:
     return f'{"attachment; " if attachment else ""}filename="{plain}"'
 
 
-def write_whole(path: Path, data: bytes, overwrite: bool = True) -> None:
-    """Write a file so that nobody ever sees half of it. Raises FileExistsError if it is there and must stay."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{uuid.uuid4().hex}.part")
-    try:
-        unfinished.write_bytes(data)
-        place(unfinished, path, overwrite)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def place(unfinished: Path, path: Path, overwrite: bool = True) -> None:
-    """Give a finished file its name. Raises FileExistsError if there is one and it must stay."""
-    if overwrite:
-        os.replace(unfinished, path)
-        return
-    try:
-        os.link(unfinished, path)  # unlike a check before a rename, this cannot lose a race
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without links
-        if path.exists():
-            raise FileExistsError(path) from None
-        os.replace(unfinished, path)
-
-
 def file_info(path: Path, base: Path) -> dict[str, Any]:
     """A file as the frontend lists it; times in milliseconds."""
     facts = path.stat()
@@ -95,7 +70,7 @@ def walk(folder: Path, recurse: bool = True, most: int = 10_000) -> list[Path]:
     """Files below a folder, sorted by name; links to elsewhere are not followed, unfinished files not shown."""
     found: list[Path] = []
     for root, folders, names in os.walk(folder):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not UNFINISHED.fullmatch(name))
         if not recurse:
             folders.clear()
         found += [Path(root, name) for name in sorted(names) if not name.endswith(".part")]

@@ -1,5 +1,6 @@
 """The folders that the server reads and writes; nothing outside them is ever touched."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,11 @@ class Folders:
         return self.web.parent / "locales"
 
     @property
+    def blueprints(self) -> Path:
+        """Graphs folded into one node; beside the workflows, where ComfyUI looks for those of a node pack."""
+        return self.workflows.parent / "subgraphs"
+
+    @property
     def datasets(self) -> Path:
         """One folder a data set: pictures that were brought in, with their captions."""
         return self.input / "datasets"
@@ -42,6 +48,12 @@ class Folders:
     def thumbnails(self) -> Path:
         """Small copies of pictures; may be removed at any time."""
         return self.user / ".thumbnails"
+
+    def make(self) -> None:
+        """Make the folders that people put things into, where that is possible, so that they see where these belong."""
+        for folder in (self.output, self.datasets):
+            with contextlib.suppress(OSError):
+                folder.mkdir(parents=True, exist_ok=True)
 
     def of_type(self, name: str) -> Path:
         """The folder that ComfyUI's API calls ``input``, ``output`` or ``temp``; raises KeyError for other names."""

@@ -12,6 +12,8 @@ from typing import Any
 from ...files.lock import LOCK, is_held
 from ..guard.inside import Outside, inside
 from .files import walk
+from .run_notes import FILE as NOTES
+from .run_notes import read_notes
 
 FACTS = "run.json"
 QUIET = 60.0
@@ -47,6 +49,7 @@ def describe_run(folder: Path, own: OwnJobs) -> dict[str, Any]:
     has_workflow = (folder / "workflow.json").is_file()
     has_state = (folder / "state" / "state.json").is_file()
     return facts | {
+        **read_notes(folder),
         "name": folder.name,
         "has_workflow": has_workflow,
         "has_model": (folder / "model").is_dir(),
@@ -94,7 +97,8 @@ def _begun(facts: dict[str, Any]) -> float:
 
 
 def _last_sign(folder: Path) -> float:
-    return max((path.stat().st_mtime for path in folder.glob("*.json*")), default=0.0)
+    """When the training itself last wrote; a note of a person is no sign of it."""
+    return max((path.stat().st_mtime for path in folder.glob("*.json*") if path.name != NOTES), default=0.0)
 
 
 def run_folder(runs: Path, name: str) -> Path:

@@ -2,9 +2,12 @@
 
 import io
 import json
+import re
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
@@ -12,7 +15,11 @@ from PIL import Image, ImageDraw, ImageFont
 SIZE = (640, 400)
 NEEDS_COMFYUI = "comfyui_"
 """How the names of workflows begin that have nodes of ComfyUI itself, which our own runner does not know."""
-COSTS = "What it costs."
+COSTS = "**What it costs.**"
+BOLD_START = re.compile(r"\*\*.+?\*\*")
+ENGLISH: Mapping[str, str] = {}
+MOST_LETTERS = 300
+"""Of a description: what the template browser has room for."""
 LAST = 1_000
 """The place of a template that names none."""
 
@@ -33,22 +40,26 @@ def names(workflows: Path) -> list[str]:
     return [path.stem for path in sorted(found, key=lambda path: (told(path).order, path.stem))]
 
 
-def index(workflows: Path) -> list[dict[str, Any]]:
-    """What /templates/index.json holds: one category with all of them, shown first of all."""
-    templates = [_entry(workflows / f"{name}.json") for name in names(workflows)]
-    category = {"moduleName": "default", "title": "Rollout training", "type": "image", "isEssential": True}
+def index(workflows: Path, lines: Mapping[str, str] = ENGLISH) -> list[dict[str, Any]]:
+    """What /templates/index.json holds: one category with all of them, shown first of all.
+
+    ``lines`` are those of another language, by the English ones.
+    """
+    templates = [_entry(workflows / f"{name}.json", lines) for name in names(workflows)]
+    heading = lines.get("Rollout training", "Rollout training")
+    category = {"moduleName": "default", "title": heading, "type": "image", "isEssential": True}
     return [{**category, "templates": templates}] if templates else []
 
 
-def _entry(path: Path) -> dict[str, Any]:
-    found = told(path)
+def _entry(path: Path, lines: Mapping[str, str]) -> dict[str, Any]:
+    found = told(path, lines)
     return {
         "name": path.stem,
         "title": found.title or title(path.stem),
         "description": found.description or found.title or title(path.stem),
         "mediaType": "image",
         "mediaSubtype": "jpg",
-        "tags": ["Training"],
+        "tags": [lines.get("Training", "Training")],
         "openSource": True,
         "date": "",
     }
@@ -71,7 +82,7 @@ def title(name: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def told(path: Path) -> Told:
+def told(path: Path, lines: Mapping[str, str] = ENGLISH) -> Told:
     """From the note's heading, its first plain sentence, and the line on what it costs; nothing of a broken file."""
     try:
         workflow = json.loads(path.read_text(encoding="utf-8"))
@@ -80,12 +91,14 @@ def told(path: Path) -> Told:
         text = str(notes[0]["widgets_values"][0]) if notes else ""
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return Told()
-    lines = [plain_text(line) for line in text.splitlines()]
-    heading = next((line for line in lines if line.startswith("#")), "").lstrip("# ")
-    sentence = next((line for line in lines if line[:1].isalnum() and not line.startswith(COSTS)), "")
-    costs = next((line.removeprefix(COSTS).strip() for line in lines if line.startswith(COSTS)), "")
-    description = " ".join(part for part in (sentence, costs) if part)
-    return Told(heading, description[:300], order if isinstance(order, int | float) else LAST)
+    said = [line.strip() for line in text.splitlines()]
+    heading = next((line for line in said if line.startswith("#")), "")
+    sentence = next((line for line in said if plain_text(line)[:1].isalnum() and not line.startswith(COSTS)), "")
+    costs = next((line for line in said if line.startswith(COSTS)), "")
+    heading, sentence, costs = (lines.get(line, line) for line in (heading, sentence, costs))
+    parts = (plain_text(sentence), plain_text(BOLD_START.sub("", costs, count=1)))
+    description = shorten(" ".join(parts), MOST_LETTERS, placeholder=" …")
+    return Told(plain_text(heading).lstrip("# "), description, order if isinstance(order, int | float) else LAST)
 
 
 def plain_text(line: str) -> str:

@@ -6,6 +6,7 @@ from aiohttp import ClientPayloadError, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
+from ...files.whole import Unwritable
 from .bodies import BadBody
 from .inside import Outside
 
@@ -68,7 +69,7 @@ async def answer_failures(request: web.Request, handler: Handler) -> web.StreamR
         return web.json_response({"error": "not found"}, status=404)
     except (IsADirectoryError, FileExistsError):
         return web.json_response({"error": "a folder or a file of that name is in the way"}, status=409)
-    except PermissionError:
+    except (PermissionError, Unwritable):
         return web.json_response({"error": "no permission"}, status=403)
     except (HttpProcessingError, ClientPayloadError, web.RequestPayloadError) as error:
         reason = " ".join(str(getattr(error, "message", error)).split())

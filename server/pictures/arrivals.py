@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from ..content.files import place
+from ...files.whole import take_place
 from ..content.images import NotAnImage, check_image
 from ..guard.inside import Outside, inside
 from .captions import LONGEST
@@ -69,7 +69,7 @@ def settle(unfinished: Path, folder: Path, name: str) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_file() and filecmp.cmp(path, unfinished, shallow=False):
         return "same"
-    place(unfinished, path, overwrite=False)
+    take_place(unfinished, path, overwrite=False)
     return "added"
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...files.text import decoded
-from ..content.files import write_whole
+from ...files.whole import write_bytes
 
 SUFFIXES = (".txt", ".caption")
 LONGEST = 20_000  # letters
@@ -66,7 +66,7 @@ def write_caption(picture: Path, text: str, was: str) -> Caption:
     path = caption_path(picture)
     refuse_unreadable(path)
     if text:
-        write_whole(path, text.encode())
+        write_bytes(path, text.encode())
     else:
         path.unlink(missing_ok=True)
     return read_caption(picture)

@@ -5,7 +5,7 @@ import os
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,11 @@ Facts = tuple[int, int, int, int]
 """Time of the last change (ns), bytes, width and height; 0 x 0 for a file that is no picture."""
 
 
+Survey = Callable[[Path], Mapping[str, Any]]
+"""From a folder to ``masks`` by picture, ``beside`` (masks and the like) and ``left_out``, as the trainer reads it."""
+NOTHING_SAID: Mapping[str, Any] = {"masks": {}, "beside": (), "left_out": ()}
+
+
 def check_name(name: str) -> str:
     """A data set's name: one plain folder name. Raises Outside."""
     if name.startswith(".") or len(name) > LONGEST_NAME or "/" in name or name != name.strip():
@@ -36,8 +41,10 @@ def check_name(name: str) -> str:
 class Datasets:
     """All data sets below one folder. What was measured of a picture is remembered until its file changes."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, survey: Survey | None = None) -> None:
+        """``survey`` tells what the trainer would make of a folder's files: masks, and what is left out and why."""
         self.folder = folder
+        self._survey = survey or (lambda folder: NOTHING_SAID)
         self._facts: dict[Path, Facts] = {}
         self._digests: dict[tuple[Path, int], str] = {}
         self._writing = threading.Lock()
@@ -82,13 +89,23 @@ class Datasets:
         return path
 
     def entries(self, name: str) -> list[dict[str, Any]]:
-        """Every picture with its size, its caption and what is odd about it."""
+        """Every picture with its size, its caption, its mask and what is odd about it."""
+        return self.shown(name)[0]
+
+    def shown(self, name: str) -> tuple[list[dict[str, Any]], list[str]]:
+        """The entries of all pictures that are trained, and what is left out, in words."""
         folder = self.place(name)
-        entries = [self._entry(folder, relative) for relative in pictures_below(folder)]
-        for doubles in self._doubles(folder, entries):
-            for entry in doubles[1:]:
+        said = self._survey(folder)
+        masks, beside = said["masks"], set(said["beside"])
+        entries = [self._entry(folder, relative) for relative in pictures_below(folder) if relative not in beside]
+        for entry in entries:
+            if mask := masks.get(entry["picture"]):
+                entry["mask"] = mask
+        for first, *others in self._doubles(folder, entries):
+            for entry in others:
                 entry["flags"].append("duplicate")
-        return entries
+                entry["same_as"] = first["picture"]
+        return entries, list(said["left_out"])
 
     def _entry(self, folder: Path, relative: str) -> dict[str, Any]:
         path = folder / relative

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from . import (
+    blueprints,
     datasets,
     files,
     jobs,
@@ -40,6 +41,7 @@ def add_all(router: web.UrlDispatcher) -> None:
         settings,
         userdata,
         templates,
+        blueprints,
         system,
         locales,
         runs,

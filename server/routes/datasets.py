@@ -12,7 +12,6 @@ from ..guard.bodies import BadBody, read_object
 from ..pictures.arrivals import LARGEST_FILE, LARGEST_ZIP, NoRoom, check_room, check_type, settle, unpack
 from ..pictures.captions import BadCaption
 from ..pictures.datasets import Datasets
-from ..studio import STUDIO
 
 DATASETS: web.AppKey[Datasets] = web.AppKey("datasets")
 MOST_CHANGES = 20_000
@@ -37,8 +36,8 @@ async def create(request: web.Request) -> web.Response:
 
 async def show_one(request: web.Request) -> web.Response:
     sets, name = _sets(request), request.match_info["name"]
-    entries = await asyncio.to_thread(sets.entries, name)
-    return web.json_response({"name": name, "path": str(sets.place(name)), "entries": entries})
+    entries, left_out = await asyncio.to_thread(sets.shown, name)
+    return web.json_response({"name": name, "path": str(sets.place(name)), "entries": entries, "left_out": left_out})
 
 
 async def add_file(request: web.Request) -> web.Response:
@@ -115,10 +114,6 @@ def _change(item: Any) -> tuple[str, str, str]:
     if not (isinstance(picture, str) and isinstance(caption, str) and isinstance(was, str)):
         raise BadBody("a change needs picture, caption and was, all texts")
     return picture, caption, was
-
-
-def datasets_of(app: web.Application) -> Datasets:
-    return Datasets(app[STUDIO].folders.datasets)
 
 
 ROUTES = (

@@ -12,8 +12,9 @@ from typing import Any
 
 from aiohttp import BodyPartReader, web
 
+from ...files.whole import take_place
 from ...graph.workflow.embedded import BrokenFile, safetensors_metadata
-from ..content.files import disposition, place, send_foreign_file, walk
+from ..content.files import disposition, send_foreign_file, walk
 from ..content.folders import Folders
 from ..content.images import NotAnImage, check_image, converted, put_alpha
 from ..guard.bodies import BadBody
@@ -169,7 +170,7 @@ def _store(unfinished: Path, path: Path, overwrite: bool) -> Path:
             if not overwrite and named.is_file() and _digest(named) == digest:
                 return named
             try:
-                place(copy, named, overwrite)
+                take_place(copy, named, overwrite)
             except FileExistsError:
                 continue
             return named

@@ -4,8 +4,9 @@ import asyncio
 
 from aiohttp import web
 
+from ..content.run_notes import Conflict, write_notes
 from ..content.runs import delete_run, describe_run, is_live, list_files, list_runs, read_rows, run_folder
-from ..guard.bodies import BadBody, parse
+from ..guard.bodies import BadBody, parse, read_object
 from ..sockets.plain_json import to_text
 from ..studio import STUDIO
 
@@ -46,6 +47,19 @@ async def workflow(request: web.Request) -> web.Response:
     return web.json_response(text=to_text(found))
 
 
+async def annotate(request: web.Request) -> web.Response:
+    """Tags and note of a run, with ``was``, those that were seen; 409 tells what somebody else wrote meanwhile."""
+    folder = run_folder(request.app[STUDIO].folders.runs, request.match_info["name"])
+    asked = await read_object(request)
+    try:
+        now = await asyncio.to_thread(write_notes, folder, asked, asked.get("was"))
+    except Conflict as conflict:
+        return web.json_response({"error": str(conflict), "now": conflict.now}, status=409)
+    except ValueError as error:
+        raise BadBody(str(error)) from error
+    return web.json_response(now)
+
+
 async def delete(request: web.Request) -> web.Response:
     """Remove a run with all it left behind; refused (409) while it is running."""
     folder = run_folder(request.app[STUDIO].folders.runs, request.match_info["name"])
@@ -61,5 +75,6 @@ ROUTES = (
     ("GET", "/rollout/runs/{name}/metrics", metrics),
     ("GET", "/rollout/runs/{name}/files", files),
     ("GET", "/rollout/runs/{name}/workflow", workflow),
+    ("PUT", "/rollout/runs/{name}/notes", annotate),
     ("DELETE", "/rollout/runs/{name}", delete),
 )

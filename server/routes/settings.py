@@ -5,7 +5,7 @@ from typing import Any
 
 from aiohttp import web
 
-from ..content.files import write_whole
+from ...files.whole import write_bytes
 from ..guard.bodies import BadBody, parse, read_json, read_object
 from ..sockets.plain_json import to_text
 from ..studio import STUDIO
@@ -40,7 +40,12 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _merge(path: Path, changes: dict[str, Any]) -> None:
     kept = {**_read(path), **{name: value for name, value in changes.items() if name not in NEVER_KEPT}}
-    write_whole(path, to_text(kept).encode())
+    write_bytes(path, to_text(kept).encode(), durable=False)
+
+
+def setting(request: web.Request, name: str) -> Any:
+    """What the user has set, or what holds until then; None for what we do not know."""
+    return {**DEFAULTS, **_read(_file(request))}.get(name)
 
 
 async def show_all(request: web.Request) -> web.Response:
@@ -48,7 +53,7 @@ async def show_all(request: web.Request) -> web.Response:
 
 
 async def show_one(request: web.Request) -> web.Response:
-    return web.json_response({**DEFAULTS, **_read(_file(request))}.get(request.match_info["name"]))
+    return web.json_response(setting(request, request.match_info["name"]))
 
 
 async def change_all(request: web.Request) -> web.Response:

@@ -101,7 +101,6 @@ ROUTES = (
     ("GET", "/object_info", definitions),
     ("GET", "/object_info/{node_class}", definitions),
     ("GET", "/system_stats", statistics),
-    ("GET", "/global_subgraphs", empty_object),
     ("GET", "/node_replacements", empty_object),
     ("GET", "/embeddings", empty_list),
     ("GET", "/experiment/models", empty_list),

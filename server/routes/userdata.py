@@ -7,7 +7,8 @@ from typing import Any
 
 from aiohttp import web
 
-from ..content.files import content_type, disposition, file_info, place, walk, write_whole
+from ...files.whole import take_place, write_bytes
+from ..content.files import content_type, disposition, file_info, walk
 from ..guard.bodies import BadBody, read_bytes
 from ..guard.inside import inside, new_inside
 from ..studio import STUDIO
@@ -74,7 +75,7 @@ async def show(request: web.Request) -> web.StreamResponse:
 async def save(request: web.Request) -> web.Response:
     path = new_inside(_base(request), request.match_info["file"])
     data = await read_bytes(request)
-    await asyncio.to_thread(write_whole, path, data, request.query.get("overwrite") != "false")
+    await asyncio.to_thread(write_bytes, path, data, overwrite=request.query.get("overwrite") != "false")
     return _saved(request, path)
 
 
@@ -92,7 +93,7 @@ async def move(request: web.Request) -> web.Response:
         raise FileNotFoundError(source)
     target.parent.mkdir(parents=True, exist_ok=True)
     overwrite = request.query.get("overwrite") == "true"
-    place(source, target, overwrite)
+    take_place(source, target, overwrite)
     if not overwrite and source != target and source.exists():
         os.unlink(source)
     return _saved(request, target)

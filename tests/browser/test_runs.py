@@ -1,5 +1,7 @@
 """After the training: a card says what was saved and offers the next step; every run has all that is kept of it."""
 
+import json
+
 import pytest
 
 SMALL = {
@@ -67,3 +69,53 @@ def test_what_was_trained_is_tried(visit, keep):
     sampler = "app.graph.nodes.find(node => node.type === 'RolloutSampleImages').id"
     visit.wait_for_function(f"(app.nodeOutputs[{sampler}]?.images ?? []).length > 0")
     keep(visit, "tried")
+
+
+def test_a_run_gets_tags_and_a_note(visit, studio, keep):
+    """Written on its card, kept in its folder; what somebody else wrote meanwhile is told, and not written over."""
+    visit.evaluate("document.querySelector('.rollout-runs') || app.extensionManager.command.execute("
+                   "'Workspace.ToggleSidebarTab.rollout-runs')")  # fmt: skip
+    run = visit.locator(".rollout-run", has_text="after_00001")
+    run.get_by_role("button", name="Write tags and a note").click()
+    run.get_by_role("textbox", name="Tags of").press_sequentially("good, small, Good")
+    run.get_by_role("textbox", name="Note on").fill("<b>twenty</b> steps")
+    run.get_by_role("button", name="Save tags and note").click()
+    run.locator(".rollout-run-note").get_by_text("<b>twenty</b> steps").wait_for()
+    notes = studio.output / "rollout" / "after_00001" / "notes.json"
+    assert json.loads(notes.read_text()) == {"tags": ["good", "small"], "note": "<b>twenty</b> steps"}
+    run.get_by_role("button", name="Write tags and a note").click()
+    notes.write_text(json.dumps({"tags": ["theirs"], "note": ""}))
+    run.get_by_role("textbox", name="Tags of").fill("mine")
+    run.get_by_role("textbox", name="Tags of").press("Enter")
+    run.get_by_text("Changed elsewhere: theirs").wait_for()
+    assert json.loads(notes.read_text())["tags"] == ["theirs"]
+    keep(visit, "notes_conflict")
+    run.get_by_role("button", name="Save tags and note").click()
+    run.locator(".rollout-chip").get_by_text("mine").wait_for()
+    assert json.loads(notes.read_text())["tags"] == ["mine"]
+    keep(visit, "notes")
+
+
+def test_runs_are_shown_by_tag(visit):
+    """By the chosen tag, or by a click on it; a second click shows all again."""
+    everything = visit.locator(".rollout-run").count()
+    visit.locator(".rollout-chip").get_by_text("mine").click()
+    assert visit.locator(".rollout-run").count() == 1 < everything
+    assert visit.get_by_role("combobox", name="Show only runs with this tag").input_value() == "mine"
+    visit.locator(".rollout-chip").get_by_text("mine").click()
+    assert visit.locator(".rollout-run").count() == everything
+
+
+def test_curves_of_runs_are_compared(visit, keep):
+    """From their cards, in one chart; the legend says by which settings they differ."""
+    for name in ("after_00001", "after_00002"):
+        visit.locator(".rollout-run", has_text=name).get_by_role("button", name="Draw the run's curves").click()
+    legend = visit.locator(".rollout-chart").first.locator(".rollout-legend")
+    legend.get_by_text("after_00001: steps 20").wait_for()
+    legend.get_by_text("after_00002: steps 30").wait_for()
+    visit.get_by_text("memory (MiB)", exact=True).wait_for()
+    visit.locator(".rollout-compare summary").click()
+    visit.get_by_role("checkbox", name="after_00002").wait_for()
+    keep(visit, "compared")
+    visit.get_by_role("checkbox", name="after_00002").uncheck()
+    legend.get_by_text("after_00002").wait_for(state="hidden")

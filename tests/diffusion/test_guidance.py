@@ -61,6 +61,19 @@ def test_what_is_not_named_stays():
     assert without["time_ids"] is told["time_ids"]
 
 
+def test_no_caption_is_as_long_as_the_captions():
+    """Texts of unequal length: padded where a mask says so, repeated as CLIP's windows are where there is none."""
+    row = {"text": torch.ones(1, 2, 3), "mask": torch.ones(1, 2, dtype=torch.bool)}
+    told = {"text": torch.rand(2, 4, 3), "mask": torch.ones(2, 4, dtype=torch.bool)}
+    without = unconditional(told, row)
+    assert without["text"].shape == told["text"].shape
+    assert without["mask"].tolist() == [[True, True, False, False]] * 2
+    assert not without["text"][:, 2:].any()
+    assert torch.equal(unconditional({"text": told["text"]}, {"text": row["text"]})["text"], torch.ones(2, 4, 3))
+    with pytest.raises(ValueError, match=r"^guidance: no caption is 3 tokens"):
+        unconditional({"text": told["text"]}, {"text": torch.ones(1, 3, 3)})
+
+
 @pytest.mark.parametrize(
     "guide", [GUIDE, Guidance(told=3.5), Guidance(2.0, told=3.5, negative=NEGATIVE)], ids=["cfg", "told", "both"]
 )

@@ -9,7 +9,7 @@ from comfyui_rollout.diffusion.predictions import to_denoised
 from comfyui_rollout.diffusion.rollout import RolloutPlan, noisy_batch, roll_out
 from comfyui_rollout.diffusion.schedules import DDPM, FlowMatching
 from comfyui_rollout.diffusion.solvers import ask, solver
-from comfyui_rollout.diffusion.trajectory import trajectory_target
+from comfyui_rollout.diffusion.trajectory import fine_path, target_onto
 from diffusers import DDPMScheduler
 from diffusers.training_utils import compute_snr
 
@@ -100,7 +100,7 @@ def test_no_few_items_own_the_loss(mixture, generator, kind, before, after):
     plan, model = RolloutPlan(max_step_offset=5, probability=1.0, step_size=50.0), mixture(schedule)
     batch = roll_out(model, batch, plan.draw(batch.timestep, schedule, 0, generator), solver("euler"))
     if kind == "trajectory":
-        wanted = trajectory_target(model, batch, reference_steps=2, solve=solver("unipc"))
+        wanted = target_onto(fine_path(model, batch, reference_steps=2, solve=solver("unipc")), batch)
     else:
         wanted = losses.target(batch, kind)
     loss = losses.per_item(losses.elementwise(ask(model, batch.x, batch.timestep, {}), wanted)).double()

@@ -7,10 +7,15 @@ from comfyui_rollout.diffusion.predictions import to_denoised
 from comfyui_rollout.diffusion.rollout import Draw, noisy_batch, ragged_grid, roll_out
 from comfyui_rollout.diffusion.schedules import FlowMatching
 from comfyui_rollout.diffusion.solvers import Level, Predictor, integrate, solver, transfer
-from comfyui_rollout.diffusion.trajectory import fine_grid, fine_path, following, trajectory_target
+from comfyui_rollout.diffusion.trajectory import fine_grid, fine_path, following, target_onto
 
 LENGTHS = torch.tensor([2, 0, 1, 3, 1])
 STRIDE = torch.tensor([80.0, 0.0, 40.0, 50.0, 60.0]).double()
+
+
+def trajectory_target(model, batch, sampler=None, **reference):
+    """What a loss makes of the two: the walk, and the output that lands on it."""
+    return target_onto(fine_path(model, batch, **reference), batch, sampler)
 
 
 @pytest.fixture

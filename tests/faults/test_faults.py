@@ -9,7 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 
@@ -25,26 +27,48 @@ SEED = 20
 
 
 @pytest.fixture(scope="module")
-def trials(tmp_path_factory):
-    return faults.Trials(tmp_path_factory.mktemp("trials"))
+def place(tmp_path_factory):
+    """``place()`` makes a folder in memory if there is some: what is flushed is followed, and no disk is waited for."""
+    memory = Path("/dev/shm")
+    if not (memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 1 << 30):
+        yield lambda: tmp_path_factory.mktemp("faults")
+        return
+    with tempfile.TemporaryDirectory(prefix="faults-", dir=memory) as folder:
+        yield lambda: Path(tempfile.mkdtemp(dir=folder))
+
+
+@pytest.fixture
+def tmp_path(place):
+    return place()
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory, trials):
-    folder = tmp_path_factory.mktemp("stopped")
+def trials(place):
+    return faults.Trials(place())
+
+
+@pytest.fixture(scope="module")
+def stopped(place, trials):
+    folder = place()
     faults.stopped_run(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
-def commands(tmp_path_factory):
-    return faults.Commands(tmp_path_factory.mktemp("commands"), steps=6)
+def commands(place):
+    return faults.Commands(place(), steps=6)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.42, 0.5, 0.58, 0.66, 0.8, 0.97])
 def test_a_kill_before_a_change_of_files_loses_nothing(trials, share):
     """SIGKILL between two operations on files; then the run goes on to the bits of one that nobody disturbed."""
     assert trials.kill_at_change(round(share * trials.changes)) in ("resumed", "nothing was kept yet")
+
+
+@pytest.mark.parametrize(("first", "second"), [(0.5, 20), (0.93, 1), (0.93, 6), (0.93, 15)])
+def test_a_kill_while_it_is_resumed_loses_nothing(trials, first, second):
+    """Also where only the concluding work was left to do."""
+    assert trials.kill_twice(round(first * trials.changes), second) == "resumed"
 
 
 def test_a_kill_at_any_moment_loses_nothing(trials):
@@ -67,6 +91,30 @@ def test_the_power_cut_is_one(trials, monkeypatch):
     monkeypatch.setattr("comfyui_rollout.files.whole.flush_folder", lambda path: None)
     found = [trials.cut_power(round(share * trials.changes), True, 1) for share in (0.55, 0.75)]
     assert all(each.startswith("lost") for each in found)
+
+
+@pytest.fixture(scope="module")
+def ext4(place):
+    """Skips where no image of a disk may be mounted."""
+    folder = place()
+    try:
+        with faults.Ext4(folder / "disk.img", folder / "mounted"):
+            pass
+    except OSError as error:
+        pytest.skip(f"may not mount an ext4 image: {error}")
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_a_power_cut_of_a_real_file_system_loses_nothing(ext4, trials, share):
+    """The blocks that ext4 has written by then are all that there is, and its journal is replayed."""
+    assert trials.cut_power_of_ext4(round(share * trials.changes)) in ("resumed", "nothing was kept yet")
+
+
+def test_the_power_cut_of_a_real_file_system_is_one(ext4, trials, monkeypatch):
+    """The test of the test: without flushing, runs are lost."""
+    monkeypatch.setattr("comfyui_rollout.files.whole.flush", lambda path: None)
+    monkeypatch.setattr("comfyui_rollout.files.whole.flush_folder", lambda path: None)
+    assert trials.cut_power_of_ext4(round(0.75 * trials.changes)).startswith("lost")
 
 
 @pytest.mark.parametrize("name", faults.TAMPERED)

@@ -4,6 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 from comfyui_rollout.files import whole
 from comfyui_rollout.files.whole import leftovers, new_folder, reserved, tidy, whole_or_nothing, writable, write_text
 
@@ -135,3 +141,87 @@ def test_what_is_named_is_on_the_disk(tmp_path, monkeypatch):
         assert flushed == [str(tmp_path)]
     places = [Path(place).name for place in flushed[1:]]
     assert places == ["a.txt", "model", "new"]
+
+
+# As on Windows, of which this shows what our own code does there
+
+
+@pytest.fixture
+def windows(monkeypatch):
+    """What the system does there as far as we ask it: folders cannot be opened, and a flush wants to write."""
+
+    class System:
+        """Ours, but for two calls; the library's own, as those of shutil, are left alone."""
+
+        def __getattr__(self, name):
+            return getattr(os, name)
+
+        def open(self, path, flags):
+            if Path(path).is_dir():
+                raise PermissionError(13, "Permission denied")
+            return os.open(path, flags)
+
+        def fsync(self, number):
+            assert fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
+
+    monkeypatch.setattr(whole, "WINDOWS", True)
+    monkeypatch.setattr(whole, "os", System())
+
+
+@pytest.mark.skipif(fcntl is None, reason="asks how a file was opened")
+def test_files_are_flushed_as_windows_wants_it(windows, tmp_path):
+    """No folder is opened, and a file that is flushed is open for writing."""
+    write_text(tmp_path / "new" / "a.txt", "words")
+    with whole_or_nothing(tmp_path / "model") as unfinished:
+        unfinished.mkdir()
+        write_text(unfinished / "weights", "numbers")
+    assert (names(tmp_path / "new"), names(tmp_path / "model")) == (["a.txt"], ["weights"])
+
+
+@pytest.mark.parametrize("busy", [1, 5])
+def test_a_scanner_that_holds_a_file_is_waited_for(monkeypatch, tmp_path, busy):
+    """A rename over an open file is refused there; it is asked again for two seconds."""
+    monkeypatch.setattr(whole, "WINDOWS", True)
+    asked, replace = [], os.replace
+
+    def held(source, target):
+        asked.append(target)
+        if len(asked) <= busy:
+            raise PermissionError(13, "The process cannot access the file")
+        replace(source, target)
+
+    monkeypatch.setattr(whole.os, "replace", held)
+    write_text(tmp_path / "a.txt", "new")
+    assert (len(asked), (tmp_path / "a.txt").read_text(), names(tmp_path)) == (busy + 1, "new", ["a.txt"])
+
+
+def test_a_scanner_that_never_lets_go_leaves_the_old_file(monkeypatch, tmp_path):
+    """With an error, and nothing beside it."""
+    write_text(tmp_path / "a.txt", "old")
+    monkeypatch.setattr(whole, "WINDOWS", True)
+    monkeypatch.setattr(whole, "PATIENCE", 0.1)
+
+    def held(source, target):
+        raise PermissionError(13, "The process cannot access the file")
+
+    monkeypatch.setattr(whole.os, "replace", held)
+    with pytest.raises(PermissionError):
+        write_text(tmp_path / "a.txt", "new")
+    assert ((tmp_path / "a.txt").read_text(), names(tmp_path)) == ("old", ["a.txt"])
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
+def test_a_name_that_is_taken_stays_whose_it_is(monkeypatch, tmp_path, links):
+    """Without overwriting; also on FAT, which has no hard links."""
+    if not links:
+        monkeypatch.setattr(whole.os, "link", lambda source, target: (_ for _ in ()).throw(OSError(1, "no links")))
+    whole.write_bytes(tmp_path / "a", b"mine", overwrite=False)
+    with pytest.raises(FileExistsError):
+        whole.write_bytes(tmp_path / "a", b"yours", overwrite=False)
+    assert ((tmp_path / "a").read_bytes(), names(tmp_path)) == (b"mine", ["a"])
+
+
+def test_text_has_the_same_bytes_on_every_system(tmp_path):
+    """Windows would write two letters for the end of a line."""
+    write_text(tmp_path / "a.txt", "one\ntwo\n")
+    assert (tmp_path / "a.txt").read_bytes() == b"one\ntwo\n"

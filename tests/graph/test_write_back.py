@@ -24,7 +24,8 @@ def test_the_changed_workflow_makes_the_changed_prompt(path, strip):
         for node in workflow["nodes"]:
             node.pop("widgets_values_named", None)
     before = to_prompt(workflow, DEFINITIONS)
-    after = apply(before, DEFINITIONS, CHANGES)
+    there = {"".join(node["class_type"].split("Rollout", 1)) or "Rollout" for node in before.values()}
+    after = apply(before, DEFINITIONS, [change for change in CHANGES if change.partition(".")[0] in there])
     changed = write_back(workflow, DEFINITIONS, before, after)
     assert changed is not None
     assert to_prompt(changed, DEFINITIONS) == after
@@ -48,3 +49,15 @@ def test_a_change_that_has_no_widget_is_refused():
     linked = next(node_id for node_id, node in before.items() if node["class_type"] == "Rollout")
     cut = {**before, linked: {**before[linked], "inputs": before[linked]["inputs"] | {"batch": 1}}}
     assert write_back(workflow, DEFINITIONS, before, cut) is None
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_shipped_workflow_names_the_values_that_it_has(path):
+    """Widgets are kept in a list and by name; whoever reads the names must not get those of another workflow."""
+    workflow = json.loads(path.read_text(encoding="utf-8"))
+    prompt = to_prompt(workflow, DEFINITIONS)
+    for node in workflow["nodes"]:
+        named, inputs = node.get("widgets_values_named") or {}, prompt.get(str(node["id"]), {}).get("inputs", {})
+        assert {name: inputs[name] for name in named if name in inputs} == {
+            name: value for name, value in named.items() if name in inputs
+        }, f"{node['type']} {node['id']}"

@@ -1,6 +1,7 @@
 """A session in ComfyUI's own frontend: a template is opened, trained, watched, and its LoRA drawn with."""
 
 import json
+import re
 import shutil
 from importlib.util import find_spec
 
@@ -69,6 +70,8 @@ def test_the_template_is_opened(comfy, page, photos):
         small,
     )
     assert page.evaluate("app.graph.nodes.filter(({ type }) => type.startsWith('Rollout')).length") >= 10
+    colours = "['MODEL', 'DATASET', 'LOSS'].map(name => app.canvas.constructor.link_type_colors[`ROLLOUT_${name}`])"
+    assert len(set(page.evaluate(colours))) == 3
 
 
 def test_it_is_trained_and_drawn_with(comfy, page):
@@ -83,7 +86,7 @@ def test_it_is_trained_and_drawn_with(comfy, page):
             app.queuePrompt(0)
         }"""
     )
-    page.wait_for_function("seen.has('done') || [...seen].some(word => word.length > 10)", timeout=120_000)
+    page.wait_for_function("seen.has('done') || [...seen].some(word => word.length > 10)", timeout=300_000)
     assert set(page.evaluate("[...seen]")) == {"metrics", "frames", "done"}
     shown = page.evaluate(
         """app.graph.nodes.filter(({ type }) => type === "PreviewImage")
@@ -102,4 +105,38 @@ def test_the_runs_tab_lists_it(page, tmp_path):
     page.wait_for_function("document.querySelector('article.rollout-run img')?.complete")
     page.screenshot(path=tmp_path / "runs.png")  # for whoever wants to see it
     assert ours(page.missing) == []
+    assert page.wrong == []
+
+
+def search(page, words, title):
+    """Look for words in the library, until it offers what has this title."""
+    page.keyboard.press("Escape")
+    page.locator("[role=combobox]:focus").wait_for(state="hidden")
+    page.mouse.dblclick(800, 500)
+    page.locator("[role=combobox]:focus").wait_for()
+    page.keyboard.type(words)
+    page.locator("[role=option]", has_text=re.compile(rf"^\s*{title}")).first.wait_for()
+
+
+@pytest.mark.parametrize(
+    ("words", "node"),
+    [("prodigy", "Optimizer"), ("cfg", "Sample Prompts"), ("rank", "Train ComfyUI Model"), ("bucket", "Image Folder")],
+)
+def test_words_of_trainers_find_nodes(page, words, node):
+    """As people type them, below one root."""
+    search(page, words, node)
+
+
+def test_a_blueprint_is_one_node(page):
+    """Taken from the library it is a node with what people change, and its graph is queued with their values."""
+    page.evaluate("app.graph.clear()")
+    search(page, "LoRA Training in One Node", "LoRA Training in One Node")
+    page.keyboard.press("Enter")
+    page.wait_for_function("app.graph.nodes.length === 1")
+    widgets = page.evaluate("app.graph.nodes[0].widgets.map(({ name }) => name)")
+    assert {"folder", "trigger_word", "steps", "rank", "learning_rate", "prompts", "name"} <= set(widgets)
+    page.evaluate("app.graph.nodes[0].widgets.find(({ name }) => name === 'steps').value = 7")
+    prompt = page.evaluate("app.graphToPrompt().then(({ output }) => output)")
+    (trainer,) = (node for node in prompt.values() if node["class_type"] == "RolloutOptimizerStep")
+    assert trainer["inputs"]["steps"] == 7
     assert page.wrong == []

@@ -50,6 +50,16 @@ def test_images_without_a_vae_are_one_line(comfy):
     )
 
 
+def test_a_vae_of_another_family_is_one_line(comfy):
+    """Before anything is trained."""
+    graph = training("flux", model={"vae": ["other", 2]})
+    graph["other"] = {"class_type": "TinyComfy", "inputs": {"family": "sd"}}
+    assert error_of(comfy, graph) == (
+        "data",
+        "vae: it gives latents of 4 channels, and Flux takes 16; wire the model's own VAE into Train ComfyUI Model",
+    )
+
+
 def test_a_file_of_another_model_is_one_line(comfy):
     """continue_from names what does not fit."""
     comfy.run(training("wan", step={"run_name": "other"}))

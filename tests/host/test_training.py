@@ -59,6 +59,24 @@ def test_weights_in_half_precision_are_trained_on(measured, family):
     assert measured[family]["half"] > 0.95
 
 
+def test_weights_that_were_taken_off_the_device_come_back(measured):
+    """Between two steps ComfyUI may make room, for a VAE say; the next step computes on the same bits."""
+    assert measured["memory"]["unloaded"]
+
+
+def test_a_model_that_stays_off_the_device_is_one_line(measured):
+    """With --novram, and where it is too large: what it is and what to do."""
+    assert measured["memory"]["no_vram"].startswith("model: ComfyUI keeps a part of it off the device (lowvram)")
+    assert measured["memory"]["too_large"].startswith("model: its weights")
+    assert "\n" not in measured["memory"]["no_vram"] + measured["memory"]["too_large"]
+
+
+def test_a_text_without_what_the_network_is_told_is_one_line(measured):
+    """What is missing, and which encoder has it."""
+    expected = "conditioning: it lacks pooled, which this network is told; encode the text with its own CLIP"
+    assert measured["memory"]["lacking"] == expected
+
+
 @pytest.fixture(scope="module")
 def trained(comfy):
     """The whole graph run for a family, once: its messages."""

@@ -330,6 +330,7 @@ def test_every_key_of_the_table_is_read():
         "instance_data_dir": "datasets/corgi",
         "resolution": 512,
         "resolution_type": "pixel",
+        "conditioning_data": "b",
     }
     backends = (
         backend | {"caption_strategy": "textfile", "instance_prompt": "a", "prepend_instance_prompt": True},
@@ -377,6 +378,36 @@ def test_reflexflows_rule(family, wish):
         assert "DiffusionLoss" not in kinds(imported)
     said = any("only for flow matching" in line for line in imported.report.changed)
     assert said == (family in ("sdxl", "sd1x") and wish is True)
+
+
+@pytest.mark.parametrize(
+    ("family", "flavour", "path"),
+    [
+        ("flux2", None, "black-forest-labs/FLUX.2-klein-base-9B"),
+        ("flux2", "dev", "black-forest-labs/FLUX.2-dev"),
+        ("flux", "kontext", "black-forest-labs/FLUX.1-Kontext-dev"),
+        ("qwen_image", "edit-v2", "Qwen/Qwen-Image-Edit-2509"),
+        ("z_image", "turbo", "Tongyi-MAI/Z-Image-Turbo"),
+        ("krea2", "raw", "krea/Krea-2-Raw"),
+        ("wan", None, "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"),
+    ],
+)
+def test_newer_families_have_their_models(family, flavour, path):
+    """Each flavour its own, and the family's default where none is named."""
+    imported = small(model_family=family, model_flavour=flavour)
+    assert inputs(imported, "LoadPretrained")["path"] == path
+
+
+def test_pairs_are_brought_over():
+    """A data set of conditioning pictures is the control folder of the one that names it."""
+    made = {"id": "made", "instance_data_dir": "datasets/corgi", "caption_strategy": "textfile"}
+    shown = {"id": "shown", "dataset_type": "conditioning", "instance_data_dir": "datasets/before"}
+    imported = small([made | {"conditioning_data": ["shown"]}, shown], model_family="flux", model_flavour="kontext")
+    assert inputs(imported, "ImageFolderDataset")["control"] == "datasets/before"
+    assert kinds(imported).count("ImageFolderDataset") == 1
+    assert not any("no place here" in line for line in imported.report.changed)
+    alone = small([made, shown], model_family="flux")
+    assert any("'conditioning' has no place here" in line for line in alone.report.changed)
 
 
 RAMP = ROLLOUTS | {"scheduled_sampling_ramp_steps": 100}
@@ -618,11 +649,11 @@ def test_many_data_sets():
 
 def test_what_is_left_to_the_user():
     """A family that we cannot train, images that are elsewhere, steps that cannot be counted: said, and left open."""
-    wan = small(model_family="wan", pretrained_model_name_or_path="Wan-AI/Wan2.1")
-    assert inputs(wan, "LoadPretrained")["path"] == ""
-    assert "'wan' is none that we can train (sd1x, " in wan.report.left[0]
-    assert wan.kept["config"] == {"pretrained_model_name_or_path": "Wan-AI/Wan2.1"}
-    at_least(inputs(wan, "ReflexFlowLoss"), reflexflow="auto")
+    ltx = small(model_family="ltxvideo2", pretrained_model_name_or_path="Lightricks/LTX-2")
+    assert inputs(ltx, "LoadPretrained")["path"] == ""
+    assert "'ltxvideo2' is none that we can train (sd1x, " in ltx.report.left[0]
+    assert ltx.kept["config"] == {"pretrained_model_name_or_path": "Lightricks/LTX-2"}
+    at_least(inputs(ltx, "ReflexFlowLoss"), reflexflow="auto")
     flavour = small(model_family="sdxl", model_flavour="huge")
     assert "'huge' is not known here" in flavour.report.left[0]
     far = small([{"id": "a", "type": "huggingface", "dataset_name": "x/y"}], max_train_steps=0, num_train_epochs=3)

@@ -1,8 +1,13 @@
 """What a workflow would train, said without running it, in the words of the nodes."""
 
+import re
+
 import pytest
 from comfyui_rollout import nodes
+from comfyui_rollout.data import step_preflight
 from comfyui_rollout.nodes.preflight import preflight
+from comfyui_rollout.nodes.training.optimizer import memory_in_words
+from comfyui_rollout.training.optimizers import OptimizerSettings
 from PIL import Image
 
 
@@ -75,3 +80,27 @@ def test_a_folder_that_is_not_here_is_one_line(prompt):
     """And no traceback."""
     prompt["3"]["inputs"]["folder"] = "nowhere"
     assert preflight(prompt, data=True)[0] == "node 3 (Image Folder Dataset): the folder 'nowhere' does not exist"
+
+
+def test_the_memory_of_a_step_is_told_before_the_run(prompt, monkeypatch):
+    """Where the network is large enough to be worth it, with what could be swapped."""
+    monkeypatch.setattr(step_preflight, "WORTH_SAYING", 1)
+    _, run = preflight(prompt, data=True)
+    assert re.search(r"\n  a training step needs about \d+ .B \(.* to compute\); \d+ blocks could be swapped", run)
+
+
+def test_the_trainer_tells_the_same(prompt, build, wire, monkeypatch, tmp_path):
+    """As Optimizer Step says it when it begins, of what is wired to it."""
+    monkeypatch.setattr(step_preflight, "WORTH_SAYING", 1)
+    pretrained, schedule, pipeline = build(nodes.LoadPretrained, **prompt["1"]["inputs"])["result"]
+    images = wire(nodes.ImageFolderDataset, **prompt["3"]["inputs"])
+    data = build(nodes.EncodeDataset, dataset=images, pipeline=pipeline, cache_folder=str(tmp_path))["result"][0]
+    model = wire(nodes.AddLora, model=pretrained)
+    batch = wire(nodes.NoisyBatch, dataset=data, schedule=schedule)
+    loss = wire(nodes.DiffusionLoss, batch=batch, model=model)
+    options = {"precision": "fp32", "ema_decay": 0.0}
+    (line,) = memory_in_words(loss, model, OptimizerSettings(), options, 10**12)
+    assert line.endswith("1000.0 GB are here: fits")
+    assert memory_in_words(loss, pretrained, OptimizerSettings(), options, 1)[0].endswith(
+        "change first: the size of the images, and quantize and swap in Load Pretrained together"
+    )

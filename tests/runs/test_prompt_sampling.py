@@ -18,11 +18,13 @@ from comfyui_rollout.runs.prompt_sampling import (
     SamplingSettings,
     check_size,
     encode_prompts,
+    first_images,
     sample_prompts,
     sampling_pipeline,
 )
 from comfyui_rollout.training.loop import averaged
 from comfyui_rollout.training.stream import Run
+from PIL import Image
 
 PROMPTS = {"dit": ["0", "dog"]}
 LABELS = [0, 1]
@@ -49,14 +51,22 @@ def pretrained(tiny_pipeline):
 
 
 @pytest.fixture
-def prepared(pretrained):
+def pictures(tiny_pipelines, monkeypatch):
+    """``pictures(family)``: one for each of two prompts to change, where the family must be shown some."""
+    tiny_pipelines.small_pictures(monkeypatch)
+    shown = [Image.new("RGB", (80, 64), colour) for colour in ("blue", "yellow")]
+    return lambda family: shown if PRETRAINED[family].control == "must" or family == "flux_kontext" else []
+
+
+@pytest.fixture
+def prepared(pretrained, pictures):
     """``prepared(family)``: the live model, its pipeline and the encoded prompts."""
 
     def make(family="sd", prompts=("ab", "c d e"), **options):
         wired = pretrained(family, **options)
         model = load_network(wired.source, wired.info, "cpu")
         avoided = "" if family in NO_WORDS else NEGATIVE
-        encoded = encode_prompts(wired, PROMPTS.get(family, prompts), avoided, "cpu")
+        encoded = encode_prompts(wired, PROMPTS.get(family, prompts), avoided, "cpu", pictures(family))
         return model, sampling_pipeline(wired, model), encoded
 
     return make
@@ -83,7 +93,7 @@ def with_lora(model):
 
 
 @pytest.mark.parametrize("family", sorted(PRETRAINED))
-def test_images_are_those_of_the_plain_pipeline(pretrained, prepared, draw, family):
+def test_images_are_those_of_the_plain_pipeline(pretrained, prepared, pictures, draw, family):
     """The family's diffusers pipeline, told the text itself and the same seeds, draws the same, bit for bit.
 
     Krea 2's text comes without the padding of its pipeline, so that sums are rounded in another order.
@@ -100,8 +110,12 @@ def test_images_are_those_of_the_plain_pipeline(pretrained, prepared, draw, fami
         shared |= {"width": 64, "height": 32}
         shared |= {"negative_prompt": NEGATIVE} if kind.negative_prompts and family not in NO_WORDS else {}
         asked = [{"prompt": prompt} for prompt in ("ab", "c d e")]
+        shared |= {"max_area": 64 * 32} if family == "flux_kontext" else {}
+        shared |= {"num_frames": 1, "max_sequence_length": 512} if family == "wan" else {}
+        for prompt, picture in zip(asked, pictures(family), strict=False):
+            prompt["image"] = picture
     wanted = [
-        plain(**shared, **prompt, generator=torch.Generator().manual_seed(seed)).images
+        first_images(plain(**shared, **prompt, generator=torch.Generator().manual_seed(seed)))
         for prompt in asked
         for seed in (5, 6)
     ]

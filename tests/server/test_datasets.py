@@ -8,6 +8,7 @@ import stat
 import zipfile
 
 import pytest
+from comfyui_rollout.data.reading.folder import survey
 from comfyui_rollout.server.pictures import arrivals, captions, datasets
 from PIL import Image
 
@@ -274,3 +275,34 @@ def test_ten_thousand_pictures_are_measured_once(sets, folders, monkeypatch):
     (folder / "7.png").write_bytes(picture("blue") + b"\0" * 999)
     sets.entries("a")
     assert read == ["7.png"]
+
+
+def test_masks_and_what_is_left_out_are_told(serve, folders):
+    """As the trainer reads the folder: a mask is no picture, and every file that is not trained has its reason."""
+    place = folders.datasets / "cats"
+    place.mkdir(parents=True)
+    for name in ("a.png", "a-masklabel.png", "b.png", "c-condlabel.png", "lost-masklabel.png"):
+        Image.new("RGB", (300, 300), "red" if name == "b.png" else "blue").save(place / name)
+    (place / "raw.cr2").write_bytes(b"x")
+    said = survey(place)
+    assert said["masks"] == {"a.png": "a-masklabel.png"}
+    assert said["beside"] == ["a-masklabel.png", "c-condlabel.png", "lost-masklabel.png"]
+    assert len(said["left_out"]) == 3
+    sets = datasets.Datasets(folders.datasets, survey)
+    entries, left_out = sets.shown("cats")
+    assert [(entry["picture"], entry.get("mask")) for entry in entries] == [
+        ("a.png", "a-masklabel.png"),
+        ("b.png", None),
+    ]
+    assert left_out == said["left_out"]
+
+
+def test_a_duplicate_says_of_what(folders):
+    """The first by name stays, the others point to it."""
+    place = folders.datasets / "cats"
+    place.mkdir(parents=True)
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (300, 300)).save(place / name)
+    first, second = datasets.Datasets(folders.datasets).entries("cats")
+    assert "same_as" not in first
+    assert (second["flags"][-1], second["same_as"]) == ("duplicate", "a.png")

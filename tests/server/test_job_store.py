@@ -182,8 +182,8 @@ def wait(condition):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-def test_killed_and_terminated_servers(tmp_path):
-    """Three jobs wait while one trains; after kill -9, and after SIGTERM, nothing of it is lost."""
+def test_killed_and_hung_up_servers(tmp_path):
+    """Three jobs wait while one trains; after kill -9, and when its terminal is closed, nothing of it is lost."""
     pytest.importorskip("comfyui_frontend_package")
     from comfyui_rollout import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
     from comfyui_rollout.graph import load, object_info, to_prompt
@@ -207,7 +207,7 @@ def test_killed_and_terminated_servers(tmp_path):
         first = min(ask("rollout/runs")["runs"], key=lambda run: run["name"])
         assert first["status"] == "stopped"  # at once, not when it has been quiet for a minute
         wait(lambda: len(ask("rollout/runs")["runs"]) == 2)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGHUP)
         process.wait(60)
     with server(tmp_path) as (_, ask):
         assert set(ask("history")) == set(ids[:2])

@@ -61,7 +61,7 @@ def test_a_server_with_other_names_asks_for_a_token(tmp_path):
                 ("run", "validate", "convert", "nodes", "serve", "import_config", "clean"), lambda options: 0
             )
             options = _arguments.parser(__version__, **commands).parse_args([*typed, *more])
-            *_, address = __main__.studio_on(options, __main__.hosting(options), stack)
+            *_, address = __main__.studio_on(options, __main__.hosting(options, __main__.Notifier()), stack)
             assert ("?token=" in address) is has_token
 
 

@@ -123,4 +123,4 @@ def read_json(path):
 def metrics(run_folder):
     """The numbers of each step that do not depend on the clock."""
     rows = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: row[name] for name in row.keys() - {"seconds", "steps_per_second"}} for row in rows]
+    return [{name: row[name] for name in row.keys() - {"seconds", "steps_per_second", "machine"}} for row in rows]

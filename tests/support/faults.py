@@ -13,6 +13,7 @@ import resource
 import shutil
 import signal
 import struct
+import subprocess
 import sys
 import time
 import traceback
@@ -94,7 +95,7 @@ def outcome(folder):
     final = states.find_state(folder)
     model = load_file(folder / "model" / "diffusion_pytorch_model.safetensors")
     facts = json.loads((folder / "run.json").read_text())
-    rows = [(row["step"], row["loss"], row["learning_rate"]) for row in read_metrics(folder)]
+    rows = [(row["step"], row["loss"], row["learning_rate"], row.get("spike")) for row in read_metrics(folder)]
     return {
         "step": final.step,
         "tensors": {name: value.numpy().tobytes() for name, value in load_file(final.path).items()},
@@ -352,6 +353,25 @@ class Trials:
         place.mkdir()
         return place
 
+    def cut_power_of_ext4(self, number):
+        """The power of a real file system is cut before a change to a file: its journal says what is left."""
+        place, promise = self.place(), Promise()
+        before, after = place / "before", place / "after"
+        with Ext4(place / "disk.img", before) as disk:
+
+            def work():
+                promise.keep()
+                copying_at(number, disk, place / "cut.img", promise)
+                train(before / "run")
+                shutil.copyfile(disk.image, place / "cut.img")
+
+            code = forked(work, words=place / "words.txt")
+        assert code in (-signal.SIGKILL, 0), (place / "words.txt").read_text()
+        with Ext4(place / "cut.img", after, new=False):
+            outcome = self.finish(after, promise.step, clean=False)
+        shutil.rmtree(place)
+        return outcome
+
     def finish(self, place, promised, *, clean=True):
         """Resume what is left, if a state was promised, or begin anew. ``"lost: why"``, or what was survived."""
         folder, words = place / "run_00001", place / "words.txt"
@@ -392,6 +412,25 @@ class Trials:
         assert code in (-signal.SIGKILL, 0), (place / "words.txt").read_text()
         return self.finish(place, promise.step)
 
+    def kill_twice(self, first, second):
+        """Killed before a change to a file, and while it is resumed, before the change of that number, once more."""
+        place, promise = self.place(), Promise()
+
+        def work():
+            promise.keep()
+            dying_at(first, promise)
+            train(place / "run")
+
+        def again():
+            promise.keep()
+            dying_at(second, promise)
+            train(resume=states.find_state(place / "run_00001"))
+
+        for step in (work, again):
+            code = forked(step, words=place / "words.txt")
+            assert code in (-signal.SIGKILL, 0), (place / "words.txt").read_text()
+        return self.finish(place, promise.step)
+
     def kill_after(self, seconds):
         """Killed at any moment."""
         place, promise = self.place(), Promise()
@@ -427,6 +466,48 @@ class Trials:
 
 
 # Tampering: a run that was stopped after step 7, with states after steps 6 and 7
+
+
+class Ext4:
+    """A small ext4 disk in a file, mounted at ``place``: a copy of the file is what a power cut would leave of it.
+
+    Raises OSError where none may be made or mounted.
+    """
+
+    def __init__(self, image, place, new=True):
+        self.image, self.place = Path(image), Path(place)
+        self.place.mkdir(exist_ok=True)
+        if new:
+            with self.image.open("wb") as file:
+                file.truncate(24 << 20)
+            self._call("mkfs.ext4", "-q", "-F", str(self.image))
+        self._call("mount", "-t", "ext4", "-o", "loop", str(self.image), str(self.place))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *reason):
+        self._call("umount", str(self.place))
+
+    def _call(self, *command):
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise OSError(f"{command[0]}: {done.stderr.strip()}")
+
+
+def copying_at(number, disk, target, promise):
+    """In a child: copy the whole disk, as it is, before the change of that number; then be killed."""
+    seen = 0
+
+    def act(event):
+        nonlocal seen
+        seen += 1
+        promise.count(seen)
+        if seen == number:
+            shutil.copyfile(disk.image, target)
+            die()
+
+    on_each_change(act)
 
 
 def stopped_run(folder):

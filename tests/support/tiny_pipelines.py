@@ -225,12 +225,19 @@ def flux_network(**options):
     return FluxTransformer2DModel(**(settings | options)).eval()
 
 
-def flux(folder: Path, *, guidance=True):
+def flux_kontext(folder: Path):
+    """FLUX.1 Kontext."""
+    from diffusers import FluxKontextPipeline
+
+    return flux(folder, kind=FluxKontextPipeline)
+
+
+def flux(folder: Path, *, guidance=True, kind=None):
     """FLUX.1 dev; ``guidance=False`` for schnell."""
     from diffusers import FluxPipeline
 
     tokenizer = clip_tokenizer(folder / "made")
-    return FluxPipeline(
+    return (kind or FluxPipeline)(
         vae=flow_vae(0.3611, 0.1159),
         text_encoder=clip_text_encoder(tokenizer),
         text_encoder_2=t5_text_encoder(t5_tokenizer()),
@@ -345,18 +352,53 @@ def flux2_network(**options):
     return Flux2Transformer2DModel(**(settings | options)).eval()
 
 
-def flux2_klein(folder: Path):
-    """FLUX.2 klein, base. It reads three of Qwen3's layers, the last of which is the 27th. ``folder`` is not used."""
-    from diffusers import AutoencoderKLFlux2, Flux2KleinPipeline
+def flux2_vae():
+    from diffusers import AutoencoderKLFlux2
 
-    tokenizer = qwen_tokenizer()
     vae = AutoencoderKLFlux2(
         latent_channels=8, block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4, sample_size=64
     ).eval()
     vae.bn.running_mean.normal_(std=0.1)
     vae.bn.running_var.uniform_(0.5, 2.0)
+    return vae
+
+
+PARTS_CHAT = """{% for message in messages %}<|im_start|>{% for part in message.content %}{{ part.text }}{% endfor %}\
+<|im_end|>{% endfor %}"""
+"""A template for messages in parts, as Mistral's has one."""
+
+
+def flux2_dev(folder: Path):
+    """FLUX.2 dev. It reads three of Mistral's layers, the last of which is the 30th. ``folder`` is not used."""
+    from diffusers import Flux2Pipeline
+    from transformers import Mistral3Config, Mistral3ForConditionalGeneration
+
+    tokenizer = qwen_tokenizer()
+    tokenizer.chat_template = PARTS_CHAT
+    reader = {
+        "model_type": "mistral", "vocab_size": len(tokenizer), "hidden_size": 8, "intermediate_size": 16,
+        "num_hidden_layers": 31, "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 8, "use_cache": False,
+    }  # fmt: skip
+    sight = {
+        "model_type": "pixtral", "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
+        "num_attention_heads": 1, "image_size": 28, "patch_size": 14, "head_dim": 8,
+    }  # fmt: skip
+    return Flux2Pipeline(
+        vae=flux2_vae(),
+        text_encoder=Mistral3ForConditionalGeneration(Mistral3Config(text_config=reader, vision_config=sight)).eval(),
+        tokenizer=tokenizer,
+        transformer=flux2_network(guidance_embeds=True),
+        scheduler=dynamic_shift(3.0),
+    )
+
+
+def flux2_klein(folder: Path):
+    """FLUX.2 klein, base. It reads three of Qwen3's layers, the last of which is the 27th. ``folder`` is not used."""
+    from diffusers import Flux2KleinPipeline
+
+    tokenizer = qwen_tokenizer()
     return Flux2KleinPipeline(
-        vae=vae,
+        vae=flux2_vae(),
         text_encoder=qwen3("Qwen3ForCausalLM", tokenizer, layers=28),
         tokenizer=tokenizer,
         transformer=flux2_network(),
@@ -396,8 +438,8 @@ def krea2_network(**options):
     return Krea2Transformer2DModel(**(settings | options)).eval()
 
 
-def krea2(folder: Path):
-    """Krea 2. ``folder`` is not used."""
+def krea2(folder: Path, *, turbo=False):
+    """Krea 2, or its Turbo. ``folder`` is not used."""
     from diffusers import Krea2Pipeline
     from transformers import Qwen3VLConfig, Qwen3VLModel
 
@@ -420,25 +462,78 @@ def krea2(folder: Path):
         tokenizer=tokenizer,
         transformer=krea2_network(),
         text_encoder_select_layers=(1, 2),
+        is_distilled=turbo,
     )
 
 
-def qwen_image(folder: Path):
+SIGHT = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+
+
+def qwen_image_edit(folder: Path, *, plus=False):
+    """Qwen-Image-Edit; ``plus`` as of September 2025. Its processor is written by :func:`save`."""
+    from diffusers import QwenImageEditPipeline, QwenImageEditPlusPipeline
+
+    return qwen_image(folder, kind=QwenImageEditPlusPipeline if plus else QwenImageEditPipeline, processor=None)
+
+
+def qwen_image_edit_plus(folder: Path):
+    return qwen_image_edit(folder, plus=True)
+
+
+def write_processor(folder: Path):
+    """What the processor of Qwen-Image-Edit leaves in a pipeline's folder, of which transformers makes all of it with
+    torchvision only."""
+    from transformers import AutoTokenizer
+
+    AutoTokenizer.from_pretrained(folder / "tokenizer").save_pretrained(folder / "processor")
+    settings = {
+        "image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen2_5_VLProcessor", "min_pixels": 784,
+        "max_pixels": 12845056, "patch_size": 14, "merge_size": 2, "temporal_patch_size": 2,
+        "image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25],
+    }  # fmt: skip
+    (folder / "processor" / "preprocessor_config.json").write_text(json.dumps(settings))
+    index = json.loads((folder / "model_index.json").read_text())
+    index["processor"] = ["transformers", "Qwen2_5_VLProcessor"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+
+
+def small_pictures(monkeypatch):
+    """Pipelines that edit make the picture that they are shown as large as a megapixel; not so in tests."""
+    from diffusers.pipelines.flux import pipeline_flux_kontext
+    from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit, pipeline_qwenimage_edit_plus
+
+    def size_of(area, ratio):
+        return (64, 32) if area < 1e6 else (64, 64)
+
+    monkeypatch.setattr(pipeline_qwenimage_edit, "calculate_dimensions", lambda *asked: (*size_of(*asked), None))
+    monkeypatch.setattr(pipeline_qwenimage_edit_plus, "calculate_dimensions", size_of)
+    monkeypatch.setattr(pipeline_flux_kontext, "PREFERRED_KONTEXT_RESOLUTIONS", [(64, 48)])
+
+
+def qwen_image(folder: Path, *, kind=None, **parts):
     """Qwen-Image. ``folder`` is not used."""
     from diffusers import QwenImagePipeline
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-    tokenizer = qwen_tokenizer()
-    sight = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16}
+    tokenizer, places = qwen_tokenizer(), {}
+    if kind:
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>", *SIGHT]})
+        names = ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id")
+        places = dict(zip(names, tokenizer.convert_tokens_to_ids(SIGHT), strict=True))
+    sight = {
+        "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16,
+        "fullatt_block_indexes": [0],
+    }  # fmt: skip
     reader = {
         "vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
         "num_attention_heads": 2, "num_key_value_heads": 1, "use_cache": False,
         "rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]},
     }  # fmt: skip
-    return QwenImagePipeline(
+    return (kind or QwenImagePipeline)(
+        **parts,
         vae=qwen_vae(),
         text_encoder=Qwen2_5_VLForConditionalGeneration(
-            Qwen2_5_VLConfig(text_config=reader, vision_config=sight, tie_word_embeddings=False)
+            Qwen2_5_VLConfig(text_config=reader, vision_config=sight, tie_word_embeddings=False, **places)
         ).eval(),
         tokenizer=tokenizer,
         transformer=qwen_image_network(),
@@ -474,9 +569,46 @@ def chroma(folder: Path):
     )
 
 
+def wan_network(**options):
+    from diffusers import WanTransformer3DModel
+
+    settings = {
+        "in_channels": 4, "out_channels": 4, "num_layers": 2, "attention_head_dim": 12, "num_attention_heads": 2,
+        "text_dim": 16, "freq_dim": 8, "ffn_dim": 32,
+    }  # fmt: skip
+    return WanTransformer3DModel(**(settings | options)).eval()
+
+
+def wan(folder: Path, *, two=False):
+    """Wan 2.1; ``two`` networks as in Wan 2.2 of 14 B. ``folder`` is not used."""
+    from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    tokenizer = t5_tokenizer()
+    config = UMT5Config(
+        vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, use_cache=False,
+        feed_forward_proj="gated-gelu", tie_word_embeddings=False,
+    )  # fmt: skip
+    return WanPipeline(
+        tokenizer=tokenizer,
+        text_encoder=UMT5EncoderModel(config).eval(),
+        vae=AutoencoderKLWan(
+            base_dim=8, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True],
+            latents_mean=[0.1, -0.2, 0.3, 0.0], latents_std=[1.5, 0.5, 1.0, 2.0],
+        ).eval(),
+        scheduler=UniPCMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, num_train_timesteps=1000, flow_shift=3.0
+        ),
+        transformer=wan_network(),
+        transformer_2=wan_network() if two else None,
+    )  # fmt: skip
+
+
 MAKERS = {
+    "wan": wan,
     "sd": sd, "sdxl": sdxl, "sd3": sd3, "flux": flux, "dit": dit, "lumina2": lumina2, "zimage": zimage,
-    "flux2_klein": flux2_klein, "qwen_image": qwen_image, "chroma": chroma, "krea2": krea2,
+    "qwen_image_edit": qwen_image_edit, "qwen_image_edit_plus": qwen_image_edit_plus, "flux_kontext": flux_kontext,
+    "flux2_dev": flux2_dev, "flux2_klein": flux2_klein, "qwen_image": qwen_image, "chroma": chroma, "krea2": krea2,
 }  # fmt: skip
 
 
@@ -492,6 +624,8 @@ def save(family: str, folder: Path, *, variant: str | None = None, **options) ->
     if variant == "fp16":
         pipeline.to(torch.float16)
     pipeline.save_pretrained(folder, variant=variant)
+    if "edit" in family:
+        write_processor(folder)
     return folder
 
 

@@ -158,6 +158,66 @@ def in_half(family):
     return float(torch.cosine_similarity(*found, dim=0))
 
 
+def gradient(made, family):
+    """That of one training step on two items, and the weights under the adapter."""
+    x, timestep, told = inputs(made, family, ["a cat", "a dog!!"])
+    for weight in made.trained.values():
+        weight.grad = None
+    with training_mode(), made.training():
+        made(x, timestep, told).square().mean().backward()
+    return [weight.grad for weight in made.trained.values()], dict(made.live.model.state_dict())
+
+
+def after_unloading(family):
+    """Whether a step is the same to the bit after ComfyUI has taken weights off the device between two steps, and put
+    the plain ones under a LoRA on the MODEL in their place."""
+    with torch.inference_mode():
+        plain = tiny_comfyui.make(family)
+        model = patched(plain, lora_for(plain), 1.0)
+    made = network(family, model=model)
+    wanted, weights = gradient(made, family)
+    weights = {name: weight.clone() for name, weight in weights.items()}
+    made.live.patcher.partially_unload(torch.device("cpu"), 1e12)
+    assert made.live.model.model_lowvram
+    assert not all(torch.equal(weight, weights[name]) for name, weight in made.live.model.state_dict().items())
+    found, again = gradient(made, family)
+    assert not made.live.model.model_lowvram
+    same = all(torch.equal(weight, weights[name]) for name, weight in again.items())
+    return same and all(torch.equal(*pair) for pair in zip(found, wanted, strict=True))
+
+
+def refused(family, **changes):
+    """What is said where ComfyUI's memory management does as ``changes`` say while a model is loaded."""
+    before = {name: getattr(comfy.model_management, name) for name in changes}
+    try:
+        for name, value in changes.items():
+            setattr(comfy.model_management, name, value)
+        network(family)
+    except ValueError as error:
+        return str(error)
+    finally:
+        for name, value in before.items():
+            setattr(comfy.model_management, name, value)
+    return ""
+
+
+def lacking(family):
+    """What is said of a text that lacks what the network is told, as SDXL's does without its pooled output."""
+    made = network(family)
+    x, timestep, told = inputs(made, family, ["a cat"])
+    read = made.live.model.extra_conds
+    made.live.model.extra_conds = lambda **given: read(**{**given, "pooled_output": given["pooled"]})
+    try:
+        made(x, timestep, told)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def too_large(*models, **options):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
 answers = {}
 KINDS = {"sd": ("lora", "lokr", "loha")}
 """All kinds where there are convolutions; the network around them is no matter."""
@@ -167,4 +227,10 @@ for family in families:
         answers[family][f"{kind} {checkpointing}"] = gradients(
             family, kind=kind, gradient_checkpointing=checkpointing, targets=TARGETS["all"]
         )
+answers["memory"] = {
+    "unloaded": after_unloading("flux"),
+    "no_vram": refused("flux", vram_state=comfy.model_management.VRAMState.NO_VRAM, is_device_cpu=lambda device: False),
+    "lacking": lacking("flux"),
+    "too_large": refused("flux", load_models_gpu=too_large),
+}
 print(json.dumps(answers))

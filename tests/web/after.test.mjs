@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { shortened } from "../../web/lib/found.js";
 import { newId, viewOf } from "../../web/lib/ended.js";
-import { differences } from "../../web/lib/settings_diff.js";
+import { hasTag, tagsIn, tagsOf } from "../../web/lib/run_notes.js";
+import { differences, settingsApart } from "../../web/lib/settings_diff.js";
 import { tryIt } from "../../web/lib/try_it.js";
 
 const trained = {
@@ -41,4 +43,34 @@ test("a LoRA in the output folder can be downloaded, one in ComfyUI's own folder
   assert.equal(viewOf("C:\\out\\loras\\cat.safetensors").filename, "cat.safetensors");
   assert.equal(viewOf("/output/models/digits"), null);
   assert.match(newId(), /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-a[0-9a-f]{3}-[0-9a-f]{12}$/);
+});
+
+test("several runs are told apart by the settings that differ between any two of them", () => {
+  const graph = (rank, steps, extra = {}) => ({
+    1: { class_type: "RolloutAddLora", inputs: { model: ["0", 0], rank, targets: "attn" }, _meta: { title: "Add LoRA" } },
+    2: { class_type: "RolloutOptimizerStep", inputs: { steps, run_name: `r${rank}`, preview_every: rank }, _meta: { title: "Optimizer Step" } }, ...extra,
+  });
+  const rollout = { 3: { class_type: "Rollout", inputs: { steps: 5 }, _meta: { title: "Rollout" } } };
+  const apart = settingsApart(new Map([["a", graph(8, 10)], ["b", graph(16, 10)], ["c", graph(8, 20, rollout)]]));
+  assert.deepEqual([...apart], [
+    ["a", ["rank 8", "steps 10", "without Rollout"]], ["b", ["rank 16", "steps 10", "without Rollout"]], ["c", ["rank 8", "steps 20", "with Rollout"]],
+  ]);
+  assert.deepEqual([...settingsApart(new Map([["a", graph(8, 10)], ["b", graph(8, 10)]])).values()], [[], []]);
+  assert.deepEqual(settingsApart(new Map([["a", graph(8, 10, rollout)], ["b", graph(8, 20, { 3: { ...rollout[3], inputs: { steps: 9 } } })]])).get("b"), ["Optimizer Step steps 20", "Rollout steps 9"]);
+});
+
+test("tags are told apart as people do", () => {
+  assert.deepEqual(tagsIn(" good, soft   face,,Good, "), ["good", "soft face"]);
+  assert.deepEqual(tagsIn(""), []);
+  const runs = [{ tags: ["good"] }, { tags: ["Bad", "good"] }, {}];
+  assert.deepEqual(tagsOf(runs), ["Bad", "good"]);
+  assert.deepEqual(runs.map((run) => hasTag(run, "GOOD")), [true, true, false]);
+  assert.deepEqual(runs.map((run) => hasTag(run, "")), [true, true, true]);
+});
+
+test("of a path on a node its last folders are shown", () => {
+  assert.equal(shortened("/srv/a/b/output/models/digits_00001"), "…/output/models/digits_00001");
+  assert.equal(shortened("the run's folder is /srv/x/output/rollout/cats_1, done"), "the run's folder is …/output/rollout/cats_1, done");
+  assert.equal(shortened("C:\\ComfyUI\\models\\loras\\cat.safetensors"), "…/models/loras/cat.safetensors");
+  for (const line of ["/out/cat", "1/2 of 3/4", "12 images, 3 buckets", "somebody/model"]) assert.equal(shortened(line), line);
 });

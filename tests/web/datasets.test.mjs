@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { bringIn, toldOf } from "../../web/lib/bring_in.js";
 import { bucketSizes, cutOf } from "../../web/lib/buckets.js";
-import { History, changesOf, chosen } from "../../web/lib/caption_edits.js";
+import { History, changesOf, chosen, isLong } from "../../web/lib/caption_edits.js";
 import { isForTraining, plain, sorted } from "../../web/lib/dropped.js";
 import { inSight } from "../../web/lib/virtual_list.js";
 
@@ -93,4 +93,10 @@ test("pictures are cut as the data set cuts them", () => {
   assert.deepEqual(cutOf([400, 200], 64), { size: [64, 64], share: [0.5, 1], lost: 0.5 });
   assert.deepEqual(cutOf([400, 200], 192, true), { size: [256, 128], share: [1, 1], lost: 0 });
   assert.equal(cutOf([0, 0], 64), null);
+});
+
+test("a caption is called long only where it surely is, in every script", () => {
+  const words = (count, word = "cat") => Array(count).fill(word).join(" ");
+  assert.deepEqual([isLong(""), isLong(words(75)), isLong(words(76)), isLong(words(40, "cat,")), isLong(words(76, "बिल्ली"))], [false, false, true, true, true]);
+  assert.ok(!isLong("!".repeat(500)));
 });

@@ -1,13 +1,21 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { readFileSync, readdirSync } from "node:fs";
-import { LANGUAGES, languageOf, translateNodes } from "../../web/lib/language.js";
+import { LANGUAGES, explainOptions, languageOf, translateNodes, translateTemplate } from "../../web/lib/language.js";
 import { speak, t } from "../../web/lib/words.js";
 
 const web = new URL("../../web/", import.meta.url);
 const sources = ["rollout.js", ...readdirSync(new URL("lib/", web)).map((name) => `lib/${name}`)].map((name) => readFileSync(new URL(name, web), "utf8"));
-const said = new Set(sources.flatMap((text) => [...text.matchAll(/\bt\("((?:[^"\\]|\\.)+)"/g)].map(([, words]) => words)));
+const code = sources.map((text) => text.replace(/\/\*[\s\S]*?\*\/|(?<=^|[ ;,{}(\[])\/\/.*$/gm, ""));
+const said = new Set(code.flatMap((text) => [...text.matchAll(/\bt\("((?:[^"\\]|\\.)+)"/g)].map(([, words]) => words)));
 const INDIRECT = ["LoRA saved", "Model saved", "Trained"]; // said through a table
+const WORD = /(?<![\w-])[A-Za-z][a-z]{2,}(?![\w:;(-])/g; // of a sentence: no class, no style, no part of a name
+
+/** What the code holds in quotes that reads like words for people: two words or more with a space between. */
+function sentences(text) {
+  const literals = [...text.matchAll(/"((?:[^"\\\n]|\\.)*)"|`((?:[^`\\]|\\.)*)`/g)].map(([, plain, template]) => plain ?? template.replace(/\$\{[^}]*\}/g, "…"));
+  return literals.filter((literal) => literal.includes(" ") && (literal.match(WORD) ?? []).length > 1);
+}
 
 for (const language of Object.keys(LANGUAGES).filter((name) => name !== "en")) {
   const words = JSON.parse(readFileSync(new URL(`words/${language}.json`, web), "utf8"));
@@ -16,10 +24,14 @@ for (const language of Object.keys(LANGUAGES).filter((name) => name !== "en")) {
     assert.deepEqual([...said, ...INDIRECT].filter((text) => !(text in words)), []);
   });
 
+  test(`no sentence of our panels is kept from ${language}`, () => {
+    assert.deepEqual(code.flatMap(sentences).filter((text) => !(text in words)), []);
+  });
+
   test(`no translation in ${language} is left over or loses a value`, () => {
     const all = sources.join("\n");
     for (const [text, translated] of Object.entries(words)) {
-      assert.ok(all.includes(`"${text}"`) || all.includes(` ${text}`), text);
+      assert.ok(all.includes(`"${text}"`) || all.includes(` ${text}`) || all.includes(`"${text.replaceAll(" ", "_")}"`), text); // also a column of numbers
       const values = (line) => (line.match(/\{\w+\}/g) ?? []).sort();
       assert.deepEqual(values(translated), values(text), text);
       assert.notEqual(translated.trim(), "");
@@ -38,8 +50,49 @@ test("the chosen language wins, then the browser's, then English", () => {
   assert.deepEqual([languageOf("hi", ["en"]), languageOf("auto", ["fr-FR", "hi-IN", "en"]), languageOf(null, ["fr"]), languageOf("toString", [])], ["hi", "hi", "en", "en"]);
 });
 
-test("names and tooltips of nodes are translated, and nothing else", () => {
-  const definitions = { Rollout: { display_name: "Rollout", input: { required: { steps: ["INT", { tooltip: "x", min: 0 }], model: ["M"] } } } };
-  translateNodes(definitions, { Rollout: { display_name: "रोलआउट", inputs: { steps: { tooltip: "चरण" }, gone: { tooltip: "?" }, model: { tooltip: "?" } } }, Gone: { display_name: "?" } });
-  assert.deepEqual(definitions, { Rollout: { display_name: "रोलआउट", input: { required: { steps: ["INT", { tooltip: "चरण", min: 0 }], model: ["M"] } } } });
+test("names, categories and tooltips of nodes are translated, and nothing else", () => {
+  const definitions = {
+    Rollout: {
+      display_name: "Rollout", category: "training/rollout/data", output_tooltips: ["y"], input: { required: { steps: ["INT", { tooltip: "x", min: 0 }], model: ["M"] } },
+    },
+    KSampler: { display_name: "KSampler", category: "training/rollout" },
+  };
+  const nodeDefs = {
+    Rollout: { display_name: "रोलआउट", inputs: { steps: { tooltip: "चरण" }, gone: { tooltip: "?" }, model: { tooltip: "?" } }, outputs: { 0: { tooltip: "बैच" }, 1: { tooltip: "?" } } },
+    Gone: { display_name: "?" },
+  };
+  translateNodes(definitions, { nodeDefs, nodeCategories: { rollout: "रोलआउट" } });
+  assert.deepEqual(definitions, {
+    Rollout: {
+      display_name: "रोलआउट", category: "training/रोलआउट/data", output_tooltips: ["बैच"], input: { required: { steps: ["INT", { tooltip: "चरण", min: 0 }], model: ["M"] } },
+    },
+    KSampler: { display_name: "KSampler", category: "training/rollout" },
+  });
+  translateNodes(definitions, {}); // no translation, no change
+});
+
+test("what a widget offers is explained, and stays what it is", () => {
+  const widgets = [{ name: "crop", value: "center", options: { values: ["center", "toString"] } }, { name: "size", options: {} }];
+  explainOptions(widgets, { inputs: { crop: { options: { center: "बीच का" } }, size: { tooltip: "?" } } });
+  const { values, getOptionLabel } = widgets[0].options;
+  assert.deepEqual([...values, null].map(getOptionLabel), ["center (बीच का)", "toString", ""]);
+  assert.deepEqual([widgets[0].value, values[0], widgets[1].options], ["center", "center", {}]);
+  explainOptions(undefined, undefined);
+});
+
+test("a template's notes are translated line by line, its titles too; what nobody translated stays", () => {
+  const graph = {
+    nodes: [
+      { type: "MarkdownNote", title: "Read me", widgets_values: ["# A\n\nmine\n**b**"] },
+      { type: "Rollout", widgets_values: ["# A", 0] },
+      { type: "Note", widgets_values: ["# A", 1] },
+    ],
+    groups: [{ title: "Loss" }],
+  };
+  translateTemplate(graph, { "# A": "# अ", "**b**": "**ब**", "Read me": "पढ़ें", Loss: "लॉस" });
+  assert.deepEqual(graph.nodes.map(({ title, widgets_values }) => [title, widgets_values]), [["पढ़ें", ["# अ\n\nmine\n**ब**"]], [undefined, ["# A", 0]], [undefined, ["# अ", 1]]]);
+  assert.equal(graph.groups[0].title, "लॉस");
+  const untouched = { nodes: [{ type: "Note", title: "constructor", widgets_values: ["toString"] }] };
+  translateTemplate(untouched);
+  assert.deepEqual(untouched.nodes[0].widgets_values, ["toString"]);
 });

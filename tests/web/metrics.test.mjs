@@ -56,3 +56,22 @@ test("shares of time have the nodes' names and add up to one", () => {
   assert.ok(Math.abs(found.reduce((sum, { share }) => sum + share, 0) - 1) < 1e-9);
   assert.deepEqual(shares(new Map(), String), []);
 });
+
+test("spikes are those that the run itself has marked", () => {
+  const metrics = new Metrics();
+  assert.deepEqual(metrics.spikes, []);
+  metrics.add([row(0), row(1, { spike: 1, loss: 9 }), row(2, { loss: 50 }), row(3, { spike: 1, loss: 8 })]);
+  assert.deepEqual(metrics.spikes, [1, 3]);
+});
+
+test("what is measured now and then only keeps its places, however long the run", () => {
+  const metrics = new Metrics();
+  const rows = Array.from({ length: 90_000 }, (_, step) => ({ step, loss: 1, ...(step % 10 === 9 ? { machine: { memory: step } } : {}), ...(step % 100 === 0 ? { validation_loss: 2 } : {}) }));
+  metrics.add(rows);
+  assert.deepEqual(metrics.line("memory").xs.slice(0, 3), [9, 19, 29]);
+  assert.deepEqual(metrics.line("memory").ys.slice(-1), [89_999]);
+  assert.equal(metrics.line("validation_loss").xs.length, 900);
+  assert.equal(metrics.line("loss").xs, metrics.steps);
+  assert.equal(metrics.line("gpu_use"), null);
+  assert.deepEqual(metrics.losses, ["loss"]);
+});

@@ -51,3 +51,12 @@ test("numbers are written as a person would", () => {
   assert.equal(formatNumber(null), "–");
   assert.equal(formatNumber(NaN), "–");
 });
+
+test("a constant that smoothing has rounded is a constant, and no axis without end", () => {
+  for (const value of [0.1, -3, 1e12, 1e-12]) {
+    const [low, high] = padded([value, value + Math.abs(value) * 2 ** -52]);
+    assert.ok(high - low > Math.abs(value) * 0.1, String(value));
+    assert.ok(niceTicks(low, high, 5).length <= 12);
+    assert.deepEqual(niceTicks(value, value + Math.abs(value) * 2 ** -52, 5), []);
+  }
+});

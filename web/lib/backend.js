@@ -75,6 +75,14 @@ export class Backend {
     return this.viewJson({ filename: "workflow.json", subfolder: `rollout/${run}` });
   }
 
+  /** Writes tags and note of a run; ``conflict`` is what somebody else wrote meanwhile, and then nothing is written. */
+  async saveNotes(run, notes, was) {
+    const reply = await this.api.fetchApi(`/rollout/runs/${encodeURIComponent(run)}/notes`, { method: "PUT", body: JSON.stringify({ ...notes, was }) });
+    if (reply.status === 409) return { conflict: (await reply.json()).now };
+    if (!reply.ok) throw new Error(await reasonOf(reply));
+    return {};
+  }
+
   async delete(run) {
     const reply = await this.api.fetchApi(`/rollout/runs/${encodeURIComponent(run)}`, { method: "DELETE" });
     if (!reply.ok) throw new Error(await reasonOf(reply));

@@ -65,3 +65,13 @@ export function chosen(entries, { search = "", flag = "", sort = "name" }) {
   const found = entries.filter(isWanted);
   return sort === "name" ? found : found.sort(SORTS[sort]);
 }
+
+const WINDOW = 75; // tokens that CLIP reads at once
+
+/**
+ * Whether a caption is surely longer than one window of CLIP: every word and every mark is a token at least. What is
+ * cut, the model decides; Encode Dataset says so before the training.
+ */
+export function isLong(caption) {
+  return (caption.match(/[\p{L}\p{M}]+|\p{N}|[^\s\p{L}\p{M}\p{N}]+/gu) ?? []).length > WINDOW;
+}

@@ -3,10 +3,11 @@
 import { decimate, nearest, shifted, zoomed } from "./curve.js";
 import { element } from "./element.js";
 import { extent, formatNumber, linear, logarithmic, padded, paddedLog } from "./scale.js";
+import { t } from "./words.js";
 
 const MARGIN = { left: 46, right: 10, top: 8, bottom: 20 };
 
-/** @typedef {{name: string, title?: string, xs: number[], ys: (number|null)[], raw?: (number|null)[], color: string, dashed?: boolean}} Line */
+/** @typedef {{name: string, title?: string, xs: number[], ys: (number|null)[], raw?: (number|null)[], color: string, dashed?: boolean, marks?: [number, number][]}} Line */
 
 /** What several charts look at together: the range of training steps, and where the pointer is. */
 export class View extends EventTarget {
@@ -106,7 +107,7 @@ export class Chart {
     this.canvas.addEventListener("pointercancel", () => (this.#drag = null));
     this.canvas.addEventListener("pointerleave", () => this.view.set(this.view.range, null));
     this.canvas.addEventListener("dblclick", () => this.view.set(null));
-    this.canvas.title = "wheel: zoom · drag: move · double-click: all";
+    this.canvas.title = t("wheel: zoom · drag: move · double-click: all");
   }
 
   #draw() {
@@ -140,6 +141,8 @@ export class Chart {
       if (raw) stroke(context, raw, x, y, color, { alpha: 0.25 });
       stroke(context, points, x, y, color, { width: 1.6, dashed: line.dashed });
     }
+    const red = style.getPropertyValue("--rollout-color-spike").trim() || "#dc2626";
+    for (const [step, value] of this.#lines.flatMap((line) => line.marks ?? [])) mark(context, x.map(step), Math.max(MARGIN.top + 6, y.map(value)), red);
     context.restore();
     this.#read(context, drawn, { x, y, height, grid });
   }
@@ -185,14 +188,14 @@ export class Chart {
         if (value !== null) dot(context, x.map(curve.xs[place]), y.map(value), color);
       }
       return element(
-        "span", { title: curve.title ?? curve.name }, element(`i.rollout-swatch${curve.dashed ? ".rollout-dashed" : ""}`, { style: `--swatch: ${color}` }),
-        curve.name && `${curve.name} `, element("b", {}, value === null ? "–" : formatNumber(value)),
+        "span", { title: t(curve.title ?? curve.name) }, element(`i.rollout-swatch${curve.dashed ? ".rollout-dashed" : ""}`, { style: `--swatch: ${color}` }),
+        curve.name && `${t(curve.name)} `, element("b", {}, value === null ? "–" : formatNumber(value)),
       );
     });
     if (step !== null) {
       const place = Math.round(x.map(step)) + 0.5;
       line(context, grid, place, MARGIN.top, place, height - MARGIN.bottom);
-      entries.unshift(element("span", {}, `step ${step.toLocaleString("en-US")}`));
+      entries.unshift(element("span", {}, t("step {step}", { step: step.toLocaleString("en-US") })));
     }
     this.legend.replaceChildren(...entries);
   }
@@ -227,6 +230,17 @@ function line(context, color, x1, y1, x2, y2) {
   context.moveTo(x1, y1);
   context.lineTo(x2, y2);
   context.stroke();
+}
+
+/** A small triangle that points at a place from above. */
+function mark(context, x, y, color) {
+  if (!Number.isFinite(y)) return;
+  context.fillStyle = color;
+  context.beginPath();
+  context.moveTo(x, y);
+  context.lineTo(x - 4, y - 6);
+  context.lineTo(x + 4, y - 6);
+  context.fill();
 }
 
 function dot(context, x, y, color) {

@@ -2,7 +2,7 @@
 
 import { bringIn, toldOf } from "./bring_in.js";
 import { cutOf } from "./buckets.js";
-import { History, changesOf, chosen } from "./caption_edits.js";
+import { History, changesOf, chosen, isLong } from "./caption_edits.js";
 import { filesChosen, filesOf } from "./dropped.js";
 import { formatBytes } from "./duration.js";
 import { element, emptyState, fillSelect, iconButton, select } from "./element.js";
@@ -11,7 +11,7 @@ import { t } from "./words.js";
 
 const ROW = 112; // pixels
 const MUCH = 0.1; // of a picture that is cut away
-const FLAGS = { "no caption": "no caption", small: "small", oblong: "very oblong", duplicate: "duplicate", unreadable: "cannot be read" };
+const FLAGS = { "no caption": "no caption", small: "small", oblong: "very oblong", duplicate: "duplicate", unreadable: "cannot be read", mask: "has a mask", long: "longer than 75 tokens" };
 const TYPES = "image/*,.zip,.txt,.caption";
 
 export class DataTab {
@@ -33,6 +33,7 @@ export class DataTab {
     this.sets = select(t("Which data set"), [], "", (name) => this.open(name));
     this.useIt = iconButton("check", t("Train on this data set: write its folder into Image Folder Dataset"), () => this.actions.use(this.#path), t("Use"));
     this.status = element("span.rollout-note.rollout-status-line", { role: "status" });
+    this.leftOut = element("details.rollout-note.rollout-wraps.rollout-left-out", { hidden: true });
     this.list = new VirtualList(ROW, ({ picture }) => picture, (entry, old) => this.#row(entry, old));
     this.search = element("input.rollout-input", { type: "search", placeholder: t("search"), oninput: () => this.#filter({ search: this.search.value }) });
     this.search.setAttribute("aria-label", t("Search in names and captions"));
@@ -47,7 +48,7 @@ export class DataTab {
       "div.rollout-data", { ondragover: (event) => event.preventDefault(), ondrop: (event) => this.#drop(event) },
       element("div.rollout-line.rollout-wrap", {}, element("b", {}, t("Data sets")), element("span.rollout-grow"), this.#opener("images", t("Pictures"), { multiple: true, accept: TYPES }), this.#opener("folder-open", t("Folder"), { webkitdirectory: true })),
       element("div.rollout-line.rollout-wrap", {}, this.sets, this.useIt, this.#opener("plus", t("Add"), { multiple: true, accept: TYPES }, true)),
-      this.status, this.tools, this.empty, this.list.element,
+      this.status, this.leftOut, this.tools, this.empty, this.list.element,
     );
     this.#fill();
   }
@@ -100,16 +101,24 @@ export class DataTab {
       const sets = await this.backend.datasets();
       if (sets === null) return this.#absent();
       const wanted = [name, this.#name, sets[0]?.name].find((one) => sets.some((set) => set.name === one)) ?? "";
-      fillSelect(this.sets, sets.map((set) => [set.name, `${set.name} (${set.pictures})`]), wanted);
       if (wanted !== this.#name) this.#history = new History();
       this.#name = wanted;
       const found = wanted ? await this.backend.dataset(wanted) : { entries: [], path: "" };
       if (this.#name !== wanted) return;
+      const count = (set) => (set.name === wanted ? found.entries.length : set.pictures); // masks are no pictures
+      fillSelect(this.sets, sets.map((set) => [set.name, `${set.name} (${count(set)})`]), wanted);
       this.#path = found.path;
-      this.#entries = new Map(found.entries.map((entry) => [entry.picture, entry]));
+      this.#entries = new Map(found.entries.map((entry) => [entry.picture, marked(entry)]));
+      this.#tellLeftOut(found.left_out ?? []);
       this.#conflicts.clear();
       this.#fill();
     });
+  }
+
+  /** Which files are not trained, and why. */
+  #tellLeftOut(lines) {
+    this.leftOut.hidden = !lines.length;
+    this.leftOut.replaceChildren(element("summary", {}, t("Not trained: {count}", { count: lines.length })), ...lines.map((line) => element("div", {}, line)));
   }
 
   #absent() {
@@ -150,14 +159,15 @@ export class DataTab {
   #row(entry, old) {
     const row = old ?? this.#newRow(entry);
     const { picture, width, height, caption, flags } = entry;
-    const { text, facts, cut, flagged, conflict } = row.parts;
+    const { text, facts, cut, mask, flagged, conflict } = row.parts;
     const clash = this.#conflicts.get(picture), shown = clash?.mine ?? caption;
     if (document.activeElement !== text && text.value !== shown) text.value = shown;
     const crop = this.#settings && cutOf([width, height], this.#settings.size, this.#settings.buckets);
     const lost = crop && crop.lost > MUCH ? [t("loses {percent}%", { percent: Math.round(crop.lost * 100) })] : [];
     facts.textContent = `${picture} · ${width}×${height} · ${formatBytes(entry.bytes)}${crop ? ` → ${crop.size.join("×")}` : ""}`;
     facts.title = facts.textContent;
-    flagged.replaceChildren(...[...flags.map((flag) => t(FLAGS[flag] ?? flag)), ...lost].map((word) => element("span.rollout-flag", {}, word)));
+    flagged.replaceChildren(...[...flags.map((flag) => t(FLAGS[flag] ?? flag)), ...lost].map((word) => element("span.rollout-flag", { title: word === t(FLAGS.duplicate) ? t("the same as {picture}", { picture: entry.same_as }) : word }, word)));
+    mask.hidden = !entry.mask;
     cut.hidden = !crop || crop.lost < 0.005;
     if (crop) Object.assign(cut.style, this.#outline(entry, crop.share));
     conflict.hidden = !clash;
@@ -171,9 +181,13 @@ export class DataTab {
     return { left: `${50 - w * 50}%`, top: `${50 - h * 50}%`, width: `${w * 100}%`, height: `${h * 100}%` };
   }
 
-  #newRow({ picture }) {
+  #placeOf(picture) {
     const slash = picture.lastIndexOf("/");
-    const place = { filename: picture.slice(slash + 1), subfolder: ["datasets", this.#name, picture.slice(0, Math.max(0, slash))].filter(Boolean).join("/"), type: "input" };
+    return { filename: picture.slice(slash + 1), subfolder: ["datasets", this.#name, picture.slice(0, Math.max(0, slash))].filter(Boolean).join("/"), type: "input" };
+  }
+
+  #newRow({ picture, mask: maskFile }) {
+    const place = this.#placeOf(picture);
     const text = element("textarea.rollout-caption-text", { rows: 3, spellcheck: true, placeholder: t("no caption"), onchange: () => this.#try(() => this.#write([[picture, text.value]])) });
     text.setAttribute("aria-label", t("Caption of {picture}", { picture }));
     const image = element("img", { src: this.backend.thumbnail(place, 192), alt: picture, loading: "lazy" });
@@ -181,10 +195,11 @@ export class DataTab {
     const settle = (label, action) => element("button.rollout-button", { type: "button", onclick: () => this.#try(action) }, label);
     const conflict = element("div.rollout-conflict", { hidden: true }, element("span"),
       settle(t("Keep mine"), () => this.#settle(picture, text.value)), settle(t("Take theirs"), () => this.#settle(picture, null)));
+    const mask = element("img.rollout-mask", { src: maskFile ? this.backend.thumbnail(this.#placeOf(maskFile), 192) : "", alt: t("its mask: white is trained"), title: t("its mask: white is trained"), hidden: !maskFile });
     const row = element("article.rollout-picture", { role: "listitem" },
-      element("a.rollout-picture-image", { href: this.backend.view(place), target: "_blank", rel: "noopener" }, image, cut),
+      element("a.rollout-picture-image", { href: this.backend.view(place), target: "_blank", rel: "noopener" }, image, mask, cut),
       element("div.rollout-picture-text", {}, facts, text, flagged, conflict));
-    row.parts = { text, facts, cut, flagged, conflict };
+    row.parts = { text, facts, cut, mask, flagged, conflict };
     return row;
   }
 
@@ -221,6 +236,7 @@ export class DataTab {
       const entry = this.#entries.get(picture);
       const kept = entry.flags.filter((flag) => flag === "duplicate");
       Object.assign(entry, { caption, version, flags: [...flags, ...kept] });
+      marked(entry);
       if (conflict) this.#conflicts.set(picture, { theirs: caption, mine: mine.get(picture) });
       else this.#conflicts.delete(picture);
     }
@@ -238,4 +254,11 @@ export class DataTab {
       this.actions.tell("error", String(error.message ?? error));
     }
   }
+}
+
+/** Adds what the page itself sees of a picture. */
+function marked(entry) {
+  if (entry.mask) entry.flags.push("mask");
+  if (isLong(entry.caption)) entry.flags.push("long");
+  return entry;
 }

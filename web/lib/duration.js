@@ -1,13 +1,15 @@
 /** Times as people say them. */
 
+import { t } from "./words.js";
+
 /** Seconds as ``8.2 s``, ``3 min 20 s``, ``2 h 05 min``. */
 export function formatDuration(seconds) {
   if (!Number.isFinite(seconds)) return "–";
-  if (seconds < 10) return `${seconds.toFixed(1)} s`;
+  if (seconds < 10) return t("{seconds} s", { seconds: seconds.toFixed(1) });
   const whole = Math.round(seconds);
-  if (whole < 60) return `${whole} s`;
-  if (whole < 3600) return `${Math.floor(whole / 60)} min ${pad(whole % 60)} s`;
-  return `${Math.floor(whole / 3600)} h ${pad(Math.floor((whole % 3600) / 60))} min`;
+  if (whole < 60) return t("{seconds} s", { seconds: whole });
+  if (whole < 3600) return t("{minutes} min {seconds} s", { minutes: Math.floor(whole / 60), seconds: pad(whole % 60) });
+  return t("{hours} h {minutes} min", { hours: Math.floor(whole / 3600), minutes: pad(Math.floor((whole % 3600) / 60)) });
 }
 
 const pad = (value) => String(value).padStart(2, "0");
@@ -16,10 +18,10 @@ const pad = (value) => String(value).padStart(2, "0");
 export function formatAgo(then, now) {
   const minutes = Math.floor((now - then) / 60_000);
   if (!Number.isFinite(minutes)) return "";
-  if (minutes < 1) return "just now";
-  if (minutes < 60) return `${minutes} min ago`;
-  if (minutes < 48 * 60) return `${Math.floor(minutes / 60)} h ago`;
-  return `${Math.floor(minutes / 1440)} days ago`;
+  if (minutes < 1) return t("just now");
+  if (minutes < 60) return t("{minutes} min ago", { minutes });
+  if (minutes < 48 * 60) return t("{hours} h ago", { hours: Math.floor(minutes / 60) });
+  return t("{days} days ago", { days: Math.floor(minutes / 1440) });
 }
 
 /** Bytes as ``3.4 MB``. */

@@ -40,7 +40,7 @@ export class Inspector {
     this.solver = slider(t("Solver step, from source to target"), (state) => this.#scrub(state));
     this.training = slider(t("Training step"), (place) => this.#choose(place));
     this.play = iconButton("play", t("Play the rollout from source to target"), () => this.#toggle());
-    this.gain = select(t("Gain of the difference"), GAINS, "auto", (gain) => ((this.#gain = gain), this.#draw()));
+    this.gain = select(t("Gain of the difference"), GAINS.map(([key, text]) => [key, t(text)]), "auto", (gain) => ((this.#gain = gain), this.#draw()));
     this.solverText = element("span.rollout-value");
     this.trainingText = element("span.rollout-value");
     this.note = element("span.rollout-note");
@@ -100,7 +100,7 @@ export class Inspector {
     const place = this.#current, frames = this.#frames[place];
     this.training.max = this.#frames.length - 1;
     this.training.value = place;
-    this.trainingText.textContent = `step ${frames.step.toLocaleString("en-US")}`;
+    this.trainingText.textContent = t("step {step}", { step: frames.step.toLocaleString("en-US") });
     this.#loadHistory();
     const key = keyOf(frames);
     if (key === this.#shown) return;
@@ -120,7 +120,7 @@ export class Inspector {
         await this.show(this.#frames);
       } else {
         this.#film = null;
-        this.setHint("These rollouts cannot be read", String(error.message ?? error));
+        this.setHint(t("These rollouts cannot be read"), String(error.message ?? error));
       }
     }
   }
@@ -169,7 +169,7 @@ export class Inspector {
     this.cells.dataset.shape = shape;
     this.cells.style.setProperty("--rollout-items", items);
     const line = ([kind, title, meaning]) => [
-      element("span.rollout-row-name", { title: meaning }, title),
+      element("span.rollout-row-name", { title: t(meaning) }, t(title)),
       ...Array.from({ length: items }, (_, item) => Object.assign(picture(kind, cell), { onclick: () => this.#select(item) })),
     ];
     const captions = Array.from({ length: items }, () => element("span.rollout-caption"));
@@ -194,10 +194,10 @@ export class Inspector {
       if (this.large) this.#caption(state, item);
     }
     this.solver.value = state;
-    this.solverText.textContent = `${facts.solver_steps[state]} of ${facts.solver_steps.at(-1)}`;
+    this.solverText.textContent = t("{step} of {steps}", { step: facts.solver_steps[state], steps: facts.solver_steps.at(-1) });
     const levels = facts.sigmas[state];
     this.note.textContent = `${facts.sampler} · σ ${formatNumber(Math.min(...levels), 2)} – ${formatNumber(Math.max(...levels), 2)}`;
-    fillSelect(this.gain, GAINS.map(([key, text]) => [key, key === "auto" ? `auto ×${formatNumber(gain, 2)}` : text]), this.#gain);
+    fillSelect(this.gain, GAINS.map(([key, text]) => [key, key === "auto" ? t("auto ×{gain}", { gain: formatNumber(gain, 2) }) : text]), this.#gain);
     this.#drawHistory();
   }
 
@@ -215,9 +215,11 @@ export class Inspector {
 
   #describe(state, item) {
     const { timesteps, sigmas, drift, lengths } = this.#film.facts;
-    return `solver step ${solverStep(this.#film.facts, state, item)} of ${lengths[item]}\n` +
-      `timestep ${formatNumber(timesteps[state][item])}, σ ${formatNumber(sigmas[state][item])}\n` +
-      `drift ${formatNumber(drift[state][item])} (root mean square)`;
+    return [
+      t("solver step {step} of {steps}", { step: solverStep(this.#film.facts, state, item), steps: lengths[item] }),
+      t("timestep {timestep}, σ {sigma}", { timestep: formatNumber(timesteps[state][item]), sigma: formatNumber(sigmas[state][item]) }),
+      t("drift {drift} (root mean square)", { drift: formatNumber(drift[state][item]) }),
+    ].join("\n");
   }
 
   #caption(state, item) {
@@ -225,10 +227,10 @@ export class Inspector {
     const step = solverStep(this.#film.facts, state, item);
     this.captions[item].classList.toggle("rollout-arrived", step === lengths[item]);
     this.captions[item].replaceChildren(
-      element("b", {}, `step ${step} of ${lengths[item]}`),
+      element("b", {}, t("step {step} of {steps}", { step, steps: lengths[item] })),
       element("span", {}, `t ${formatNumber(timesteps[state][item])}`),
       element("span", {}, `σ ${formatNumber(sigmas[state][item], 2)}`),
-      element("span", {}, `drift ${formatNumber(drift[state][item], 2)}`),
+      element("span", {}, t("drift {drift}", { drift: formatNumber(drift[state][item], 2) })),
     );
   }
 }

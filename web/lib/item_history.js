@@ -3,6 +3,7 @@
 import { element } from "./element.js";
 import { cellAt, difference, keyOf, largestDifference } from "./film.js";
 import { formatNumber } from "./scale.js";
+import { t } from "./words.js";
 
 const MOST_FILMS = 10;
 
@@ -61,7 +62,7 @@ export class ItemHistory {
   }
 
   draw(item, state, gain, current) {
-    this.title.textContent = `item ${item + 1} over the training`;
+    this.title.textContent = t("item {item} over the training", { item: item + 1 });
     this.grid.style.setProperty("--rollout-films", this.#films.length);
     this.grid.replaceChildren(...this.#films.flatMap((film) => this.#column(film, item, Math.min(state, film.facts.states - 1), gain, current)));
   }
@@ -76,7 +77,7 @@ export class ItemHistory {
       return canvas;
     });
     const caption = element(
-      "span.rollout-caption", {}, element("b", {}, facts.step.toLocaleString("en-US")), element("span", {}, `drift ${formatNumber(facts.drift[state][item], 2)}`),
+      "span.rollout-caption", {}, element("b", {}, facts.step.toLocaleString("en-US")), element("span", {}, t("drift {drift}", { drift: formatNumber(facts.drift[state][item], 2) })),
     );
     return [element(`div.rollout-history-column${facts.step === current ? ".rollout-current" : ""}`, {}, ...canvases, caption)];
   }

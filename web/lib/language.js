@@ -2,6 +2,7 @@
 
 export const SETTING = "Rollout.Language";
 export const LANGUAGES = { en: "English", hi: "हिन्दी" };
+const NOTES = ["MarkdownNote", "Note"];
 
 /** The language to speak: the chosen one, or by default the browser's if there is a translation. */
 export function languageOf(setting, browser = []) {
@@ -10,15 +11,37 @@ export function languageOf(setting, browser = []) {
   return wanted ?? "en";
 }
 
-/** Puts a language's names and tooltips into the definitions of nodes; what it does not translate stays English. */
-export function translateNodes(definitions, translations) {
-  for (const [name, words] of Object.entries(translations ?? {})) {
+const wordFor = (words, text) => (Object.hasOwn(words, text) ? words[text] : text);
+
+/**
+ * Puts a language's tooltips and names into the definitions of nodes; what it does not translate stays English.
+ * @param {{nodeDefs?: object, nodeCategories?: Record<string, string>}} words as in ``locales/<language>``
+ */
+export function translateNodes(definitions, { nodeDefs = {}, nodeCategories = {} }) {
+  for (const [name, words] of Object.entries(nodeDefs)) {
     const node = definitions[name];
     if (!node) continue;
     if (words.display_name) node.display_name = words.display_name;
     if (words.description) node.description = words.description;
+    node.category = node.category?.split("/").map((part) => wordFor(nodeCategories, part)).join("/");
     for (const inputs of Object.values(node.input ?? {})) {
       for (const [input, { tooltip }] of Object.entries(words.inputs ?? {})) if (tooltip && inputs?.[input]?.[1]) inputs[input][1].tooltip = tooltip;
     }
+    for (const [place, { tooltip }] of Object.entries(words.outputs ?? {})) if (tooltip && node.output_tooltips?.[place]) node.output_tooltips[place] = tooltip;
   }
+}
+
+/** Shows beside each word that a widget offers what it means. What is chosen, sent and saved stays the word itself. */
+export function explainOptions(widgets = [], words = {}) {
+  for (const widget of widgets) {
+    const meanings = words.inputs?.[widget.name]?.options;
+    if (meanings) widget.options.getOptionLabel = (option) => (Object.hasOwn(meanings, option ?? "") ? `${option} (${meanings[option]})` : option ?? "");
+  }
+}
+
+/** Translates a template before it is shown: its notes, line by line, and the titles of its nodes and groups. */
+export function translateTemplate({ nodes, groups = [] }, lines = {}) {
+  const translated = (text) => (typeof text === "string" ? text.split("\n").map((line) => wordFor(lines, line)).join("\n") : text);
+  for (const part of [...nodes, ...groups]) if (part.title) part.title = translated(part.title);
+  for (const note of nodes) if (NOTES.includes(note.type)) note.widgets_values = note.widgets_values.map(translated);
 }

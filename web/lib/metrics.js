@@ -4,6 +4,7 @@ import { lowerBound } from "./curve.js";
 
 const MOST_ROWS = 40_000; // beyond it every second one of the older half is dropped
 const PACE_SECONDS = 20;
+const SELDOM = new Set(["validation_loss"]);
 
 export class Metrics {
   /** @type {number[]} training steps, ascending */
@@ -12,6 +13,8 @@ export class Metrics {
   columns = new Map();
   /** @type {Map<string, number>} seconds by node id, since the start */
   seconds = new Map();
+  /** @type {Map<string, {steps: number[], values: number[]}>} what is measured now and then only */
+  readings = new Map();
   #arrivals = [];
 
   /**
@@ -34,14 +37,33 @@ export class Metrics {
     const place = this.steps.length;
     this.steps.push(row.step);
     for (const [name, value] of Object.entries(row)) {
-      if (name === "step" || (value !== null && typeof value !== "number")) continue;
+      if (name === "step" || SELDOM.has(name) || (value !== null && typeof value !== "number")) continue;
       if (!this.columns.has(name)) this.columns.set(name, new Array(place).fill(null));
       this.columns.get(name).push(value);
     }
     for (const column of this.columns.values()) if (column.length === place) column.push(null);
+    for (const [name, value] of Object.entries({ ...row.machine, ...Object.fromEntries([...SELDOM].map((name) => [name, row[name]])) })) {
+      if (typeof value === "number") this.#read(name, row.step, value);
+    }
     for (const [node, seconds] of Object.entries(row.seconds ?? {})) {
       this.seconds.set(node, (this.seconds.get(node) ?? 0) + seconds);
     }
+  }
+
+  #read(name, step, value) {
+    if (!this.readings.has(name)) this.readings.set(name, { steps: [], values: [] });
+    const reading = this.readings.get(name);
+    reading.steps.push(step);
+    reading.values.push(value);
+    if (reading.steps.length <= MOST_ROWS) return;
+    for (const part of ["steps", "values"]) reading[part] = reading[part].filter((_, index) => index % 2 === 0);
+  }
+
+  /** Where a number was measured, and what it was; null where it never was. */
+  line(name) {
+    const reading = this.readings.get(name), values = this.columns.get(name);
+    if (reading) return { xs: reading.steps, ys: reading.values };
+    return values ? { xs: this.steps, ys: values } : null;
   }
 
   #thin() {
@@ -82,6 +104,12 @@ export class Metrics {
   remaining(steps) {
     const pace = this.pace;
     return pace > 0 && steps ? Math.max(0, steps - this.lastStep - 1) / pace : null;
+  }
+
+  /** The training steps whose loss is far above those before, as the run itself has marked them. */
+  get spikes() {
+    const marks = this.columns.get("spike") ?? [];
+    return this.steps.filter((_, place) => marks[place]);
   }
 
   /** The loss and its parts. */

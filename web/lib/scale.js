@@ -18,9 +18,11 @@ export function extent(values, positiveOnly = false) {
   return low <= high ? [low, high] : null;
 }
 
+const NOTHING = 1e-9; // a difference, compared with the numbers themselves, that is rounding and no curve
+
 /** Some room above and below, so that no curve runs along the frame; a constant gets a range around it. */
 export function padded([low, high], share = 0.06) {
-  const room = high > low ? (high - low) * share : Math.abs(high) * share || 0.5;
+  const room = high - low > NOTHING * Math.max(Math.abs(low), Math.abs(high)) ? (high - low) * share : Math.abs(high) * share || 0.5;
   return [low - room, high + room];
 }
 
@@ -52,7 +54,7 @@ export function logarithmic([low, high], range) {
 
 /** About ``count`` round numbers (1, 2 or 5 times a power of ten apart) within the range. */
 export function niceTicks(low, high, count) {
-  if (!(high > low) || count < 1) return [];
+  if (!(high - low > NOTHING * Math.max(Math.abs(low), Math.abs(high))) || count < 1) return [];
   const rough = (high - low) / count;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].find((factor) => factor * power >= rough * 0.999) * power;

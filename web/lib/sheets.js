@@ -1,5 +1,7 @@
 /** Sheets of sample images: which prompt or class each cell shows, and where on the sheet it is. */
 
+import { t } from "./words.js";
+
 const GAP = 2; // pixels between two cells, as in training/preview.py
 const PICTURE = /^(.+)_step_(\d+)\.png$/;
 
@@ -25,7 +27,7 @@ export function seriesOf(files, prompt) {
     byNode.get(node).push({ step: parseInt(found[2], 10), view });
   }
   return [...byNode].map(([node, sheets]) => ({
-    node, sheets: sheets.sort((a, b) => a.step - b.step), title: prompt[node]?._meta?.title ?? `node ${node}`, ...layoutOf(prompt[node]),
+    node, sheets: sheets.sort((a, b) => a.step - b.step), title: prompt[node]?._meta?.title ?? t("node {id}", { id: node }), ...layoutOf(prompt[node]),
   }));
 }
 
@@ -33,7 +35,7 @@ function layoutOf(node) {
   const inputs = node?.inputs ?? {};
   if (node?.class_type === "RolloutSamplePrompts" && typeof inputs.prompts === "string") return promptsOf(inputs);
   if (node?.class_type === "RolloutSampleImages") return classesOf(inputs);
-  return { facts: "", items: [{ name: "samples", places: (size) => [{ x: 0, y: 0, ...size }] }] };
+  return { facts: "", items: [{ name: t("samples"), places: (size) => [{ x: 0, y: 0, ...size }] }] };
 }
 
 /** One row a prompt, ``count`` images in each. */
@@ -53,7 +55,7 @@ function classesOf({ labels = "", count = 1, seed, sampler, steps }) {
   const chosen = labelsIn(labels);
   const places = (column, columns) => (size) => Array.from({ length: rows }, (_, row) => cell(size, columns ?? all(size), rows, column, row));
   if (chosen.length) return { facts, items: chosen.map((name, column) => ({ name, places: places(column, chosen.length) })) };
-  return { facts, items: [{ name: "all classes", places: (size) => [{ x: 0, y: 0, ...size }] }] };
+  return { facts, items: [{ name: t("all classes"), places: (size) => [{ x: 0, y: 0, ...size }] }] };
 }
 
 function labelsIn(text) {

@@ -5,8 +5,13 @@ import { factsOf } from "./loss_card.js";
 import { t } from "./words.js";
 
 export class TrainingBar {
-  /** @param {{stop: () => void, show: () => void}} actions ``show`` brings the training's workflow or node into view */
-  constructor({ stop, show }) {
+  /**
+   * @param {{stop: () => void, show: () => void, announcer?: import("./announcer.js").Announcer}} actions ``show`` brings
+   *   the training's workflow or node into view
+   */
+  constructor({ stop, show, announcer }) {
+    this.announcer = announcer;
+    this.bell = iconButton("bell", t("Tell me when it has ended, also where I look at something else"), () => announcer.ask().then(() => (this.bell.hidden = !announcer.mayAsk)));
     this.title = element("button.rollout-bar-title", { type: "button", onclick: show, title: t("Show it on the canvas") });
     this.facts = element("span.rollout-bar-facts");
     this.filled = element("span");
@@ -14,7 +19,7 @@ export class TrainingBar {
     this.stop = iconButton("stop-circle", t("Stop the run; it saves what it has learnt"), stop, t("Stop"));
     this.close = iconButton("times", t("Close"), () => this.hide());
     this.buttons = element("span.rollout-bar-buttons");
-    this.element = element("div.rollout-bar", { hidden: true, role: "status" }, this.title, this.facts, this.track, this.buttons, this.stop, this.close);
+    this.element = element("div.rollout-bar", { hidden: true, role: "status" }, this.title, this.facts, this.track, this.buttons, this.bell, this.stop, this.close);
   }
 
   hide() {
@@ -31,13 +36,14 @@ export class TrainingBar {
     this.filled.style.transform = `scaleX(${share})`;
     this.track.hidden = !total;
     this.stop.hidden = false;
+    this.bell.hidden = !this.announcer?.mayAsk;
     this.close.hidden = true;
   }
 
   /** @param {"finished"|"stopped"|"failed"} kind */
   showEnd(kind, title, facts, ...buttons) {
     this.#show(kind, title, facts);
-    this.track.hidden = this.stop.hidden = true;
+    this.track.hidden = this.stop.hidden = this.bell.hidden = true;
     this.close.hidden = false;
     this.buttons.replaceChildren(...buttons.filter(Boolean));
   }

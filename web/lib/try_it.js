@@ -1,5 +1,7 @@
 /** After the training: a graph that draws the same prompts without what was learnt, with some of it, and with all. */
 
+import { t } from "./words.js";
+
 const STRENGTHS = [0.6, 1];
 
 /** The first node of a class in a graph that ComfyUI executes: its id and itself. */
@@ -22,16 +24,16 @@ export function tryIt(prompt, trained, run) {
 }
 
 function withLora(base, adapter, prompts, trained) {
-  const graph = { 1: { class_type: "RolloutLoadPretrained", inputs: widgets(base), _meta: { title: "The model" } } };
+  const graph = { 1: { class_type: "RolloutLoadPretrained", inputs: widgets(base), _meta: { title: t("The model") } } };
   const draw = (id, model, title) => {
     const inputs = { prompts: "a photo", ...widgets(prompts), model: [model, 0], pipeline: ["1", 2] };
     graph[id] = { class_type: "RolloutSamplePrompts", inputs, _meta: { title } };
   };
-  draw("2", "1", "Without the LoRA");
+  draw("2", "1", t("Without the LoRA"));
   STRENGTHS.forEach((strength, place) => {
     const [add, sample] = [String(3 + 2 * place), String(4 + 2 * place)];
-    graph[add] = { class_type: "RolloutAddLora", inputs: { ...widgets(adapter), model: ["1", 0], continue_from: trained, strength }, _meta: { title: `The LoRA at ${strength}` } };
-    draw(sample, add, `With the LoRA at ${strength}`);
+    graph[add] = { class_type: "RolloutAddLora", inputs: { ...widgets(adapter), model: ["1", 0], continue_from: trained, strength }, _meta: { title: t("The LoRA at {strength}", { strength }) } };
+    draw(sample, add, t("With the LoRA at {strength}", { strength }));
   });
   return graph;
 }
@@ -39,7 +41,7 @@ function withLora(base, adapter, prompts, trained) {
 /** A model that was made here is loaded whole. */
 function fromScratch(images, run) {
   return {
-    1: { class_type: "RolloutLoadModel", inputs: { folder: `rollout/${run}` }, _meta: { title: "What was trained" } },
-    2: { class_type: "RolloutSampleImages", inputs: { ...widgets(images), model: ["1", 0], schedule: ["1", 1] }, _meta: { title: "Its images" } },
+    1: { class_type: "RolloutLoadModel", inputs: { folder: `rollout/${run}` }, _meta: { title: t("What was trained") } },
+    2: { class_type: "RolloutSampleImages", inputs: { ...widgets(images), model: ["1", 0], schedule: ["1", 1] }, _meta: { title: t("Its images") } },
   };
 }

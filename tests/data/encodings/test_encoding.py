@@ -2,20 +2,28 @@
 
 import logging
 import os
+import shutil
+import signal
+import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import comfyui_rollout.data.encodings.cache
+import comfyui_rollout.data.encodings.encoding
 import numpy as np
 import pytest
 import torch
 from comfyui_rollout.data.data import ItemGenerators, Loader
 from comfyui_rollout.data.encodings.cache import Cache
 from comfyui_rollout.data.encodings.encoded import LATENTS, MASKS, TEXT
-from comfyui_rollout.data.encodings.encoding import PIXELS_AT_ONCE, Encoding, Progress, batches_of
+from comfyui_rollout.data.encodings.encoding import Encoding, Progress
 from comfyui_rollout.data.reading.captions import CaptionSettings
 from comfyui_rollout.data.reading.images import ImageFolder
+from comfyui_rollout.diffusion.seeds import global_seed
 from comfyui_rollout.runs.pictures.preview import to_rgb
 from PIL import Image
+from torch import nn
 from torch.nn import functional as F
 
 MIXED = torch.tensor([[1.0, 0.5, 0.2], [0.3, -1.0, 0.4], [-0.2, 0.1, 2.0], [1.0, 1.0, 1.0]])
@@ -26,6 +34,7 @@ class FakeEncoders:
 
     family, channels, classes, factor, multiple = "fake", 4, 0, 8, 8
     text_identity, image_identity = "text encoder", "vae"
+    control, sees_control = "none", False
 
     def __init__(self):
         self.events, self.captions, self.images_seen, self.stop_at = [], [], 0, None
@@ -231,13 +240,126 @@ def test_the_log_says_how_long_it_will_take(monkeypatch, caplog):
     assert caplog.messages == ["encoded 2 of 8, 1:30 left"]
 
 
-def test_images_of_one_size_are_encoded_together(folder, cache):
-    """As many as memory surely allows: one of 1024 pixels, sixteen of 256."""
-    views = encoding(folder, cache, FakeEncoders(), buckets=True, size=128).missing_views
-    batches = list(batches_of(views))
-    assert sorted(len(batch) for batch in batches) == [1, 3]
-    assert all(len({view.item.bucket for view in batch}) == 1 for batch in batches)
-    assert 128 * 128 * 3 <= PIXELS_AT_ONCE < 1024 * 1024 * 2
+class RealEncoders(FakeEncoders):
+    """A VAE and a text encoder whose last bits depend on what else is in a batch, as those of real ones do."""
+
+    def __init__(self):
+        from diffusers import AutoencoderKL
+
+        super().__init__()
+        with global_seed(0):
+            blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+            self.vae = AutoencoderKL(block_out_channels=(32, 64, 64, 64), latent_channels=4, **blocks).eval()
+            layer = nn.TransformerEncoderLayer(32, 2, 64, dropout=0.0, batch_first=True)
+            self.transformer = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).eval()
+            self.letters = torch.randn(128, 32)
+
+    def encode_text(self, captions):
+        self.captions += captions
+        letters = [[ord(letter) for letter in caption[:16].ljust(16)] for caption in captions]
+        return {"text": self.transformer(self.letters[torch.tensor(letters)])}
+
+    def encode_images(self, images):
+        self.images_seen += len(images)
+        return self.vae.encode(images).latent_dist.mode()
+
+
+@pytest.mark.parametrize("stop", [1, 4, 6, 9])
+def test_an_interrupted_encoding_ends_with_the_same_bits(folder, tmp_path, stop):
+    """Wherever it was stopped, in buckets and mirrored: latents and texts are those of one that was not."""
+    options = {"buckets": True, "size": 128, "flip": True}
+    whole, stopped = Cache(tmp_path / "whole"), Cache(tmp_path / "stopped")
+    encode(folder, whole, RealEncoders(), **options)
+
+    def advance(done, total):
+        if done == stop:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        encode(folder, stopped, RealEncoders(), advance, **options)
+    assert len(files(stopped)) == stop
+    encode(folder, stopped, RealEncoders(), **options)
+    assert files(stopped) == files(whole)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+@pytest.mark.parametrize("number", [3, 20, 50])
+def test_a_killed_encoding_ends_with_the_same_bits(folder, tmp_path, number):
+    """SIGKILL before a change of files: nothing half written is ever taken for whole."""
+    import faults
+
+    whole, killed = Cache(tmp_path / "whole"), Cache(tmp_path / "killed")
+    encode(folder, whole)
+
+    def work():
+        faults.dying_at(number, faults.Promise())
+        encode(folder, killed)
+
+    assert faults.forked(work, words=tmp_path / "words.txt") == -signal.SIGKILL, (tmp_path / "words.txt").read_text()
+    encode(folder, killed)
+    for half in killed.folder.glob("*/.*"):
+        shutil.rmtree(half)
+    assert files(killed) == files(whole)
+
+
+def test_a_disk_that_fills_while_encoding_is_one_line(folder, cache, tmp_path, monkeypatch):
+    """It says what to do; what was encoded stays, and the rest follows when there is room."""
+    whole, kept = Cache(tmp_path / "whole"), []
+    encode(folder, whole)
+    save = comfyui_rollout.data.encodings.cache.save_weights
+
+    def full(*given):
+        if len(kept) == 5:
+            raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+        kept.append(save(*given))
+
+    monkeypatch.setattr(comfyui_rollout.data.encodings.cache, "save_weights", full)
+    with pytest.raises(
+        ValueError, match=r"^cache_folder: '.*' is on a disk that is full; what is encoded so far is kept"
+    ):
+        encode(folder, cache)
+    assert len(files(cache)) == 5
+    monkeypatch.setattr(comfyui_rollout.data.encodings.cache, "save_weights", save)
+    encode(folder, cache)
+    assert files(cache) == files(whole)
+
+
+def test_a_picture_has_the_same_bits_whatever_else_is_in_the_folder(folder, tmp_path):
+    """And in whatever order they came: the key of its latents says nothing of neighbours."""
+    whole, grown = Cache(tmp_path / "whole"), Cache(tmp_path / "grown")
+    encode(folder, whole, RealEncoders())
+    away = tmp_path / "away"
+    away.mkdir()
+    for name in ("a.png", "a.txt", "d.png"):
+        (folder / name).rename(away / name)
+    encode(folder, grown, RealEncoders())
+    for path in away.iterdir():
+        path.rename(folder / path.name)
+    encode(folder, grown, RealEncoders())
+    assert files(grown) == files(whole)
+
+
+def test_what_files_hold_is_read_once(folder, cache, monkeypatch, tmp_path):
+    """A large folder's bytes are not read through again at each start, to find that nothing has changed."""
+    monkeypatch.setattr("comfyui_rollout.data.reading.index.LEAST", 1)
+    monkeypatch.setattr("comfyui_rollout.data.reading.index.TICK", 0)
+    time.sleep(0.02)
+    read, content_of = [], comfyui_rollout.data.encodings.encoding.content_of
+
+    def counted(path):
+        read.append(path.name)
+        return content_of(path)
+
+    monkeypatch.setattr("comfyui_rollout.data.encodings.encoding.content_of", counted)
+    encode(folder, cache, indexes=tmp_path / "index")
+    assert sorted(read) == ["a.png", "b.png", "c.png", "d.png"]
+    kept = files(cache)
+    encode(folder, cache, indexes=tmp_path / "index")
+    assert len(read) == 4
+    Image.new("RGB", (64, 64), "green").save(folder / "d.png")
+    encode(folder, cache, indexes=tmp_path / "index")
+    assert read[4:] == ["d.png"]
+    assert len(files(cache)) == len(kept) + 1
 
 
 # What is kept
@@ -273,7 +395,6 @@ def test_a_mirrored_image_is_decoded_once(folder, cache, monkeypatch):
         return pixels(self, item, place)
 
     monkeypatch.setattr(ImageFolder, "pixels", counted)
-    monkeypatch.setattr("comfyui_rollout.data.encodings.encoding.PIXELS_AT_ONCE", 1)
     encode(folder, cache, flip=True)
     assert sorted(decoded) == ["a.png", "b.png", "c.png", "d.png"]
 

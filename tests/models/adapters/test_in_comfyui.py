@@ -54,6 +54,10 @@ def zimage():
     return tiny_pipelines.zimage(None).transformer
 
 
+def flux2_dev():
+    return tiny_pipelines.flux2_network(guidance_embeds=True)
+
+
 def flux():
     return tiny_pipelines.flux_network(num_layers=2)
 
@@ -68,13 +72,15 @@ NETWORKS = {
     "flux": (flux, "Flux", {"depth": 2, "depth_single_blocks": 2, "hidden_size": 16}),
     "zimage": (zimage, "Lumina2", {"n_layers": 2, "dim": 16, "n_refiner_layers": 1}),
     "flux2_klein": (tiny_pipelines.flux2_network, "Flux2", {"depth": 1, "depth_single_blocks": 2, "hidden_size": 16}),
+    "flux2_dev": (flux2_dev, "Flux2", {"depth": 1, "depth_single_blocks": 2, "hidden_size": 16}),
     "qwen_image": (tiny_pipelines.qwen_image_network, "QwenImage", {}),
     "krea2": (tiny_pipelines.krea2_network, "Krea2", {"layers": 2}),
+    "wan": (tiny_pipelines.wan_network, "WAN21", {}),
     "chroma": (tiny_pipelines.chroma_network, "Chroma", {"depth": 1, "depth_single_blocks": 2, "hidden_size": 16}),
 }  # fmt: skip
 
 
-BY_ORIGINAL_NAMES = ("flux2_klein", "qwen_image", "chroma", "krea2")
+BY_ORIGINAL_NAMES = ("flux2_dev", "flux2_klein", "qwen_image", "chroma", "krea2", "wan")
 """Networks that ComfyUI does not convert: their weights are given by the original names, which tests/.../test_names.py
 checks against diffusers' converter."""
 
@@ -149,7 +155,7 @@ def write_text(folder, family, format):
 
 def can(family, format, kind):
     """Whether there is such a file: q, k and v of a LoKr or LoHa cannot be joined into one layer."""
-    return family not in ("flux2_klein", "chroma") or kind in ("lora", "dora")
+    return family != "lumina2" or kind in ("lora", "dora")
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,14 @@
 """Live tiny models of every pretrained family, and batches for them."""
 
+import numpy as np
 import pytest
 import torch
 from comfyui_rollout.diffusion.rollout import noisy_batch
+from comfyui_rollout.models.families.pretrained import CONTROL
 from comfyui_rollout.models.loading.load import load_network, load_parts
 from comfyui_rollout.models.loading.recognise import inspect
 from comfyui_rollout.models.loading.source import Source
+from PIL import Image
 
 CAPTIONS = ["a cat", "two dogs", ""]
 
@@ -25,15 +28,31 @@ def live(tiny_pipeline):
 
 
 @pytest.fixture
-def told(tiny_pipeline):
-    """``told(family, captions)``: what the network is told about images of 64 x 48 pixels with these captions."""
+def pictures(monkeypatch, tiny_pipelines):
+    """``pictures(count)``: pictures to change, each of its own noise; pipelines make them small."""
+    tiny_pipelines.small_pictures(monkeypatch)
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 96, 64, 3), dtype=np.uint8)
+    return lambda count: [Image.fromarray(pixels[number]) for number in range(count)]
 
-    def encode(family, captions=CAPTIONS, **options):
+
+@pytest.fixture
+def told(tiny_pipeline, pictures):
+    """``told(family, captions)``: what the network is told about images of 64 x 48 pixels with these captions.
+
+    ``shown``: it is shown pictures to change; so are families that must be.
+    """
+
+    def encode(family, captions=CAPTIONS, shown=None, **options):
         source = Source(str(tiny_pipeline(family, **options)), storage="fp32")
         info = inspect(source)
         if info.classes:
             captions = ["cat", "dog", ""][: len(captions)]
-        conditioning = info.kind.encode_captions(load_parts(source, info, info.kind.text_parts), captions)
+        shown = info.kind.control == "must" if shown is None else shown
+        pipeline = load_parts(source, info, info.kind.text_parts)
+        conditioning = info.kind.encode_captions(pipeline, captions, pictures=pictures(len(captions)))
+        if shown:
+            shape = (len(captions), info.channels, 8, 6)
+            conditioning[CONTROL] = torch.randn(shape, generator=torch.Generator().manual_seed(7))
         size = info.kind.describe_size((100, 80), (4, 2), (64, 48))
         return conditioning | {name: value.expand(len(captions), -1) for name, value in size.items()}
 

@@ -16,6 +16,7 @@ from comfyui_rollout.models.loading.load import load_parts
 from comfyui_rollout.models.loading.recognise import inspect
 from comfyui_rollout.models.loading.source import Source
 from comfyui_rollout.models.ragged import join
+from comfyui_rollout.runs.prompt_sampling import first_images
 
 FAMILIES = sorted(PRETRAINED)
 PRESETS = [(family, preset) for family in FAMILIES for preset in PRETRAINED[family].lora_targets]
@@ -197,7 +198,7 @@ def test_captions_are_encoded_without_gradient_and_in_order(told, family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_encoded_prompts_draw_what_the_prompts_draw(tiny_pipeline, family):
+def test_encoded_prompts_draw_what_the_prompts_draw(tiny_pipeline, pictures, family):
     """sampling_arguments() stands in for the text: the family's pipeline makes the same image from either."""
     source = Source(str(tiny_pipeline(family)), storage="fp32")
     info = inspect(source)
@@ -209,19 +210,27 @@ def test_encoded_prompts_draw_what_the_prompts_draw(tiny_pipeline, family):
         common |= {"height": 32, "width": 48}
     takes_negative = "negative_prompt" in signature(type(pipeline).__call__).parameters
     avoided = "bad" if takes_negative else ""  # FLUX.2 klein's pipeline takes no other text, but any that is encoded
-    negative = kind.encode_captions(pipeline, [avoided], negative=True) if kind.negative_prompts else None
-    arguments = kind.sampling_arguments(kind.encode_captions(pipeline, ["dog"]), negative)
+    shown = pictures(1) if kind.sees_control else []
+    negative = kind.encode_captions(pipeline, [avoided], True, shown) if kind.negative_prompts else None
+    arguments = kind.sampling_arguments(kind.encode_captions(pipeline, ["dog"], pictures=shown), negative)
+    common |= {"image": pictures(1)[0]} if kind.control != "none" else {}
+    common |= {"max_area": 32 * 48} if family == "flux_kontext" else {}
     text = {"class_labels": [1]} if info.classes else {"prompt": "dog"}
     text |= {"negative_prompt": "bad"} if kind.negative_prompts and takes_negative else {}
+    if family == "wan":
+        common |= {"num_frames": 1}
+        arguments.pop("num_frames")
+        text |= {"max_sequence_length": 512}
     images = [
-        pipeline(**each, **common, generator=torch.Generator().manual_seed(0)).images for each in (arguments, text)
+        first_images(pipeline(**each, **common, generator=torch.Generator().manual_seed(0)))
+        for each in (arguments, text)
     ]
     assert torch.allclose(images[0], images[1], atol=1e-5)
 
 
 def mu_of(family, config, tokens, steps):
     """What the family's pipeline gives its scheduler."""
-    if family == "flux2_klein":
+    if family in ("flux2_dev", "flux2_klein"):
         from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 
         return compute_empirical_mu(tokens, steps)
@@ -232,7 +241,7 @@ def mu_of(family, config, tokens, steps):
 
 
 @pytest.mark.parametrize("tokens", [256, 1024, 4096])
-@pytest.mark.parametrize("family", [family for family in FAMILIES if family not in ("sd", "sdxl", "dit")])
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family not in ("sd", "sdxl", "dit", "wan")])
 def test_levels_are_shifted_as_in_the_pipeline(tiny_pipeline, family, tokens):
     """The grid of a sampler at each size of the image, shift and stretch, is that of diffusers' own scheduler."""
     from diffusers import FlowMatchEulerDiscreteScheduler
@@ -244,6 +253,41 @@ def test_levels_are_shifted_as_in_the_pipeline(tiny_pipeline, family, tokens):
     scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), **given)
     ours = inspect(Source(str(folder))).schedule.at_size(tokens).sampling_timesteps(steps)
     torch.testing.assert_close(ours / 1000, scheduler.sigmas.double(), atol=2e-6, rtol=0)
+
+
+def test_krea2_turbo_is_shifted_alike_at_every_size(tiny_pipeline):
+    """Its pipeline gives the scheduler 1.15 whatever the size."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    folder = tiny_pipeline("krea2", turbo=True)
+    scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(folder, subfolder="scheduler")
+    scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / 8, 8), mu=1.15)
+    for tokens in (256, 4096):
+        ours = inspect(Source(str(folder))).schedule.at_size(tokens).sampling_timesteps(8)
+        torch.testing.assert_close(ours / 1000, scheduler.sigmas.double(), atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "few"),
+    [
+        ("zimage", {}, False),
+        ("zimage", {"shift": 3.0}, True),
+        ("krea2", {}, False),
+        ("krea2", {"turbo": True}, True),
+        ("flux", {}, False),
+        ("flux", {"guidance": False}, True),
+        ("flux2_klein", {}, False),
+        ("chroma", {}, False),
+    ],
+)
+def test_models_of_few_steps_are_told_apart(tiny_pipeline, family, options, few):
+    """Training undoes what they were distilled for: Load Pretrained says so."""
+    assert inspect(Source(str(tiny_pipeline(family, **options)))).few_steps is few
+
+
+def test_families_that_read_with_a_language_model_read_more_than_clip():
+    """What is behind 77 tokens was said to be cut off."""
+    assert [name for name in FAMILIES if PRETRAINED[name].longest_text <= 77] == ["dit", "sd", "sdxl"]
 
 
 def test_flux2_cuts_latents_into_patches_as_its_pipeline_does(tiny_pipeline):
@@ -261,7 +305,14 @@ def test_flux2_cuts_latents_into_patches_as_its_pipeline_does(tiny_pipeline):
     torch.testing.assert_close(in_patches(ours), theirs, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["zimage", "qwen_image", "krea2"])
+def test_wan_is_shifted_as_its_scheduler_says_and_not_of_two_networks(tiny_pipeline):
+    """Its scheduler is of another kind; of Wan 2.2's two networks each would learn half of the levels."""
+    assert inspect(Source(str(tiny_pipeline("wan")))).schedule.shift == 3.0
+    with pytest.raises(ValueError, match=r"^Wan 2\.2 A14B has a network for high"):
+        inspect(Source(str(tiny_pipeline("wan", two=True))))
+
+
+@pytest.mark.parametrize("family", ["zimage", "qwen_image", "krea2", "wan"])
 def test_captions_are_kept_at_their_own_length(told, family):
     """On disk; a batch is padded to its longest, and what is padded changes nothing (as items are the same alone)."""
     short, long = told(family, ["a cat"]), told(family, ["a cat that sits on a very long wall"])

@@ -102,6 +102,12 @@ def example_flux(folder, network, latents, noise, told):
     packed = FluxPipeline._pack_latents(
         noisy, batch_size=batch, num_channels_latents=channels, height=height, width=width
     )
+    seen = packed.shape[1]
+    if "control" in told:  # examples/dreambooth/train_dreambooth_lora_flux_kontext.py
+        shown = FluxPipeline._pack_latents(told["control"], batch, channels, height, width)
+        shown_ids = ids.clone()
+        shown_ids[..., 0] = 1
+        packed, ids = torch.cat([packed, shown], dim=1), torch.cat([ids, shown_ids], dim=0)
     guidance = torch.tensor([GUIDANCE]).expand(batch) if network.config.guidance_embeds else None
     prediction = network(
         hidden_states=packed,
@@ -112,7 +118,7 @@ def example_flux(folder, network, latents, noise, told):
         txt_ids=torch.zeros(told["text"].shape[1], 3),
         img_ids=ids,
         return_dict=False,
-    )[0]
+    )[0][:, :seen]
     prediction = FluxPipeline._unpack_latents(prediction, height=height * 8, width=width * 8, vae_scale_factor=8)
     return Example(mean_square(prediction, noise - latents), timesteps)
 
@@ -140,21 +146,27 @@ def example_zimage(folder, network, latents, noise, told):
     return Example(mean_square(-torch.stack(prediction).squeeze(2), noise - latents), timesteps)
 
 
-def example_flux2_klein(folder, network, latents, noise, told):
-    """examples/dreambooth/train_dreambooth_lora_flux2_klein.py: in patches, each with its place."""
+def example_flux2(folder, network, latents, noise, told):
+    """examples/dreambooth/train_dreambooth_lora_flux2.py and .._flux2_klein.py: in patches, each with its place."""
     timesteps, sigmas = flow_levels(folder)
     patches, noise = (Flux2KleinPipeline._patchify_latents(value) for value in (latents, noise))
     noisy = (1.0 - sigmas) * patches + sigmas * noise
-    ids = Flux2KleinPipeline._prepare_latent_ids(patches)
+    ids = every = Flux2KleinPipeline._prepare_latent_ids(patches)
+    packed = Flux2KleinPipeline._pack_latents(noisy)
+    if "control" in told:  # examples/dreambooth/train_dreambooth_lora_flux2_klein_img2img.py
+        shown = Flux2KleinPipeline._patchify_latents(told["control"])
+        shown_ids = Flux2KleinPipeline._prepare_image_ids([shown[:1]]).expand(len(shown), -1, -1)
+        packed = torch.cat([packed, Flux2KleinPipeline._pack_latents(shown)], dim=1)
+        every = torch.cat([ids, shown_ids], dim=1)
     prediction = network(
-        hidden_states=Flux2KleinPipeline._pack_latents(noisy),
+        hidden_states=packed,
         timestep=timesteps / 1000,
-        guidance=None,
+        guidance=torch.tensor([GUIDANCE]).expand(len(latents)) if network.config.guidance_embeds else None,
         encoder_hidden_states=told["text"],
         txt_ids=Flux2KleinPipeline._prepare_text_ids(told["text"]),
-        img_ids=ids,
+        img_ids=every,
         return_dict=False,
-    )[0]
+    )[0][:, : ids.shape[1]]
     prediction = Flux2KleinPipeline._unpack_latents_with_ids(prediction, ids)
     return Example(mean_square(prediction, noise - patches), timesteps)
 
@@ -164,14 +176,19 @@ def example_qwen_image(folder, network, latents, noise, told):
     timesteps, sigmas = flow_levels(folder)
     batch, channels, height, width = latents.shape
     noisy = (1.0 - sigmas) * latents + sigmas * noise
+    packed, shape = QwenImagePipeline._pack_latents(noisy, batch, channels, height, width), (1, height // 2, width // 2)
+    seen, shapes = packed.shape[1], [[shape]] * batch
+    if "control" in told:  # as its pipeline does
+        shown = QwenImagePipeline._pack_latents(told["control"], batch, channels, height, width)
+        packed, shapes = torch.cat([packed, shown], dim=1), [[shape, shape]] * batch
     prediction = network(
-        hidden_states=QwenImagePipeline._pack_latents(noisy, batch, channels, height, width),
+        hidden_states=packed,
         encoder_hidden_states=told["text"],
         encoder_hidden_states_mask=told["mask"],
         timestep=timesteps / 1000,
-        img_shapes=[(1, height // 2, width // 2)] * batch,
+        img_shapes=shapes,
         return_dict=False,
-    )[0]
+    )[0][:, :seen]
     prediction = QwenImagePipeline._unpack_latents(prediction, height * 8, width * 8, 8).squeeze(2)
     return Example(mean_square(prediction, noise - latents), timesteps)
 
@@ -213,6 +230,17 @@ def example_krea2(folder, network, latents, noise, told):
     return Example(mean_square(prediction, noise - latents), timesteps)
 
 
+def example_wan(folder, network, latents, noise, told):
+    """As its pipeline calls it, for a film of one image; diffusers has no training example."""
+    timesteps, sigmas = flow_levels(folder)
+    noisy = (1.0 - sigmas) * latents + sigmas * noise
+    text = torch.cat([told["text"], told["text"].new_zeros(3, 512 - told["text"].shape[1], 16)], dim=1)
+    prediction = network(
+        hidden_states=noisy[:, :, None], timestep=timesteps, encoder_hidden_states=text, return_dict=False
+    )[0]
+    return Example(mean_square(prediction[:, :, 0], noise - latents), timesteps)
+
+
 V_PREDICTION = {"prediction_type": "v_prediction"}
 EXAMPLES = {
     "sd": (example_sd, "sd", {}),
@@ -225,10 +253,17 @@ EXAMPLES = {
     "dit": (example_dit, "dit", {}),
     "lumina2": (example_lumina2, "lumina2", {}),
     "zimage": (example_zimage, "zimage", {}),
-    "flux2_klein": (example_flux2_klein, "flux2_klein", {}),
+    "flux2_dev": (example_flux2, "flux2_dev", {}),
+    "flux2_klein": (example_flux2, "flux2_klein", {}),
     "qwen_image": (example_qwen_image, "qwen_image", {}),
+    "qwen_image_edit": (example_qwen_image, "qwen_image_edit", {}),
+    "qwen_image_edit_plus": (example_qwen_image, "qwen_image_edit_plus", {}),
+    "flux_kontext": (example_flux, "flux_kontext", {}),
+    "flux_kontext, shown": (example_flux, "flux_kontext", {}),
+    "flux2_klein, shown": (example_flux2, "flux2_klein", {}),
     "chroma": (example_chroma, "chroma", {}),
     "krea2": (example_krea2, "krea2", {}),
+    "wan": (example_wan, "wan", {}),
 }
 
 
@@ -267,7 +302,7 @@ def test_network_and_loss_are_those_of_the_training_example(tiny_pipeline, live,
     example, family, options = EXAMPLES[name]
     model, info = live(family, **options)
     model.guidance = GUIDANCE
-    conditioning = told(family, **options)
+    conditioning = told(family, shown=name.endswith("shown") or None, **options)
     generator = torch.Generator().manual_seed(1)
     shape = (3, info.channels, 8, 8 if info.classes else 6)
     latents, noise = (torch.randn(shape, generator=generator) for _ in range(2))

@@ -41,8 +41,10 @@ def pipeline_of(tiny_pipeline):
     import diffusers
 
     def load(family, **options):
-        kind = getattr(diffusers, PRETRAINED[family].pipeline_class)
-        return kind.from_pretrained(tiny_pipeline(family, **options), use_safetensors=True)
+        kind = PRETRAINED[family]
+        unread = dict.fromkeys({"processor"} & {*kind.text_parts})  # it needs torchvision
+        loader = getattr(diffusers, kind.pipeline_class)
+        return loader.from_pretrained(tiny_pipeline(family, **options), use_safetensors=True, **unread)
 
     return load
 
@@ -211,7 +213,9 @@ def test_text_encoders_are_loaded_without_their_tokenizers(single_file, tiny_pip
         assert equal(loaded.components[name], pipeline_of(family).components[name])
 
 
-@pytest.mark.parametrize("family", ["flux", "lumina2", "sd3", "zimage", "flux2_klein", "qwen_image", "chroma", "krea2"])
+@pytest.mark.parametrize(
+    "family", ["flux", "lumina2", "sd3", "zimage", "flux2_dev", "flux2_klein", "qwen_image", "chroma", "krea2"]
+)
 def test_a_network_in_diffusers_names_is_loaded(tiny_pipeline, tmp_path, family):
     """Such files lie in diffusion_models; base says whose they are."""
     path = tmp_path / "network.safetensors"
@@ -321,6 +325,36 @@ def test_other_text_encoders(tiny_pipeline, tmp_path, family):
         assert not equal(only_first.components[name].float(), own.components[name])
 
 
+def test_a_processor_of_pictures_is_not_needed_to_read_text(tiny_pipeline, tmp_path):
+    """FLUX.2 dev has one in place of its tokenizer, which transformers loads with torchvision only."""
+    folder = shutil.copytree(tiny_pipeline("flux2_dev"), tmp_path / "dev")
+    index = json.loads((folder / "model_index.json").read_text()) | {"tokenizer": ["transformers", "PixtralProcessor"]}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    told = [
+        PRETRAINED["flux2_dev"].encode_captions(parts(Source(str(path), storage="fp32")), ["a cat"])
+        for path in (folder, tiny_pipeline("flux2_dev"))
+    ]
+    assert torch.equal(told[0]["text"], told[1]["text"])
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_reads_text_in_a_file_of_mistral_is_enough(tiny_pipeline, tmp_path, whole):
+    """ComfyUI's file of FLUX.2's text encoder has no sight and shorter names; one without a layer is refused."""
+    folder = str(tiny_pipeline("flux2_dev"))
+    own = parts(Source(folder, storage="fp32")).text_encoder.state_dict()
+    start = "model.language_model."
+    weights = {name.replace(start, "model."): value + 1 for name, value in own.items() if name.startswith(start)}
+    if not whole:
+        weights = {name: value for name, value in weights.items() if ".30." not in name}
+    source = Source(folder, text_encoders=(str(write(tmp_path / "mistral.safetensors", weights)),), storage="fp32")
+    if not whole:
+        with pytest.raises(ValueError, match=r"does not fit text_encoder: it lacks \d+ tensors, e.g. .*layers\.30\."):
+            parts(source)
+        return
+    found = parts(source).text_encoder.state_dict()
+    assert all(torch.equal(found[name], own[name] + 1) for name in own if name.startswith(start))
+
+
 def test_text_encoders_that_do_not_fit_are_refused(tiny_pipeline, tmp_path):
     """Too many, missing, and of another network: each in one line that names the input."""
     folder = str(tiny_pipeline("sd"))
@@ -331,8 +365,8 @@ def test_text_encoders_that_do_not_fit_are_refused(tiny_pipeline, tmp_path):
         inspect(Source(folder, text_encoders=("nowhere.safetensors",)))
     with pytest.raises(ValueError, match=r"text_encoders: .*wrong.safetensors' does not fit text_encoder: it lacks 36"):
         parts(Source(folder, text_encoders=(wrong,)))
-    scaled = str(write(tmp_path / "scaled.safetensors", {"scaled_fp8": torch.zeros(2)}))
-    with pytest.raises(ValueError, match="holds scaled fp8 weights"):
+    scaled = str(write(tmp_path / "scaled.safetensors", {"a.weight_scale": torch.zeros(4, 2)}))
+    with pytest.raises(ValueError, match="is squeezed with a scale for every few weights"):
         inspect(Source(folder, text_encoders=(scaled,)))
 
 
@@ -362,7 +396,7 @@ def test_a_folder_of_pickled_weights_is_refused(tiny_pipeline, tmp_path):
         ("StableDiffusionInpaintPipeline", "is an inpainting model, whose extra inputs"),
         ("FluxFillPipeline", "is an inpainting model"),
         ("StableDiffusionXLImg2ImgPipeline", "is the refiner of Stable Diffusion XL"),
-        ("WanPipeline", "is a WanPipeline, and we can train Stable Diffusion 1.x"),
+        ("LTXPipeline", "is a LTXPipeline, and we can train Stable Diffusion 1.x"),
     ],
 )
 def test_pipelines_of_another_purpose_are_refused(changed, name, line):

@@ -45,6 +45,7 @@ def file(tmp_path):
         (SD35_MEDIUM, "sd3", "stabilityai/stable-diffusion-3.5-medium"),
         (SD35_LARGE, "sd3", "stabilityai/stable-diffusion-3.5-large"),
         (FLUX_DEV, "flux", "black-forest-labs/FLUX.1-dev"),
+        (SCALED, "flux", "black-forest-labs/FLUX.1-dev"),
         (FLUX, "flux", "black-forest-labs/FLUX.1-schnell"),
         ({UNET + name: shape for name, shape in FLUX_DEV.items()}, "flux", "black-forest-labs/FLUX.1-dev"),
         (LUMINA, "lumina2", "Alpha-VLLM/Lumina-Image-2.0"),
@@ -73,7 +74,7 @@ def test_families_are_known_by_their_headers(file, tensors, family, base):
         ),
         (SDXL | {"edm_mean": (4,)}, "looks like 'playground-v2-5', and we can train"),
         (LORA, "is a LoRA: choose the model that it was made for"),
-        (SCALED, "holds scaled fp8 weights, which only ComfyUI reads"),
+        (SCALED | {"vae.decoder.conv_in.bias": (8,)}, "holds scaled fp8 weights of vae beside the network's"),
         ({"something": (2, 2)}, "is no checkpoint that we know; .* name its pipeline in base"),
     ],
 )
@@ -120,6 +121,13 @@ def test_originals_that_a_file_does_not_tell_apart_are_asked_for(file, tensors, 
     assert family_of_file(path) == family
     with pytest.raises(ValueError, match=rf"^base: nothing in the file .* says which original .*: name {bases}"):
         default_base(path)
+
+
+def test_flux2_dev_is_known_by_what_it_is_told(file):
+    """Only its network has layers for guidance, so that its file needs no base."""
+    path = file({"single_stream_modulation.lin.weight": (9216, 3072), "guidance_in.in_layer.weight": (3072, 256)})
+    assert family_of_file(path) == "flux2_dev"
+    assert default_base(path) == "black-forest-labs/FLUX.2-dev"
 
 
 def test_parts_of_a_file(file):

@@ -82,10 +82,16 @@ def test_others_make_room_for_the_encoders(build, images, pretrained, host, monk
 
 
 @pytest.mark.parametrize("family", sorted(family for family, kind in PRETRAINED.items() if kind.text_parts))
-def test_a_batch_is_what_the_model_is_trained_on(wire, pull, images, pretrained, family):
+def test_a_batch_is_what_the_model_is_trained_on(
+    wire, pull, images, pretrained, photographs, tiny_pipelines, monkeypatch, tmp_path, family
+):
     """Latents of a bucket and the words in front of it, accepted by the network itself."""
     model, schedule, pipeline = pretrained(family)
-    dataset = wire(nodes.EncodeDataset, dataset=images(buckets=True), pipeline=pipeline, caption_dropout=0.0)
+    tiny_pipelines.small_pictures(monkeypatch)
+    before = shutil.copytree(photographs, tmp_path / "before")  # each is made of itself
+    control = str(before) if pipeline.info.kind.control == "must" else ""
+    shown = images(buckets=True, control=control)
+    dataset = wire(nodes.EncodeDataset, dataset=shown, pipeline=pipeline, caption_dropout=0.0)
     channels = pipeline.info.channels
     assert (dataset.about.family, dataset.about.channels, dataset.about.size) == (family, channels, None)
     shapes = set()

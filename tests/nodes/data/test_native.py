@@ -4,6 +4,7 @@ import pytest
 import torch
 from comfyui_rollout import nodes
 from comfyui_rollout.data.data import ItemGenerators
+from comfyui_rollout.nodes.data.native import texts_for
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +70,45 @@ def test_latents_want_a_comfyui_model(build, tiny_pipeline):
     latents = [{"samples": torch.zeros(1, 4, 8, 8)}]
     with pytest.raises(ValueError, match="pipeline: these latents are of a ComfyUI model"):
         nodes.LatentsToDataset().build(["7"], latents, [[]], [pipeline], [1], [1])
+
+
+def test_an_empty_list_is_refused(build, tiny_pipeline):
+    """As a node gives that has found no image."""
+    _, _, pipeline = build(nodes.LoadPretrained, path=str(tiny_pipeline("sd")), storage="fp32")["result"]
+    with pytest.raises(ValueError, match="images: the list is empty; the node that it comes from has found nothing"):
+        nodes.ImagesToDataset().build(["7"], [], [pipeline], [1], [1], [0.0])
+
+
+def test_masks_that_show_nothing_are_refused(dataset):
+    """Load Image gives a small black one for an image without transparency."""
+    with pytest.raises(ValueError, match="masks: nothing in them is white, so nothing would be trained"):
+        dataset(captions="x", masks=[torch.zeros(1, 64, 64)])
+
+
+def test_a_mask_of_another_size_is_fitted(dataset):
+    """It covers the image, whatever its size: the left half of it is the left half of the latents."""
+    mask = torch.zeros(1, 10, 20)
+    mask[:, :, :10] = 1
+    made, _ = dataset(captions="x", masks=[mask])
+    look = draw(made, [2]).mask[0, 0]
+    half = look.shape[1] // 2
+    assert look[:, :half].all()
+    assert not look[:, half:].any()
+
+
+@pytest.mark.parametrize(
+    ("told", "counts", "expected"),
+    [
+        ([["a"]], [1, 2], "aaa"),  # one for all
+        ([["a"], ["b"]], [1, 2], "abb"),  # one a batch
+        ([["a", "b"], ["c"]], [2, 1], "abc"),  # a list a batch, as Resolution Bucket gives them
+        ([["a"], ["b"], ["c"]], [3], "abc"),  # one a latent, in a row
+    ],
+)
+def test_texts_go_to_their_latents(told, counts, expected):
+    assert "".join(texts_for(told, counts)) == expected
+
+
+def test_texts_of_another_number_are_refused():
+    with pytest.raises(ValueError, match="conditioning: there are 2 for 3 images"):
+        texts_for([["a"], ["b"]], [3])

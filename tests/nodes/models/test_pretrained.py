@@ -33,7 +33,7 @@ def choices():
 
 
 def validate(**inputs):
-    return NODE.VALIDATE_INPUTS(**{"checkpoint": BY_PATH, "path": "here", "quantize": "none", **inputs})
+    return NODE.VALIDATE_INPUTS(**{"checkpoint": BY_PATH, "path": "author/model", "quantize": "none", **inputs})
 
 
 def changed(**inputs):
@@ -80,6 +80,12 @@ def test_inside_comfyui_its_folders_are_listed(tmp_path, monkeypatch):
     [
         ({"path": "  "}, "path: name a diffusers folder, a .safetensors file or a hub id, or choose a checkpoint"),
         ({"checkpoint": "gone.safetensors"}, "checkpoint: 'gone.safetensors' is not in your model folders"),
+        ({"path": "gone.safetensors"}, "path: 'gone.safetensors' is not here: give a folder"),
+        ({"path": "models/gone.safetensors"}, "path: 'models/gone.safetensors' is not here"),
+        ({"path": "/gone/folder"}, "path: '/gone/folder' is not here"),
+        ({"path": "C:\\models\\gone"}, "path: 'C:\\\\models\\\\gone' is not here"),
+        ({"path": "~/gone"}, "path: '~/gone' is not here"),
+        ({"base": "gone"}, "base: 'gone' is not here"),
         ({"path": "old.ckpt"}, "path: 'old.ckpt' is a pickled file, which can run any code when it is opened"),
         ({"vae": "none.safetensors"}, "vae: 'none.safetensors' is not in the vae folder, and no path"),
         ({"vae": "old.pt"}, "vae: 'old.pt' is a pickled file"),
@@ -209,5 +215,5 @@ def test_old_workflows_keep_their_widgets():
         "gradient_checkpointing",
     ]
     assert list(NODE.INPUT_TYPES()["optional"]) == [
-        "base", "vae", "prediction", "guidance", "text_encoders", "clip_skip",
+        "base", "vae", "prediction", "guidance", "text_encoders", "clip_skip", "swap",
     ]  # fmt: skip

@@ -42,6 +42,29 @@ def test_a_trained_model_is_sampled_right_away(build, graph, train, output):
     assert len(list((output / "samples").iterdir())) == 1
 
 
+def test_images_come_out_for_other_nodes(build, graph, train, output):
+    """As IMAGE (B, H, W, 3) in 0..1: the pixels of the picture on the node."""
+    returned = build(SampleImages, model=train(graph()).model, schedule=FlowMatching(), steps=2, count=1, labels="3")
+    images = returned["result"][1]
+    assert images.shape == (1, 8, 8, 3)
+    (told,) = returned["ui"]["images"]
+    with Image.open(output / told["subfolder"] / told["filename"]) as picture:
+        shown = torch.frombuffer(bytearray(picture.convert("RGB").tobytes()), dtype=torch.uint8)
+        scale = picture.width // 8
+    first = shown.reshape(picture.height, picture.width, 3)[::scale, ::scale] / 255
+    torch.testing.assert_close(first, images[0].cpu(), atol=0.5 / 255 + 1e-6, rtol=0)
+
+
+def test_images_of_an_untrained_model_are_refused(build, graph):
+    """Where somebody reads them; otherwise the stream goes out, and who reads images later is told why."""
+    wired = graph()
+    prompt = {"9": {"class_type": "PreviewImage", "inputs": {"images": [SampleImages.NODE_ID, 1]}}}
+    inputs = {"model": wired.model, "schedule": wired.schedule, **FEW}
+    assert build(SampleImages, **inputs, prompt={})["result"][1] is None
+    with pytest.raises(ValueError, match="images: this model is not trained yet"):
+        build(SampleImages, **inputs, prompt=prompt)
+
+
 def test_others_make_room_for_the_samples(build, graph, train, host, monkeypatch):
     """Inside ComfyUI its own models may fill the card."""
     model = train(graph()).model
@@ -138,7 +161,7 @@ def test_chained_samples_of_a_trained_model_are_drawn_once(build, graph, train, 
 
     monkeypatch.setattr("comfyui_rollout.nodes.results.sample.sample", counted)
     inputs = {"model": model, "schedule": FlowMatching(), "count": 1, "labels": "0"}
-    (first,) = build(SampleImages, **inputs, unique_id="a", steps=1)["result"]
+    first, _ = build(SampleImages, **inputs, unique_id="a", steps=1)["result"]
     build(SampleImages, **inputs, unique_id="b", steps=2, samples=first)
     assert drawn == [1, 2]
     assert len(list((output / "samples").iterdir())) == 2

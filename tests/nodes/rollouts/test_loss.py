@@ -194,6 +194,27 @@ def test_the_reference_may_be_the_averaged_model(graph):
     assert rounding < 0.1 * live
 
 
+def test_no_teacher_is_made_before_rollouts_begin(graph):
+    """Its weights are those of the first step that has one: before that there is nothing to learn from."""
+    wired = graph(rollout={**EVERY, "start_step": 1}, loss_inputs={**TRAJECTORY, "reference_weights": "frozen"})
+    run = Run(wired.loss)
+    Step(run, 0).value(wired.loss)
+    assert not run.state_of_kept()
+    Step(run, 1).value(wired.loss)
+    assert len(run.state_of_kept()[wired.loss.node_id]) == len(list(run.value(wired.model).network.parameters()))
+
+
+def test_a_guided_reference_in_training_is_warned_of(graph):
+    """It would guide again what is guided already; a teacher that stands still does not."""
+    options = {"rollout": EVERY, "model": {"null_class": True}}
+    for weights, told in (("live", 2), ("frozen", 1)):
+        inputs = {**TRAJECTORY, "reference_guidance": 2.0, "reference_weights": weights}
+        wired = graph(**options)
+        built = DiffusionLoss().build("loss", batch=wired.batch, model=wired.model, loss_type="mse", huber_c=0.1,
+                                      snr_gamma=0.0, **inputs)  # fmt: skip
+        assert len(built["ui"]["text"]) == told
+
+
 def test_the_reference_of_averaged_weights_is_heun():
     """A reference no better than the student teaches nothing: one step of unipc has no history and is first order."""
     assert reference_solver("auto", "ema") == solver("heun")

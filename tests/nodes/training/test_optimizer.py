@@ -44,7 +44,7 @@ def test_the_same_seed_gives_the_same_weights(graph, train, same_bits):
     first, second, other = (train(graph(**options), seed=seed) for seed in (1, 1, 2))
     assert same_bits(first.weights, second.weights)
     assert not same_bits(first.weights, other.weights)
-    drop = ("seconds", "steps_per_second")
+    drop = ("seconds", "steps_per_second", "machine")
     first, second = ([{k: v for k, v in row.items() if k not in drop} for row in rows_of(run.folder)]
                      for run in (first, second))  # fmt: skip
     assert first == second
@@ -449,6 +449,54 @@ def test_a_batch_that_is_too_large_is_halved(graph, wire, train, monkeypatch, ca
     assert [record.message for record in caplog.records] == [
         f"step 0: out of memory; from now on the loss of a batch is computed in {parts} parts" for parts in (2, 4)
     ]
+
+
+CHAINS = {**EVERY, "rollout": "persistent", "probability": 0.75}
+TRAJECTORY = {"target": "trajectory", "reference_sampler": "euler"}
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["forward", "backward"])
+@pytest.mark.parametrize(
+    ("rollout", "loss_inputs"),
+    [
+        (CHAINS, {}),
+        (CHAINS, TRAJECTORY),
+        ({**CHAINS, "sampler": "dpm"}, {**TRAJECTORY, "target_sampler": "rollout"}),
+        ({**EVERY, "sampler": "unipc"}, {**TRAJECTORY, "target_sampler": "rollout"}),
+    ],
+    ids=["persistent", "fine paths", "own sampler", "own sampler, fresh"],
+)
+def test_halving_goes_with_whatever_goes_on_from_step_to_step(
+    graph, wire, train, monkeypatch, rollout, loss_inputs, late
+):
+    """Persistent rollouts hear of all parts, and solvers have their memory of each; wherever the memory ran out."""
+    options = {"steps": 6, "optimizer": wire(nodes.Optimizer, optimizer="sgd")}
+    wired = graph(rollout=rollout, loss_inputs=loss_inputs)
+    whole = train(wired, **options)
+    if late:
+        hungry_behind(monkeypatch, most=1)
+    else:
+        hungry(monkeypatch, most=1)
+    run = train(wired, **options, on_out_of_memory="halve")
+    for row, other in zip(rows_of(run.folder), rows_of(whole.folder), strict=True):
+        assert row["loss"] == pytest.approx(other["loss"], rel=1e-4)
+    for name, value in run.weights.items():
+        torch.testing.assert_close(value, whole.weights[name], rtol=1e-4, atol=1e-6)
+
+
+def hungry_behind(monkeypatch, most):
+    """As :func:`hungry`, when the forward is over and who listens has heard its answer."""
+    from comfyui_rollout.nodes.rollouts import loss
+
+    real = loss.predict
+
+    def predict(model, batch):
+        output = real(model, batch)
+        if len(batch.x) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return output
+
+    monkeypatch.setattr(loss, "predict", predict)
 
 
 @pytest.mark.parametrize("choice", ["stop", "halve"])

@@ -19,7 +19,7 @@ from torch import nn
 EVERY = {"max_step_offset": 2, "probability": 0.5, "step_size": 50.0}
 OPTIMIZERS = nodes.Optimizer.INPUT_TYPES()["required"]["optimizer"][0]
 ALL = {"steps": 12, "ema_decay": 0.9, "accumulation": 2, "seed": 3, "preview_every": 4}
-TIMES = ("seconds", "steps_per_second")
+TIMES = ("seconds", "steps_per_second", "machine")
 
 
 @pytest.fixture

@@ -1,0 +1,71 @@
+"""Wan 2.1, and Wan 2.2 of 5 B: a transformer of videos that reads UMT5, on films of a single image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...diffusion.schedules import Schedule
+from ...diffusion.solvers import Conditioning
+from ..ragged import join
+from .pretrained import PretrainedModel
+from .qwen_image import QwenImage
+
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+
+
+class Wan(PretrainedModel):
+    title = "Wan 2.1, 2.2 5B"
+    pipeline_class = "WanPipeline"
+    network_class = "WanTransformer3DModel"
+    text_parts = ("tokenizer", "text_encoder")
+    single_file_types = ("wan-t2v-1.3B", "wan-t2v-14B")
+    vae_of_videos = True
+    longest_text = 512
+    lora_targets = {  # noqa: RUF012
+        "attention": ATTENTION,
+        "all": (*ATTENTION, "ffn.net.0.proj", "ffn.net.2"),
+    }
+
+    @classmethod
+    def schedule(cls, schedule: Schedule, index: Mapping[str, Any]) -> Schedule:
+        """Raises ValueError for Wan 2.2 of 14 B, of whose two networks each knows half of the noise levels."""
+        if (index.get("transformer_2") or [None])[0]:
+            raise ValueError(
+                "Wan 2.2 A14B has a network for high and one for low noise: choose Wan 2.1, or 2.2 TI2V 5B"
+            )
+        return schedule
+
+    def predict(self, x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+        output = self.network(x.unsqueeze(2), timestep=timestep, encoder_hidden_states=whole(conditioning["text"]))
+        film: Tensor = output.sample
+        return film.squeeze(2)
+
+    @classmethod
+    def encode_text(cls, pipeline: Any, captions: list[str], negative: bool) -> Conditioning:
+        """Without the zeros behind a caption, which the network sees, and which would take 4 MB a caption."""
+        texts, _ = pipeline.encode_prompt(
+            captions,
+            do_classifier_free_guidance=False,
+            max_sequence_length=cls.longest_text,
+            device=pipeline.text_encoder.device,
+        )
+        own = [text[text.any(dim=1)][None] for text in texts]
+        return join([{"text": text, "mask": text.new_ones(text.shape[:2], dtype=torch.bool)} for text in own])
+
+    @classmethod
+    def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:
+        arguments = {"prompt_embeds": whole(positive["text"]), "num_frames": 1}
+        return arguments | ({"negative_prompt_embeds": whole(negative["text"])} if negative else {})
+
+    normalised = QwenImage.normalised
+    as_vae_made_them = QwenImage.as_vae_made_them
+
+
+def whole(text: Tensor) -> Tensor:
+    """Texts (B, L, D) with zeros up to the length that the network always sees."""
+    return F.pad(text, (0, 0, 0, Wan.longest_text - text.shape[1]))
