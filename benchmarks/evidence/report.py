@@ -25,6 +25,8 @@ from run import DATA, EVALUATIONS, PLAIN, SOLVERS, kept
 
 Row = dict[str, Any]
 DRAWS = 10_000
+FEWEST = 3
+"""Fewer seeds never make a ratio bold: their interval is their range."""
 WIDEST = 4.0
 """Intervals are not drawn beyond this many times teacher forcing."""
 
@@ -69,7 +71,8 @@ def cell(values: Sequence[float]) -> str:
     mean, low, high = interval(values)
     if len(values) == 1:
         return f"{mean:.2f}"
-    return f"**{mean:.2f}** ({low:.2f} to {high:.2f})" if high < 1 else f"{mean:.2f} ({low:.2f} to {high:.2f})"
+    shown = f"**{mean:.2f}**" if high < 1 and len(values) >= FEWEST else f"{mean:.2f}"
+    return f"{shown} ({low:.2f} to {high:.2f})"
 
 
 SHOWN = [*(f"euler_{n}" for n in EVALUATIONS), *(f"{kind}_8" for kind in SOLVERS[1:])]
