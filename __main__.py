@@ -30,12 +30,13 @@ from .graph.spelling import class_names, did_you_mean, find_class
 from .graph.workflow.layout import Group, to_workflow
 from .graph.workflow.overrides import OverrideError, apply
 from .graph.workflow.write_back import write_back
-from .hosts.current import hosted_by
+from .hosts.current import current_host, hosted_by
 from .hosts.device import choose_device
 from .hosts.events import EventHost
 from .hosts.host import Host
 from .hosts.model_paths import ModelPaths
 from .hosts.notify import Notifier
+from .hosts.processes import ONE, Processes, join
 from .importing import simpletuner
 from .nodes.preflight import preflight
 from .runs.clean import clean
@@ -229,11 +230,17 @@ def run_command(options: argparse.Namespace) -> int:
     with looking(options):
         workflow, prompt = read(options)
         validation = checked(prompt)
-    notifier = Notifier(options.notify)
-    hosted = hosting(options, notifier, watching=options.watch)
+    processes = join(chosen_device(options))
+    if processes.count > 1 and options.watch:
+        raise Refused("--watch: several processes train, and none is watched; watch the run from `serve`")
+    notifier = Notifier(options.notify if processes.leads else None)
+    hosted = hosting(options, notifier, watching=options.watch, processes=processes)
     pnginfo = {"extra_pnginfo": {"workflow": workflow}} if workflow else {}
     classes = {node_id: node["class_type"] for node_id, node in prompt.items()}
     stop = Stop()
+    if not processes.leads:
+        terminal = Terminal(classes, TRAINER, display_name, options.output)
+        return run_with_others(validation, pnginfo, hosted, stop, terminal)
     with stopping(stop), Terminal(classes, TRAINER, display_name, options.output) as terminal:
         if options.watch:
             result = watched_run(options, hosted, validation, pnginfo, terminal, stop)
@@ -306,6 +313,16 @@ def as_number(text: str) -> int | str:
     return int(text) if text.isdecimal() else text
 
 
+def run_with_others(validation: Any, extra_data: Any, hosted: Hosted, stop: Stop, terminal: Terminal) -> int:
+    """Train as the first process does, which shows and writes all: in silence, unless this one makes all fail."""
+    trainers = [node_id for node_id, node in validation.prompt.items() if node["class_type"] == TRAINER]
+    executor = Executor(NODE_CLASS_MAPPINGS)
+    with stopping(stop, told=False), hosted(executor, stop):
+        result = executor.run(validation.prompt, outputs=trainers, extra_data=extra_data, interrupt=stop)
+        told = result.status != "error" or current_host().processes.is_cause
+    return terminal.conclude(result, traceback=False) if told else FAILED
+
+
 def chosen_device(options: argparse.Namespace) -> str:
     try:
         return choose_device(options.device)
@@ -313,7 +330,9 @@ def chosen_device(options: argparse.Namespace) -> str:
         raise Refused(f"--device: {error}") from None
 
 
-def hosting(options: argparse.Namespace, notifier: Notifier, watching: bool = True) -> Hosted:
+def hosting(
+    options: argparse.Namespace, notifier: Notifier, watching: bool = True, processes: Processes = ONE
+) -> Hosted:
     """What joins the graph runner and the training: in its context, runs report to an executor and obey its stop.
 
     When it is left, ``notifier`` is told of the runs that have ended in it.
@@ -334,6 +353,7 @@ def hosting(options: argparse.Namespace, notifier: Notifier, watching: bool = Tr
             watching=lambda: watching,
             waits_for_room=not options.no_wait,
             models=models,
+            processes=processes,
         )
         try:
             with hosted_by(host):

@@ -92,10 +92,11 @@ class Stop(threading.Event):
 
 
 @contextmanager
-def stopping(stop: Stop) -> Iterator[None]:
+def stopping(stop: Stop, told: bool = True) -> Iterator[None]:
     """The first of these signals asks the run to stop after its step; then a ctrl-C ends the program at once.
 
-    That does no harm: files are whole or not there. A signal that was ignored (nohup) stays ignored.
+    ``told``: the terminal hears of it. That does no harm: files are whole or not there. A signal that was ignored
+    (nohup) stays ignored.
     """
 
     def ask(number: int, frame: Any) -> None:
@@ -105,7 +106,8 @@ def stopping(stop: Stop) -> Iterator[None]:
         if not stop.is_set():
             stop.ends_at = time.monotonic() + NOTICES.get(signal.Signals(number).name, math.inf)
             stop.set()
-            tell_from_signal("\nstopping after this step; ctrl-C again to give up at once\n")
+            if told:
+                tell_from_signal("\nstopping after this step; ctrl-C again to give up at once\n")
 
     numbers = [getattr(signal, name) for name in STOPS if hasattr(signal, name)]
     heard = [number for number in numbers if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN]

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from ..diffusion import seeds
 from ..diffusion.device import moved
+from ..diffusion.share import Share
 from ..diffusion.solvers import Conditioning
 from ..models.model import NO_CLASS
 from ..models.vae_preview import VaePreviews
@@ -74,6 +75,12 @@ class Batch:
     """How much each item's loss counts (B,); None = 1."""
     negative: Callable[[], Conditioning] | None = None
     """Makes the rows (1, ...), on the CPU, that stand for no caption or class; None = it is not known what does."""
+    dealt: Share | None = None
+    """Which items of the global batch these are; None = all."""
+
+    @property
+    def share(self) -> Share:
+        return self.dealt or Share.whole(len(self.latents))
 
     def to(self, device: torch.device) -> Batch:
         return self._each(lambda value: moved(value, device))
@@ -104,6 +111,8 @@ class ItemGenerators(Sequence[Generator]):
     first: int
     """The position of the batch's first item, counted from the start of the run."""
     length: int
+    places: Sequence[int] | None = None
+    """Which of the batch's items are read; None = the first ``length``, all of them."""
 
     def __len__(self) -> int:
         return self.length
@@ -111,7 +120,9 @@ class ItemGenerators(Sequence[Generator]):
     def __getitem__(self, place: int) -> Generator:  # type: ignore[override]  # nobody slices a batch's generators
         if not 0 <= place < self.length:
             raise IndexError(place)
-        return seeds.generator(self.seed, self.name, "item", self.first + place)
+        return seeds.generator(
+            self.seed, self.name, "item", self.first + (self.places[place] if self.places else place)
+        )
 
 
 class Dataset(Protocol):
@@ -198,10 +209,22 @@ def plan_batch(info: DatasetInfo, batch_size: int, index: int, seed: int, name: 
 
 
 class Loader:
-    """Hands out the batch of each step, and reads the next one on a thread while the step is computed."""
+    """Hands out the batch of each step, and reads the next one on a thread while the step is computed.
 
-    def __init__(self, dataset: Dataset, batch_size: int, seed: int, name: str, pin: bool = False) -> None:
-        self.dataset, self.batch_size, self.seed, self.name, self.pin = dataset, batch_size, seed, name, pin
+    ``share(index)`` says which items of that global batch are read here; by default all ``batch_size``.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        seed: int,
+        name: str,
+        pin: bool = False,
+        share: Callable[[int], Share] | None = None,
+    ) -> None:
+        self.dataset, self.seed, self.name, self.pin = dataset, seed, name, pin
+        self.share = share or (lambda index: Share.whole(batch_size))
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="rollout-data")
         self.ahead: dict[int, Future[Batch]] = {}
 
@@ -211,9 +234,12 @@ class Loader:
         return batch.result()
 
     def _read(self, index: int) -> Batch:
-        items = plan_batch(self.dataset.info, self.batch_size, index, self.seed, self.name)
-        generators = ItemGenerators(self.seed, self.name, index * self.batch_size, len(items))
-        batch = self.dataset.batch(items, generators)
+        share = self.share(index)
+        items = plan_batch(self.dataset.info, share.total, index, self.seed, self.name)
+        places = share.places.tolist()
+        generators = ItemGenerators(self.seed, self.name, index * share.total, len(places), places)
+        batch = self.dataset.batch([items[place] for place in places], generators)
+        batch = batch if share.is_whole else replace(batch, dealt=share)
         return batch.pinned() if self.pin else batch
 
 
@@ -221,7 +247,15 @@ def next_batch(
     step: Step, dataset: Dataset, batch_size: int, reader: Callable[[Dataset], Dataset] = lambda dataset: dataset
 ) -> Batch:
     """The step's batch on the run's device. ``reader`` is made of the data set once, and read instead of it."""
+    run = step.run
     loader: Loader = step.keep(
-        lambda: Loader(reader(dataset), batch_size, step.run.seed, step.node_id, pin=step.run.device.type == "cuda")
+        lambda: Loader(
+            reader(dataset),
+            batch_size,
+            run.seed,
+            step.node_id,
+            pin=run.device.type == "cuda",
+            share=lambda index: run.share(index, batch_size),
+        )
     )
     return loader.batch(step.index).to(step.run.device)

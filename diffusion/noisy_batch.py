@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 
 from .predictions import blend, per_item
 from .schedules import Schedule
+from .share import Share
 from .solvers import Conditioning, History, Model, Solver, ask
 
 
@@ -72,6 +73,19 @@ class NoisyBatch:
     """Makes the rows (1, ...), on the CPU, that stand for no caption or class; None = it is not known what does."""
     listener: Listener | None = None
     """Who is to be told what the network puts out at ``x``: see :func:`predict`."""
+    dealt: Share | None = None
+    """Which items of the global batch these are, where others are in other processes; None = all."""
+    timestep_of_all: Tensor | None = None
+    """What was drawn for the whole global batch (total,), float64 on the CPU, where ``dealt`` is not None."""
+
+    @property
+    def share(self) -> Share:
+        return self.dealt or Share.whole(len(self.latents))
+
+    @property
+    def drawn_timestep(self) -> Tensor:
+        """The timesteps of the whole global batch (total,)."""
+        return self.timestep if self.timestep_of_all is None else self.timestep_of_all
 
     @property
     def rolled(self) -> Tensor:
@@ -147,11 +161,13 @@ class Perturbation:
         """The batch with what the network sees of it in this update; ``levels`` is on the CPU."""
         left = max(0.0, 1 - update / self.perturbation_steps) if self.perturbation_steps else 1.0
         if gamma := self.input_perturbation * left:
-            xi = torch.randn(batch.x.shape, generator=generator, device=batch.x.device, dtype=batch.x.dtype)
+            shape, device = (batch.share.total, *batch.x.shape[1:]), batch.x.device
+            xi = batch.share.of(torch.randn(shape, generator=generator, device=device, dtype=batch.x.dtype))
             _, sigma = batch.schedule.coefficients(batch.timestep)
             return replace(batch, x=blend((torch.ones_like(sigma), batch.x), (gamma * sigma, xi)))
         if self.mixflow:
-            share = self.mixflow * torch.rand(len(batch.timestep), generator=levels, dtype=torch.float64)
+            drawn = torch.rand(batch.share.total, generator=levels, dtype=torch.float64)
+            share = self.mixflow * batch.share.of(drawn)
             noisier = torch.lerp(batch.timestep, batch.timestep.new_tensor(batch.schedule.noisy_timestep), share)
             return replace(batch, x=batch.schedule.add_noise(batch.latents, batch.noise, noisier))
         return batch

@@ -87,7 +87,7 @@ def defar(
     """
     schedule, conditioning = batch.schedule, batch.conditioning
     refuse_unless_flow(schedule)
-    later = batch.timestep * torch.rand(len(batch.x), generator=generator, dtype=torch.float64)
+    later = batch.timestep * batch.share.of(torch.rand(batch.share.total, generator=generator, dtype=torch.float64))
     (alpha0, sigma0), (_, sigma1) = schedule.coefficients(batch.timestep), schedule.coefficients(later)
 
     start = ask(model, batch.teacher_forced, batch.timestep, conditioning)

@@ -12,6 +12,7 @@ from PIL.Image import Image
 from .host import Host, Interrupted
 from .model_paths import ModelPaths
 from .notify import Ended
+from .processes import ONE, Processes
 
 
 class EventHost(Host):
@@ -31,8 +32,10 @@ class EventHost(Host):
         watching: Callable[[], bool] = lambda: True,
         waits_for_room: bool = True,
         models: ModelPaths | None = None,
+        processes: Processes = ONE,
     ) -> None:
         self.output_folder, self.device, self.waits_for_room = output_folder, device, waits_for_room
+        self.processes = processes
         self.models = models or self.models
         self.runs: list[Ended] = []
         """Those that have ended."""

@@ -8,11 +8,11 @@ from typing import Any
 
 from PIL.Image import Image
 
+from .interrupted import Interrupted
 from .model_paths import ModelPaths
+from .processes import ONE, Processes
 
-
-class Interrupted(BaseException):
-    """The user asked the run to stop. Not an Exception, so that nobody swallows it by accident."""
+__all__ = ["Host", "Interrupted", "Silent"]
 
 
 class Host:
@@ -23,6 +23,8 @@ class Host:
     device: str = "auto"
     waits_for_room: bool = True
     """Whether a run whose disk is full waits until there is room; else it fails, with what it had kept."""
+    processes: Processes = ONE
+    """Who trains together here."""
 
     def model_folders(self, kind: str) -> list[Path]:
         """Where models of that kind are kept: ``checkpoints``, ``vae``, ``loras`` ..., ComfyUI's names.
@@ -81,3 +83,20 @@ class Host:
 
     def check_interrupted(self) -> None:
         """Raises, as a BaseException, when the user asked to stop."""
+
+
+class Silent(Host):
+    """For a process that does as the first one does, which reports: it only asks, as that one does."""
+
+    def __init__(self, host: Host) -> None:
+        self.host, self.output_folder, self.device = host, host.output_folder, host.device
+        self.waits_for_room, self.processes = host.waits_for_room, host.processes
+
+    def model_folders(self, kind: str) -> list[Path]:
+        return self.host.model_folders(kind)
+
+    def make_room(self) -> None:
+        self.host.make_room()
+
+    def check_interrupted(self) -> None:
+        self.host.check_interrupted()

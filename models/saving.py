@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..diffusion.schedules import Schedule
 from ..files.weights import read_weights, save_weights
@@ -17,6 +17,7 @@ from .families import FAMILIES
 from .hosted import HostedNetwork
 from .model import NULL_CLASS, Model
 from .schedule_file import SCHEDULE_FILE, schedule_to_dict
+from .sharded import whole
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -27,17 +28,37 @@ CHECKPOINTS = "checkpoints"
 """The folder of a run with copies of the model on the way: ``step_000100`` ..."""
 
 
-def save_model(folder: Path, model: Model, schedule: Schedule | None, metadata: Mapping[str, str]) -> Path:
-    """Write what was trained as a folder, which diffusers can load too: the network, or its adapters; returns it."""
+def weights_of(model: Model, kept: bool = True) -> dict[str, Tensor]:
+    """What was trained, on the CPU, where each process holds a part of the weights; all ask, one has it ``kept``."""
+    found = {}
+    for name, value in model.network.state_dict().items():
+        if not model.adapters or any(part in model.adapters for part in name.split(".")):
+            together = whole(value)
+            if kept:
+                found[name] = together.cpu()
+    return found
+
+
+def save_model(
+    folder: Path,
+    model: Model,
+    schedule: Schedule | None,
+    metadata: Mapping[str, str],
+    weights: Mapping[str, Tensor] | None = None,
+) -> Path:
+    """Write what was trained as a folder, which diffusers can load too: the network, or its adapters; returns it.
+
+    ``weights`` (:func:`weights_of`) are written in place of the network's own.
+    """
     with whole_or_nothing(folder) as unfinished:
         unfinished.mkdir()
         if isinstance(model, HostedNetwork):
             save_weights(unfinished / f"{stem_of(folder)}.safetensors", model.network.state_dict(), metadata)
         elif model.adapters:
-            save_adapters(unfinished, model, metadata, stem_of(folder))
+            save_adapters(unfinished, model, metadata, stem_of(folder), weights)
         else:
             model.network.save_config(unfinished)
-            save_weights(unfinished / WEIGHTS, model.network.state_dict(), metadata)
+            save_weights(unfinished / WEIGHTS, weights or model.network.state_dict(), metadata)
         if schedule is not None:
             write_text(unfinished / SCHEDULE_FILE, json.dumps(schedule_to_dict(schedule), indent=2))
     return folder

@@ -8,13 +8,14 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..diffusion.schedules import Schedule
 from ..files.full import is_full
 from ..hosts.device import memory_left
-from ..models.saving import CHECKPOINTS, drop_oldest, save_model
+from ..models.saving import CHECKPOINTS, drop_oldest, save_model, weights_of
 from ..training.loop import averaged, training_mode
 from ..training.state import Snapshot, size_of, snapshot, tensors_of
 from .notice import SLOW, SPARE, tell_how_long
@@ -79,7 +80,7 @@ class Checkpoint(Look):
             if self._is_sound(session):
                 self.keep_state(session)
                 self._copy(session)
-        elif session.folder is not None and self._time_is_up() and self._is_sound(session):
+        elif session.folder is not None and self._time_is_up(session) and self._is_sound(session):
             self.keep_state_aside(session)
 
     def conclude(self, session: Session) -> None:
@@ -101,12 +102,12 @@ class Checkpoint(Look):
         assert session.folder is not None
         left = session.run.host.seconds_left
         try:
-            if self.kept_at != session.reached:
+            if session.processes.decided(self.kept_at != session.reached):
                 self.keep_state(session)
                 if left() < math.inf:
                     logging.warning("the state after step %d was written in %.1f s", session.reached, self.costs)
         finally:
-            if self._size_of_model(session) / self.speed < left() - SPARE:
+            if session.processes.decided(self._size_of_model(session) / self.speed < left() - SPARE):
                 self.save(session, "model")
             else:
                 logging.warning("the end is near, so the model is not written: what was learnt is in the state")
@@ -116,7 +117,8 @@ class Checkpoint(Look):
         assert session.folder is not None
         place = f"{CHECKPOINTS}/step_{session.reached:06d}"
         self.save(session, place)
-        drop_oldest(session.folder.folder / CHECKPOINTS, self.keep)
+        if session.processes.leads:
+            drop_oldest(session.folder.folder / CHECKPOINTS, self.keep)
 
     def _is_sound(self, session: Session) -> bool:
         """Whether this is a state to go back to: not amid steps of which nothing was learnt."""
@@ -125,11 +127,11 @@ class Checkpoint(Look):
         session.check_weights()
         return not session.bad
 
-    def _time_is_up(self) -> bool:
+    def _time_is_up(self, session: Session) -> bool:
         waited = time.monotonic() - self.begun
-        return waited > max(60 * self.minutes, SHARE * (self.costs + self.beside)) and (
-            self.writing is None or self.writing.done()
-        )
+        free = self.writing is None or self.writing.done()
+        late = waited > max(60 * self.minutes, SHARE * (self.costs + self.beside))
+        return session.processes.decided(late and free)
 
     def keep_state(self, session: Session) -> None:
         """Now, and wait until it is on the disk; where there is no room, until there is."""
@@ -138,6 +140,8 @@ class Checkpoint(Look):
         begun, folder = time.monotonic(), session.folder
         folder.flush()
         shot = snapshot(session.trainer, folder.id, copy=False)
+        if not session.processes.leads:
+            return
         self._with_room(session, shot.in_words, shot.size, lambda: self._write(shot, folder.folder))
         self._count(begun)
         facts = {"step": session.reached, "seconds": round(self.costs, 3), "megabytes": round(shot.size / 1e6, 3)}
@@ -150,11 +154,13 @@ class Checkpoint(Look):
         """
         assert session.folder is not None
         self.settle()
-        if memory_left() < MEMORY * size_of(tensors_of(session.trainer)):
+        if session.processes.decided(memory_left() < MEMORY * size_of(tensors_of(session.trainer))):
             return self.keep_state(session)
         begun, folder = time.monotonic(), session.folder
         folder.flush()
         shot = snapshot(session.trainer, folder.id)
+        if not session.processes.leads:
+            return None
 
         def write() -> None:
             with_room(
@@ -202,10 +208,16 @@ class Checkpoint(Look):
         """A copy of the model, with the averaged weights if there are any."""
         assert session.folder is not None
         path, schedule = session.folder.folder / place, next(session.trainer.loss.constants(Schedule), None)
+        weights = None
+        if session.processes.shards:
+            with training_mode(), averaged(session.run, session.model.network):
+                weights = weights_of(session.model, kept=session.processes.leads)
+        if not session.processes.leads:
+            return
 
         def write() -> None:
-            with training_mode(), averaged(session.run, session.model.network):
-                save_model(path, session.model, schedule, self.metadata)
+            with training_mode(), nullcontext() if weights else averaged(session.run, session.model.network):
+                save_model(path, session.model, schedule, self.metadata, weights)
 
         self._with_room(session, f"the model in {place}", self._size_of_model(session), write)
 
@@ -215,6 +227,8 @@ class Checkpoint(Look):
 
     def _with_room(self, session: Session, what: str, need: int, write: Callable[[], None]) -> None:
         assert session.folder is not None
+        if not session.processes.leads:
+            return
         host = session.run.host
         waits = host.waits_for_room and not session.ending_badly
         with_room(

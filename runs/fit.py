@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from ..hosts.device import choose_device
-from ..hosts.host import Host
+from ..hosts.host import Host, Silent
+from ..hosts.processes import ONE, Processes, join
 from ..training.loop import Trainer, prepare
 from ..training.optimizers import OptimizerSettings
 from ..training.state import SavedState
 from ..training.stream import Run, Stream
 from .looks import Account, Checkpoint, Measure, Progress
 from .recorder import Recorder
-from .run_folder import RunFolder, versions
+from .run_folder import FolderOfAnother, RunFolder, versions
 from .session import Look, Session
 
 
@@ -51,40 +52,66 @@ def fit(
     Raises ValueError for what cannot be trained, before a resumed run's folder is touched, and StepError, naming node
     and step, for what fails on the way; what was learnt until then is saved first.
     """
-    host, place = host or Host(), choose_device(device)
-    seed = resume.seed if resume else seed
-    facts = {"seed": seed, "steps": steps, "node": node_id, "device": place, "versions": versions()}
-    facts["said"], told = list(notes), list(notes)
-    for note in notes:  # before the training is paid for; the node says it afterwards
-        logging.getLogger(__name__).info("node %s: %s", node_id, note)
-    record = open_folder(folder, resume, facts)
-    streams = [loss, model, *(stream for look in looks for stream in look.streams)]
-    run = Run(*streams, seed=seed, device=place, host=Recorder(host, record) if record else host)
+    place, record = choose_device(device), None
+    if host is None:
+        host = Host()
+        host.processes = join(place)
+    processes = host.processes
+    place = processes.device(place)
 
-    def ready() -> Trainer:
-        return prepare(loss, model, optimizer, steps=steps, run=run, state=resume, node_id=node_id, **options)
-
-    with record.locked() if record else nullcontext():
-        trainer = None
-        if resume and record:  # what does not fit is refused before anything in the run's folder changes
-            resume.still_there()
-            trainer = ready()
-            restored = [*resume.notes, resume.in_words(trainer)]
-            record.go_on(resume.step, facts, resume.run)
-            resume.take()
-            run.host.resumed(node_id, "; ".join(restored))
-            told = [*restored, *told]
+    def note_failure(message: str) -> None:
         if record:
-            for name, content in (files or {}).items():
-                record.write_json(name, content)
-        with status_of(record, host):
-            trainer = trainer or ready()
-            session = Session(trainer, run.value(model), in_order(looks), record)
-            session.notes += told
-            session.train(preview_every)
+            record.note(status="failed", message=message)
+
+    with processes.watched(note_failure), processes.ending():
+        resume = processes.from_lead(resume)
+        seed = resume.seed if resume else seed
+        facts = {"seed": seed, "steps": steps, "node": node_id, "device": place, "versions": versions()}
+        notes = [*notes, *processes_in_words(loss, processes.count)]
+        facts["said"], told = list(notes), list(notes)
+        if processes.count > 1:
+            facts["processes"] = processes.count
+        for note in notes if processes.leads else ():  # before the training is paid for; the node says it afterwards
+            logging.getLogger(__name__).info("node %s: %s", node_id, note)
+        record = open_folder(folder, resume, facts, processes)
+        streams = [loss, model, *(stream for look in looks for stream in look.streams)]
+        reports = (Recorder(host, record) if record else host) if processes.leads else Silent(host)
+        run = Run(*streams, seed=seed, device=place, host=reports, processes=processes)
+
+        def ready() -> Trainer:
+            return prepare(loss, model, optimizer, steps=steps, run=run, state=resume, node_id=node_id, **options)
+
+        with record.locked() if record else nullcontext():
+            trainer = None
+            if resume and record:  # what does not fit is refused before anything in the run's folder changes
+                resume.still_there()
+                trainer = ready()
+                processes.any(False)  # nor before all have read the state
+                restored = [*resume.notes, resume.in_words(trainer)]
+                record.go_on(resume.step, facts, resume.run)
+                if processes.leads:
+                    resume.take()
+                run.host.resumed(node_id, "; ".join(restored))
+                told = [*restored, *told]
+            if record:
+                for name, content in (files or {}).items():
+                    record.write_json(name, content)
+            with status_of(record, host if processes.leads else reports), processes.ending():
+                trainer = trainer or ready()
+                session = Session(trainer, run.value(model), in_order(looks), record)
+                session.notes += told
+                session.train(preview_every)
     for part in run.parts:
         host.finish(part.node_id)
     return session
+
+
+def processes_in_words(loss: Stream, count: int) -> list[str]:
+    """How large the global batch of several processes is."""
+    size = next((part.inputs["batch_size"] for part in loss.walk() if "batch_size" in part.inputs), None)
+    if count == 1 or size is None:
+        return []
+    return [f"{count} processes train together: batch_size {size} is that of each, the global batch has {size * count}"]
 
 
 def in_order(looks: Sequence[Look]) -> list[Look]:
@@ -94,11 +121,17 @@ def in_order(looks: Sequence[Look]) -> list[Look]:
     return [Progress(), Measure(), *looks, Account()]
 
 
-def open_folder(folder: Path | str | None, resume: SavedState | None, facts: Mapping[str, Any]) -> RunFolder | None:
+def open_folder(
+    folder: Path | str | None, resume: SavedState | None, facts: Mapping[str, Any], processes: Processes = ONE
+) -> RunFolder | None:
     """The run's folder: the resumed run's own, a new one, or none. Raises ValueError if nothing can be written."""
-    if resume:
-        return RunFolder(resume.folder)
-    return RunFolder.create(Path(folder).parent, Path(folder).name, facts) if folder else None
+    if not (folder or resume):
+        return None
+    record = None
+    if processes.leads:
+        record = RunFolder(resume.folder) if resume else RunFolder.create(Path(folder).parent, Path(folder).name, facts)  # type: ignore[arg-type]
+    where, known = processes.from_lead((record.folder, record.facts) if record else (Path(), {}))
+    return record or FolderOfAnother(where, known)
 
 
 @contextmanager

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +79,21 @@ class Sample(Look):
 
     def draw(self, session: Session) -> None:
         with training_mode(), averaged(session.run, session.model.network):
-            Step(session.run, session.reached, watched=True).value(self.samples)
+            if session.processes.leads:
+                with asked_together(session):
+                    Step(session.run, session.reached, watched=True).value(self.samples)
+
+
+@contextmanager
+def asked_together(session: Session) -> Iterator[None]:
+    """A stop that only this process has heard of ends what is done here, and then the run, by all together."""
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException:
+        if session.processes.count == 1:
+            raise
 
 
 class Account(Look):
@@ -110,4 +125,4 @@ class TimeBudget(Look):
 
     def after(self, session: Session) -> None:
         self.begun = self.begun or time.monotonic()
-        session.enough = session.enough or time.monotonic() - self.begun > 60 * self.minutes
+        session.enough = session.processes.decided(time.monotonic() - self.begun > 60 * self.minutes)

@@ -25,7 +25,7 @@ class Recorder(Host):
     def __init__(self, host: Host, folder: RunFolder) -> None:
         self.host, self.folder = host, folder
         self.output_folder, self.device = host.output_folder, host.device
-        self.waits_for_room = host.waits_for_room
+        self.waits_for_room, self.processes = host.waits_for_room, host.processes
         self.said: set[str] = set()
 
     def _try(self, report: Callable[[], Any]) -> Any:

@@ -201,6 +201,42 @@ class RunFolder:
         return path
 
 
+class FolderOfAnother(RunFolder):
+    """A run's folder as seen by a process that does not write there: the first one does."""
+
+    def __init__(self, folder: Path, facts: Mapping[str, Any]) -> None:
+        super().__init__(folder)
+        self.facts = dict(facts)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        yield
+
+    def go_on(self, step: int, facts: Mapping[str, Any], run_id: str = "") -> None:
+        """Done by the first process."""
+
+    def go_back(self, step: int) -> None:
+        """Done by the first process."""
+
+    def update(self, **facts: Any) -> None:
+        """Done by the first process."""
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Done by the first process."""
+
+    def add_metrics(self, rows: list[dict[str, Any]]) -> None:
+        """Done by the first process."""
+
+    def flush(self) -> None:
+        """Done by the first process."""
+
+    def wants(self, kind: str) -> bool:
+        return False
+
+    def plot(self) -> Path | None:
+        return None
+
+
 def save_picture(path: Path, picture: Image) -> None:
     """Whole, but not flushed: a power cut may cost a picture."""
     with whole_or_nothing(path, durable=False) as unfinished:

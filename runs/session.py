@@ -9,6 +9,7 @@ from typing import Any
 
 from ..hosts.machine import Machine
 from ..models.model import Model
+from ..models.sharded import here
 from ..training.loop import Trainer
 from ..training.metrics import Metrics
 from ..training.state import find_state
@@ -46,6 +47,7 @@ class Session:
     def __init__(self, trainer: Trainer, model: Model, looks: Sequence[Look], folder: RunFolder | None = None) -> None:
         self.trainer, self.model, self.looks, self.folder = trainer, model, looks, folder
         self.run, self.node_id, self.steps = trainer.run, trainer.node_id, trainer.steps
+        self.processes = trainer.processes
         self.metrics = Metrics(self.run)
         if folder is not None:
             self.metrics.spikes.go_on(read_metrics(folder.folder))
@@ -73,22 +75,26 @@ class Session:
         """Train to the end; when stopped or failing, the looks conclude first."""
         failed = True
         try:
-            self.run.host.check_interrupted()
-            for look in self.looks:
-                look.begin(self)
-            for step in self.trainer.updates(preview_every):
-                self.step, self.reached = step, step.update + 1
-                self.metrics.add(step)
-                for look in self.looks:
-                    look.after(self)
-                self.run.host.check_interrupted()
-                if self.enough:
-                    break
-            for look in self.looks:
-                look.finish(self)
+            with self.processes.ending():
+                self._train(preview_every)
             failed = False
         finally:
             self.conclude(quietly=failed)
+
+    def _train(self, preview_every: int) -> None:
+        self.processes.check(self.run.host.check_interrupted)
+        for look in self.looks:
+            look.begin(self)
+        for step in self.trainer.updates(preview_every):
+            self.step, self.reached = step, step.update + 1
+            self.metrics.add(step)
+            for look in self.looks:
+                look.after(self)
+            self.processes.check(self.run.host.check_interrupted)
+            if self.enough:
+                break
+        for look in self.looks:
+            look.finish(self)
 
     def conclude(self, quietly: bool) -> None:
         """All looks conclude, whatever happens to the others; ``quietly`` where something else ends the run already."""
@@ -152,9 +158,10 @@ class Session:
         state = None
         if self.folder is not None and not self.went_back:
             try:
-                state = find_state(self.folder.folder)
+                state = find_state(self.folder.folder) if self.processes.leads else None
             except ValueError:
                 logging.warning("%s; there is no state to go back to", report)
+        state = self.processes.from_lead(state)
         if state is None or self.folder is None:
             self.diverged_at = min(self.bad)
             raise self.failure(f"the loss is not a finite number; {report}")
@@ -172,7 +179,7 @@ class Session:
 
     def check_weights(self) -> None:
         """Raises StepError where a trained weight is no finite number: the newest update has spoilt it."""
-        if all(bool(weight.isfinite().all()) for weight in self.trainer.parameters):
+        if not self.processes.any(not all(bool(here(weight).isfinite().all()) for weight in self.trainer.parameters)):
             return
         self.diverged_at = self.reached - 1
         raise self.failure("the trained weights are no finite numbers any more")
@@ -185,7 +192,8 @@ class Session:
     @property
     def whole(self) -> bool:
         """Whether what was learnt is worth keeping: no half of an update, nothing that has diverged."""
-        return self.trainer.done == self.reached > 0 and self.diverged_at is None
+        known = self.diverged_at is None and not self.processes.left  # of what others have, nothing is known then
+        return self.trainer.done == self.reached > 0 and known
 
     def shares_of_time(self) -> str:
         """Which node took how much of the time, the largest first."""

@@ -110,3 +110,21 @@ def test_the_makefile_lists_its_commands():
     makefile = (ROOT / "Makefile").read_text()
     for command in ("demo", "test", "check", "bench"):
         assert re.search(rf"^{command}:.*## ", makefile, re.MULTILINE), command
+
+
+def test_the_examples_of_many_gpus_parse():
+    """A shell reads the SLURM script, Accelerate its configuration, and the compose file starts what we document."""
+    import shutil
+    import subprocess
+
+    import yaml
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    examples = ROOT / "docs" / "examples"
+    if shell := shutil.which("bash"):
+        subprocess.run([shell, "-n", str(examples / "slurm.sh")], check=True)
+    service = yaml.safe_load((examples / "compose.yaml").read_text())["services"]["train"]
+    assert {"accelerate", "launch", "comfyui_rollout", "run"} <= set(service["command"])
+    assert service["deploy"]["resources"]["reservations"]["devices"][0]["count"] == 8
+    config = load_config_from_file(str(examples / "fsdp.yaml"))
+    assert (config.distributed_type.value, config.fsdp_config["fsdp_version"]) == ("FSDP", 2)

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from ..diffusion import seeds
 from ..diffusion.noisy_batch import NoisyBatch
 from ..models.model import Model
+from ..models.sharded import here, let_go, whole
 from .micro import MicroBatches
 from .optimizers import OptimizerSettings, average_by_themselves
+from .sharing import add_up_gradients, over_processes, reported
 from .stream import Look, Run, Step, Stream
 from .teacher import borrowed
 
@@ -51,16 +53,34 @@ def averaged(run: Run, network: nn.Module) -> Iterator[None]:
     if run.averaged_weights is None and not run.schedule_free:
         yield
         return
-    with borrowed(parameters := trained(network)):
+
+    def put(parameters: list[nn.Parameter]) -> None:
         if run.averaged_weights is not None:
             run.averaged_weights.copy_to(parameters)
         for optimizer in run.schedule_free:
             optimizer.eval()
+
+    with other_weights(run, network, put):
         try:
             yield
         finally:
             for optimizer in run.schedule_free:
                 optimizer.train()
+
+
+@contextmanager
+def other_weights(run: Run, network: nn.Module, put: Callable[[list[nn.Parameter]], None]) -> Iterator[None]:
+    """What is trained has the values inside that ``put`` gives it, and its own behind it."""
+    run.processes.settle()  # with weights in parts, what others ask of us is asked with the weights that they have
+    let_go(network)
+    with borrowed(parameters := trained(network)):
+        put(parameters)
+        let_go(network)
+        try:
+            yield
+        finally:
+            run.processes.settle()
+    let_go(network)
 
 
 @dataclass
@@ -95,13 +115,15 @@ class Trainer:
     def __post_init__(self) -> None:
         from diffusers.training_utils import EMAModel
 
-        self.run.steps = self.steps
+        self.run.steps, self.run.accumulation = self.steps, self.accumulation
+        self.processes = self.run.processes
         self.micro = MicroBatches(self.loss, halves=self.on_out_of_memory == "halve")
         if self.compile:
             self.network.compile(dynamic=True)
+        self.optimizers = self.settings.optimizers(self.network)
+        over_processes(self.network, self.optimizers, self.settings.name, self.processes)
         self.weights = {name: weight for name, weight in self.network.named_parameters() if weight.requires_grad}
         self.parameters = list(self.weights.values())
-        self.optimizers = self.settings.optimizers(self.network)
         if self.precision == "fp16" and len(self.optimizers) > 1:
             raise ValueError(
                 "muon does not go with fp16, whose overflowing steps must be skipped: choose bf16 or adamw"
@@ -125,7 +147,10 @@ class Trainer:
             number = self.done
             watched = watch_every > 0 and number % watch_every == 0
             # Dropout and the like draw from the global generator: seeded for each step, so that any can be replayed.
-            with training_mode(), seeds.global_seed(seeds.derive(self.run.seed, "step", number), self.run.device):
+            # Each process has its own, for its own items.
+            own = (self.processes.rank,) if self.processes.rank else ()
+            seed = seeds.derive(self.run.seed, "step", number, *own)
+            with training_mode(), seeds.global_seed(seed, self.run.device):
                 step = self.update(number, watched)
             yield step
 
@@ -135,6 +160,7 @@ class Trainer:
         while True:
             try:
                 self._pull_all(number, watched, pulls)
+                self.processes.total(0)  # nobody goes on before all have their gradients
                 break
             except Exception as error:
                 self._begin_again(pulls, error)
@@ -160,8 +186,8 @@ class Trainer:
             step = pulls[pull]
             with self.around(), autocast(self.run.device, self.precision):
                 losses = self.micro.losses(step, self._backward)
-            step.report("loss", losses.mean())
-            step.finite = [Look(step.index, losses.detach().isfinite(), levels_of(step))]
+            step.report("loss", reported(self.processes, losses, step))
+            step.finite = [Look(step.index, losses.detach().isfinite(), levels_of(step), places_of(step))]
 
     def _begin_again(self, pulls: list[Step], error: Exception) -> None:
         """The same update once more, in smaller parts, where the memory was too small for it; else raises the error."""
@@ -175,19 +201,21 @@ class Trainer:
     def _backward(self, loss: Tensor) -> None:
         if not loss.requires_grad:
             raise ValueError(NOT_OF_THIS_MODEL)
+        self.processes.settle()
         with self.run.clock.measure(f"{self.node_id}.backward"), torch.autocast(self.run.device.type, enabled=False):
             self.scaler.scale(loss / self.accumulation).backward()
 
     def _apply(self, step: Step) -> None:
+        loss = add_up_gradients(self.processes, self.parameters, step)
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
         skips = self.on_bad_step == "skip" and not self.scaler.is_enabled()  # fp16's scaler skips by itself
         if self.clip_norm or skips:
-            norm = nn.utils.clip_grad_norm_(self.parameters, self.clip_norm or math.inf)
+            norm = whole(nn.utils.clip_grad_norm_(self.parameters, self.clip_norm or math.inf))
             if self.clip_norm:
                 step.report("gradient_norm", norm)
             if skips:
-                self._leave_out(step, norm)
+                self._leave_out(step, norm, loss)
         for optimizer in self.optimizers:
             self.scaler.step(optimizer)
             optimizer.zero_grad(set_to_none=True)
@@ -195,17 +223,15 @@ class Trainer:
         if self.run.averaged_weights is not None:
             self.run.averaged_weights.step(self.parameters)
 
-    def _leave_out(self, step: Step, norm: Tensor) -> None:
+    def _leave_out(self, step: Step, norm: Tensor, loss: Tensor) -> None:
         """Of a batch whose loss or gradient is no finite number, nothing is learnt: its gradient counts as zero.
 
         On the device, which nothing waits for; what the optimizer remembers of the steps before goes on.
         """
-        loss = step.metrics["loss"]
-        assert isinstance(loss, Tensor)
         bad = ~(norm.isfinite() & loss.isfinite())
         for parameter in self.parameters:
             if parameter.grad is not None:
-                parameter.grad.masked_fill_(bad.to(parameter.grad.device), 0)
+                here(parameter.grad).masked_fill_(bad.to(parameter.grad.device), 0)
         step.report("skipped", bad)
 
 
@@ -213,6 +239,12 @@ def levels_of(step: Step) -> Tensor | None:
     """Where each item of the step's batch trains (B,), on the CPU; None where there is no such batch."""
     batches = [value for value in step.values() if isinstance(value, NoisyBatch)]
     return batches[-1].timestep if batches else None
+
+
+def places_of(step: Step) -> Tensor | None:
+    """The places of the batch's items in the global batch, where this is but a part of it."""
+    batches = [value for value in step.values() if isinstance(value, NoisyBatch) and value.dealt]
+    return batches[-1].share.places if batches else None
 
 
 def mean_of_each(metrics: list[dict[str, Tensor | float]]) -> dict[str, Tensor | float]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..hosts.processes import Processes
 from .stream import Look, Run, Step
 
 SPIKE = 3.0
@@ -78,8 +79,9 @@ class Metrics:
             | {name: finite(next(numbers) if isinstance(value, Tensor) else value) for name, value in metrics.items()}
             for update, metrics, _ in self.pending
         ]
+        rows = merged(self.run.processes.gathered(rows))
         self.bad = {
-            row["step"]: looks
+            row["step"]: [everybodys(self.run.processes, look) for look in looks]
             for row, (_, _, looks) in zip(rows, self.pending, strict=True)
             if row.get("loss") is None or row.get("skipped")
         }
@@ -110,3 +112,40 @@ class Metrics:
 
 def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def merged(everybodys: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """One row a step of what each process has measured on its part of the batch: the mean, the least or the largest."""
+    if len(everybodys) == 1:
+        return everybodys[0]
+    return [
+        {name: merged_number(name, [row[name] for row in rows if name in row]) for name in names}
+        for rows in zip(*everybodys, strict=True)
+        for names in [dict.fromkeys(name for row in rows for name in row)]
+    ]
+
+
+def merged_number(name: str, values: list[Any]) -> Any:
+    """None, no finite number, where it is so for one of them; and exactly what they are where they are all alike."""
+    if None in values or len(set(values)) == 1:
+        return None if None in values else values[0]
+    if name.endswith("_min"):
+        return min(values)
+    return max(values) if name.endswith(("_max", "_age")) else sum(values) / len(values)
+
+
+def everybodys(processes: Processes, look: Look) -> Look:
+    """The same look at the whole global batch."""
+    if processes.count == 1:
+        return look
+    looks = processes.gathered(Look(look.index, look.finite.cpu(), look.levels, look.places))
+    if any(each.places is None for each in looks):
+        return look
+    levels = [each.levels for each in looks if each.levels is not None]
+    places = [each.places for each in looks if each.places is not None]
+    return Look(
+        look.index,
+        torch.cat([each.finite for each in looks]),
+        torch.cat(levels) if len(levels) == len(looks) else None,
+        torch.cat(places),
+    )

@@ -17,6 +17,9 @@ import torch
 from torch import Tensor
 
 from ..diffusion.noisy_batch import Listener, Memory, NoisyBatch
+from ..diffusion.share import Share
+from ..hosts.processes import OutOfMemoryElsewhere
+from .sharing import mean_over
 from .stream import Step, StepError, Stream
 
 PER_ITEM = ("latents", "noise", "timestep", "teacher_forced", "x", "lengths", "source", "stride", "clean_output",
@@ -66,7 +69,7 @@ class MicroBatches:
         if self.count > 1:
             return losses_in_parts(step, self.loss, self.count, backward)
         losses: Tensor = step.value(self.loss)
-        backward(losses.mean())
+        backward(mean_over(step.run.processes, losses, step))
         return losses
 
     def shrink(self, error: Exception, step: Step, precision: str, accumulation: int) -> None:
@@ -75,10 +78,14 @@ class MicroBatches:
         """
         if not is_out_of_memory(error):
             raise error
-        size = batch_size(step, self.loss) if self.halves else 0
+        processes = step.run.processes
+        halves = self.halves and not processes.shards  # in parts, the forwards of processes would be unequal in number
+        if halves and not isinstance(error, OutOfMemoryElsewhere):
+            processes.tell_out_of_memory()
+        size = processes.least(batch_size(step, self.loss)) if halves else 0
         if self.count >= size:
             where = str(error).partition(":")[0] if isinstance(error, StepError) else f"step {step.update}, backward"
-            tips = advice(self.loss, precision, accumulation, self.halves)
+            tips = advice(self.loss, precision, accumulation, halves)
             words = f"{where}: the device's memory is too small for this step. Change {tips}"
             raise StepError(words) from error
         self.count = min(2 * self.count, size)
@@ -123,7 +130,7 @@ def tell(listener: Listener, heard: Sequence[Heard]) -> None:
 
 def parts_of(batch: NoisyBatch, count: int) -> Iterator[NoisyBatch]:
     """The batch in so many parts, as even as can be; each has a :class:`Heard` of its own where somebody listens."""
-    for places in torch.arange(len(batch.latents)).chunk(count):
+    for places in torch.arange(len(batch.latents)).tensor_split(count):
         chosen = slice(int(places[0]), int(places[-1]) + 1)
         values = {name: getattr(batch, name) for name in PER_ITEM}
         told = {name: value[chosen] for name, value in batch.conditioning.items()}
@@ -136,6 +143,7 @@ def parts_of(batch: NoisyBatch, count: int) -> Iterator[NoisyBatch]:
             fine=fine,
             memory=tuple(memory_of(batch.memory, chosen)),
             listener=None if batch.listener is None else Heard(),
+            dealt=batch.dealt and Share(batch.dealt.places[chosen], batch.dealt.total),
         )
 
 
@@ -155,11 +163,12 @@ def losses_in_parts(step: Step, loss: Stream, count: int, backward: Callable[[Te
     inputs = {name: step.value(value) for name, value in loss.inputs.items()}
     name, batch = next((name, value) for name, value in inputs.items() if isinstance(value, NoisyBatch))
     outer, found, reports, heard = step.metrics, [], [], []
+    whole = step.total = step.run.processes.total(len(batch.latents))
     try:
         for part in parts_of(batch, count):
             step.metrics = {}
             losses = step.call(loss, {**inputs, name: part})
-            backward(losses.sum() / len(batch.latents))
+            backward(losses.sum() / whole)
             found.append(losses.detach())
             reports.append(step.metrics)
             heard.append(part.listener)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from torch.optim import Optimizer
 from ..files.lock import is_held
 from ..files.weights import digest_of, read_metadata, read_weights, save_weights
 from ..files.whole import read_object, tidy, write_text
+from ..models.sharded import here, parted_like, whole
 from .loop import Trainer
 from .optimizers import OptimizerSettings
 
@@ -110,7 +111,7 @@ class SavedState:
         check_finite(tensors, run)
         with torch.no_grad():
             for name, weight in trainer.weights.items():
-                weight.copy_(weights[name])
+                weight.copy_(parted_like(weights[name], weight))
         memory = up_to_date(trainer.settings, {**memory, **self.numbers})
         for number, optimizer in enumerate(trainer.optimizers):
             remember(optimizer, memory, trainer.weights)
@@ -119,7 +120,7 @@ class SavedState:
         if average := trainer.run.averaged_weights:
             average.optimization_step = self.averaged_updates or 0
             for name, shadow in zip(trainer.weights, average.shadow_params, strict=True):
-                shadow.copy_(averages.get(name, weights[name]))
+                shadow.copy_(parted_like(averages.get(name, weights[name]), shadow))
         if self.loss_scale and trainer.scaler.is_enabled():
             trainer.scaler.load_state_dict(dict(self.loss_scale))
         trainer.run.restore_kept(
@@ -184,7 +185,7 @@ def size_of(tensors: Mapping[str, Tensor]) -> int:
 
 
 def snapshot(trainer: Trainer, run: str = "", copy: bool = True) -> Snapshot:
-    """The trainer's state now, as a copy; ``run`` is the id of the run.
+    """The trainer's state now, as a copy; ``run`` is the id of the run. All processes ask, and the first one has it.
 
     Without ``copy`` it may be the trainer's own memory, and is good only until the next update.
     """
@@ -203,7 +204,15 @@ def snapshot(trainer: Trainer, run: str = "", copy: bool = True) -> Snapshot:
         run=run,
     )
     own = tensors if copy else unshared(tensors)
-    return Snapshot(facts, {name: value.detach().to("cpu", copy=copy) for name, value in own.items()})
+    return Snapshot(facts, dict(on_cpu(own, trainer.processes.leads, copy)))
+
+
+def on_cpu(tensors: Mapping[str, Tensor], kept: bool, copy: bool) -> Iterator[tuple[str, Tensor]]:
+    """On the CPU, one after the other, tensors that processes may hold in parts; one of them has them ``kept``."""
+    for name, value in tensors.items():
+        together = whole(value.detach())
+        if kept:
+            yield name, together.to("cpu", copy=copy)
 
 
 def save_state(folder: Path, trainer: Trainer, run: str = "", keep: int = 1) -> SavedState:
@@ -386,7 +395,7 @@ def unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     places = set()
     for name, value in tensors.items():
-        place = value.untyped_storage().data_ptr()
+        place = here(value).untyped_storage().data_ptr()
         found[name] = value.clone() if place in places else value
         places.add(place)
     return found
@@ -462,12 +471,17 @@ def remember(optimizer: Optimizer, memory: Mapping[str, Any], weights: Mapping[s
     for name, value in memory.items():
         parameter, _, what = name.rpartition(".")
         known[parameter][what] = (
-            value.clone() if isinstance(value, Tensor) else value
+            like(value.clone(), weights.get(parameter)) if isinstance(value, Tensor) else value
         )  # not the file's own memory, which the next state could not replace
     names = {weight: name for name, weight in weights.items()}
     own = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
     state = {place: known[name] for place, name in enumerate(own) if name in known}
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def like(value: Tensor, weight: Tensor | None) -> Tensor:
+    """What is remembered of a weight, number by number, in parts as that one."""
+    return value if weight is None or weight.shape != value.shape else parted_like(value, weight)
 
 
 def check_fit(saved: Mapping[str, Tensor], weights: Mapping[str, Tensor], run: str) -> None:

@@ -7,7 +7,7 @@ pulls the loss stream once per step; whatever that needs is computed once and re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from ..diffusion import seeds
+from ..diffusion.share import Share, dealt_evenly, dealt_in_turn
 from ..hosts.host import Host
+from ..hosts.processes import ONE, Processes
 from .clock import Clock
 
 
@@ -36,6 +38,15 @@ class Kept(Protocol):
         ...
 
 
+@runtime_checkable
+class KeptInParts(Kept, Protocol):
+    """Of which each process has a part."""
+
+    def joined(self, states: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+        """The state of the whole, of every process's :meth:`state_dict`, by rank."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Stream:
     """What one node contributes to each step: ``function(step, **inputs)``."""
@@ -50,6 +61,9 @@ class Stream:
     """What is known of the value before anything runs, e.g. a dataset's image size and classes."""
     wants: frozenset[str] = frozenset()
     """Extras that this node would like the nodes before it to compute, e.g. ``clean_output``."""
+    work: Callable[[Run, int, int], Tensor | None] | None = None
+    """``work(run, pull, total)``: what each item of the global batch of that pull will cost this node (total,), on the
+    CPU; several processes share the items out by it before they are read. None where items must stay where they are."""
 
     def walk(self) -> Iterator[Stream]:
         """This stream and all it pulls from, each once, inputs first."""
@@ -79,18 +93,27 @@ class Look:
     """(B,), bool on the device."""
     levels: Tensor | None
     """Where each item trains (B,), on the CPU."""
+    places: Tensor | None = None
+    """The items' places in the global batch (B,), on the CPU; None where they are all of it."""
 
 
 class Run:
     """What outlives a step: the live model, the wishes of the graph, the clock, and where to report."""
 
     def __init__(
-        self, *streams: Stream, seed: int = 0, device: torch.device | str = "cpu", host: Host | None = None
+        self,
+        *streams: Stream,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        host: Host | None = None,
+        processes: Processes = ONE,
     ) -> None:
         self.seed = seed
         self.device = torch.device(device)
         self.host = host or Host()
         """Told of what happens; Host() is told and does nothing."""
+        self.processes = processes
+        """Who trains together."""
         self.clock = Clock(device)
         self.parts = list(dict.fromkeys(part for stream in streams for part in stream.walk()))
         """All streams that may be pulled, inputs first."""
@@ -99,6 +122,8 @@ class Run:
         """The exponential moving average of the weights, if the trainer keeps one (diffusers' EMAModel)."""
         self.steps = 0
         """Updates of the whole training, those before a resume included; 0 where there is none."""
+        self.accumulation = 1
+        """Pulls of an update."""
         self.schedule_free: list[Any] = []
         """Optimizers that average the weights by themselves, ``eval()`` and ``train()`` to and fro."""
         self.restored: dict[str, dict[str, Any]] = {}
@@ -111,13 +136,35 @@ class Run:
             self._kept[key] = make()
         return self._kept[key]
 
+    def share(self, pull: int, size: int) -> Share:
+        """This process's items of the global batch of a pull, in which each process has ``size``.
+
+        They are dealt by what the nodes say each will cost; where one has something that stays at its place, in turn.
+        """
+        count = self.processes.count
+        if count == 1:
+            return Share.whole(size)
+        total = size * count
+        works = [part.work(self, pull, total) for part in self.parts if part.work is not None]
+        costs = [work for work in works if work is not None]
+        dealt = dealt_evenly(sum(costs[1:], costs[0]), count) if works and len(costs) == len(works) else None
+        return Share((dealt or dealt_in_turn(total, count))[self.processes.rank], total)
+
     def state_of_kept(self) -> dict[str, dict[str, Any]]:
         """By node id: the state of everything that is kept and has one, also of what is still to be made again."""
         states = dict(self.restored)
         for key, value in self._kept.items():
             if isinstance(key, Stream) and isinstance(value, Kept):
-                states[key.node_id] = dict(value.state_dict())
+                states[key.node_id] = dict(self._whole(value))
         return states
+
+    def _whole(self, value: Kept) -> Mapping[str, Any]:
+        """The state of what all processes keep; all of them must ask."""
+        own = value.state_dict()
+        if self.processes.count == 1 or not isinstance(value, KeptInParts):
+            return own
+        there = {name: each.cpu() if isinstance(each, Tensor) else each for name, each in own.items()}
+        return value.joined(self.processes.gathered(there))
 
     def restore_kept(self, states: dict[str, dict[str, Any]]) -> None:
         """Give these states, by node id, to what nodes have kept, and to what they will keep."""
@@ -143,6 +190,8 @@ class Step:
         self.watched = watched
         """Whether nodes shall show what passes through them."""
         self.metrics: dict[str, Tensor | float] = {}
+        self.total = 0.0
+        """Of how many losses, in all processes, the loss is the mean; 0 where this is the only one."""
         self.finite: list[Look] = []
         """Whose losses are finite numbers, by pull."""
         self.current: Stream | None = None

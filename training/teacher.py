@@ -13,6 +13,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from ..models.sharded import parted_like
+
 
 @contextmanager
 def borrowed(parameters: Sequence[Tensor]) -> Iterator[None]:
@@ -32,14 +34,11 @@ class Teacher:
     def __init__(self, weights: Sequence[Tensor]) -> None:
         self.weights = [weight.detach().clone() for weight in weights]
 
-    @contextmanager
-    def in_place_of(self, parameters: Sequence[Tensor]) -> Iterator[None]:
-        """The parameters have the copy's values inside."""
-        with borrowed(parameters):
-            with torch.no_grad():
-                for parameter, value in zip(parameters, self.weights, strict=True):
-                    parameter.copy_(value)
-            yield
+    @torch.no_grad()
+    def put_into(self, parameters: Sequence[Tensor]) -> None:
+        """Give them the copy's values."""
+        for parameter, value in zip(parameters, self.weights, strict=True):
+            parameter.copy_(value)
 
     def state_dict(self) -> Mapping[str, Tensor]:
         return {str(place): weight for place, weight in enumerate(self.weights)}
@@ -50,4 +49,4 @@ class Teacher:
         if [tuple(state[name].shape) for name in sorted(state, key=int)] != shapes:
             raise ValueError("the state's teacher (reference_weights frozen) is one of another model or LoRA")
         for place, weight in enumerate(self.weights):
-            weight.copy_(state[str(place)])
+            weight.copy_(parted_like(state[str(place)], weight))

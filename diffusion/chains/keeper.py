@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Generator, Tensor
@@ -10,9 +10,10 @@ from torch import Generator, Tensor
 from ..noisy_batch import NoisyBatch
 from ..rollouts.guidance import UNGUIDED, Guidance
 from ..rollouts.plan import RolloutPlan
+from ..share import Share
 from ..solvers import Model, Solver
 from .life import Ride, renewed, seated
-from .state import Chains, kind_of
+from .state import Chains, Lives, kind_of
 
 UNHEARD = (
     "persistent rollouts go on from what the loss asks the network, and no loss told them: wire the batch into "
@@ -25,6 +26,11 @@ class Keeper:
 
     def __init__(self) -> None:
         self.chains: dict[str, Chains] = {}
+        """Those here. Chain i is at place i of the global batch, and stays with the process that has that place."""
+        self.lives: dict[str, Lives] = {}
+        """Of the chains of all processes."""
+        self.undealt: set[str] = set()
+        """Kinds that were restored: all chains are here, until they are dealt."""
         self.ride: Ride | None = None
         """The chains in the batch that is trained now."""
 
@@ -47,28 +53,59 @@ class Keeper:
         """
         if self.ride is not None and not self.ride.over:
             raise ValueError(UNHEARD)
-        count, kind = plan.seats(len(batch.x), update, generator), kind_of(batch)
+        share, kind = batch.share, kind_of(batch)
+        count = plan.seats(share.total, update, generator)
         if count == 0:
             return batch
-        known = self.chains.get(kind)
-        chains = renewed(known and known.to(batch.x.device), batch, count, plan, solve, update, generator)
-        self.chains[kind], waiting = chains, chains.items(slice(count, None))
+        self._deal(kind, share)
+        known, lives = self.chains.get(kind), self.lives.get(kind)
+        chains, lives = renewed(known and known.to(batch.x.device), batch, count, plan, solve, update, generator, lives)
+        self.chains[kind], self.lives[kind] = chains, lives.older(count)
+        here = int((share.places < count).sum())
+        if here == 0:
+            return batch
+        waiting = chains.items(slice(here, None))
 
         def arrive(advanced: Chains) -> None:
             self.chains[kind] = advanced.joined(waiting)
 
-        self.ride = Ride(chains.items(slice(count)), model, batch.schedule, solve, arrive, guide)
+        self.ride = Ride(chains.items(slice(here)), model, batch.schedule, solve, arrive, guide)
         return seated(batch, self.ride, remember=remember)
+
+    def _deal(self, kind: str, share: Share) -> None:
+        """Of chains that were restored keep those at the places here; the same however many processes there were."""
+        if kind not in self.undealt:
+            return
+        self.undealt.discard(kind)
+        chains = self.chains[kind]
+        if share.is_whole:
+            self.lives[kind] = chains.lives
+            return
+        count = min(len(chains), share.total)
+        self.lives[kind] = chains.lives.items(slice(count))
+        self.chains[kind] = chains.items(share.places[share.places < count])
 
     def oldest(self, update: int) -> int:
         """For how many updates the oldest chain has lived."""
-        return max((chains.oldest(update) for chains in self.chains.values()), default=0)
+        return max((lives.oldest(update) for lives in self.lives.values()), default=0)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All chains, as tensors named ``<kind>/<what>``."""
+        """The chains here, as tensors named ``<kind>/<what>``."""
         return {
             f"{kind}/{name}": value for kind, chains in self.chains.items() for name, value in chains.tensors().items()
         }
+
+    def joined(self, states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """The chains of all processes, of each one's :meth:`state_dict` by rank: chain i was that of i modulo them."""
+        names = dict.fromkeys(name for state in states for name in state)
+        return {name: self._joined(name, states) for name in names}
+
+    def _joined(self, name: str, states: Sequence[Mapping[str, Tensor]]) -> Tensor:
+        parts = [state[name] for state in states if name in state]
+        if len(parts) == 1 or name.partition("/")[0] in self.undealt:
+            return parts[0]
+        turns = torch.cat([torch.arange(len(part)) * len(parts) + rank for rank, part in enumerate(parts)])
+        return torch.cat(parts)[turns.argsort()]
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         kinds: dict[str, dict[str, Tensor]] = {}
@@ -76,3 +113,5 @@ class Keeper:
             kind, _, what = name.partition("/")
             kinds.setdefault(kind, {})[what] = torch.clone(value)  # not the file's own memory
         self.chains = {kind: Chains.of(tensors) for kind, tensors in kinds.items()}
+        self.lives = {kind: chains.lives for kind, chains in self.chains.items()}
+        self.undealt = set(kinds)

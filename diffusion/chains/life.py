@@ -15,7 +15,7 @@ from ..rollouts.plan import RolloutPlan
 from ..schedules import Schedule
 from ..solvers import Conditioning, History, Level, Model, Predictor, Solver, ask, rows
 from .levels import Ways, draw_ways
-from .state import Chains, picked
+from .state import Chains, Lives, picked
 
 OLDEST = 10
 """A chain that lives more than so many training steps for each of its own begins anew: its weights are long gone."""
@@ -29,19 +29,22 @@ def renewed(
     solve: Solver,
     update: int,
     generator: Generator,
-) -> Chains:
+    lives: Lives | None = None,
+) -> tuple[Chains, Lives]:
     """At least ``count`` chains, each with a step to go: those that are over or too old begin anew.
 
-    Begins with the images that the batch has at the chains' places. Chains beyond ``count`` wait as they are.
+    Begins with the images that the batch has at the chains' places. Chains beyond ``count`` wait as they are. Of a
+    batch over several processes these are the chains at the places that are here; ``lives`` (all chains here by
+    default) and ``count`` are of all of them, and new ways are drawn for all.
     """
     if chains is None or not fits(chains, plan, solve):
-        chains = begun(
-            batch, torch.empty(0, dtype=torch.int64), draw_ways(plan, batch.schedule, 0, generator), solve, 0
-        )
-    limit = torch.full_like(chains.steps, plan.max_age) if plan.max_age else OLDEST * chains.steps
-    over = (chains.age >= chains.steps) | (update - chains.begun > limit)
+        none, lives = torch.empty(0, dtype=torch.int64), None
+        chains = begun(batch, none, draw_ways(plan, batch.schedule, 0, generator), solve, 0)
+    lives = lives or chains.lives
+    limit = torch.full_like(lives.steps, plan.max_age) if plan.max_age else OLDEST * lives.steps
+    over = (lives.age >= lives.steps) | (update - lives.begun > limit)
     again = over[:count].nonzero().flatten()
-    first = torch.arange(len(chains), max(len(chains), count))
+    first = torch.arange(len(lives.age), max(len(lives.age), count))
     ways = [
         draw_ways(plan, batch.schedule, len(places), generator, midway=midway)
         for places, midway in ((again, False), (first, True))
@@ -49,9 +52,21 @@ def renewed(
     grid, steps = (torch.cat(parts) for parts in zip(*ways, strict=True))
     new = torch.cat([again, first])
     if len(new) == 0:
-        return chains
-    order = torch.arange(max(len(chains), count)).index_copy(0, new, len(chains) + torch.arange(len(new)))
-    return chains.joined(begun(batch, new, Ways(grid, steps), solve, update)).items(order)
+        return chains, lives
+    began = Lives(grid, steps, torch.zeros_like(steps), torch.full_like(steps, update))
+    together = Lives(*(torch.cat(parts) for parts in zip(lives, began, strict=True)))
+    here = batch.share.among(torch.arange(max(len(lives.age), count))).places
+    mine = torch.isin(new, here)
+    places = torch.searchsorted(here, new[mine])  # among the chains here, which sit at the batch's first places
+    chains = chains.joined(begun(batch, places, Ways(grid[mine], steps[mine]), solve, update)).items(
+        taken(places, len(here), len(chains))
+    )
+    return chains, together.items(taken(new, max(len(lives.age), count), len(lives.age)))
+
+
+def taken(places: Tensor, count: int, before: int) -> Tensor:
+    """Which of ``before`` rows, and of new ones behind, are at ``count`` places, of which ``places`` are for these."""
+    return torch.arange(count).index_copy(0, places, before + torch.arange(len(places)))
 
 
 def fits(chains: Chains, plan: RolloutPlan, solve: Solver) -> bool:

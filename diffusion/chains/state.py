@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +15,26 @@ from ..solvers import Conditioning
 
 TOLD = "conditioning/"
 ON_CPU = ("grid", "steps", "age", "begun")
+
+
+class Lives(NamedTuple):
+    """How far chains are on their ways: what every process knows of all of them; see :class:`Chains`."""
+
+    grid: Tensor
+    steps: Tensor
+    age: Tensor
+    begun: Tensor
+
+    def items(self, index: slice | Tensor) -> Lives:
+        return Lives(*(value[index] for value in self))
+
+    def older(self, count: int) -> Lives:
+        """One step later of the first ``count`` of them."""
+        return self._replace(age=self.age + (torch.arange(len(self.age)) < count))
+
+    def oldest(self, update: int) -> int:
+        """For how many updates the oldest of them has lived."""
+        return int((update - self.begun).max()) if len(self.begun) else 0
 
 
 @dataclass(frozen=True)
@@ -46,6 +67,10 @@ class Chains:
     def __len__(self) -> int:
         return len(self.age)
 
+    @property
+    def lives(self) -> Lives:
+        return Lives(self.grid, self.steps, self.age, self.begun)
+
     def tensors(self) -> dict[str, Tensor]:
         """All that a chain is, by name, each (n, ...); :meth:`of` is the way back."""
         named = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "conditioning"}
@@ -76,10 +101,6 @@ class Chains:
     def timestep(self, later: int = 0) -> Tensor:
         """Each chain's level (n,) now, or some steps later; beyond the clean end if the way goes there."""
         return self.grid.gather(1, (self.age + later).clamp(0, self.grid.shape[1] - 1)[:, None])[:, 0]
-
-    def oldest(self, update: int) -> int:
-        """For how many updates the oldest of them has lived."""
-        return int((update - self.begun).max()) if len(self) else 0
 
 
 def picked(values: Tensor, index: slice | Tensor) -> Tensor:

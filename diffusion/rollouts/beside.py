@@ -7,6 +7,7 @@ back what the rollout has lost and trains the way home from all of them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,6 +18,7 @@ from ..noisy_batch import Memory, NoisyBatch
 from ..predictions import blend
 from ..rollout import roll_out
 from ..schedules import Schedule
+from ..share import Share
 from ..solvers import Model, Solver, rows
 from .guidance import UNGUIDED, Guidance
 from .plan import Draw
@@ -45,24 +47,33 @@ def beside(
     guide: Guidance = UNGUIDED,
     *,
     remember: bool = False,
+    rolled_out: Callable[[Tensor], None] = lambda x: None,
 ) -> NoisyBatch:
     """The batch, and behind it the copies (:meth:`RolloutPlan.draw_down`) of its items, rolled out.
 
-    Each has gone down from where its item is, in at most ``lengths.max()`` batched forwards. ``generator`` draws the
-    levels to which they are noised again.
+    Each has gone down from where its item is, in at most ``lengths.max()`` batched forwards. ``draw`` is that of the
+    whole global batch. ``generator`` draws the levels to which they are noised again, after ``rolled_out(x)``.
     """
-    places = draw.lengths.nonzero().flatten()
-    if len(places) == 0:
+    chosen = draw.lengths.nonzero().flatten()
+    if len(chosen) == 0:
         return batch
+    copied, draw = batch.share.among(chosen), draw.of(batch.share)
+    places = draw.lengths.nonzero().flatten()
     lengths, stride = draw.lengths[places], draw.stride[places]
     source = draw.source[places]
     target = (source - lengths * stride).clamp(min=lowest(batch.schedule, copies))
     walked = roll_out(
-        model, at(items(batch, places), target), Draw(lengths, source, stride), solve, guide=guide, remember=remember
+        model,
+        at(items(batch, places, batch.dealt and copied), target),
+        Draw(lengths, source, stride),
+        solve,
+        guide=guide,
+        remember=remember,
     )
+    rolled_out(batch.x)
     if copies.levels:
         walked = noised_again(walked, copies, generator)
-    return weighed(joined(batch, walked), len(batch.x), copies.weight)
+    return weighed(joined(batch, walked), len(batch.x), batch.share.total, copies.weight)
 
 
 def lowest(schedule: Schedule, copies: Beside) -> float:
@@ -70,8 +81,8 @@ def lowest(schedule: Schedule, copies: Beside) -> float:
     return schedule.clean_timestep if copies.levels else schedule.clean_timestep + 1
 
 
-def items(batch: NoisyBatch, places: Tensor) -> NoisyBatch:
-    """Some items (n,) of a batch; their numbers are on the CPU, and may repeat."""
+def items(batch: NoisyBatch, places: Tensor, dealt: Share | None) -> NoisyBatch:
+    """Some items (n,) of a batch; their numbers are on the CPU, and may repeat. ``dealt`` is then their share."""
     there = moved(places, batch.x.device)
     return replace(
         batch,
@@ -87,6 +98,8 @@ def items(batch: NoisyBatch, places: Tensor) -> NoisyBatch:
         mask=None if batch.mask is None else batch.mask[there],
         weight=None if batch.weight is None else batch.weight[moved(places, batch.weight.device)],
         memory=(),
+        dealt=dealt,
+        timestep_of_all=None,
     )
 
 
@@ -104,9 +117,10 @@ def noised_again(batch: NoisyBatch, copies: Beside, generator: Generator) -> Noi
     latents; so its loss counts as at its new level.
     """
     schedule = batch.schedule
-    batch = items(batch, torch.arange(len(batch.x)).repeat_interleave(copies.levels))
+    dealt = batch.dealt and batch.dealt.repeated(copies.levels)
+    batch = items(batch, torch.arange(len(batch.x)).repeat_interleave(copies.levels), dealt)
     upper = schedule.clean_timestep + copies.upper * (schedule.noisy_timestep - schedule.clean_timestep)
-    share = torch.rand(len(batch.x), generator=generator, dtype=torch.float64)
+    share = batch.share.of(torch.rand(batch.share.total, generator=generator, dtype=torch.float64))
     timestep = batch.timestep + share * (upper - batch.timestep).clamp(min=0)
     (alpha, sigma), (new_alpha, new_sigma) = (schedule.coefficients(level) for level in (batch.timestep, timestep))
     ratio = new_alpha / alpha
@@ -132,14 +146,19 @@ def joined(batch: NoisyBatch, more: NoisyBatch) -> NoisyBatch:
         weight=None if batch.weight is None or more.weight is None else torch.cat([batch.weight, more.weight]),
         solve=more.solve,
         memory=tuple(Memory(count + part.places, part.history) for part in more.memory),
+        dealt=batch.dealt and batch.dealt.followed_by(more.share),
+        timestep_of_all=None,
     )
 
 
-def weighed(batch: NoisyBatch, count: int, weight: float) -> NoisyBatch:
-    """The mean over the batch, ``count`` items and their copies, made the published sum over base and copies."""
+def weighed(batch: NoisyBatch, count: int, total: int, weight: float) -> NoisyBatch:
+    """The mean over the batch made the published sum over base and copies.
+
+    It has ``count`` items, and their copies behind them; the global batch, whose mean it is, has ``total`` items.
+    """
     if weight == 1:
         return batch
-    copies = len(batch.x) - count
-    each = torch.cat([torch.ones(count), torch.full((copies,), weight)]) * len(batch.x) / (count + weight * copies)
+    copies, size = len(batch.x) - count, batch.share.total
+    each = torch.cat([torch.ones(count), torch.full((copies,), weight)]) * size / (total + weight * (size - total))
     each = moved(each, batch.x.device)
     return replace(batch, weight=each if batch.weight is None else batch.weight * each)

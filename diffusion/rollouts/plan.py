@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from ..schedules import Schedule
+from ..share import Share
 
 Strategy = Literal["uniform", "biased_early", "biased_late"]
 
@@ -23,6 +24,10 @@ class Draw(NamedTuple):
     """Where the rollout begins, float64; the item's own timestep where there is none."""
     stride: Tensor
     """Timesteps in one rollout step, float64; 0 where there is none."""
+
+    def of(self, share: Share) -> Draw:
+        """What was drawn for the items here, of a draw for the global batch."""
+        return Draw(*map(share.of, self))
 
 
 class Cost(NamedTuple):

@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from ..predictions import blend
+from ..share import Share
 from ..solvers import History, Level, Predictor, Solver
 
 Stochastic = Literal["cps", "flow_sde"]
@@ -22,12 +23,36 @@ class Noise:
     kind: Stochastic
     scale: float = 0.5
 
-    def solver(self, generator: Generator) -> Solver:
+    def solver(self, generator: Generator | SharedNoise) -> Solver:
         """``generator`` is on the latents' device."""
         return stochastic(self.kind, self.scale, generator)
 
 
-def stochastic(kind: Stochastic, scale: float, generator: Generator) -> Solver:
+class SharedNoise:
+    """The noise of each step for all items of the global batch that are under way, of which some are here.
+
+    ``lengths`` are those of all rollouts (total,), on the CPU; ``generator`` is on the latents' device.
+    """
+
+    def __init__(self, generator: Generator, lengths: Tensor, share: Share) -> None:
+        order = torch.argsort(lengths, descending=True, stable=True)
+        self.generator, self.lengths, self.here = generator, lengths, torch.isin(order, share.places)
+        self.steps = 0
+
+    def like(self, x: Tensor) -> Tensor:
+        """The next step's noise for the items here."""
+        going = int((self.lengths > self.steps).sum())
+        self.steps += 1
+        drawn = torch.randn((going, *x.shape[1:]), generator=self.generator, device=x.device, dtype=x.dtype)
+        return Share(self.here[:going].nonzero().flatten(), going).of(drawn)
+
+    def finish(self, x: Tensor) -> None:
+        """Draw what others still need, so that whoever draws next does so as they do."""
+        while bool((self.lengths > self.steps).any()):
+            self.like(x)
+
+
+def stochastic(kind: Stochastic, scale: float, generator: Generator | SharedNoise) -> Solver:
     """The solver of that kind.
 
     ``cps``: Coefficients-Preserving Sampling (arXiv 2509.05952): a share of the noise that the next level has is new,
@@ -42,7 +67,10 @@ def stochastic(kind: Stochastic, scale: float, generator: Generator) -> Solver:
         if not predict.schedule.is_flow_matching:
             raise ValueError(f"{kind} is for flow matching")
         velocity = predict.output(x, now)
-        xi = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+        if isinstance(generator, SharedNoise):
+            xi = generator.like(x)
+        else:
+            xi = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
         if kind == "cps":
             new = then.sigma * math.sin(scale * math.pi / 2)
             kept = (then.sigma**2 - new**2).sqrt()

@@ -63,15 +63,17 @@ INNER = re.compile(r"\.base_layer(?=\.)")
 """What peft puts into a layer's name where an adapter of another kind is wrapped around it."""
 
 
-def adapter_weights(model: Model, name: str) -> dict[str, Tensor]:
-    """The weights of one adapter, by peft's names: ``<layer>.lora_A.weight`` ..."""
-    return {INNER.sub("", key): value for key, value in _peft_weights(model, name).items()}
+def adapter_weights(model: Model, name: str, weights: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """The weights of one adapter, by peft's names: ``<layer>.lora_A.weight`` ...; ``weights``: of the whole network."""
+    return {INNER.sub("", key): value for key, value in _peft_weights(model, name, weights).items()}
 
 
-def _peft_weights(model: Model, name: str) -> dict[str, Tensor]:
+def _peft_weights(model: Model, name: str, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     from peft import get_peft_model_state_dict
 
-    weights: dict[str, Tensor] = get_peft_model_state_dict(model.network, adapter_name=name)
+    weights: dict[str, Tensor] = get_peft_model_state_dict(
+        model.network, None if state is None else dict(state), adapter_name=name
+    )
     return weights
 
 

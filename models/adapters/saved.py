@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ...files.weights import read_metadata, read_weights, save_weights
 from ..model import Model
@@ -38,11 +39,20 @@ def file_of(stem: str, names: tuple[str, ...], name: str) -> str:
     return f"{stem}.safetensors" if len(names) == 1 else f"{stem}_{name}.safetensors"
 
 
-def save_adapters(folder: Path, model: Model, metadata: Mapping[str, str], stem: str) -> None:
-    """Write every adapter into the folder, each in a diffusers file of its own, for :func:`restore_adapters`."""
+def save_adapters(
+    folder: Path,
+    model: Model,
+    metadata: Mapping[str, str],
+    stem: str,
+    weights: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write every adapter into the folder, each in a diffusers file of its own, for :func:`restore_adapters`.
+
+    ``weights``, by the network's names, are written in place of its own.
+    """
     for name in model.adapters:
         start, settings = part_of(model), model.network.peft_config[name].to_dict()
-        adapter = from_peft(adapter_weights(model, name), settings)
+        adapter = from_peft(adapter_weights(model, name, weights), settings)
         plain = with_unit_scales(adapter)
         about = settings_metadata({start: at_unit_scale(settings), **text_settings(plain)}) | scales_metadata(adapter)
         path = folder / file_of(stem, model.adapters, name)

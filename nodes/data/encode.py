@@ -126,9 +126,10 @@ class EncodeDataset(DatasetNode):
                 host.progress(str(unique_id), done, total)
             host.check_interrupted()
 
-        if encoding.missing:
-            host.make_room()
-        encoded = encoding.run(choose_device(host.device), advance)
+        with host.processes.one_first():
+            if encoding.missing:
+                host.make_room()
+            encoded = encoding.run(host.processes.device(choose_device(host.device)), advance)
         if previews.strip():
             if isinstance(pipeline, HostedModel):
                 raise ValueError(

@@ -17,7 +17,7 @@ from ...diffusion.solvers import SOLVERS, Solver, solver
 from ...diffusion.solvers import Model as Network
 from ...diffusion.trajectory import fine_path, target_onto
 from ...models.model import Model
-from ...training.loop import averaged, trained
+from ...training.loop import averaged, other_weights, trained
 from ...training.stream import Step, Stream
 from ...training.teacher import Teacher
 from ..base import BATCH, CATEGORY, LOSS, MODEL, StepNode
@@ -209,8 +209,7 @@ def wanted_output(
 def reference(step: Step, model: Model, batch: NoisyBatch, weights: str) -> AbstractContextManager[None]:
     """The model has the weights of the reference inside."""
     if weights == "frozen" and (batch.fine is not None or bool(batch.rolled.any())):
-        parameters = trained(model.network)
-        return step.keep(lambda: teacher(step, model)).in_place_of(parameters)  # type: ignore[no-any-return]
+        return other_weights(step.run, model.network, step.keep(lambda: teacher(step, model)).put_into)
     return averaged(step.run, model.network) if weights == "ema" else nullcontext()
 
 

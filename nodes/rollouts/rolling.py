@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 
+from ...diffusion import seeds
 from ...diffusion.chains import Keeper
 from ...diffusion.noisy_batch import NoisyBatch
 from ...diffusion.rollout import roll_out, with_clean_output
@@ -12,24 +16,50 @@ from ...diffusion.rollouts.aimed import aimed
 from ...diffusion.rollouts.beside import Beside
 from ...diffusion.rollouts.guidance import UNGUIDED, Guidance
 from ...diffusion.rollouts.plan import RolloutPlan
-from ...diffusion.rollouts.stochastic import Noise
+from ...diffusion.rollouts.stochastic import Noise, SharedNoise
 from ...diffusion.schedules import Schedule
+from ...diffusion.share import Share
 from ...diffusion.solvers import Conditioning, Solver
 from ...models.families import PRETRAINED
 from ...models.model import Model
-from ...training.stream import Step, Stream
+from ...training.stream import Run, Step, Stream
 from ..models.model import ModelInfo
+from .schedule import drawn_timesteps
 
 MEMORY = "memory"
 """What a loss asks for whose target is that of the rollout's own sampler."""
 
 
-def fresh(step: Step, batch: NoisyBatch, model: Model, plan: RolloutPlan, solve: Solver, guide: Guidance) -> NoisyBatch:
+def fresh(
+    step: Step,
+    batch: NoisyBatch,
+    model: Model,
+    plan: RolloutPlan,
+    solve: Solver,
+    guide: Guidance,
+    noise: Noise | None = None,
+) -> NoisyBatch:
     """Rollouts made for this step alone."""
-    draw = plan.draw(batch.timestep, batch.schedule, step.update, step.generator())
-    wanted, remember = wants_clean_output(step, batch), MEMORY in step.run.wants
+    drawn = plan.draw(batch.drawn_timestep, batch.schedule, step.update, step.generator())
+    draw, wanted, remember = drawn.of(batch.share), wants_clean_output(step, batch), MEMORY in step.run.wants
+    walk, finish = noisy(step, batch, solve, noise, drawn.lengths, batch.share)
     with model.evaluating():
-        return roll_out(model, batch, draw, solve, want_clean_output=wanted, guide=guide, remember=remember)
+        rolled = roll_out(model, batch, draw, walk, want_clean_output=wanted, guide=guide, remember=remember)
+    finish(batch.x)
+    return rolled
+
+
+def noisy(
+    step: Step, batch: NoisyBatch, solve: Solver, noise: Noise | None, lengths: Tensor, share: Share
+) -> tuple[Solver, Callable[[Tensor], None]]:
+    """The solver for rollouts of which some are here, and what to call when they are over.
+
+    ``lengths`` are those of all processes' rollouts. Only new noise makes it another solver.
+    """
+    if noise is None or batch.dealt is None:
+        return solve, lambda x: None
+    shared = SharedNoise(step.generator(batch.x.device), lengths, share)
+    return noise.solver(shared), shared.finish
 
 
 def persistent(
@@ -61,13 +91,15 @@ def beside(
     solve: Solver,
     guide: Guidance,
     copies: Beside,
+    noise: Noise | None = None,
 ) -> NoisyBatch:
     """Copies of the items, rolled out from where these are, behind them in the batch."""
     generator = step.generator()
-    draw = plan.draw_down(batch.timestep, copied.lowest(batch.schedule, copies), step.update, generator)
+    draw = plan.draw_down(batch.drawn_timestep, copied.lowest(batch.schedule, copies), step.update, generator)
+    chosen, remember = draw.lengths.nonzero().flatten(), MEMORY in step.run.wants
+    walk, finish = noisy(step, batch, solve, noise, draw.lengths[chosen], batch.share.among(chosen))
     with model.evaluating():
-        remember = MEMORY in step.run.wants
-        both = copied.beside(model, batch, draw, solve, copies, generator, guide, remember=remember)
+        both = copied.beside(model, batch, draw, walk, copies, generator, guide, remember=remember, rolled_out=finish)
         return with_clean_output(model, both) if wants_clean_output(step, batch) else both
 
 
@@ -122,3 +154,25 @@ def estimate(
         f"rollouts take up to {cost.worst} more forward passes per training step, at full probability "
         f"{cost.expected:.1f} on average with {cost.samples:.0f} items in all (the batch has {items}){twice}"
     )
+
+
+def work_of(
+    node_id: str, batch: Stream, plan: RolloutPlan, copies: Beside | None, run: Run, pull: int, total: int
+) -> Tensor | None:
+    """Forwards that each item of a global batch will take in its rollout (total,), by the plan as it will be drawn.
+
+    Drawn before anything is read, so that processes can share the items out by it. None where they must stay where they
+    are, for persistent chains do. Where the schedule depends on an image's size the lengths are nearly those of then.
+    """
+    if plan.persistent:
+        return None
+    noisy = next((part for part in batch.walk() if {"schedule", "perturbation"} <= part.inputs.keys()), None)
+    if noisy is None or not plan.active:
+        return torch.zeros(total)
+    schedule, levels = noisy.inputs["schedule"], seeds.generator(run.seed, noisy.node_id, pull)
+    timestep = drawn_timesteps(total, schedule, noisy.inputs["perturbation"], levels)
+    plan, generator = plan.over(run.steps), seeds.generator(run.seed, node_id, pull)
+    update = pull // run.accumulation
+    if copies:
+        return plan.draw_down(timestep, copied.lowest(schedule, copies), update, generator).lengths
+    return plan.draw(timestep, schedule, update, generator).lengths

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ...diffusion.noisy_batch import NoisyBatch, Perturbation
@@ -19,7 +20,7 @@ from ..base import BATCH, CATEGORY, MODEL, StepNode
 from ..inputs import UNIQUE_ID, choice, integer, number, switch, wire
 from ..models.model import check_guidance
 from .negative import negative_rows
-from .rolling import beside, check_noise, check_sampling_guidance, estimate, fresh, persistent, still
+from .rolling import beside, check_noise, check_sampling_guidance, estimate, fresh, persistent, still, work_of
 
 LARGEST_STEP = 10_000_000
 
@@ -241,7 +242,8 @@ class Rollout(StepNode):
         inputs = {"batch": batch, "model": model, "plan": plan, "solve": solve, "sampler": sampler}
         inputs |= {"guide": guide, "copies": copies, "noise": noise}
         text = estimate(plan, solve, batch, guide, copies)
-        return {"ui": {"text": [text]}, "result": (self.stream(unique_id, inputs),)}
+        work = partial(work_of, str(unique_id), batch, plan, copies)
+        return {"ui": {"text": [text]}, "result": (self.stream(unique_id, inputs, work=work),)}
 
     def step(
         self,
@@ -263,9 +265,11 @@ class Rollout(StepNode):
         if plan.still:
             rolled = still(step, batch, plan)
         elif copies:
-            rolled = beside(step, batch, model, plan, solve, guide, copies)
+            rolled = beside(step, batch, model, plan, solve, guide, copies, noise)
+        elif plan.persistent:
+            rolled = persistent(step, batch, model, plan, solve, guide)
         else:
-            rolled = (persistent if plan.persistent else fresh)(step, batch, model, plan, solve, guide)
+            rolled = fresh(step, batch, model, plan, solve, guide, noise)
         if not plan.still:
             with model.evaluating():
                 inspect(step, batch, guide.of(model), plan, solve, sampler)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ...data.data import Batch
 from ...diffusion.device import moved
@@ -194,12 +196,15 @@ class NoisyBatch(StepNode):
     ) -> NoisyLatents:
         latents = dataset.latents
         schedule = schedule.at_size(latents.shape[-2] * latents.shape[-1] // 4)
-        levels, pixels = step.generator(), step.generator(latents.device)
-        timestep = perturbation.timestep(schedule.sample_timesteps(len(latents), levels), schedule, levels)
-        noise = perturbation.offset(torch.randn(latents.shape, generator=pixels, device=latents.device), pixels)
+        levels, pixels, share = step.generator(), step.generator(latents.device), dataset.share
+        timestep = drawn_timesteps(share.total, schedule, perturbation, levels)
+        shape = (share.total, *latents.shape[1:])
+        noise = share.of(perturbation.offset(torch.randn(shape, generator=pixels, device=latents.device), pixels))
         told = self.dropped(step, dataset, label_dropout, levels) if label_dropout else dataset.conditioning
         mask, weight, negative = dataset.mask, dataset.weight, dataset.negative
-        batch = noisy_batch(latents, noise, timestep, schedule, told, mask, weight, negative)
+        batch = noisy_batch(latents, noise, share.of(timestep), schedule, told, mask, weight, negative)
+        if dataset.dealt:
+            batch = replace(batch, dealt=dataset.dealt, timestep_of_all=timestep)
         batch = perturbation.seen(batch, step.update, pixels, levels)
         step.show("noisy", lambda: picture_of_latents(batch.x, colours=colours_of(step.run)))
         return batch
@@ -209,9 +214,15 @@ class NoisyBatch(StepNode):
         """What the network is told, without the class or caption of some items."""
         if dataset.negative is None:
             raise ValueError("label_dropout: this data set has neither classes nor captions; set it to 0")
-        drop = moved(torch.rand(len(dataset.latents), generator=generator) < chance, step.run.device)
+        share = dataset.share
+        drop = moved(share.of(torch.rand(share.total, generator=generator) < chance), step.run.device)
         nothing = unconditional(dataset.conditioning, negative_rows(step, dataset.negative))
         return {
             name: torch.where(drop.reshape(-1, *[1] * (value.dim() - 1)), nothing[name], value)
             for name, value in dataset.conditioning.items()
         }
+
+
+def drawn_timesteps(count: int, schedule: Schedule, perturbation: Perturbation, levels: torch.Generator) -> Tensor:
+    """Where each item of a global batch trains (count,), float64."""
+    return perturbation.timestep(schedule.sample_timesteps(count, levels), schedule, levels)

@@ -10,12 +10,15 @@ from ...data.data import DatasetInfo
 from ...data.run_preflight import run_in_words
 from ...data.step_preflight import step_in_words
 from ...hosts.current import current_host
-from ...hosts.device import free_memory, memory_of
+from ...hosts.device import choose_device, free_memory, memory_of
 from ...models.swapping import NOT_TRAINED
 from ...runs.fit import fit
+from ...runs.launched import train_launched
 from ...runs.looks import Checkpoint, Sample, TimeBudget
+from ...runs.run_folder import RunFolder, facts_in
 from ...runs.session import Look
 from ...training.optimizers import OptimizerSettings, check_optimizer, installed
+from ...training.state import SavedState
 from ...training.stream import Stream
 from ..base import CATEGORY, LOSS, MODEL, OPTIMIZER, RUN, SAMPLES, Node, shown, workflow_metadata
 from ..inputs import UNIQUE_ID, checked_name, choice, integer, line, number, plain_name, seed, switch, wire
@@ -234,6 +237,14 @@ class OptimizerStep(Node):
                     "mostly on a GPU. Needs a C++ compiler.",
                     advanced=True,
                 ),
+                "processes": integer(
+                    1,
+                    1,
+                    1024,
+                    "Train with so many processes of this machine, one for each GPU, by Accelerate. batch_size is that "
+                    "of each: with 4 of them the batch is four times as large.",
+                    advanced=True,
+                ),
             },
             "hidden": {**UNIQUE_ID, "prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
         }
@@ -280,12 +291,17 @@ class OptimizerStep(Node):
     ) -> dict[str, Any]:
         host = current_host()
         host.make_room()
+        asked = prompt
         state = state_of(resume, host.output_folder) if resume.strip() else None
         if state:
             state.check(options["steps"], optimizer.name)
             prompt, extra_pnginfo = begun_anew(prompt, extra_pnginfo, node_id, resume)
         looks: list[Look] = [Sample(samples, options["sample_every"])] if samples else []
         metadata = workflow_metadata(prompt, extra_pnginfo)
+        files = {"prompt.json": prompt, "workflow.json": (extra_pnginfo or {}).get("workflow", prompt)}
+        count = options.get("processes", 1)
+        if count > 1 and host.processes.count == 1:
+            return self.launch(model, node_id, count, asked, state, files)
         if minutes := options.get("max_minutes", 0):
             looks.append(TimeBudget(minutes))
         every, keep = options["checkpoint_every"], options.get("keep_checkpoints", 0)
@@ -299,10 +315,10 @@ class OptimizerStep(Node):
             device=host.device,
             host=host,
             looks=looks,
-            files={"prompt.json": prompt, "workflow.json": (extra_pnginfo or {}).get("workflow", prompt)},
+            files=files,
             node_id=node_id,
             notes=[
-                *run_in_words(loss, model, optimizer, options["steps"], options["accumulation"]),
+                *run_in_words(loss, model, optimizer, options["steps"], options["accumulation"] * host.processes.count),
                 *memory_in_words(loss, model, optimizer, options, memory_of(host.device)),
             ],
             **{name: value for name, value in options.items() if name in OPTIONS_OF_FIT},
@@ -315,6 +331,27 @@ class OptimizerStep(Node):
             session.shares_of_time(),
         ]
         return {"ui": {"text": text, **shown(host, *session.pictures())}, "result": (trained, session.folder.folder)}
+
+    def launch(
+        self, model: Stream, node_id: str, count: int, prompt: Any, state: SavedState | None, files: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Train with several processes, which run the workflow up to here by themselves."""
+        host = current_host()
+        if not prompt:
+            raise ValueError("processes: the workflow is not known here; set 1, or use accelerate launch")
+        device = choose_device(host.device).partition(":")[0]
+        folder = train_launched(
+            prompt, node_id, count, device=device, host=host, resumed=state.folder if state else None
+        )
+        record = RunFolder(folder)
+        for name, content in files.items():
+            record.write_json(name, content)
+        trained = trained_model(model, record.model_folder, node_id, self.DISPLAY_NAME)
+        text = [*facts_in(folder).get("said", []), f"the run's folder is {folder}"]
+        pictures = [
+            path for path in [folder / "loss.png", *sorted(folder.glob("samples/*.png"))[-1:]] if path.is_file()
+        ]
+        return {"ui": {"text": text, **shown(host, *pictures)}, "result": (trained, folder)}
 
 
 def memory_in_words(

@@ -135,8 +135,8 @@ def test_the_lengths_of_chains_follow_the_strategy():
 def test_a_network_that_puts_out_the_target_follows_the_fine_path(mixture, schedule, which):
     """With the target of its own solver and history, a chain never leaves its fine path, walked by a better one."""
     model, solve = mixture(schedule), solver(*which)
-    chains = renewed(None, batch_of(schedule), 6, PLAN, solve, 0, torch.Generator().manual_seed(0))
-    chains = renewed(chains, batch_of(schedule, seed=1), 6, PLAN, solve, 0, torch.Generator().manual_seed(1))
+    chains = renewed(None, batch_of(schedule), 6, PLAN, solve, 0, torch.Generator().manual_seed(0))[0]
+    chains = renewed(chains, batch_of(schedule, seed=1), 6, PLAN, solve, 0, torch.Generator().manual_seed(1))[0]
     went = 0
     for _ in range(4):
         going = (chains.age < chains.steps).nonzero().flatten()
@@ -213,21 +213,21 @@ def test_old_chains_begin_anew(mixture):
     schedule, solve = FlowMatching(), solver("euler")
     for max_age, oldest in ((7, 7), (0, 50)):
         plan = RolloutPlan(max_step_offset=4, probability=1.0, step_size=1.0, persistent=True, max_age=max_age)
-        chains = renewed(None, batch_of(schedule), 6, plan, solve, 0, torch.Generator())
+        chains = renewed(None, batch_of(schedule), 6, plan, solve, 0, torch.Generator())[0]
         chains = Chains.of({**chains.tensors(), "steps": torch.full((6,), 5)})
         for update, anew in ((oldest, False), (oldest + 1, True)):
-            again = renewed(chains, batch_of(schedule, seed=9), 6, plan, solve, update, torch.Generator())
+            again = renewed(chains, batch_of(schedule, seed=9), 6, plan, solve, update, torch.Generator())[0]
             assert (again.begun == update).all() == anew
 
 
 def test_other_settings_begin_new_chains():
     """A resumed run may have another solver or longer rollouts: what was kept does not fit and is let go."""
     schedule, generator = FlowMatching(), torch.Generator()
-    chains = renewed(None, batch_of(schedule), 6, PLAN, solver("dpm", 3), 0, generator)
+    chains = renewed(None, batch_of(schedule), 6, PLAN, solver("dpm", 3), 0, generator)[0]
     longer = RolloutPlan(max_step_offset=9, probability=1.0, step_size=70.0, persistent=True)
     for plan, solve in ((PLAN, solver("euler")), (longer, solver("dpm", 3))):
-        assert (renewed(chains, batch_of(schedule), 6, plan, solve, 3, generator).begun == 3).all()
-    assert not (renewed(chains, batch_of(schedule), 6, PLAN, solver("dpm", 3), 3, generator).begun == 3).all()
+        assert (renewed(chains, batch_of(schedule), 6, plan, solve, 3, generator)[0].begun == 3).all()
+    assert not (renewed(chains, batch_of(schedule), 6, PLAN, solver("dpm", 3), 3, generator)[0].begun == 3).all()
 
 
 def test_a_training_goes_on_from_the_kept_chains(mixture):

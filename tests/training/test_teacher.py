@@ -15,7 +15,8 @@ def test_the_teacher_stands_still():
     teacher = Teacher(parameters)
     with torch.no_grad():
         parameters[0].add_(10)
-    with teacher.in_place_of(parameters):
+    with borrowed(parameters):
+        teacher.put_into(parameters)
         assert [parameter[0].item() for parameter in parameters] == [1.0, 2.0]
     assert [parameter[0].item() for parameter in parameters] == [11.0, 2.0]
 

@@ -1,0 +1,243 @@
+"""Several processes train as one with their global batch; what fails in one ends all; states know no number of them."""
+
+import os
+import signal
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from comfyui_rollout.data.data import Digits, next_batch
+from comfyui_rollout.diffusion import seeds
+from comfyui_rollout.diffusion.noisy_batch import noisy_batch
+from comfyui_rollout.diffusion.rollout import RolloutPlan, roll_out
+from comfyui_rollout.diffusion.schedules import FlowMatching
+from comfyui_rollout.diffusion.solvers import solver
+from comfyui_rollout.models.families import UNet
+from comfyui_rollout.models.sharded import whole
+from comfyui_rollout.nodes.rollouts.loss import ReflexFlowLoss
+from comfyui_rollout.nodes.rollouts.rollout import Rollout
+from comfyui_rollout.nodes.rollouts.schedule import NoisyBatch
+from comfyui_rollout.runs.fit import fit
+from comfyui_rollout.runs.looks import Checkpoint, Tell
+from comfyui_rollout.runs.run_folder import facts_in
+from comfyui_rollout.training.optimizers import OptimizerSettings
+from comfyui_rollout.training.state import find_state
+from comfyui_rollout.training.stream import Stream
+from together import Hung, together
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="processes are forked"),
+    pytest.mark.filterwarnings("ignore:This process:DeprecationWarning"),  # has threads, which the others do without
+]
+
+ROLLOUT = {
+    "max_step_offset": 4, "probability": 0.6, "sampler": "unipc", "order": 2, "step_size": 20.0, "strategy": "uniform",
+    "start_step": 0, "ramp_steps": 0, "prob_start": 0.0, "prob_end": 0.5, "ramp_shape": "linear",
+}  # fmt: skip
+REFLEXFLOW = {
+    "reflexflow": "auto", "alpha": 1.0, "beta1": 1.0, "beta2": 1.0, "objective": "spec", "target": "clean",
+}  # fmt: skip
+
+
+def wired(size, trouble=None, **rollout):
+    """(loss, model, network): digits, Rollout and ReflexFlow, in float64, where sums in another order are alike."""
+    with seeds.global_seed(0):
+        live = UNet.create(channels=1, size=8, classes=10, width=8, depth=1)
+    live.network.double()
+    digits = Digits()
+    digits.latents = digits.latents.double()
+
+    def batch(step, dataset, batch_size):
+        factor = trouble(step) if trouble else None
+        batch = next_batch(step, dataset, batch_size)
+        return batch if factor is None else replace(batch, latents=factor * batch.latents)
+
+    data = Stream(batch, {"dataset": digits, "batch_size": size}, "1", "Digits", about=digits.info)
+    about = type("About", (), {"classes": 10, "null_class": False, "pretrained": None})()
+    model = Stream(lambda step: live, {}, "4", "Model", about=about)
+    noisy = NoisyBatch().build(unique_id="5", dataset=data, schedule=FlowMatching())[0]
+    rolled = Rollout().build(unique_id="6", batch=noisy, model=model, **{**ROLLOUT, **rollout})["result"][0]
+    loss = ReflexFlowLoss().build(unique_id="7", batch=rolled, model=model, **REFLEXFLOW)["result"][0]
+    return loss, model, live.network
+
+
+def train(size, steps=3, folder=None, resume=None, trouble=None, rollout=None, options=None):
+    """The weights after a training, and the losses of its steps."""
+    torch.set_default_dtype(torch.float64)
+    loss, model, network = wired(size, trouble, **(rollout or {}))
+    rows = []
+    fit(
+        loss,
+        model,
+        OptimizerSettings("adamw", learning_rate=2e-3),
+        steps=steps,
+        folder=folder,
+        resume=find_state(resume) if resume else None,
+        looks=[Tell(rows.extend), Checkpoint()],
+        device="cpu",
+        **{"accumulation": 2, "ema_decay": 0.9, **(options or {})},
+    )
+    weights = {name: whole(weight.detach()).numpy() for name, weight in network.named_parameters()}
+    torch.set_default_dtype(torch.float32)
+    return weights, [row["loss"] for row in rows]
+
+
+def furthest(one, other):
+    """How far the weights and losses of two trainings are apart."""
+    weights = [float(np.abs(one[0][name] - other[0][name]).max()) for name in one[0]]
+    return max(weights + [abs(first - second) for first, second in zip(one[1], other[1], strict=True)])
+
+
+KINDS = {
+    "fresh": {},
+    "persistent, with forwards of their own": {"rollout": "persistent", "sampler": "heun"},
+    "copies beside": {"keep_base": True, "renoise": "same_noise", "renoise_levels": 2, "copies_weight": 0.3},
+    "new noise": {"sampler": "euler", "stochastic": "cps"},
+}
+
+
+@pytest.mark.parametrize(("count", "kind"), [(2, kind) for kind in KINDS] + [(4, "fresh")])
+def test_processes_train_as_one_with_their_global_batch(count, kind):
+    """With Rollout, ReflexFlow, accumulation and EMA: the same losses and weights, to 1e-6, and alike in all."""
+    torch.set_default_dtype(torch.float64)
+    one = train(8, rollout=KINDS[kind])
+    many = together(count, train, 8 // count, 3, None, None, None, KINDS[kind])
+    assert furthest(one, many[0]) < 1e-6
+    assert furthest(many[0], many[-1]) == 0
+
+
+@pytest.mark.parametrize("kind", ["fresh", "persistent, with forwards of their own"])
+def test_weights_in_parts_train_as_whole_ones(kind):
+    """FSDP2: every forward is an exchange, and rollouts are ragged; nobody waits for ever, the result is the same."""
+    one = train(8, rollout=KINDS[kind])
+    many = together(2, train, 4, 3, None, None, None, KINDS[kind], fsdp=True)
+    assert furthest(one, many[0]) < 1e-6
+
+
+@pytest.mark.parametrize(("before", "after", "fsdp"), [(2, 1, False), (1, 2, True)])
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path, before, after, fsdp):
+    """One format of states: the second half of a training, chains included, whatever they are and hold."""
+    chains = {"rollout": "persistent"}
+    through = train(4, 4, tmp_path / "through", rollout=chains)
+    train_with(before, 2, tmp_path / "run", None, chains)
+    rest = train_with(after, 4, None, tmp_path / "run_00001", chains, fsdp=fsdp)
+    assert furthest((through[0], through[1][2:]), rest) < 1e-6
+    assert facts_in(tmp_path / "run_00001")["status"] == "finished"
+
+
+def train_with(count, steps, folder, resume, rollout, fsdp=False):
+    """A training whose global batch has 4 items, by so many processes."""
+    arguments = (4 // count, steps, folder, resume, None, rollout)
+    return train(*arguments) if count == 1 else together(count, train, *arguments, fsdp=fsdp)[0]
+
+
+def fail_in_the_second(step):
+    if os.environ["RANK"] == "1" and step.update == 1:
+        raise ValueError("cats/3.jpg cannot be read")
+
+
+def die_in_the_second(step):
+    if os.environ["RANK"] == "1" and step.update == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def spoil_in_the_second(step):
+    return float("nan") if os.environ.get("RANK", "1") == "1" and step.update == 1 else None
+
+
+def test_a_bad_item_in_one_process_is_left_out_by_all(tmp_path):
+    """Its step teaches nothing to anybody, and says so in the run that the first process writes."""
+    many = together(2, train, 2, 3, tmp_path / "run", None, spoil_in_the_second)
+    assert many[0][1][1] is None
+    assert furthest((many[0][0], []), (many[1][0], [])) == 0
+    assert all(np.isfinite(weight).all() for weight in many[0][0].values())
+    assert facts_in(tmp_path / "run_00001")["skipped"] == [1]
+
+
+FAILED = []
+
+
+def too_large_once(step):
+    if os.environ["RANK"] == "1" and step.update == 1 and step.index == 3 and not FAILED:
+        FAILED.append(step)
+        raise torch.OutOfMemoryError("out of memory")
+
+
+def test_who_runs_out_of_memory_has_all_compute_in_parts():
+    """Amid an update, in its second batch: the others are told instead of waiting, and the result is the same."""
+    one = train(8)
+    many = together(2, train, 4, 3, None, None, too_large_once, None, {"on_out_of_memory": "halve"})
+    assert furthest(one, many[0]) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [(fail_in_the_second, "process 1: node 1 (Digits), step 1: cats/3.jpg cannot be read"),
+     (die_in_the_second, "process 1 ended without a word")],
+    ids=["fails", "is killed"],
+)  # fmt: skip
+def test_one_process_failing_ends_all_in_seconds_with_its_message(tmp_path, trouble, words):
+    """Not after a collective's timeout, and not with words about a collective; the run says it too."""
+    begun = time.monotonic()
+    found = together(2, train, 2, 50, tmp_path / "run", None, trouble, watchdog=90)
+    assert words in (found[0] or words)  # where it waits in a collective, it is ended there
+    assert time.monotonic() - begun < 80
+    facts = facts_in(tmp_path / "run_00001")
+    assert facts["status"] == "failed"
+    assert words in facts["message"]
+
+
+LENGTHS = (
+    [9, 9, 9, 9, 0, 0, 0, 0],  # all with the first
+    [0, 0, 0, 0, 0, 0, 0, 1],  # none here
+    [0] * 8,
+    [0, 1, 2, 3, 4, 5, 6, 7],
+)
+
+
+def adversarial():
+    """Rollouts over items that were dealt as badly as can be; FSDP's forwards must be as many for all."""
+    from comfyui_rollout.hosts.processes import join
+    from comfyui_rollout.training.sharing import over_processes
+
+    processes = join("cpu")
+    with seeds.global_seed(0):
+        live = UNet.create(channels=1, size=8, classes=0, width=8, depth=1)
+    optimizer = torch.optim.AdamW(live.network.parameters())
+    over_processes(live.network, [optimizer], "adamw", processes)
+    schedule = FlowMatching()
+    for lengths in LENGTHS:
+        own = torch.tensor(lengths).chunk(processes.count)[processes.rank]
+        latents, timestep = torch.zeros(len(own), 1, 8, 8), torch.full((len(own),), 500.0, dtype=torch.float64)
+        batch = noisy_batch(latents, torch.randn_like(latents), timestep, schedule, {})
+        draw = RolloutPlan.place(timestep, schedule, own, torch.full_like(timestep, 20.0))
+        rolled = roll_out(live, batch, draw, solver("heun"), want_clean_output=True)
+        loss = (live(rolled.x, rolled.timestep.float(), {}) ** 2).mean()
+        processes.settle()
+        loss.backward()
+        optimizer.step()
+        if processes.leads:  # as when it draws samples
+            with torch.no_grad():
+                live(latents[:1], timestep[:1].float(), {})
+        processes.any(False)
+    return sum(float(whole(weight.detach()).sum()) for weight in live.network.parameters())
+
+
+def test_no_plan_of_rollouts_makes_processes_wait_for_ever():
+    """Under a watchdog, with weights in parts: whatever the lengths are, and whoever has them."""
+    found = together(2, adversarial, fsdp=True, watchdog=60)
+    assert found[0] == found[1]
+
+
+def wait_for_ever():
+    if os.environ["RANK"] == "1":
+        time.sleep(60)
+
+
+def test_the_watchdog_barks():
+    """The test of the test."""
+    with pytest.raises(Hung, match=r"processes \[1\] still wait"):
+        together(2, wait_for_ever, watchdog=1)
