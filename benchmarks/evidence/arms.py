@@ -52,20 +52,26 @@ SOAR = (
 ARMS = {
     "teacher_forcing": Arm("teacher forcing", rolls=False),
     "fresh_125": trajectory("`trajectory`, single steps of 125, frozen reference", "frozen", *SINGLE, "step_size=125"),
-    "fresh_200": trajectory("the same, steps of 200", "frozen", *SINGLE, "step_size=200"),
-    "fresh_300": trajectory("the same, steps of 300", "frozen", *SINGLE, "step_size=300"),
-    "fresh_400": trajectory("the same, steps of 400", "frozen", *SINGLE, "step_size=400"),
+    "fresh_200": trajectory("`trajectory`, single steps of 200, frozen reference", "frozen", *SINGLE, "step_size=200"),
+    "fresh_300": trajectory(
+        "the recipe: `trajectory`, single steps of 300, frozen reference", "frozen", *SINGLE, "step_size=300"
+    ),
+    "fresh_400": trajectory("`trajectory`, single steps of 400, frozen reference", "frozen", *SINGLE, "step_size=400"),
     "fresh_400_unipc": trajectory(
-        "steps of 400, frozen reference by UniPC", "frozen", *SINGLE, "step_size=400", sampler="unipc"
+        "the same, reference by one UniPC step", "frozen", *SINGLE, "step_size=400", sampler="unipc"
     ),
-    "fresh_200_ema": trajectory("steps of 200, averaged reference by Heun", "ema", *SINGLE, "step_size=200"),
-    "still_300": trajectory("no rollout, steps of 300 from all levels", "frozen", *STILL, "step_size=300"),
+    "fresh_200_ema": trajectory(
+        "`trajectory`, single steps of 200, averaged reference", "ema", *SINGLE, "step_size=200"
+    ),
+    "still_300": trajectory("`trajectory` without a rollout, steps of 300", "frozen", *STILL, "step_size=300"),
     "still_8_200": trajectory(
-        "no rollout, steps of 200 from the levels of 8 steps", "frozen", *STILL, "from_noise=true", "step_size=200"
+        "the same from the levels of 8 steps, steps of 200", "frozen", *STILL, "from_noise=true", "step_size=200"
     ),
-    "still_8_300": trajectory("the same, steps of 300", "frozen", *STILL, "from_noise=true", "step_size=300"),
+    "still_8_300": trajectory(
+        "the same from the levels of 8 steps, steps of 300", "frozen", *STILL, "from_noise=true", "step_size=300"
+    ),
     "chains": trajectory("`trajectory`, chains down 8 levels, frozen reference", "frozen", *WHOLE, "probability=0.25"),
-    "chains_ema": trajectory("the same, averaged reference", "ema", *WHOLE, "probability=0.25"),
+    "chains_ema": trajectory("chains, averaged reference", "ema", *WHOLE, "probability=0.25"),
     "reflow": Arm("Reflow", ("Reflow.start=0",), REFLOW),
     "spec": rollout("Rollout and ReflexFlow by their documented defaults", *SPEC, workflow=QUICKSTART),
     "original": rollout("`original`, up to 5 steps of 20", *SHORT),

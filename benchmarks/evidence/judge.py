@@ -35,6 +35,7 @@ class Judge:
             answers = self.network(pictures.latents[order[:held_out]]).argmax(1)
         self.accuracy = float((answers == pictures.labels[order[:held_out]]).double().mean())
         """On the quarter that it has not seen."""
+        self.labels = pictures.labels
         self.real = self.features(pictures.latents)
         self.covered = radii(self.real)
 
@@ -49,14 +50,15 @@ class Judge:
         """Which share of the pictures is taken for the class that was asked for."""
         return float((self.network(latents.clamp(-1, 1)).argmax(1) == labels).double().mean())
 
-    def verdict(self, latents: Tensor) -> Mapping[str, float]:
-        """All four measures of samples (n, C, H, W)."""
+    def verdict(self, latents: Tensor, labels: Tensor) -> Mapping[str, float]:
+        """All measures of samples (n, C, H, W) that were asked for as these classes (n,)."""
         made = self.features(latents)
         return {
             "fd": frechet_distance(made, self.real),
-            "kid": kernel_distance(made, self.real),
+            "kid": kernel_distance(made, labels.numpy(), self.real, self.labels.numpy()),
             "precision": covered(made, self.real, self.covered),
             "recall": covered(self.real, made, radii(made)),
+            "right": self.right(latents, labels),
         }
 
 
@@ -100,17 +102,25 @@ def frechet_distance(one: Array, other: Array) -> float:
     return float(gap @ gap + np.trace(one_cov) + np.trace(other_cov) - 2 * roots.sum())
 
 
-def kernel_distance(one: Array, other: Array) -> float:
-    """The unbiased squared maximum mean discrepancy with the kernel ``(x y / d + 1)**3``."""
+def kernel_distance(one: Array, one_labels: Array, other: Array, other_labels: Array) -> float:
+    """The unbiased squared maximum mean discrepancy with the kernel ``(x y / d + 1)**3``.
+
+    Either cloud has as many points of each class as the data have. A pair of a point with itself is therefore replaced
+    by the mean pair of its class; left out, classes would seem to meet each other more often than they do.
+    """
 
     def kernel(a: Array, b: Array) -> Array:
         return (a @ b.T / a.shape[1] + 1) ** 3
 
-    def within(points: Array) -> float:
-        values, count = kernel(points, points), len(points)
-        return float((values.sum() - np.trace(values)) / (count * (count - 1)))
+    def within(points: Array, labels: Array) -> float:
+        values = kernel(points, points)
+        total = values.sum() - np.trace(values)
+        for label in np.unique(labels):
+            own = values[np.ix_(labels == label, labels == label)]
+            total += (own.sum() - np.trace(own)) / max(1, len(own) - 1)
+        return float(total / len(points) ** 2)
 
-    return within(one) + within(other) - 2 * float(kernel(one, other).mean())
+    return within(one, one_labels) + within(other, other_labels) - 2 * float(kernel(one, other).mean())
 
 
 def distances(a: Array, b: Array) -> Array:

@@ -4,13 +4,17 @@ An arm is compared with teacher forcing *of the same seed and the same cost*. Ho
 measured between the two budgets, and taken to go straight on logarithmic scales from there: once over forwards of the
 network and once over processor time. Intervals are 95% of the bootstrap over seeds, of the mean of the logarithms.
 
-    python benchmarks/evidence/report.py [--images docs/images] [--shown euler_8 ...] [--plotted fresh_300 ...]
+    python benchmarks/evidence/report.py [--page docs/evidence.md] [--images docs/images] [--plotted fresh_300 ...]
+
+A table stands in the page between ``<!-- table: digits short seconds -->`` (or ``forwards``, or ``measures``) and
+``<!-- end -->``; it is written anew.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,8 @@ from run import DATA, EVALUATIONS, PLAIN, SOLVERS, kept
 
 Row = dict[str, Any]
 DRAWS = 10_000
+FEWEST = 3
+"""Fewer seeds never make a ratio bold: their interval is their range."""
 WIDEST = 4.0
 """Intervals are not drawn beyond this many times teacher forcing."""
 
@@ -28,15 +34,16 @@ WIDEST = 4.0
 def slope(rows: dict[Any, Row], data: str, column: str, measure: str) -> float:
     """Of the logarithm of teacher forcing's distance over that of its cost, from the short to the long budget.
 
-    The mean over all seeds that have both; never above 0, and 0 where no seed has.
+    The mean over all seeds that have both, of other data sets too where this one has none; never above 0.
     """
-    found = []
+    found: dict[bool, list[float]] = {True: [], False: []}
     for (name, budget, seed, arm), short in rows.items():
-        long = rows.get((data, "long", seed, PLAIN))
-        if (name, budget, arm) == (data, "short", PLAIN) and long and column in long and column in short:
+        long = rows.get((name, "long", seed, PLAIN))
+        if (budget, arm) == ("short", PLAIN) and long and column in long and column in short:
             gain = math.log(long[column]["fd"] / short[column]["fd"])
-            found.append(gain / math.log(long[measure] / short[measure]))
-    return min(0.0, float(np.mean(found))) if found else 0.0
+            found[name == data].append(gain / math.log(long[measure] / short[measure]))
+    slopes = found[True] or found[False]
+    return min(0.0, float(np.mean(slopes))) if slopes else 0.0
 
 
 def ratios(rows: dict[Any, Row], data: str, budget: str, arm: str, column: str, measure: str) -> list[float]:
@@ -64,11 +71,11 @@ def cell(values: Sequence[float]) -> str:
     mean, low, high = interval(values)
     if len(values) == 1:
         return f"{mean:.2f}"
-    return f"**{mean:.2f}** ({low:.2f} to {high:.2f})" if high < 1 else f"{mean:.2f} ({low:.2f} to {high:.2f})"
+    shown = f"**{mean:.2f}**" if high < 1 and len(values) >= FEWEST else f"{mean:.2f}"
+    return f"{shown} ({low:.2f} to {high:.2f})"
 
 
-def columns() -> list[str]:
-    return [f"{kind}_{n}" for kind in SOLVERS for n in EVALUATIONS]
+SHOWN = [*(f"euler_{n}" for n in EVALUATIONS), *(f"{kind}_8" for kind in SOLVERS[1:])]
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -76,7 +83,7 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
-def ratio_table(rows: dict[Any, Row], data: str, budget: str, measure: str, shown: Sequence[str]) -> str:
+def ratio_table(rows: dict[Any, Row], data: str, budget: str, measure: str, shown: Sequence[str] = SHOWN) -> str:
     """One line an arm; the first has teacher forcing's distances themselves."""
     plain = [row for (name, length, _, arm), row in rows.items() if (name, length, arm) == (data, budget, PLAIN)]
     first = ["teacher forcing: the distance", str(len(plain)), ""]
@@ -143,18 +150,34 @@ def plot(rows: dict[Any, Row], arms: Sequence[str], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+TABLE = re.compile(r"(<!-- table: (\w+) (\w+) (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def with_tables(page: str, rows: dict[Any, Row]) -> str:
+    """The page with its tables as the results have them now."""
+
+    def table(found: re.Match[str]) -> str:
+        head, data, budget, kind, end = found.groups()
+        made = (
+            other_table(rows, data, budget, "euler_8") if kind == "measures" else ratio_table(rows, data, budget, kind)
+        )
+        return f"{head}{made}\n{end}"
+
+    return TABLE.sub(table, page)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, help="folder for the plots")
-    parser.add_argument("--shown", nargs="+", default=columns())
-    parser.add_argument("--plotted", nargs="+", choices=ARMS, default=["fresh_200", "fresh_300", "reflow"])
+    parser.add_argument("--page", type=Path, help="whose tables are written anew")
+    parser.add_argument("--images", type=Path, help="folder for the plot")
+    parser.add_argument("--plotted", nargs="+", choices=ARMS, default=["fresh_300", "fresh_200_ema", "reflow"])
     options = parser.parse_args()
     rows = kept()
-    for data, budget in sorted({(key[0], key[1]) for key in rows}):
-        for measure in ("forwards", "seconds"):
-            print(f"\n### {data}, {budget}: equal {measure}\n")
-            print(ratio_table(rows, data, budget, measure, options.shown))
-        print(f"\n### {data}, {budget}: at 8 Euler steps\n\n{other_table(rows, data, budget, 'euler_8')}")
+    if options.page:
+        options.page.write_text(with_tables(options.page.read_text(encoding="utf-8"), rows), encoding="utf-8")
+    else:
+        for data, budget in sorted({(key[0], key[1]) for key in rows}):
+            print(f"\n### {data}, {budget}\n\n{ratio_table(rows, data, budget, 'seconds')}")
     if options.images:
         plot(rows, options.plotted, options.images / "evidence.png")
 

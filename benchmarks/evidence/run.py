@@ -145,8 +145,7 @@ def verdict(model: Model, name: str, column: str) -> dict[str, float]:
     kind, _, evaluations = column.partition("_")
     labels = labels_of(name)
     made = samples(model, kind, int(evaluations), labels)
-    found = {what: round(value, 5) for what, value in judge.verdict(made).items()}
-    return found | {"right": round(judge.right(made, labels), 4)}
+    return {what: round(value, 5) for what, value in judge.verdict(made, labels).items()}
 
 
 def probed(model: Model, name: str) -> dict[str, float]:

@@ -33,8 +33,16 @@ def aimed(batch: NoisyBatch, plan: RolloutPlan, count: int, generator: Generator
     forced = batch.schedule.add_noise(batch.latents[:count], batch.noise[:count], timestep[:count])
     teacher_forced, x = (torch.cat([forced.to(each.dtype), each[count:]]) for each in (batch.teacher_forced, batch.x))
     memory = (Memory(places, History()),)  # a sampler that goes on from here remembers nothing
-    aims = {"timestep": timestep, "source": timestep, "stride": stride, "fine": forced, "memory": memory}
-    return replace(batch, x=x, teacher_forced=teacher_forced, **aims)
+    return replace(
+        batch,
+        x=x,
+        teacher_forced=teacher_forced,
+        timestep=timestep,
+        source=timestep,
+        stride=stride,
+        fine=forced,
+        memory=memory,
+    )
 
 
 def levels(schedule: Schedule, steps: int, count: int, generator: Generator) -> Tensor:
