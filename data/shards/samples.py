@@ -76,7 +76,7 @@ def members_of(file: IO[bytes]) -> Iterator[Member]:
     try:
         tar = tarfile.open(fileobj=file, mode="r|", bufsize=BUFFER)  # noqa: SIM115  # it owns nothing
         while (info := tar.next()) is not None:
-            tar.members.clear()  # which would keep them all
+            tar.members.clear()  # which would keep them all  # type: ignore[attr-defined]
             path = PurePosixPath(info.name)
             wanted = is_picture(path) or path.suffix.lower() in (*CAPTIONS, CLASS)
             if not info.isreg() or not wanted or not key_of(info.name) or is_hidden(path):
@@ -131,7 +131,7 @@ def caption_in(data: bytes, is_json: bool) -> str | None:
 def name_at(header: bytes) -> str:
     """The name in the headers of a member."""
     with tarfile.open(fileobj=BytesIO(header), mode="r:") as tar:
-        first = tar.firstmember
+        first = tar.firstmember  # type: ignore[attr-defined]
     if first is None:
         raise ValueError("there is no file")
     return first.name

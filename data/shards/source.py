@@ -93,7 +93,7 @@ def expanded(text: str) -> Iterator[str]:
         yield text
         return
     try:
-        from braceexpand import UnbalancedBracesError, braceexpand
+        from braceexpand import UnbalancedBracesError, braceexpand  # type: ignore[attr-defined]
     except ImportError:
         raise ValueError("shards: braces need a package: pip install comfyui-rollout[shards]") from None
     try:

@@ -66,7 +66,11 @@ class Elsewhere:
 
     def __call__(self) -> dict[str, Path]:
         """By their keys, in the order in which they are met."""
-        named = [*self._allowed, *self._in_workflows(), *(one for job in self._queued() for one in folders_named(job))]
+        named: list[str | Path] = [
+            *self._allowed,
+            *self._in_workflows(),
+            *(one for job in self._queued() for one in folders_named(job)),
+        ]
         places = [place_of(one) for one in dict.fromkeys(named)]
         return {key_of(place): place for place in places if place is not None}
 
