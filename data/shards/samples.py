@@ -76,7 +76,7 @@ def members_of(file: IO[bytes]) -> Iterator[Member]:
     try:
         tar = tarfile.open(fileobj=file, mode="r|", bufsize=BUFFER)  # noqa: SIM115  # it owns nothing
         while (info := tar.next()) is not None:
-            tar.members.clear()  # which would keep them all  # type: ignore[attr-defined]
+            tar.members.clear()  # type: ignore[attr-defined]  # which would keep them all
             path = PurePosixPath(info.name)
             wanted = is_picture(path) or path.suffix.lower() in (*CAPTIONS, CLASS)
             if not info.isreg() or not wanted or not key_of(info.name) or is_hidden(path):
