@@ -6,13 +6,14 @@ network and once over processor time. Intervals are 95% of the bootstrap over se
 
     python benchmarks/evidence/report.py [--page docs/evidence.md] [--images docs/images] [--plotted fresh_300 ...]
 
-A table stands in the page between ``<!-- table: digits short seconds -->`` (or ``forwards``, or ``measures``) and
-``<!-- end -->``; it is written anew.
+A table stands in the page between ``<!-- table: digits short seconds -->`` (or ``forwards``, ``measures`` or
+``corrections``, which has all data) and ``<!-- end -->``; it is written anew.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from arms import ARMS
+from corrections import FILE, VARIANTS
 from run import DATA, EVALUATIONS, PLAIN, SOLVERS, kept
 
 Row = dict[str, Any]
@@ -118,6 +120,23 @@ def other_table(rows: dict[Any, Row], data: str, budget: str, column: str) -> st
     return markdown(head, lines)
 
 
+def corrections_table(budget: str) -> str:
+    """Corrections at sampling time over plain sampling of the same model: geometric means over seeds."""
+    lines = [json.loads(line) for line in FILE.read_text().splitlines()] if FILE.is_file() else []
+    lines = [line for line in lines if (line["budget"], line["arm"]) == (budget, PLAIN)]
+    judged = [(name, mine) for name in DATA if (mine := [line for line in lines if line["data"] == name])]
+    columns = [(kind, mine) for _, mine in judged for kind in ("euler", "unipc")]
+    head = [f"{name} ({len(mine)}), {kind} 8" for name, mine in judged for kind in ("euler", "unipc")]
+
+    def ratio(kind: str, mine: Sequence[Row], variant: str) -> str:
+        logs = [math.log(line[f"{kind}: {variant}"] / line[f"{kind}: none"]) for line in mine]
+        return f"{math.exp(float(np.mean(logs))):.2f}"
+
+    variants = [variant for variant in VARIANTS if variant != "none"]
+    made = ([variant, *(ratio(kind, mine, variant) for kind, mine in columns)] for variant in variants)
+    return markdown(["correction", *head], made)
+
+
 def plot(rows: dict[Any, Row], arms: Sequence[str], path: Path) -> None:
     """Ratios over evaluations, a panel for each data set and budget, with their intervals."""
     import matplotlib
@@ -158,9 +177,12 @@ def with_tables(page: str, rows: dict[Any, Row]) -> str:
 
     def table(found: re.Match[str]) -> str:
         head, data, budget, kind, end = found.groups()
-        made = (
-            other_table(rows, data, budget, "euler_8") if kind == "measures" else ratio_table(rows, data, budget, kind)
-        )
+        if kind == "corrections":
+            made = corrections_table(budget)
+        elif kind == "measures":
+            made = other_table(rows, data, budget, "euler_8")
+        else:
+            made = ratio_table(rows, data, budget, kind)
         return f"{head}{made}\n{end}"
 
     return TABLE.sub(table, page)
