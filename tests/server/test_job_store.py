@@ -158,6 +158,8 @@ def server(tmp_path):
     """(process, function that asks it) for `comfyui-rollout serve` in a process of its own."""
     command = [sys.executable, "-m", "comfyui_rollout", "serve", "--port", "0", "--device", "cpu", "--output", "output"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    if os.name == "posix":  # a suite that was begun with nohup hands on its deafness
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     with (
         (tmp_path / "words.txt").open("a") as words,
         subprocess.Popen(
