@@ -98,3 +98,23 @@ def test_other_labels_are_refused_by_name(text):
     """One line that shows what was written."""
     with pytest.raises(ValueError, match=rf"^labels '{text}': "):
         parse_labels(text, 4)
+
+
+def test_a_time_shift_tells_the_network_a_lower_level(small_unet):
+    """Which it is asked at, and never beyond the data; 0 is plain sampling, to the bit."""
+    model, told = small_unet(), []
+    torch.nn.init.normal_(list(model.network.parameters())[-1], std=0.5)
+    model.network.register_forward_pre_hook(lambda module, inputs: told.append(float(inputs[1][0])))
+
+    def drawn(shift):
+        told.clear()
+        options = {"count": 1, "steps": 4, "conditioning": {"label": torch.zeros(1, dtype=torch.long)}}
+        generator = torch.Generator().manual_seed(0)
+        return sample(model, FlowMatching(), solver("euler"), **options, generator=generator, time_shift=shift)
+
+    plain = drawn(0.0)
+    assert told == [1000.0, 750.0, 500.0, 250.0]
+    shifted = drawn(300.0)
+    assert told == [700.0, 450.0, 200.0, 0.0]
+    assert not torch.equal(plain, shifted)
+    assert torch.equal(drawn(0.0), plain)
