@@ -157,7 +157,7 @@ def whole_batches(info: DatasetInfo, batch_size: int) -> Iterator[list[int]]:
     """All items once, in their order, in batches that may be smaller than ``batch_size``, each of one group."""
     for items in [group.items for group in info.groups] or [range(info.count)]:
         for start in range(0, len(items), batch_size):
-            yield list(items[start : start + batch_size])
+            yield [items[place] for place in range(start, min(start + batch_size, len(items)))]
 
 
 def no_class() -> Conditioning:

@@ -31,12 +31,14 @@ from .swapping import spread, swappable
 SQUEEZED = {"int8": 1.0, "fp8": 1.0, "nf4": 0.5}
 """Bytes of one weight, without its few scales."""
 
-TEXT_WIDTHS = ("joint_attention_dim", "cross_attention_dim", "cap_feat_dim", "text_hidden_dim")
+TEXT_WIDTHS = ("joint_attention_dim", "cross_attention_dim", "cap_feat_dim", "text_hidden_dim", "text_dim")
 """What networks' settings call the width of a token of text."""
 FEW = 2
 SHORT_TEXT = 77
 LONG_TEXT = 512
 """Tokens of a long caption, where the family sets no limit of its own."""
+MOST_TEXT = 2048
+"""Tokens of a long caption and of a picture beside it, where the family cuts nothing off."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,7 @@ def told_like(kind: type[PretrainedModel], config: Mapping[str, Any], batch: int
     if "num_text_layers" in config:
         text.insert(0, config["num_text_layers"])
     short = kind.network_part == "unet"
-    tokens = kind.longest_text if short or kind.longest_text > SHORT_TEXT else LONG_TEXT
+    tokens = min(kind.longest_text if short or kind.longest_text > SHORT_TEXT else LONG_TEXT, MOST_TEXT)
     pooled = config.get("pooled_projection_dim") or 0
     told = {"time_ids": torch.zeros(batch, 6, device="meta")}
     if config.get("addition_embed_type") == "text_time":

@@ -133,9 +133,9 @@ def test_only_a_gpu_needs_pinned_batches(numbered, monkeypatch, device, pin):
     """Pinned memory is scarce, and of no use to the processor."""
     made = []
 
-    def loader(*arguments, pin):
+    def loader(*arguments, pin, share):
         made.append(pin)
-        return Loader(*arguments)
+        return Loader(*arguments, share=share)
 
     monkeypatch.setattr("comfyui_rollout.data.data.Loader", loader)
     monkeypatch.setattr("comfyui_rollout.data.data.Batch.to", lambda batch, device: batch)

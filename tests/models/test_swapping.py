@@ -14,6 +14,7 @@ from comfyui_rollout.models.loading.load import load_network, load_parts
 from comfyui_rollout.models.loading.recognise import inspect
 from comfyui_rollout.models.loading.source import Source
 from comfyui_rollout.models.swapping import check_swap, spread, swappable
+from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -30,7 +31,11 @@ def load(tiny_pipeline):
         )
         info = inspect(source)
         captions = ["cat", "dog"] if info.classes else ["a", "b"]
-        told = info.kind.encode_captions(load_parts(source, info, info.kind.text_parts), captions)
+        parts = load_parts(source, info, info.kind.text_parts)
+        pictures = (
+            [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")] if info.kind.sees_control else ()
+        )
+        told = info.kind.encode_captions(parts, captions, pictures=pictures)
         told |= {
             name: value.expand(2, -1) for name, value in info.kind.describe_size((64, 64), (0, 0), (64, 64)).items()
         }

@@ -106,7 +106,7 @@ def eagerly(monkeypatch):
         return save(shot, *given)
 
     monkeypatch.setattr(checkpoint.Snapshot, "save", noted)
-    monkeypatch.setattr(Checkpoint, "_time_is_up", lambda look: True)
+    monkeypatch.setattr(Checkpoint, "_time_is_up", lambda look, session: True)
     return saved
 
 
