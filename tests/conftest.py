@@ -1,5 +1,6 @@
 """Tests see this checkout as ``comfyui_rollout``; pytest must not import the pack root itself."""
 
+import gc
 import importlib.util
 import sys
 from pathlib import Path
@@ -26,6 +27,13 @@ if PACKAGE not in sys.modules:
 
 import tiny_pipelines as pipelines  # noqa: E402  # it needs the pack
 from toys import listener, numbered, one_line, regression, small_unet  # noqa: E402, F401  # fixtures
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_old_to_look_through():
+    """What is there before a file's tests is not looked through again by the collections that each training makes."""
+    gc.collect()
+    gc.freeze()
 
 
 class RootIsNotATestPackage:
