@@ -61,7 +61,7 @@ def test_dropped_photos_become_the_data_set_of_the_node(visit, sets, keep):
     visit.locator(".rollout-status-line").get_by_text("3 files added").wait_for()
     assert rows(visit).nth(0).inner_text().startswith("a.jpg · 900")
     assert "very oblong" in rows(visit).nth(0).inner_text()
-    visit.wait_for_function("[...document.querySelectorAll('.rollout-picture img')].every(image => image.naturalWidth)")
+    visit.wait_for_function("[...document.querySelectorAll('.rollout-picture img:not([hidden])')].every(image => image.naturalWidth)")
     visit.wait_for_timeout(500)
     keep(visit, "photos")
 
@@ -139,7 +139,8 @@ def test_ten_thousand_pictures_scroll(visit, sets, studio, keep):
         "[...document.querySelector('[title=\"Which data set\"]').options].some(o => o.value === 'many')"
     )
     visit.locator(".rollout-data").get_by_role("combobox", name="Which data set").select_option("many")
-    rows(visit).get_by_text("0.jpg").first.wait_for()
+    rows(visit).get_by_text("0.jpg").first.wait_for()  # the first rows come before the others are read
+    visit.wait_for_function("document.querySelector('.rollout-virtual').scrollHeight > 100_000")
     took = visit.evaluate(
         """() => { const list = document.querySelector('.rollout-virtual'), begun = performance.now()
             list.scrollTop = list.scrollHeight
