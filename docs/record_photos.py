@@ -88,7 +88,9 @@ def bring_photos(page: Page, steps: int) -> Film:
     film: Film = [(picture(page), 1500)]
     page.evaluate(DROP, base64.b64encode(photographs()).decode())
     page.locator(".rollout-picture").nth(1).wait_for()
-    page.wait_for_function("[...document.querySelectorAll('.rollout-picture img:not([hidden])')].some(image => image.naturalWidth)")
+    page.wait_for_function(
+        "[...document.querySelectorAll('.rollout-picture img:not([hidden])')].some(image => image.naturalWidth)"
+    )
     page.wait_for_timeout(2500)
     return [*film, (picture(page), 2500)]
 

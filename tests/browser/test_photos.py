@@ -61,7 +61,9 @@ def test_dropped_photos_become_the_data_set_of_the_node(visit, sets, keep):
     visit.locator(".rollout-status-line").get_by_text("3 files added").wait_for()
     assert rows(visit).nth(0).inner_text().startswith("a.jpg · 900")
     assert "very oblong" in rows(visit).nth(0).inner_text()
-    visit.wait_for_function("[...document.querySelectorAll('.rollout-picture img:not([hidden])')].every(image => image.naturalWidth)")
+    visit.wait_for_function(
+        "[...document.querySelectorAll('.rollout-picture img:not([hidden])')].every(image => image.naturalWidth)"
+    )
     visit.wait_for_timeout(500)
     keep(visit, "photos")
 

@@ -32,9 +32,7 @@ def load(tiny_pipeline):
         info = inspect(source)
         captions = ["cat", "dog"] if info.classes else ["a", "b"]
         parts = load_parts(source, info, info.kind.text_parts)
-        pictures = (
-            [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")] if info.kind.sees_control else ()
-        )
+        pictures = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")] if info.kind.sees_control else ()
         told = info.kind.encode_captions(parts, captions, pictures=pictures)
         told |= {
             name: value.expand(2, -1) for name, value in info.kind.describe_size((64, 64), (0, 0), (64, 64)).items()
