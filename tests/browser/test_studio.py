@@ -29,7 +29,7 @@ def type_into_widget(page, name, value):
     page.evaluate(f"app.canvas.centerOnNode({TRAINER})")
     page.wait_for_function(drawn, arg=name)  # a node that undo has made anew has no place before it is drawn
     field = page.locator(".graphdialog input").first
-    for _ in range(5):
+    for _ in range(20):
         place = page.evaluate(
             f"""name => {{
                 const node = {TRAINER}, widget = node.widgets.find(widget => widget.name === name)
