@@ -13,7 +13,7 @@ from ...diffusion.solvers import Conditioning
 from ...models.families.clip import alike
 from ...models.families.pretrained import CONTROL
 from ...models.ragged import collate, join
-from ..data import Batch, no_class
+from ..data import Batch, DatasetInfo, no_class
 from ..reading.images import ImageFolder, ImageItem, Place, corner_of, weight_of
 from . import colours
 from .cache import Cache
@@ -82,6 +82,19 @@ def text_of(encoders: Encoders, caption: str, view: View) -> Text:
     return (caption, view.control.key) if encoders.sees_control and view.control else caption
 
 
+def encoded_info(pictures: DatasetInfo, encoders: Encoders, moments: Tensor) -> DatasetInfo:
+    """What is known of pictures once they are encoded; ``moments`` (:func:`colours.moments`) are those of all."""
+    return replace(
+        pictures,
+        channels=encoders.channels,
+        size=pictures.size // encoders.factor if pictures.size else None,
+        classes=pictures.classes if encoders.classes else (),
+        without_classes="",
+        family=encoders.family,
+        colours=colours.fit(moments),
+    )
+
+
 class EncodedDataset:
     """Latents and encoded captions from the cache; each item's generator decides its flip, caption and dropout."""
 
@@ -102,15 +115,7 @@ class EncodedDataset:
         # Added up as they come: each is a mapped file as long as it is held, and Linux maps 65,530 at most.
         each = (cache.load_one(LATENTS, entry.views[0].key, "moments") for entry in entries)
         moments = sum(each, start=torch.zeros(()))
-        self.info = replace(
-            images.info,
-            channels=encoders.channels,
-            size=images.info.size // encoders.factor if images.info.size else None,
-            classes=images.info.classes if encoders.classes else (),
-            without_classes="",
-            family=encoders.family,
-            colours=colours.fit(moments),
-        )
+        self.info = encoded_info(images.info, encoders, moments)
 
     def batch(self, items: list[int], generators: Sequence[Generator]) -> Batch:
         parts = [self._draw(self.entries[self.at(item)], generators[place]) for place, item in enumerate(items)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -12,8 +11,7 @@ from torch import Generator, Tensor
 
 from ...diffusion.solvers import Conditioning
 from ..data import Batch, no_class
-from ..encodings import colours
-from ..encodings.encoded import View, concatenated
+from ..encodings.encoded import View, concatenated, encoded_info
 from ..encodings.encoders import Encoders
 from ..reading.images import weight_of
 from .images import ShardImages
@@ -50,15 +48,8 @@ class EncodedShards:
         self.cut = np.concatenate([each["cut"] for each in arrays])
         """Where each picture was cut (pictures, 2), across and down."""
         self.texts = Texts(store, text_keys) if text_keys else None
-        self.info = replace(
-            images.info,
-            channels=encoders.channels,
-            size=images.info.size // encoders.factor if images.info.size else None,
-            classes=images.info.classes if encoders.classes else (),
-            without_classes="",
-            family=encoders.family,
-            colours=colours.fit(sum((torch.from_numpy(each["moments"]) for each in arrays), torch.zeros(()))),
-        )
+        moments = sum((torch.from_numpy(each["moments"]) for each in arrays), torch.zeros(()))
+        self.info = encoded_info(images.info, encoders, moments)
 
     def batch(self, items: list[int], generators: Sequence[Generator]) -> Batch:
         drawn = [self._draw(self.at(item), generators[place]) for place, item in enumerate(items)]

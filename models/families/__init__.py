@@ -5,7 +5,7 @@ from .chroma import Chroma
 from .class_conditional import ClassConditionalDiT
 from .dit import DiT
 from .flux import Flux, FluxKontext
-from .flux2 import Flux2, Flux2Klein
+from .flux2 import Flux2Dev, Flux2Klein
 from .krea2 import Krea2
 from .lumina2 import Lumina2
 from .pretrained import PretrainedModel
@@ -30,7 +30,7 @@ PRETRAINED: dict[str, type[PretrainedModel]] = {
     "dit": ClassConditionalDiT,
     "lumina2": Lumina2,
     "zimage": ZImage,
-    "flux2_dev": Flux2,
+    "flux2_dev": Flux2Dev,
     "flux2_klein": Flux2Klein,
     "qwen_image": QwenImage,
     "qwen_image_edit": QwenImageEdit,

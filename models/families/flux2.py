@@ -27,16 +27,9 @@ STEPS = 50
 
 
 class Flux2(PretrainedModel):
-    title = "FLUX.2 dev"
-    pipeline_class = "Flux2Pipeline"
     network_class = "Flux2Transformer2DModel"
     text_parts = ("tokenizer", "text_encoder")
-    single_file_types: tuple[str, ...] = ("flux-2-dev",)
-    negative_prompts = False
-    told_guidance = True
     control = "may"
-    longest_text = 470  # of 512, beside what its system message takes
-    unread: tuple[str, ...] = ("lm_head.", "model.vision_tower.", "model.multi_modal_projector.")
     lora_targets = {  # noqa: RUF012
         "attention": (*JOINT_ATTENTION, *SINGLE_ATTENTION),
         "all": (*JOINT_ATTENTION, *SINGLE_ATTENTION, *MLP),
@@ -85,6 +78,26 @@ class Flux2(PretrainedModel):
         return {"prompt_embeds": positive["text"]}
 
     @classmethod
+    def normalised(cls, vae: Any, latents: Tensor) -> Tensor:
+        mean, deviation = moments(vae, latents)
+        return out_of_patches((in_patches(latents) - mean) / deviation)
+
+    @classmethod
+    def as_vae_made_them(cls, vae: Any, latents: Tensor) -> Tensor:
+        mean, deviation = moments(vae, latents)
+        return out_of_patches(in_patches(latents) * deviation + mean)
+
+
+class Flux2Dev(Flux2):
+    title = "FLUX.2 dev"
+    pipeline_class = "Flux2Pipeline"
+    single_file_types = ("flux-2-dev",)
+    negative_prompts = False
+    told_guidance = True
+    longest_text = 470  # of 512, beside what its system message takes
+    unread = ("lm_head.", "model.vision_tower.", "model.multi_modal_projector.")
+
+    @classmethod
     def own_parts(cls, home: Path) -> dict[str, Callable[[], Any]]:
         """Its tokenizer's folder holds a processor of pictures too, which needs torchvision and is not asked here."""
         from transformers import AutoTokenizer
@@ -99,16 +112,6 @@ class Flux2(PretrainedModel):
             name.replace("model.", "model.language_model.", 1) if alone else name: weights[name] for name in weights
         }
 
-    @classmethod
-    def normalised(cls, vae: Any, latents: Tensor) -> Tensor:
-        mean, deviation = moments(vae, latents)
-        return out_of_patches((in_patches(latents) - mean) / deviation)
-
-    @classmethod
-    def as_vae_made_them(cls, vae: Any, latents: Tensor) -> Tensor:
-        mean, deviation = moments(vae, latents)
-        return out_of_patches(in_patches(latents) * deviation + mean)
-
 
 class Flux2Klein(Flux2):
     title = "FLUX.2 klein"
@@ -116,23 +119,12 @@ class Flux2Klein(Flux2):
     single_file_types = ("flux-2-klein",)
     bases = ("black-forest-labs/FLUX.2-klein-base-4B", "black-forest-labs/FLUX.2-klein-base-9B")
     longest_text = 500
-    negative_prompts = True
-    told_guidance = False
-    unread = ("lm_head.",)
 
     @classmethod
     def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:
         return super().sampling_arguments(positive, None) | (
             {"negative_prompt_embeds": negative["text"]} if negative else {}
         )
-
-    @classmethod
-    def own_parts(cls, home: Path) -> dict[str, Callable[[], Any]]:
-        return {}
-
-    @classmethod
-    def text_weights(cls, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        return weights
 
 
 def shift_at(tokens: int) -> float:

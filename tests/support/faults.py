@@ -200,8 +200,8 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def dying_at(number, promise):
-    """In a child: be killed before the change of that number."""
+def at_change(number, promise, do):
+    """In a child: ``do`` it before the change of that number; the promise hears of each."""
     seen = 0
 
     def act(event):
@@ -209,9 +209,14 @@ def dying_at(number, promise):
         seen += 1
         promise.count(seen)
         if seen == number:
-            die()
+            do()
 
     on_each_change(act)
+
+
+def dying_at(number, promise):
+    """In a child: be killed before the change of that number."""
+    at_change(number, promise, die)
 
 
 # A power cut
@@ -497,17 +502,12 @@ class Ext4:
 
 def copying_at(number, disk, target, promise):
     """In a child: copy the whole disk, as it is, before the change of that number; then be killed."""
-    seen = 0
 
-    def act(event):
-        nonlocal seen
-        seen += 1
-        promise.count(seen)
-        if seen == number:
-            shutil.copyfile(disk.image, target)
-            die()
+    def copy_and_die():
+        shutil.copyfile(disk.image, target)
+        die()
 
-    on_each_change(act)
+    at_change(number, promise, copy_and_die)
 
 
 def stopped_run(folder):
