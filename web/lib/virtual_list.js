@@ -43,14 +43,14 @@ export class VirtualList {
   #draw() {
     const [first, end] = inSight(this.element.scrollTop, this.element.clientHeight, this.rowHeight, this.#items.length);
     const seen = new Map();
-    for (let place = first; place < end; place++) {
-      const item = this.#items[place], key = this.keyOf(item);
-      const row = this.rowOf(item, this.#rows.get(key));
-      row.style.transform = `translateY(${place * this.rowHeight}px)`;
-      if (row.parentElement !== this.room) this.room.append(row);
-      seen.set(key, row);
-    }
+    for (const item of this.#items.slice(first, end)) seen.set(this.keyOf(item), this.rowOf(item, this.#rows.get(this.keyOf(item))));
     for (const [key, row] of this.#rows) if (seen.get(key) !== row) row.remove();
+    let here = this.room.firstElementChild, place = first; // keys and readers of screens walk the rows as they are seen
+    for (const row of seen.values()) {
+      row.style.transform = `translateY(${place++ * this.rowHeight}px)`;
+      if (row === here) here = here.nextElementSibling;
+      else this.room.insertBefore(row, here);
+    }
     this.#rows = seen;
   }
 }
