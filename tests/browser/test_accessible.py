@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,9 @@ def filled(studio):
     for name in ("a.png", "b.png", "a-masklabel.png"):
         Image.new("RGB", (300, 200), "teal").save(pictures / name)
     (pictures / "raw.cr2").write_bytes(b"x")
-    return studio
+    yield studio
+    for folder in (run, pictures):  # the server is everybody's
+        shutil.rmtree(folder)
 
 
 def open_tab(page, tab):

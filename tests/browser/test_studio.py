@@ -26,10 +26,11 @@ def type_into_widget(page, name, value):
     """Double-click a widget of Optimizer Step on the canvas, and type. On a busy machine two clicks may be too far
     apart to be one double click, so a field that does not open is asked for again."""
     drawn = f"name => {TRAINER}.widgets.find(widget => widget.name === name).last_y >= 0"
-    page.evaluate(f"app.canvas.centerOnNode({TRAINER})")
+    # Drawn at once: until then the canvas looks for nodes where they were, and a double click beside them searches.
+    page.evaluate(f"app.canvas.centerOnNode({TRAINER}), app.canvas.draw(true, true)")
     page.wait_for_function(drawn, arg=name)  # a node that undo has made anew has no place before it is drawn
     field = page.locator(".graphdialog input").first
-    for _ in range(20):
+    for _ in range(5):
         place = page.evaluate(
             f"""name => {{
                 const node = {TRAINER}, widget = node.widgets.find(widget => widget.name === name)
