@@ -55,9 +55,8 @@ def disposition(name: str, attachment: bool = False) -> str:
     return f'{"attachment; " if attachment else ""}filename="{plain}"'
 
 
-def file_info(path: Path, base: Path) -> dict[str, Any]:
+def file_info(path: Path, base: Path, facts: os.stat_result) -> dict[str, Any]:
     """A file as the frontend lists it; times in milliseconds."""
-    facts = path.stat()
     return {
         "path": path.relative_to(base).as_posix(),
         "size": facts.st_size,

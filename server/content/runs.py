@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ...files.listed import still_there
 from ...files.lock import LOCK, is_held
 from ..guard.inside import Outside, inside
 from .files import walk
@@ -36,9 +37,9 @@ def list_runs(runs: Path, own: OwnJobs) -> list[dict[str, Any]]:
     """The runs below a folder, newest first."""
     if not runs.is_dir():
         return []
-    folders = [path for path in runs.iterdir() if (path / FACTS).is_file() and not path.is_symlink()]
-    folders.sort(key=lambda path: (path / FACTS).stat().st_ctime, reverse=True)
-    listed = [describe_run(path, own) for path in folders[:MOST_RUNS]]
+    found = still_there(path / FACTS for path in runs.iterdir() if not path.is_symlink())
+    newest = sorted(found, key=lambda entry: entry[1].st_ctime, reverse=True)[:MOST_RUNS]
+    listed = [describe_run(path.parent, own) for path, _ in newest]
     return sorted(listed, key=lambda run: str(run.get("started", "")), reverse=True)
 
 
@@ -100,7 +101,8 @@ def _begun(facts: dict[str, Any]) -> float:
 
 def _last_sign(folder: Path) -> float:
     """When the training itself last wrote; a note of a person is no sign of it."""
-    return max((path.stat().st_mtime for path in folder.glob("*.json*") if path.name != NOTES), default=0.0)
+    written = still_there(path for path in folder.glob("*.json*") if path.name != NOTES)
+    return max((facts.st_mtime for _, facts in written), default=0.0)
 
 
 def run_folder(runs: Path, name: str) -> Path:
@@ -136,8 +138,7 @@ def list_files(folder: Path, output: Path) -> list[dict[str, Any]]:
     """Every file of a run; ``view`` is the query that shows it through /view."""
     base = output.resolve()
     files = []
-    for path in walk(folder):
-        facts = path.stat()
+    for path, facts in still_there(walk(folder)):
         place = path.parent.relative_to(base).as_posix()
         files.append(
             {

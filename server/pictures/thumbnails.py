@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from ...files.listed import newest_first
 from ...files.whole import tidy, whole_or_nothing
 from ..content.images import FORMATS, MOST_PIXELS, NotAnImage
 
@@ -57,6 +58,6 @@ def prune(cache: Path, most: int = MOST_KEPT) -> None:
     kept = list(cache.glob("*.webp")) if cache.is_dir() else []
     if len(kept) <= most:
         return
-    for path in sorted(kept, key=lambda path: path.stat().st_mtime)[: len(kept) - most + PRUNED]:
+    for path in newest_first(kept)[max(0, most - PRUNED) :]:
         with contextlib.suppress(OSError):
             path.unlink()

@@ -12,6 +12,7 @@ from typing import Any
 
 from aiohttp import BodyPartReader, web
 
+from ...files.listed import newest_first
 from ...files.whole import take_place
 from ...graph.workflow.embedded import BrokenFile, safetensors_metadata
 from ..content.files import disposition, send_foreign_file, walk
@@ -210,7 +211,7 @@ def _existing(folders: Folders, name: str, kind: str, subfolder: str) -> Path:
 
 def _newest_first(folder: Path) -> list[str]:
     files = [path for path in walk(folder, recurse=False) if not path.name.startswith(".")] if folder.is_dir() else []
-    return [path.name for path in sorted(files, key=lambda path: path.stat().st_mtime, reverse=True)]
+    return [path.name for path in newest_first(files)]
 
 
 ROUTES = (

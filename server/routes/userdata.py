@@ -7,6 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
+from ...files.listed import still_there
 from ...files.whole import take_place, write_bytes
 from ..content.files import content_type, disposition, file_info, walk
 from ..guard.bodies import BadBody, read_bytes
@@ -37,7 +38,7 @@ async def list_folder(request: web.Request) -> web.Response:
     folder, recurse = inside(_base(request), wanted), _asks(request, "recurse")
     files = await asyncio.to_thread(walk, folder, recurse) if folder.is_dir() else []
     if _asks(request, "full_info"):
-        return web.json_response([file_info(path, folder) for path in files])
+        return web.json_response([file_info(path, folder, facts) for path, facts in still_there(files)])
     names = [path.relative_to(folder).as_posix() for path in files]
     return web.json_response([[name, *name.split("/")] for name in names] if _asks(request, "split") else names)
 
@@ -101,7 +102,7 @@ async def move(request: web.Request) -> web.Response:
 
 def _saved(request: web.Request, path: Path) -> web.Response:
     base = _base(request).resolve()
-    facts = file_info(path, base)
+    facts = file_info(path, base, path.stat())
     return web.json_response(facts if _asks(request, "full_info") else facts["path"])
 
 
