@@ -103,18 +103,12 @@ def trained(network: nn.Module) -> list[nn.Parameter]:
     return [weight for weight in network.parameters() if weight.requires_grad]
 
 
-def mean_over(processes: Processes, losses: Tensor, step: Step) -> Tensor:
+def mean_over(processes: Processes, losses: Tensor) -> Tensor:
     """The mean of all losses (B,) of the global batch, as far as it is made of those here."""
     if processes.count == 1:
         return losses.mean()
-    step.total = processes.total(len(losses))
-    share = losses.sum() / step.total
+    share = losses.sum() / processes.total(len(losses))
     return share * processes.count if processes.shards else share  # FSDP takes the mean of the gradients
-
-
-def reported(processes: Processes, losses: Tensor, step: Step) -> Tensor:
-    """The loss of this process, such that the mean over all processes is that of the global batch."""
-    return losses.mean() if processes.count == 1 else losses.sum() * (processes.count / step.total)
 
 
 def add_up_gradients(processes: Processes, parameters: list[nn.Parameter], step: Step) -> Tensor:

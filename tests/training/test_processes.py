@@ -66,7 +66,7 @@ def wired(size, trouble=None, **rollout):
 
 
 def train(size, steps=3, folder=None, resume=None, trouble=None, rollout=None, options=None):
-    """The weights after a training, and the losses of its steps."""
+    """The weights after a training, the losses of its steps, and all numbers that it has told of them."""
     torch.set_default_dtype(torch.float64)
     loss, model, network = wired(size, trouble, **(rollout or {}))
     rows = []
@@ -83,7 +83,11 @@ def train(size, steps=3, folder=None, resume=None, trouble=None, rollout=None, o
     )
     weights = {name: whole(weight.detach()).numpy() for name, weight in network.named_parameters()}
     torch.set_default_dtype(torch.float32)
-    return weights, [row["loss"] for row in rows]
+    numbers = [{name: value for name, value in row.items() if name not in OF_THE_MACHINE} for row in rows]
+    return weights, [row["loss"] for row in rows], numbers
+
+
+OF_THE_MACHINE = ("seconds", "steps_per_second", "machine")
 
 
 def furthest(one, other):
@@ -108,6 +112,8 @@ def test_processes_train_as_one_with_their_global_batch(count, kind):
     many = together(count, train, 8 // count, 3, None, None, None, KINDS[kind])
     assert furthest(one, many[0]) < 1e-6
     assert furthest(many[0], many[-1]) == 0
+    for row, expected in zip(many[0][2], one[2], strict=True):
+        assert row == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["fresh", "persistent, with forwards of their own"])
