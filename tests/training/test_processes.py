@@ -19,6 +19,7 @@ from comfyui_rollout.models.families import UNet
 from comfyui_rollout.models.saving import load_model
 from comfyui_rollout.models.sharded import whole
 from comfyui_rollout.nodes.rollouts.loss import ReflexFlowLoss
+from comfyui_rollout.nodes.rollouts.reflow import Reflow
 from comfyui_rollout.nodes.rollouts.rollout import Rollout
 from comfyui_rollout.nodes.rollouts.schedule import NoisyBatch
 from comfyui_rollout.runs.fit import fit
@@ -41,6 +42,8 @@ ROLLOUT = {
 REFLEXFLOW = {
     "reflexflow": "auto", "alpha": 1.0, "beta1": 1.0, "beta2": 1.0, "objective": "spec", "target": "clean",
 }  # fmt: skip
+ONTO_ITS_PATH = {"target": "trajectory", "beta1": 0.0}
+"""What rollouts want that stand still."""
 
 
 def wired(size, trouble=None, **rollout):
@@ -60,8 +63,12 @@ def wired(size, trouble=None, **rollout):
     about = type("About", (), {"classes": 10, "null_class": False, "pretrained": None})()
     model = Stream(lambda step: live, {}, "4", "Model", about=about)
     noisy = NoisyBatch().build(unique_id="5", dataset=data, schedule=FlowMatching())[0]
-    rolled = Rollout().build(unique_id="6", batch=noisy, model=model, **{**ROLLOUT, **rollout})["result"][0]
-    loss = ReflexFlowLoss().build(unique_id="7", batch=rolled, model=model, **REFLEXFLOW)["result"][0]
+    if pairs := rollout.pop("reflow", None):
+        rolled = Reflow().build(unique_id="6", batch=noisy, model=model, **pairs)["result"][0]
+    else:
+        rolled = Rollout().build(unique_id="6", batch=noisy, model=model, **{**ROLLOUT, **rollout})["result"][0]
+    towards = ONTO_ITS_PATH if rollout.get("rollout") == "none" else {}
+    loss = ReflexFlowLoss().build(unique_id="7", batch=rolled, model=model, **{**REFLEXFLOW, **towards})["result"][0]
     return loss, model, live.network
 
 
@@ -101,6 +108,10 @@ KINDS = {
     "persistent, with forwards of their own": {"rollout": "persistent", "sampler": "heun"},
     "copies beside": {"keep_base": True, "renoise": "same_noise", "renoise_levels": 2, "copies_weight": 0.3},
     "new noise": {"sampler": "euler", "stochastic": "cps"},
+    "none, at a sampler's levels": {"rollout": "none", "from_noise": True, "step_size": 200.0, "step_size_max": 300.0},
+    "pairs of the model's own": {
+        "reflow": {"start": 0.0, "probability": 0.7, "pairs": 12, "steps": 2, "sampler": "euler", "order": 1}
+    },
 }
 
 
