@@ -18,7 +18,7 @@ from ..models.sharded import here, let_go, whole
 from .micro import MicroBatches
 from .numbers import mean_of_each
 from .optimizers import OptimizerSettings, average_by_themselves
-from .sharing import add_up_gradients, over_processes
+from .sharing import add_up_gradients, check_parts, over_processes
 from .stream import Look, Run, Step, Stream
 from .teacher import borrowed
 
@@ -277,6 +277,7 @@ def prepare(
     """
     with training_mode():
         live: Model = run.value(model)
+        check_parts(live, run.processes)
         live.prepare_training()
         done = state.step if state else 0
         trainer = Trainer(run, loss, live.network, settings, steps, done=done, around=live.training, **options)

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..hosts.processes import Processes
+from ..models.model import Model
+from ..models.quantization import is_squeezed
 from .stream import Step
 
 SHARDABLE = ("adamw", "sgd", "lion")
@@ -97,6 +99,19 @@ def over_processes(network: nn.Module, optimizers: list[Optimizer], name: str, p
         raise ValueError("FSDP: set fsdp_version to 2 in the configuration of accelerate")
     processes.accelerator.prepare(network, *optimizers)
     processes.settle = Pace(network, processes).settle  # type: ignore[method-assign]
+
+
+def check_parts(model: Model, processes: Processes) -> None:
+    """Raises ValueError, naming the remedy, for a model whose weights cannot be held in parts, where they would be."""
+    if not processes.shards:
+        return
+    if model.swap:
+        raise ValueError("swap: blocks that come and go do not go with FSDP, which has a part of each: set swap to 0")
+    if any(is_squeezed(weight) for weight in model.network.parameters()):
+        raise ValueError(
+            "quantize: squeezed weights do not go with FSDP, which cuts them in parts: set quantize to none, or start "
+            "the processes without FSDP"
+        )
 
 
 def trained(network: nn.Module) -> list[nn.Parameter]:

@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,9 +16,13 @@ from comfyui_rollout.diffusion.noisy_batch import noisy_batch
 from comfyui_rollout.diffusion.rollout import RolloutPlan, roll_out
 from comfyui_rollout.diffusion.schedules import FlowMatching
 from comfyui_rollout.diffusion.solvers import solver
+from comfyui_rollout.files.weights import read_weights
+from comfyui_rollout.hosts.processes import Processes, join
+from comfyui_rollout.models.adapters.network import add_adapter
+from comfyui_rollout.models.adapters.settings import AdapterSettings
 from comfyui_rollout.models.families import UNet
 from comfyui_rollout.models.saving import load_model
-from comfyui_rollout.models.sharded import whole
+from comfyui_rollout.models.sharded import here, whole
 from comfyui_rollout.nodes.rollouts.loss import ReflexFlowLoss
 from comfyui_rollout.nodes.rollouts.reflow import Reflow
 from comfyui_rollout.nodes.rollouts.rollout import Rollout
@@ -25,9 +30,11 @@ from comfyui_rollout.nodes.rollouts.schedule import NoisyBatch
 from comfyui_rollout.runs.fit import fit
 from comfyui_rollout.runs.looks import Checkpoint, Tell
 from comfyui_rollout.runs.run_folder import facts_in
+from comfyui_rollout.training.loop import prepare
 from comfyui_rollout.training.optimizers import OptimizerSettings
+from comfyui_rollout.training.sharing import over_processes
 from comfyui_rollout.training.state import find_state
-from comfyui_rollout.training.stream import Stream
+from comfyui_rollout.training.stream import Run, Stream
 from together import Hung, together
 
 pytestmark = [
@@ -44,12 +51,16 @@ REFLEXFLOW = {
 }  # fmt: skip
 ONTO_ITS_PATH = {"target": "trajectory", "beta1": 0.0}
 """What rollouts want that stand still."""
+LORA = {"adapter": AdapterSettings("mine", rank=4, targets=("conv1", "conv2"))}
+LORA_FILE = "pytorch_lora_weights.safetensors"
 
 
-def wired(size, trouble=None, **rollout):
+def wired(size, trouble=None, adapter=None, **rollout):
     """(loss, model, network): digits, Rollout and ReflexFlow, in float64, where sums in another order are alike."""
     with seeds.global_seed(0):
         live = UNet.create(channels=1, size=8, classes=10, width=8, depth=1)
+    if adapter:
+        add_adapter(live, adapter, seed=0)
     live.network.double()
     digits = Digits()
     digits.latents = digits.latents.double()
@@ -133,6 +144,81 @@ def test_weights_in_parts_train_as_whole_ones(kind):
     one = train(8, rollout=KINDS[kind])
     many = together(2, train, 4, 3, None, None, None, KINDS[kind], fsdp=True)
     assert furthest(one, many[0]) < 1e-6
+
+
+@pytest.mark.parametrize("fsdp", [False, True], ids=["whole", "in parts"])
+def test_a_lora_on_a_frozen_base(tmp_path, fsdp):
+    """The adapter's weights are those of one process, to 1e-6, and its file is whole; the base is as it was."""
+    before = train(4, 0, rollout=LORA)[0]
+    one = train(4, 4, tmp_path / "one", rollout=LORA)
+    many = together(2, train, 2, 4, tmp_path / "many", None, None, LORA, fsdp=fsdp)[0]
+    assert furthest(one, many) < 1e-6
+    adapted = {name for name, weight in many[0].items() if not np.array_equal(weight, before[name])}
+    assert adapted
+    assert adapted == {name for name in before if "lora" in name}
+    files = [read_weights(tmp_path / f"{run}_00001" / "model" / LORA_FILE) for run in ("one", "many")]
+    assert files[0].keys() == files[1].keys()
+    for name, value in files[0].items():
+        torch.testing.assert_close(files[1][name], value, atol=1e-6, rtol=0)
+
+
+def a_lora_of_16_bits():
+    """The share of the frozen base's weights that are here, and a training forward's loss before and after a step."""
+    processes = join("cpu")
+    with seeds.global_seed(0):
+        live = UNet.create(channels=1, size=8, classes=0, width=8, depth=1)
+    live.network.bfloat16()
+    add_adapter(live, LORA["adapter"], seed=0)
+    live.prepare_training()
+    optimizer = torch.optim.AdamW(list(live.trained.values()), lr=1e-2)
+    over_processes(live.network, [optimizer], "adamw", processes)
+    x, level = torch.ones(2, 1, 8, 8), torch.full((2,), 500.0)
+
+    def loss():
+        with torch.autocast("cpu", torch.bfloat16):
+            return (live(x, level, {}).float() ** 2).mean()
+
+    before = loss()
+    before.backward()
+    optimizer.step()
+    frozen = [weight for weight in live.network.parameters() if not weight.requires_grad]
+    share = sum(here(weight).numel() for weight in frozen) / sum(weight.numel() for weight in frozen)
+    return share, before.item(), loss().item()
+
+
+def test_a_frozen_base_of_16_bits_is_held_in_parts_too():
+    """It is what a LoRA's memory goes into; its adapter, of 32 bits, learns in the same layers."""
+    share, before, after = together(2, a_lora_of_16_bits, fsdp=True)[0]
+    assert share == pytest.approx(0.5, abs=0.05)
+    assert after < before
+
+
+def in_words(change):
+    """What is said of a model that cannot be held in parts."""
+    live = UNet.create(channels=1, size=8, classes=0, width=8, depth=1)
+    change(live)
+    loss, model, _ = wired(4)
+    with pytest.raises(ValueError, match="FSDP") as raised:
+        prepare(
+            loss, replace(model, function=lambda step: live), OptimizerSettings("adamw"), steps=1, run=InParts(loss)
+        )
+    return str(raised.value)
+
+
+class InParts(Run):
+    """As under FSDP, before anything is exchanged."""
+
+    def __init__(self, *streams):
+        super().__init__(*streams)
+        self.processes = Processes()
+        self.processes.count, self.processes.shards = 2, True
+
+
+def test_what_cannot_be_held_in_parts_is_refused(monkeypatch):
+    """Before anything is trained, by the input that must change: squeezed weights, and blocks that come and go."""
+    assert in_words(lambda live: setattr(live, "swap", SimpleNamespace(device="cpu"))).startswith("swap: ")
+    monkeypatch.setattr("comfyui_rollout.training.sharing.is_squeezed", lambda weight: True)
+    assert in_words(lambda live: None).startswith("quantize: ")
 
 
 @pytest.mark.parametrize(("before", "after", "fsdp"), [(2, 1, False), (1, 2, True)])
@@ -219,9 +305,6 @@ LENGTHS = (
 
 def adversarial():
     """Rollouts over items that were dealt as badly as can be; FSDP's forwards must be as many for all."""
-    from comfyui_rollout.hosts.processes import join
-    from comfyui_rollout.training.sharing import over_processes
-
     processes = join("cpu")
     with seeds.global_seed(0):
         live = UNet.create(channels=1, size=8, classes=0, width=8, depth=1)
