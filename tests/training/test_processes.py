@@ -221,7 +221,7 @@ def test_what_cannot_be_held_in_parts_is_refused(monkeypatch):
     assert in_words(lambda live: None).startswith("quantize: ")
 
 
-@pytest.mark.parametrize(("before", "after", "fsdp"), [(2, 1, False), (1, 2, True)])
+@pytest.mark.parametrize(("before", "after", "fsdp"), [(2, 1, False), (2, 4, False), (1, 2, True)])
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path, before, after, fsdp):
     """One format of states: the second half of a training, chains included, whatever they are and hold."""
     chains = {"rollout": "persistent"}
@@ -229,6 +229,11 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path, before, after,
     train_with(before, 2, tmp_path / "run", None, chains)
     rest = train_with(after, 4, None, tmp_path / "run_00001", chains, fsdp=fsdp)
     assert furthest((through[0], through[1][2:]), rest) < 1e-6
+    expected, state = (read_weights(find_state(tmp_path / f"{run}_00001").path) for run in ("through", "run"))
+    assert state.keys() == expected.keys()
+    assert {"weights", "averaged", "optimizer", "kept"} == {name.partition(".")[0] for name in state}
+    for name, value in expected.items():
+        torch.testing.assert_close(state[name], value, atol=1e-6, rtol=1e-6)
     assert facts_in(tmp_path / "run_00001")["status"] == "finished"
     assert load_model(tmp_path / "run_00001" / "model").network_class == "UNet2DModel"
 
