@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from dataclasses import replace
+from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
@@ -283,16 +284,17 @@ def test_who_runs_out_of_memory_has_all_compute_in_parts():
     assert furthest(one, many[0]) < 1e-6
 
 
+@pytest.mark.parametrize("fsdp", [False, True], ids=["whole", "in parts"])
 @pytest.mark.parametrize(
     ("trouble", "words"),
     [(fail_in_the_second, "process 1: node 1 (Digits), step 1: cats/3.jpg cannot be read"),
      (die_in_the_second, "process 1 ended without a word")],
     ids=["fails", "is killed"],
 )  # fmt: skip
-def test_one_process_failing_ends_all_in_seconds_with_its_message(tmp_path, trouble, words):
+def test_one_process_failing_ends_all_in_seconds_with_its_message(tmp_path, trouble, words, fsdp):
     """Not after a collective's timeout, and not with words about a collective; the run says it too."""
     begun = time.monotonic()
-    found = together(2, train, 2, 50, tmp_path / "run", None, trouble, watchdog=90)
+    found = together(2, train, 2, 50, tmp_path / "run", None, trouble, fsdp=fsdp, watchdog=90)
     assert words in (found[0] or words)  # where it waits in a collective, it is ended there
     assert time.monotonic() - begun < 80
     facts = facts_in(tmp_path / "run_00001")
@@ -302,10 +304,12 @@ def test_one_process_failing_ends_all_in_seconds_with_its_message(tmp_path, trou
 
 LENGTHS = (
     [9, 9, 9, 9, 0, 0, 0, 0],  # all with the first
-    [0, 0, 0, 0, 0, 0, 0, 1],  # none here
+    [0, 0, 0, 0, 0, 0, 0, 1],  # none but one, and that with the last
     [0] * 8,
     [0, 1, 2, 3, 4, 5, 6, 7],
 )
+SIZES = {2: ([4, 4], [7, 1]), 4: ([2, 2, 2, 2], [1, 5, 1, 1])}
+"""Items of each process, also where they are not as many."""
 
 
 def adversarial():
@@ -316,8 +320,8 @@ def adversarial():
     optimizer = torch.optim.AdamW(live.network.parameters())
     over_processes(live.network, [optimizer], "adamw", processes)
     schedule = FlowMatching()
-    for lengths in LENGTHS:
-        own = torch.tensor(lengths).chunk(processes.count)[processes.rank]
+    for lengths, sizes in product(LENGTHS, SIZES[processes.count]):
+        own = torch.tensor(lengths).split(sizes)[processes.rank]
         latents, timestep = torch.zeros(len(own), 1, 8, 8), torch.full((len(own),), 500.0, dtype=torch.float64)
         batch = noisy_batch(latents, torch.randn_like(latents), timestep, schedule, {})
         draw = RolloutPlan.place(timestep, schedule, own, torch.full_like(timestep, 20.0))
@@ -333,10 +337,12 @@ def adversarial():
     return sum(float(whole(weight.detach()).sum()) for weight in live.network.parameters())
 
 
-def test_no_plan_of_rollouts_makes_processes_wait_for_ever():
+@pytest.mark.parametrize("count", SIZES)
+def test_no_plan_of_rollouts_makes_processes_wait_for_ever(count):
     """Under a watchdog, with weights in parts: whatever the lengths are, and whoever has them."""
-    found = together(2, adversarial, fsdp=True, watchdog=60)
-    assert found[0] == found[1]
+    found = together(count, adversarial, fsdp=True, watchdog=90)
+    assert found == count * found[:1]
+    assert isinstance(found[0], float)
 
 
 def wait_for_ever():
