@@ -4,8 +4,8 @@ Two and four processes (gloo, on the CPU), each with the whole weights or, FSDP2
 process: digits, Rollout (fresh, and as persistent chains), ReflexFlow, gradient accumulation, averaged weights, AdamW.
 All of it in float64, for sums in another order are no longer alike in float32, and AdamW makes much of little.
 
-At most one millionth, the unit of all figures: the largest difference of a loss of the curve (which is kept in float32), of a trained weight, of
-an averaged one, and of a chain's state at the end.
+At most one millionth, the unit of all figures: the largest difference of a loss of the curve (which is kept in
+float32), of a trained weight, of an averaged one, and of a chain's state at the end.
 
     python benchmarks/as_one_process.py [--steps 60]
 """
