@@ -227,6 +227,19 @@ def test_what_cannot_be_read_is_said_in_a_line(tars, tar, read, tmp_path):
         assert str(error.value).startswith("shards: ")
 
 
+def test_a_protocol_whose_package_is_missing_names_it(read):
+    """As fsspec says it: s3 wants s3fs, gs wants gcsfs."""
+    from fsspec import register_implementation
+    from fsspec.registry import known_implementations
+
+    register_implementation("far", "no_such_package.Files", errtxt="Install farfs to access Far")
+    try:
+        with pytest.raises(ValueError, match=r"^shards: cannot open 'far://a/b.tar': Install farfs to access Far$"):
+            read("far://a/b.tar")
+    finally:
+        known_implementations.pop("far", None)
+
+
 def test_a_server_without_ranges_is_refused(tars, read):
     """Whether it says so before anything is read, or sends whole files for parts of them."""
     from functools import partial
