@@ -11,7 +11,7 @@ import shutil
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -89,12 +89,8 @@ class Store:
 
     def _unlock(self, keys: Sequence[str]) -> None:
         """Remove the locks of shards that are all there: whoever still asks for one finds the shard first."""
-        locks = self.folder / LOCKS
-        if locks.is_dir():
-            for key in keys:
-                shutil.rmtree(locks / key, ignore_errors=True)
-            with suppress(OSError):  # others have theirs there
-                locks.rmdir()
+        for key in keys:
+            shutil.rmtree(self.folder / LOCKS / key, ignore_errors=True)
 
     def _made(self, number: int, key: str, encode: Callable[[int, str], None]) -> bool:
         """Make it, if nobody else does."""
