@@ -28,13 +28,17 @@ PER_ITEM = ("latents", "noise", "timestep", "teacher_forced", "x", "lengths", "s
 """What a noisy batch has for each item."""
 
 
+def causes_of(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and what it came from."""
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
 def is_out_of_memory(error: BaseException | None) -> bool:
     """Whether an error, or what it came from, is that of an allocator."""
-    while error is not None:
-        if isinstance(error, torch.OutOfMemoryError) or "not enough memory: you tried to allocate" in str(error):
-            return True
-        error = error.__cause__
-    return False
+    words = "not enough memory: you tried to allocate"
+    return any(isinstance(one, torch.OutOfMemoryError) or words in str(one) for one in causes_of(error))
 
 
 def advice(loss: Stream, precision: str, accumulation: int, halves: bool) -> str:
@@ -81,7 +85,7 @@ class MicroBatches:
             raise error
         processes = step.run.processes
         halves = self.halves and not processes.shards  # in parts, the forwards of processes would be unequal in number
-        if halves and not isinstance(error, OutOfMemoryElsewhere):
+        if halves and not any(isinstance(one, OutOfMemoryElsewhere) for one in causes_of(error)):
             processes.tell_out_of_memory()
         size = processes.least(batch_size(step, self.loss)) if halves else 0
         if self.count >= size:

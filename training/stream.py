@@ -223,17 +223,22 @@ class Step:
         try:
             with self.run.clock.measure(stream.node_id):
                 return stream.function(self, **inputs)
-        except StepError:
-            raise
         except Exception as error:
+            self._begin_anew(stream)
+            if isinstance(error, StepError):
+                raise
             where = f"node {stream.node_id} ({stream.title}), step {self.update}"
             raise StepError(f"{where}: {str(error) or type(error).__name__}") from error
         finally:
             self.current = outer
 
     def forget(self, stream: Stream) -> None:
-        """Let go of a stream's value, so that it would be computed once more."""
+        """Let go of a stream's value, so that it would be computed once more, with the same random numbers."""
         self._memo.pop(stream, None)
+        self._begin_anew(stream)
+
+    def _begin_anew(self, stream: Stream) -> None:
+        self._generators = {key: value for key, value in self._generators.items() if key[0] != stream.node_id}
 
     def values(self) -> Iterator[Any]:
         """What has been computed so far, in no order."""

@@ -146,7 +146,7 @@ def everybodys(
     if share.is_whole:
         return latents, noise, conditioning
     own = {"latents": latents, "noise": noise, **{f"{TOLD}{name}": value for name, value in conditioning.items()}}
-    parts = processes.gathered((share.places, {name: value.cpu() for name, value in own.items()}))
+    parts = processes.gathered_in_step((share.places, {name: value.cpu() for name, value in own.items()}))
     order = torch.cat([places for places, _ in parts]).argsort()
     whole = {name: torch.cat([part[name] for _, part in parts])[order].to(latents.device) for name in own}
     told = {name.removeprefix(TOLD): value for name, value in whole.items() if name.startswith(TOLD)}

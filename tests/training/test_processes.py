@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from comfyui_rollout.data.data import Digits, next_batch
+from comfyui_rollout.data.encodings.texts import concatenated
 from comfyui_rollout.diffusion import seeds
 from comfyui_rollout.diffusion.noisy_batch import noisy_batch
 from comfyui_rollout.diffusion.rollout import RolloutPlan, roll_out
@@ -35,7 +36,7 @@ from comfyui_rollout.training.loop import prepare
 from comfyui_rollout.training.optimizers import OptimizerSettings
 from comfyui_rollout.training.sharing import over_processes
 from comfyui_rollout.training.state import find_state
-from comfyui_rollout.training.stream import Run, Stream
+from comfyui_rollout.training.stream import Run, Step, Stream
 from together import Hung, together
 
 pytestmark = [
@@ -245,6 +246,34 @@ def train_with(count, steps, folder, resume, rollout, fsdp=False):
     return train(*arguments) if count == 1 else together(count, train, *arguments, fsdp=fsdp)[0]
 
 
+class Captioned(Digits):
+    """Digits with captions of one to seven tokens, as long as the number of the picture says."""
+
+    def batch(self, items, generators):
+        told = [
+            {"text": torch.full((1, 1 + item % 7, 2), float(item)), "mask": torch.ones(1, 1 + item % 7).bool()}
+            for item in items
+        ]
+        return replace(super().batch(items, generators), conditioning=concatenated(told))
+
+
+def captions_of(size):
+    """What the network is told in some batches, by the places that are here."""
+    digits = Captioned()
+    data = Stream(next_batch, {"dataset": digits, "batch_size": size}, "1", "Digits", about=digits.info)
+    run = Run(data, processes=join("cpu"))
+    batches = [Step(run, pull).value(data) for pull in range(6)]
+    return [(batch.share.places.numpy(), batch.conditioning["text"].numpy()) for batch in batches]
+
+
+def test_captions_are_as_long_as_in_one_process():
+    """Whatever goes by their length, such as which chains fit in a batch, is so the same in all processes."""
+    one = captions_of(4)
+    for part in together(2, captions_of, 2):
+        for (_, whole_text), (places, text) in zip(one, part, strict=True):
+            assert np.array_equal(text, whole_text[places])
+
+
 def fail_in_the_second(step):
     if os.environ["RANK"] == "1" and step.update == 1:
         raise ValueError("cats/3.jpg cannot be read")
@@ -277,10 +306,14 @@ def too_large_once(step):
         raise torch.OutOfMemoryError("out of memory")
 
 
-def test_who_runs_out_of_memory_has_all_compute_in_parts():
+MANY_PAIRS = {"reflow": {"start": 0.0, "probability": 0.7, "pairs": 99, "steps": 2, "sampler": "euler", "order": 1}}
+
+
+@pytest.mark.parametrize("rollout", [{}, MANY_PAIRS], ids=["rollouts", "pairs, which are exchanged amid a batch"])
+def test_who_runs_out_of_memory_has_all_compute_in_parts(rollout):
     """Amid an update, in its second batch: the others are told instead of waiting, and the result is the same."""
-    one = train(8)
-    many = together(2, train, 4, 3, None, None, too_large_once, None, {"on_out_of_memory": "halve"})
+    one = train(8, rollout=rollout)
+    many = together(2, train, 4, 3, None, None, too_large_once, rollout, {"on_out_of_memory": "halve"}, watchdog=60)
     assert furthest(one, many[0]) < 1e-6
 
 
