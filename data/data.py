@@ -23,6 +23,7 @@ from ..diffusion.solvers import Conditioning
 from ..models.model import NO_CLASS
 from ..models.vae_preview import VaePreviews
 from ..training.stream import Step
+from .encodings.texts import beside_others, shapes_of
 
 
 class Numbers(Sequence[int]):
@@ -314,4 +315,8 @@ def next_batch(
             share=lambda index: run.share(index, batch_size),
         )
     )
-    return loader.batch(step.index).to(step.run.device)
+    batch = loader.batch(step.index)
+    if batch.dealt and "text" in batch.conditioning:
+        shapes = run.processes.gathered_in_step(shapes_of(batch.conditioning))
+        batch = replace(batch, conditioning=beside_others(batch.conditioning, shapes))
+    return batch.to(run.device)

@@ -39,6 +39,10 @@ class Share:
             raise ValueError(f"something was drawn for {len(values)} items, and the global batch has {self.total}")
         return values if self.is_whole else values[moved(self.places, values.device)]
 
+    def first(self, count: int) -> Tensor:
+        """Which of the first ``count`` places of the global batch are here (n,): those of the first n items here."""
+        return self.places[self.places < count]
+
     def among(self, chosen: Tensor) -> Share:
         """The share of a choice of the items: ``chosen`` (n,) are places in the global batch, ascending.
 

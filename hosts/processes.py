@@ -74,6 +74,11 @@ class Processes:
         """Everybody's value, by rank."""
         return [value]
 
+    def gathered_in_step(self, value: Value) -> list[Value]:
+        """The same within an update, where another process may be out of memory: raises OutOfMemoryElsewhere then."""
+        self.total(0)
+        return self.gathered(value)
+
     def from_lead(self, value: Value) -> Value:
         """The first process's value, for all."""
         return value

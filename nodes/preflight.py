@@ -7,7 +7,10 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from ..data.preflight import images_in_words
+from ..data.reading.images import ImageFolder
 from ..data.run_preflight import rollouts_in_words, schedule_in_words, targets_in_words
+from ..data.shards.images import ShardImages
+from ..data.shards.preflight import shards_in_words
 from ..data.step_preflight import step_in_words
 from ..diffusion.rollout import RolloutPlan
 from ..hosts.current import current_host
@@ -16,6 +19,7 @@ from ..models.loading.pretrained import Pretrained
 from ..training.optimizers import OptimizerSettings
 from .data.dataset import ImageFolderDataset
 from .data.encode import EncodeDataset, encoding_of, words_on
+from .data.shards import ShardDataset
 from .models.adapter import AddLora
 from .models.pretrained import LoadPretrained
 from .rollouts.rollout import Rollout
@@ -86,30 +90,38 @@ def defaults(kind: Any) -> dict[str, Any]:
 
 
 def data_in_words(graph: Graph) -> Iterator[tuple[str, str, list[str]]]:
-    """Each folder of images, as the model reads it that it is encoded for."""
-    for node_id in graph.of(ImageFolderDataset):
+    """Each folder of images, and each data set of shards, as the model reads it that it is encoded for."""
+    found = [(node_id, kind) for kind in (ImageFolderDataset, ShardDataset) for node_id in graph.of(kind)]
+    for node_id, kind in found:
         try:
-            stream = graph.value(node_id, ImageFolderDataset)[0]
-        except (TypeError, ValueError) as error:
-            yield node_id, ImageFolderDataset.DISPLAY_NAME, [str(error)]
+            stream = graph.value(node_id, kind)[0]
+        except (OSError, TypeError, ValueError) as error:
+            yield node_id, kind.DISPLAY_NAME, [str(error)]
             continue
         encoders = [one for one in graph.of(EncodeDataset) if graph.origin(one, "dataset") == node_id]
         images, batch_size = stream.inputs["dataset"], stream.inputs["batch_size"]
         if not encoders:
-            yield node_id, ImageFolderDataset.DISPLAY_NAME, images_in_words(images, batch_size)
+            yield node_id, kind.DISPLAY_NAME, pictures_in_words(images, batch_size)
         for encoder in encoders:
             yield encoder, EncodeDataset.DISPLAY_NAME, encoded_in_words(graph, encoder, images, batch_size)
+
+
+def pictures_in_words(images: ImageFolder | ShardImages, batch_size: int, reads_text: bool | None = None) -> list[str]:
+    """What was found, and what training will do with it; ``reads_text``: whether the model reads captions."""
+    if isinstance(images, ShardImages):
+        return shards_in_words(images, batch_size, reads_text)
+    return images_in_words(images, batch_size, reads_text)
 
 
 def encoded_in_words(graph: Graph, node_id: str, images: Any, batch_size: int) -> list[str]:
     """What Encode Dataset would say; without its model, what can be said of the images alone."""
     pretrained = graph.pretrained(node_id)
     if pretrained is None:
-        return [*images_in_words(images, batch_size, True), "the model is not here, so its tokens cannot be counted"]
+        return [*pictures_in_words(images, batch_size, True), "the model is not here, so its tokens cannot be counted"]
     try:
         encoding = encoding_of(images, pretrained, {**defaults(EncodeDataset), **graph.inputs(node_id)})
     except ValueError as error:
-        return [*images_in_words(images, batch_size, not pretrained.info.classes), str(error)]
+        return [*pictures_in_words(images, batch_size, not pretrained.info.classes), str(error)]
     return words_on(encoding, batch_size)
 
 

@@ -18,7 +18,7 @@ from ..training.state import SavedState
 from ..training.stream import Run, Stream
 from .looks import Account, Checkpoint, Measure, Progress
 from .recorder import Recorder
-from .run_folder import FolderOfAnother, RunFolder, versions
+from .run_folder import FolderOfAnother, RunFolder, facts_in, versions
 from .session import Look, Session
 
 
@@ -67,9 +67,13 @@ def fit(
         resume = processes.from_lead(resume)
         seed = resume.seed if resume else seed
         facts = {"seed": seed, "steps": steps, "node": node_id, "device": place, "versions": versions()}
+        update = batch_of_an_update(loss, processes.count, options.get("accumulation", 1))
         notes = [*notes, *processes_in_words(loss, processes.count)]
-        facts["said"], told = list(notes), list(notes)
-        if processes.count > 1:
+        if resume:
+            notes += other_batch_in_words(facts_in(resume.folder).get("batch"), update)
+        facts |= {"said": list(notes), "batch": update}
+        told = list(notes)
+        if processes.count > 1 or resume:
             facts["processes"] = processes.count
         for note in notes if processes.leads else ():  # before the training is paid for; the node says it afterwards
             logging.getLogger(__name__).info("node %s: %s", node_id, note)
@@ -106,9 +110,37 @@ def fit(
     return session
 
 
+def batch_size_in(loss: Stream) -> int | None:
+    return next((part.inputs["batch_size"] for part in loss.walk() if "batch_size" in part.inputs), None)
+
+
+def batch_of_an_update(loss: Stream, count: int, accumulation: int) -> dict[str, int]:
+    """What makes up the items of an update; empty where the batches come from elsewhere."""
+    size = batch_size_in(loss)
+    return {} if size is None else {"batch_size": size, "processes": count, "accumulation": accumulation}
+
+
+def other_batch_in_words(before: Any, now: Mapping[str, int]) -> list[str]:
+    """What it means for a run to go on with another global batch than it had; nothing where it has the same."""
+    known = isinstance(before, dict) and before.keys() == now.keys()
+    if not now or not known or not all(isinstance(value, int) for value in before.values()):
+        return []
+    size, count, pulls = (now[name] for name in now)
+    old_size, old_count, old_pulls = (before[name] for name in now)
+    if (size * count, pulls) == (old_size * old_count, old_pulls):
+        return []
+    had, has = (" x ".join(f"{name} {each[name]}" for name in now) for each in (before, now))
+    fits, left = divmod(old_size * old_count, count)
+    remedy = "" if left else f"; batch_size {fits} and accumulation {old_pulls} keep it as it was"
+    return [
+        f"resume: an update had {old_size * old_count * old_pulls} items ({had}) and now has {size * count * pulls} "
+        f"({has}), so the run goes on with other batches, not exactly where it was{remedy}"
+    ]
+
+
 def processes_in_words(loss: Stream, count: int) -> list[str]:
     """How large the global batch of several processes is."""
-    size = next((part.inputs["batch_size"] for part in loss.walk() if "batch_size" in part.inputs), None)
+    size = batch_size_in(loss)
     if count == 1 or size is None:
         return []
     return [f"{count} processes train together: batch_size {size} is that of each, the global batch has {size * count}"]

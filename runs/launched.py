@@ -7,6 +7,7 @@ What they do is read from the run's folder, which only the first of them writes:
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -28,6 +29,10 @@ LOOK_EVERY = 0.5
 """Seconds between two looks at the run's folder."""
 TO_STOP = 120.0
 """Seconds that the processes have to keep their state once they are asked to stop; then they are ended."""
+
+
+KILLED = re.compile(r"rank +: (\d+) \(.*\n.*\n.*\n.*: Signal \d+ \((\w+)\)")
+"""How torch's launcher names a process that a signal has ended, and the signal."""
 
 
 class LaunchFailed(RuntimeError):
@@ -119,9 +124,11 @@ def started(command: list[str], log: Any) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def last_words(log: Path) -> str:
-    """The error that the processes said last, in a line."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    """The error that the processes said last, in a line; or which of them could not say it, as the launcher does."""
+    text = log.read_text(encoding="utf-8", errors="replace")
+    lines = text.splitlines()
     said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    said = said or [f"process {rank} was ended from outside ({name})" for rank, name in KILLED.findall(text)]
     return (said or lines or ["the processes ended without a word"])[-1]
 
 

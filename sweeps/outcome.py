@@ -89,10 +89,29 @@ def table(found: Sequence[Outcome]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def remarks(found: Sequence[Outcome]) -> list[str]:
+    """What the table does not say: what it is sorted by, where that misleads, and settings that change nothing."""
+    ended = [each for each in found if each.ends]
+    lines = []
+    if len(ended) > 1 and not all(CURVES[1] in each.ends for each in ended):
+        lines.append(
+            "sorted by the training loss, which settings of Rollout and of the losses change by themselves: wire "
+            "images into validation, and it is sorted by the loss on these"
+        )
+    twins: dict[tuple[Any, ...], list[Outcome]] = {}
+    for each in ended:
+        twins.setdefault(tuple((name, *curve) for name, curve in each.curves.items()), []).append(each)
+    for same in twins.values():
+        if len(same) > 1:
+            which = "; ".join(each.label for each in same)
+            lines.append(f"the same losses to the last digit, so what differs between them had no effect: {which}")
+    return lines
+
+
 def conclude(sweep: Sweep) -> str:
-    """Write what came of the sweep into its folder; returns the table."""
+    """Write what came of the sweep into its folder; returns the table, and what to know when reading it."""
     found = outcomes(sweep)
-    text = table(found)
+    text = "\n".join([table(found), *remarks(found)])
     write_text(sweep.folder / "table.txt", text + "\n")
     results = [{**vars(each), "run": each.run and each.run.name, "picture": None, "curves": None} for each in found]
     kept = [{name: value for name, value in row.items() if value is not None} for row in results]

@@ -27,6 +27,10 @@ from ..runs.run_folder import FACTS, facts_in
 
 DONE = "finished"
 PLAN, WORKFLOW = "sweep.json", "workflow.json"
+NOTES, LONGEST_TAG, LONGEST_NOTE = "notes.json", 40, 4000
+"""A person's words on a run, which the server shows and keeps: their file, and how long they may be."""
+LOOK_EVERY = 0.5
+"""Seconds between two looks at a run that goes on."""
 
 
 @dataclass(frozen=True)
@@ -112,14 +116,28 @@ class Sweep:
                 start_new_session=sys.platform != "win32",
                 creationflags=APART,
             )
-        told = False
+        told = labelled = False
         while True:
             try:
-                return process.wait(None if stop is None or told else 0.5)
+                code = process.wait(LOOK_EVERY)
             except subprocess.TimeoutExpired:
-                told = stop is not None and stop.is_set()
-                if told:
+                labelled = labelled or self.label(number)
+                if stop is not None and stop.is_set() and not told:
+                    told = True
                     process.send_signal(STOP)
+            else:
+                self.label(number)
+                return code
+
+    def label(self, number: int) -> bool:
+        """A tag and a note on the run of a variant, by which the Runs tab finds all of a sweep; once, for a person may
+        change them. Whether the run is there.
+        """
+        run = self.run_of(number)
+        if run is not None and not (run / NOTES).exists():
+            notes = {"tags": [self.folder.name[:LONGEST_TAG]], "note": ", ".join(self.variants[number])[:LONGEST_NOTE]}
+            write_text(run / NOTES, json.dumps(notes, indent=1, ensure_ascii=False) + "\n")
+        return run is not None
 
 
 # A terminal's ctrl-C is for the sweep, which passes it on: a run that hears it twice leaves at once.

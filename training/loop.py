@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,8 +16,9 @@ from ..diffusion.noisy_batch import NoisyBatch
 from ..models.model import Model
 from ..models.sharded import here, let_go, whole
 from .micro import MicroBatches
+from .numbers import mean_of_each
 from .optimizers import OptimizerSettings, average_by_themselves
-from .sharing import add_up_gradients, over_processes, reported
+from .sharing import add_up_gradients, check_parts, over_processes
 from .stream import Look, Run, Step, Stream
 from .teacher import borrowed
 
@@ -165,6 +165,7 @@ class Trainer:
             except Exception as error:
                 self._begin_again(pulls, error)
         step = pulls[-1]
+        step.pulls = [pull.numbers for pull in pulls]
         step.metrics = mean_of_each([pull.metrics for pull in pulls])
         step.finite = [look for pull in pulls for look in pull.finite]
         if number == 0 and all(parameter.grad is None for parameter in self.parameters):
@@ -186,7 +187,7 @@ class Trainer:
             step = pulls[pull]
             with self.around(), autocast(self.run.device, self.precision):
                 losses = self.micro.losses(step, self._backward)
-            step.report("loss", reported(self.processes, losses, step))
+            step.report("loss", losses)
             step.finite = [Look(step.index, losses.detach().isfinite(), levels_of(step), places_of(step))]
 
     def _begin_again(self, pulls: list[Step], error: Exception) -> None:
@@ -247,17 +248,6 @@ def places_of(step: Step) -> Tensor | None:
     return batches[-1].share.places if batches else None
 
 
-def mean_of_each(metrics: list[dict[str, Tensor | float]]) -> dict[str, Tensor | float]:
-    """The mean of every number over the pulls of one update that report it."""
-    if len(metrics) == 1:
-        return metrics[0]
-    found: dict[str, list[Tensor | float]] = defaultdict(list)
-    for each in metrics:
-        for name, value in each.items():
-            found[name].append(value)
-    return {name: sum(values) / len(values) for name, values in found.items()}
-
-
 class Resumable(Protocol):
     """What a training goes on from, such as a :class:`~.state.SavedState`."""
 
@@ -287,6 +277,7 @@ def prepare(
     """
     with training_mode():
         live: Model = run.value(model)
+        check_parts(live, run.processes)
         live.prepare_training()
         done = state.step if state else 0
         trainer = Trainer(run, loss, live.network, settings, steps, done=done, around=live.training, **options)

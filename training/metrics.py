@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ..hosts.processes import Processes
-from .stream import Look, Run, Step
+from .numbers import joined, mean_of_each
+from .stream import Look, Number, Run, Step
 
 SPIKE = 3.0
 """A loss so many times the median of those before it is one."""
@@ -50,7 +51,8 @@ class Metrics:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.pending: list[tuple[int, dict[str, Tensor | float], list[Look]]] = []
+        self.pending: list[tuple[int, list[dict[str, Number]], list[Look]]] = []
+        """Updates, with what was reported of each pull and of the whole of them, and their items."""
         self.bad: dict[int, list[Look]] = {}
         """Of the last reading, the steps whose loss or gradient was no finite number, with their items."""
         self.spikes = Spikes()
@@ -61,7 +63,7 @@ class Metrics:
         """Seconds per node since the start."""
 
     def add(self, step: Step) -> None:
-        self.pending.append((step.update, step.metrics, step.finite))
+        self.pending.append((step.update, self._reports(step), step.finite))
         if self.since is None:
             self.since, self.timed = time.perf_counter(), 0
         else:
@@ -72,14 +74,8 @@ class Metrics:
 
         A number that is not finite is None, for JSON knows no other word for it.
         """
-        tensors = [value for _, metrics, _ in self.pending for value in metrics.values() if isinstance(value, Tensor)]
-        numbers = iter(torch.stack([tensor.float() for tensor in tensors]).tolist() if tensors else [])
-        rows: list[dict[str, Any]] = [
-            {"step": update}
-            | {name: finite(next(numbers) if isinstance(value, Tensor) else value) for name, value in metrics.items()}
-            for update, metrics, _ in self.pending
-        ]
-        rows = merged(self.run.processes.gathered(rows))
+        updates = [update for update, _, _ in self.pending]
+        rows = merged(updates, self.run.processes.gathered(read([reports for _, reports, _ in self.pending])))
         self.bad = {
             row["step"]: [everybodys(self.run.processes, look) for look in looks]
             for row, (_, _, looks) in zip(rows, self.pending, strict=True)
@@ -100,6 +96,13 @@ class Metrics:
         self.pending.clear()
         return rows
 
+    def _reports(self, step: Step) -> list[dict[str, Number]]:
+        """By pull, where other processes have a part of each: the mean over the pulls comes after that over them."""
+        if self.run.processes.count == 1:
+            return [step.numbers]
+        of_pulls = {name for pull in step.pulls for name in pull}
+        return [*step.pulls, {name: number for name, number in step.numbers.items() if name not in of_pulls}]
+
     def _speed(self) -> float | None:
         """Steps per second of wall time since the last reading, sampling and saving included."""
         if not self.since or not self.timed:
@@ -114,24 +117,26 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def merged(everybodys: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """One row a step of what each process has measured on its part of the batch: the mean, the least or the largest."""
-    if len(everybodys) == 1:
-        return everybodys[0]
-    return [
-        {name: merged_number(name, [row[name] for row in rows if name in row]) for name in names}
-        for rows in zip(*everybodys, strict=True)
-        for names in [dict.fromkeys(name for row in rows for name in row)]
-    ]
+def read(updates: list[list[dict[str, Number]]]) -> list[list[dict[str, Number]]]:
+    """The same numbers on the CPU; the device is waited for once."""
+    every = [number.value for reports in updates for report in reports for number in report.values()]
+    tensors = [value.float() for value in every if isinstance(value, Tensor)]
+    values = iter(torch.stack(tensors).tolist() if tensors else [])
+
+    def there(number: Number) -> Number:
+        return number._replace(value=next(values)) if isinstance(number.value, Tensor) else number
+
+    return [[{name: there(number) for name, number in report.items()} for report in reports] for reports in updates]
 
 
-def merged_number(name: str, values: list[Any]) -> Any:
-    """None, no finite number, where it is so for one of them; and exactly what they are where they are all alike."""
-    if None in values or len(set(values)) == 1:
-        return None if None in values else values[0]
-    if name.endswith("_min"):
-        return min(values)
-    return max(values) if name.endswith(("_max", "_age")) else sum(values) / len(values)
+def merged(updates: list[int], everybodys: list[list[list[dict[str, Number]]]]) -> list[dict[str, Any]]:
+    """One row an update, of what each process has measured on its part of each pull's batch."""
+    rows = []
+    for update, of_processes in zip(updates, zip(*everybodys, strict=True), strict=True):
+        wholes = [joined(of_pull) for of_pull in zip(*of_processes, strict=True)]
+        means = mean_of_each([{name: number.value for name, number in whole.items()} for whole in wholes])
+        rows.append({"step": update} | {name: finite(value) for name, value in means.items()})
+    return rows
 
 
 def everybodys(processes: Processes, look: Look) -> Look:

@@ -19,6 +19,7 @@ from torch import Tensor
 from ..diffusion.noisy_batch import Listener, Memory, NoisyBatch
 from ..diffusion.share import Share
 from ..hosts.processes import OutOfMemoryElsewhere
+from .numbers import joined
 from .sharing import mean_over
 from .stream import Step, StepError, Stream
 
@@ -27,13 +28,17 @@ PER_ITEM = ("latents", "noise", "timestep", "teacher_forced", "x", "lengths", "s
 """What a noisy batch has for each item."""
 
 
+def causes_of(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and what it came from."""
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
 def is_out_of_memory(error: BaseException | None) -> bool:
     """Whether an error, or what it came from, is that of an allocator."""
-    while error is not None:
-        if isinstance(error, torch.OutOfMemoryError) or "not enough memory: you tried to allocate" in str(error):
-            return True
-        error = error.__cause__
-    return False
+    words = "not enough memory: you tried to allocate"
+    return any(isinstance(one, torch.OutOfMemoryError) or words in str(one) for one in causes_of(error))
 
 
 def advice(loss: Stream, precision: str, accumulation: int, halves: bool) -> str:
@@ -69,7 +74,7 @@ class MicroBatches:
         if self.count > 1:
             return losses_in_parts(step, self.loss, self.count, backward)
         losses: Tensor = step.value(self.loss)
-        backward(mean_over(step.run.processes, losses, step))
+        backward(mean_over(step.run.processes, losses))
         return losses
 
     def shrink(self, error: Exception, step: Step, precision: str, accumulation: int) -> None:
@@ -80,7 +85,7 @@ class MicroBatches:
             raise error
         processes = step.run.processes
         halves = self.halves and not processes.shards  # in parts, the forwards of processes would be unequal in number
-        if halves and not isinstance(error, OutOfMemoryElsewhere):
+        if halves and not any(isinstance(one, OutOfMemoryElsewhere) for one in causes_of(error)):
             processes.tell_out_of_memory()
         size = processes.least(batch_size(step, self.loss)) if halves else 0
         if self.count >= size:
@@ -158,26 +163,24 @@ def memory_of(memory: Sequence[Memory], chosen: slice) -> Iterator[Memory]:
 def losses_in_parts(step: Step, loss: Stream, count: int, backward: Callable[[Tensor], None]) -> Tensor:
     """The losses (B,) of a batch in ``count`` parts; ``backward`` is given each part's share of the mean at once.
 
-    What the loss reports is the mean over the parts, by their sizes.
+    What the loss reports is that of the whole batch.
     """
     inputs = {name: step.value(value) for name, value in loss.inputs.items()}
     name, batch = next((name, value) for name, value in inputs.items() if isinstance(value, NoisyBatch))
-    outer, found, reports, heard = step.metrics, [], [], []
-    whole = step.total = step.run.processes.total(len(batch.latents))
+    outer, found, reports, heard = (step.metrics, step.counts), [], [], []
+    whole = step.run.processes.total(len(batch.latents))
     try:
         for part in parts_of(batch, count):
-            step.metrics = {}
+            step.metrics, step.counts = {}, {}
             losses = step.call(loss, {**inputs, name: part})
             backward(losses.sum() / whole)
             found.append(losses.detach())
-            reports.append(step.metrics)
+            reports.append(step.numbers)
             heard.append(part.listener)
     finally:
-        step.metrics = outer
+        step.metrics, step.counts = outer
     if batch.listener is not None:
         tell(batch.listener, [part for part in heard if isinstance(part, Heard)])
-    shares = [len(losses) / len(batch.latents) for losses in found]
-    for each in dict.fromkeys(name for report in reports for name in report):
-        having = [(share, report[each]) for share, report in zip(shares, reports, strict=True) if each in report]
-        outer[each] = sum(share * value for share, value in having) / sum(share for share, _ in having)
+    for each, number in joined(reports).items():
+        step.report(each, *number)
     return torch.cat(found)

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..hosts.processes import Processes
+from ..models.model import Model
+from ..models.quantization import is_squeezed
 from .stream import Step
 
 SHARDABLE = ("adamw", "sgd", "lion")
@@ -99,22 +101,29 @@ def over_processes(network: nn.Module, optimizers: list[Optimizer], name: str, p
     processes.settle = Pace(network, processes).settle  # type: ignore[method-assign]
 
 
+def check_parts(model: Model, processes: Processes) -> None:
+    """Raises ValueError, naming the remedy, for a model whose weights cannot be held in parts, where they would be."""
+    if not processes.shards:
+        return
+    if model.swap:
+        raise ValueError("swap: blocks that come and go do not go with FSDP, which has a part of each: set swap to 0")
+    if any(is_squeezed(weight) for weight in model.network.parameters()):
+        raise ValueError(
+            "quantize: squeezed weights do not go with FSDP, which cuts them in parts: set quantize to none, or start "
+            "the processes without FSDP"
+        )
+
+
 def trained(network: nn.Module) -> list[nn.Parameter]:
     return [weight for weight in network.parameters() if weight.requires_grad]
 
 
-def mean_over(processes: Processes, losses: Tensor, step: Step) -> Tensor:
+def mean_over(processes: Processes, losses: Tensor) -> Tensor:
     """The mean of all losses (B,) of the global batch, as far as it is made of those here."""
     if processes.count == 1:
         return losses.mean()
-    step.total = processes.total(len(losses))
-    share = losses.sum() / step.total
+    share = losses.sum() / processes.total(len(losses))
     return share * processes.count if processes.shards else share  # FSDP takes the mean of the gradients
-
-
-def reported(processes: Processes, losses: Tensor, step: Step) -> Tensor:
-    """The loss of this process, such that the mean over all processes is that of the global batch."""
-    return losses.mean() if processes.count == 1 else losses.sum() * (processes.count / step.total)
 
 
 def add_up_gradients(processes: Processes, parameters: list[nn.Parameter], step: Step) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -19,6 +19,14 @@ from ..diffusion.share import Share, dealt_evenly, dealt_in_turn
 from ..hosts.host import Host
 from ..hosts.processes import ONE, Processes
 from .clock import Clock
+
+
+class Number(NamedTuple):
+    """A number that is reported of a step."""
+
+    value: Tensor | float
+    of: int = 1
+    """Of how many values it is the mean, the least or the largest; 0 = it stands in where there are none."""
 
 
 class StepError(RuntimeError):
@@ -190,8 +198,10 @@ class Step:
         self.watched = watched
         """Whether nodes shall show what passes through them."""
         self.metrics: dict[str, Tensor | float] = {}
-        self.total = 0.0
-        """Of how many losses, in all processes, the loss is the mean; 0 where this is the only one."""
+        self.counts: dict[str, int] = {}
+        """Of how many values here each of these numbers is: what several processes, or parts, weigh it by."""
+        self.pulls: list[dict[str, Number]] = []
+        """What was reported in each pull of the update, where the metrics are means over them."""
         self.finite: list[Look] = []
         """Whose losses are finite numbers, by pull."""
         self.current: Stream | None = None
@@ -213,17 +223,22 @@ class Step:
         try:
             with self.run.clock.measure(stream.node_id):
                 return stream.function(self, **inputs)
-        except StepError:
-            raise
         except Exception as error:
+            self._begin_anew(stream)
+            if isinstance(error, StepError):
+                raise
             where = f"node {stream.node_id} ({stream.title}), step {self.update}"
             raise StepError(f"{where}: {str(error) or type(error).__name__}") from error
         finally:
             self.current = outer
 
     def forget(self, stream: Stream) -> None:
-        """Let go of a stream's value, so that it would be computed once more."""
+        """Let go of a stream's value, so that it would be computed once more, with the same random numbers."""
         self._memo.pop(stream, None)
+        self._begin_anew(stream)
+
+    def _begin_anew(self, stream: Stream) -> None:
+        self._generators = {key: value for key, value in self._generators.items() if key[0] != stream.node_id}
 
     def values(self) -> Iterator[Any]:
         """What has been computed so far, in no order."""
@@ -257,9 +272,19 @@ class Step:
 
         return self.run.keep(stream, made)
 
-    def report(self, name: str, value: Tensor | float) -> None:
-        """A number for the metrics; a tensor is averaged and stays on the device until somebody reads it."""
+    def report(self, name: str, value: Tensor | float, of: int | None = None) -> None:
+        """A number for the metrics; a tensor is averaged and stays on the device until somebody reads it.
+
+        It is ``of`` so many values of this batch (a tensor's own, by default). Of several processes, or parts of a
+        batch, the mean is taken by these; the least where the name ends with ``_min``, the largest with ``_max``.
+        """
+        self.counts[name] = of if of is not None else value.numel() if isinstance(value, Tensor) else 1
         self.metrics[name] = value.detach().float().mean() if isinstance(value, Tensor) else value
+
+    @property
+    def numbers(self) -> dict[str, Number]:
+        """What was reported, each with how many values it is of."""
+        return {name: Number(value, self.counts.get(name, 1)) for name, value in self.metrics.items()}
 
     def show(self, kind: str, picture: Callable[[], Any]) -> None:
         """Show a picture on the running node, if this step is watched; it is not even made otherwise."""

@@ -10,33 +10,19 @@ from torch import Generator, Tensor
 
 from ...diffusion.rollouts.guidance import WITHOUT
 from ...diffusion.solvers import Conditioning
-from ...models.families.clip import alike
 from ...models.families.pretrained import CONTROL
-from ...models.ragged import collate, join
 from ..data import Batch, DatasetInfo, no_class
 from ..reading.images import ImageFolder, ImageItem, Place, corner_of, weight_of
 from . import colours
 from .cache import Cache
 from .encoders import Encoders
+from .texts import concatenated
 
 Text = str | tuple[str, str]
 """A caption; with the key of the picture beside which it is read, where the text encoder sees that."""
 
 LATENTS, TEXT, MASKS = "latents", "text", "masks"
 """Folders of the cache."""
-
-
-def concatenated(told: list[Conditioning]) -> Conditioning:
-    """What the network is told about a batch of captions of several lengths.
-
-    Those with a mask are padded, which it says; the windows of CLIP are repeated until they are as many; and of what
-    ComfyUI's models are told the sizes are kept.
-    """
-    if any(name.endswith("mask") for name in told[0]):
-        return join(told)
-    if len({one["text"].shape[1:] for one in told if "text" in one}) > 1:
-        told = alike(*told)
-    return collate(told)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from torch import Generator, Tensor
 
 from ...diffusion.solvers import Conditioning
 from ..data import Batch, no_class
-from ..encodings.encoded import View, concatenated, encoded_info
+from ..encodings.encoded import View, encoded_info
 from ..encodings.encoders import Encoders
+from ..encodings.texts import concatenated
 from ..reading.images import weight_of
 from .images import ShardImages
 from .store import Arrays, Places, Store

@@ -16,14 +16,17 @@ from ...diffusion import seeds
 from ..encodings import colours
 from ..encodings.cache import Cache, key_of
 from ..encodings.encoders import EncodeImages, Encoders, EncodeText
-from ..encodings.encoding import Advance, Progress, refuse_full_disk
+from ..encodings.encoding import SHORT, Advance, Progress, refuse_full_disk
 from ..reading.captions import CaptionSettings
 from ..reading.images import place_of
 from .encoded import EncodedShards
 from .images import ShardImages
+from .index import NO_CAPTION
 from .store import Store
 
 FORMAT = 1
+LOOKED_AT = 100
+"""Captions that are read to see whether they are too long: those of all shards would take as long as encoding them."""
 AT_A_TIME = 64
 """Pictures whose files are asked for together."""
 
@@ -83,6 +86,25 @@ class ShardEncoding:
                 if not self.store.has(key)
             )
         )
+
+    def cut_captions(self) -> tuple[list[int], int, int]:
+        """Pictures of whose captions a part is cut off, among those with the longest ones; how many these are, and how
+        many tokens are read. Loads the tokenizers.
+        """
+        if not self.reads_text:
+            return [], 0, 0
+        rows = self.images.index.rows
+        lengths = np.where(
+            rows["kind"] == NO_CAPTION, len(self.images.default_caption.encode()), rows["caption_length"]
+        )
+        longest = np.argpartition(-lengths.astype(np.int64), min(LOOKED_AT, len(lengths)) - 1)[:LOOKED_AT]
+        numbers = sorted(number for number in longest.tolist() if lengths[number] > SHORT)
+        if not numbers:
+            return [], 0, 0
+        texts = [self.captions.variants_of(caption) for caption in self.images.captions(numbers)]
+        cut, most = self.encoders.longer_than_read(list(dict.fromkeys(text for variants in texts for text in variants)))
+        found = [number for number, variants in zip(numbers, texts, strict=True) if {*cut} & {*variants}]
+        return found, len(numbers), most
 
     def run(self, device: str, advance: Advance) -> EncodedShards:
         """Encode what is missing. ``advance(done, total)`` is told after each picture, and may raise to stop.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...models.loading.weight_count import in_words
-from ..preflight import epoch_in_words, number_of, some
+from ..preflight import NAMED, epoch_in_words, number_of, some
 from .encoding import ShardEncoding
 from .images import ShardImages
 from .index import NO_CAPTION, names_in
@@ -91,6 +91,20 @@ def shard_encoding_in_words(encoding: ShardEncoding) -> list[str]:
     lines = [f"latents: {there} in the cache, {views} to encode ({in_words(encoding.missing_bytes, 'B')})"]
     if encoding.reads_text:
         lines.append(f"captions: of {number_of(count - texts, 'image')} in the cache, of {texts} to encode")
+    lines += cut_in_words(encoding)
     if encoding.images.crop == "random":
         lines.append("crop random: each image is cut once, at a place of its own, for its latents are kept")
     return lines
+
+
+def cut_in_words(encoding: ShardEncoding) -> list[str]:
+    """Which captions are longer than the encoder reads, as far as the longest tell."""
+    cut, looked_at, most = encoding.cut_captions()
+    if not cut:
+        return []
+    called = [encoding.images.index.path(number).name for number in cut[:NAMED]] + [""] * len(cut[NAMED:])
+    are = "is" if len(cut) == 1 else "are"
+    return [
+        f"of the {number_of(looked_at, 'longest caption')}, {len(cut)} {are} longer than the {most} tokens that the "
+        f"encoder reads, and cut: {some(called)}"
+    ]

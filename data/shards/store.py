@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -84,6 +85,12 @@ class Store:
             if len(left) == before:
                 wait(-1)
                 time.sleep(WAIT)
+        self._unlock(keys)
+
+    def _unlock(self, keys: Sequence[str]) -> None:
+        """Remove the locks of shards that are all there: whoever still asks for one finds the shard first."""
+        for key in keys:
+            shutil.rmtree(self.folder / LOCKS / key, ignore_errors=True)
 
     def _made(self, number: int, key: str, encode: Callable[[int, str], None]) -> bool:
         """Make it, if nobody else does."""
@@ -96,6 +103,10 @@ class Store:
                 encode(number, key)
         except Taken:
             return False
+        except FileNotFoundError:
+            if lock.is_dir():
+                raise
+            return False  # others have made all that is missing, and removed the locks
         return True
 
     def shards(self, keys: Sequence[str]) -> Shards:

@@ -61,7 +61,7 @@ class Keeper:
         known, lives = self.chains.get(kind), self.lives.get(kind)
         chains, lives = renewed(known and known.to(batch.x.device), batch, count, plan, solve, update, generator, lives)
         self.chains[kind], self.lives[kind] = chains, lives.older(count)
-        here = int((share.places < count).sum())
+        here = len(share.first(count))
         if here == 0:
             return batch
         waiting = chains.items(slice(here, None))
@@ -83,7 +83,7 @@ class Keeper:
             return
         count = min(len(chains), share.total)
         self.lives[kind] = chains.lives.items(slice(count))
-        self.chains[kind] = chains.items(share.places[share.places < count])
+        self.chains[kind] = chains.items(share.first(count))
 
     def oldest(self, update: int) -> int:
         """For how many updates the oldest chain has lived."""

@@ -21,17 +21,21 @@ def aimed(batch: NoisyBatch, plan: RolloutPlan, count: int, generator: Generator
     """The batch, whose first ``count`` items are at the beginning of a coarse step of ``plan.step_size``.
 
     Their levels are the drawn ones, or, with ``from_noise``, those of a sampler with ``max_step_offset + 1`` steps.
+    ``count`` is that of the global batch, of which some places are here.
     """
-    if count == 0:
+    drawn = plan.strides(count, generator)
+    chosen = batch.share.first(count)
+    here = len(chosen)
+    if here == 0:
         return batch
-    places = torch.arange(count)
+    places = torch.arange(here)
     timestep, stride = batch.timestep.clone(), batch.stride.clone()
-    stride[:count] = plan.strides(count, generator)
+    stride[:here] = drawn[chosen]
     if plan.from_noise:
-        timestep[:count] = levels(batch.schedule, plan.max_step_offset + 1, count, generator)
-    timestep[:count].clamp_(min=batch.schedule.clean_timestep + 1)  # at the data no step is left to learn
-    forced = batch.schedule.add_noise(batch.latents[:count], batch.noise[:count], timestep[:count])
-    teacher_forced, x = (torch.cat([forced.to(each.dtype), each[count:]]) for each in (batch.teacher_forced, batch.x))
+        timestep[:here] = levels(batch.schedule, plan.max_step_offset + 1, count, generator)[chosen]
+    timestep[:here].clamp_(min=batch.schedule.clean_timestep + 1)  # at the data no step is left to learn
+    forced = batch.schedule.add_noise(batch.latents[:here], batch.noise[:here], timestep[:here])
+    teacher_forced, x = (torch.cat([forced.to(each.dtype), each[here:]]) for each in (batch.teacher_forced, batch.x))
     memory = (Memory(places, History()),)  # a sampler that goes on from here remembers nothing
     return replace(
         batch,

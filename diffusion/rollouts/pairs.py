@@ -49,8 +49,12 @@ class Pairs:
         self.tensors = {name: torch.cat([before[name], value])[: self.room] for name, value in more.items()}
 
     def put_into(self, batch: NoisyBatch, count: int, generator: Generator) -> NoisyBatch:
-        """The batch, whose first ``count`` items are pairs drawn at random, each at the level of the item there."""
-        drawn = torch.randint(len(self), (count,), generator=generator)
+        """The batch, whose first ``count`` items are pairs drawn at random, each at the level of the item there.
+
+        ``count`` is that of the global batch, of which some places are here; the pairs are the same everywhere.
+        """
+        drawn = torch.randint(len(self), (count,), generator=generator)[batch.share.first(count)]
+        count = len(drawn)
         own = {name: moved(value, batch.x.device)[moved(drawn, batch.x.device)] for name, value in self.tensors.items()}
 
         def joined(first: Tensor, rest: Tensor) -> Tensor:

@@ -340,6 +340,7 @@ class ReflexFlowLoss(StepNode):
                 loss = losses.masked_mean(losses.elementwise(output, wanted), batch.mask)
                 return losses.weighted(loss * per_sample(item_weight, loss), batch.weight)
             loss, parts = reflexflow.spec(output, wanted, batch, item_weight=item_weight, **weights)
+        weighed = len(batch.x) if objective == "defar" else int(batch.rolled.sum())
         for name, value in parts.items():
-            step.report(f"loss_{name}" if value.dim() else name, value)
+            step.report(f"loss_{name}", value) if value.dim() else step.report(name, value, of=weighed)
         return losses.weighted(loss, batch.weight)

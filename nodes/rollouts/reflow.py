@@ -6,14 +6,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ...diffusion.chains import kind_of
 from ...diffusion.noisy_batch import NoisyBatch
 from ...diffusion.rollouts.guidance import Guidance
-from ...diffusion.rollouts.pairs import PairsByKind, made_by
+from ...diffusion.rollouts.pairs import TOLD, PairsByKind, made_by
 from ...diffusion.rollouts.plan import RolloutPlan
 from ...diffusion.schedules import Schedule
-from ...diffusion.solvers import SOLVERS, Solver, solver
+from ...diffusion.share import Share
+from ...diffusion.solvers import SOLVERS, Conditioning, Solver, solver
+from ...hosts.processes import Processes
 from ...models.model import Model
 from ...runs.pictures.preview import colours_of, picture_of_latents
 from ...training.loop import averaged
@@ -124,12 +127,27 @@ class Reflow(StepNode):
         if len(pairs) < plan.pairs:
             if guide.active:
                 guide = replace(guide, negative=negative_rows(step, batch.negative))
-            noise = torch.randn(batch.noise.shape, generator=step.generator(batch.x.device), device=batch.x.device)
+            shape, device = (batch.share.total, *batch.noise.shape[1:]), batch.x.device
+            noise = batch.share.of(torch.randn(shape, generator=step.generator(device), device=device))
             with model.evaluating(), averaged(step.run, model.network):
                 latents = made_by(guide.of(model), batch.schedule, noise, batch.conditioning, solve, plan.steps)
-            pairs.add(latents, noise, batch.conditioning)
+            pairs.add(*everybodys(step.run.processes, batch.share, latents, noise, batch.conditioning))
             step.show("pairs", lambda: picture_of_latents(latents, colours=colours_of(step.run)))
-        share = plan.probability * len(batch.x)
-        count = min(len(batch.x), int(share + torch.rand((), generator=random, dtype=torch.float64)))
+        share = plan.probability * batch.share.total
+        count = min(batch.share.total, int(share + torch.rand((), generator=random, dtype=torch.float64)))
         step.report("pairs", float(len(pairs)))
         return pairs.put_into(batch, count, random)
+
+
+def everybodys(
+    processes: Processes, share: Share, latents: Tensor, noise: Tensor, conditioning: Conditioning
+) -> tuple[Tensor, Tensor, Conditioning]:
+    """The pairs of the whole global batch, in its order, of those that each process has made."""
+    if share.is_whole:
+        return latents, noise, conditioning
+    own = {"latents": latents, "noise": noise, **{f"{TOLD}{name}": value for name, value in conditioning.items()}}
+    parts = processes.gathered_in_step((share.places, {name: value.cpu() for name, value in own.items()}))
+    order = torch.cat([places for places, _ in parts]).argsort()
+    whole = {name: torch.cat([part[name] for _, part in parts])[order].to(latents.device) for name in own}
+    told = {name.removeprefix(TOLD): value for name, value in whole.items() if name.startswith(TOLD)}
+    return whole["latents"], whole["noise"], told

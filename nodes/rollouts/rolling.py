@@ -80,7 +80,7 @@ def persistent(
 
 def still(step: Step, batch: NoisyBatch, plan: RolloutPlan) -> NoisyBatch:
     """No rollout: the first items stay where teacher forcing has them, at the beginning of a coarse step."""
-    return aimed(batch, plan, plan.seats(len(batch.x), step.update, step.generator()), step.generator())
+    return aimed(batch, plan, plan.seats(batch.share.total, step.update, step.generator()), step.generator())
 
 
 def beside(

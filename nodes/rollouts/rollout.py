@@ -274,8 +274,8 @@ class Rollout(StepNode):
             with model.evaluating():
                 inspect(step, batch, guide.of(model), plan, solve, sampler)
         step.report("rollout_probability", plan.probability_at(step.update))
-        step.report("rollout_share", float(rolled.rolled.double().mean()))
-        step.report("rollout_length", float(rolled.lengths.double().mean()))
+        step.report("rollout_share", float(rolled.rolled.double().mean()), of=len(rolled.lengths))
+        step.report("rollout_length", float(rolled.lengths.double().mean()), of=len(rolled.lengths))
         step.report("drift", rolled.drift)
         if plan.active:
             step.show("rollout", lambda: picture_of_rollout(rolled, colours_of(step.run)))

@@ -1,6 +1,7 @@
 """What a workflow would train, said without running it, in the words of the nodes."""
 
 import re
+import tarfile
 
 import pytest
 from comfyui_rollout import nodes
@@ -66,6 +67,20 @@ def test_the_data_is_said_in_the_nodes_words(prompt, build, wire):
     assert data.split(": ", 1)[1].split("\n  ") == shown
     assert "left out, hidden or system: .ipynb_checkpoints" in shown
     assert "1 caption is longer than the 56 tokens that the encoder reads, and cut: a.png" in shown
+
+
+def test_shards_are_said_as_folders_are(prompt, folder, tmp_path):
+    """The same pictures in a tar file: what was found in it, and whose captions are cut."""
+    with tarfile.open(tmp_path / "one.tar", "w") as tar:
+        for name in ("a.png", "a.txt", "b.png"):
+            tar.add(folder / name, name)
+    prompt["3"] = node(nodes.ShardDataset, shards=str(tmp_path / "one.tar"), batch_size=2, size=64)
+    (encoded,) = (said for said in preflight(prompt, data=True) if said.startswith("node 4"))
+    assert encoded.startswith("node 4 (Encode Dataset): 2 images x 1 repeat / batch 2 = 1 step per epoch\n")
+    assert "captions: 1 of 2; none for b.png (empty)" in encoded
+    assert "of the 1 longest caption, 1 is longer than the 56 tokens that the encoder reads, and cut: a.png" in encoded
+    prompt["4"]["inputs"]["dataset"], prompt["3"]["inputs"]["shards"] = ["3", 0], str(tmp_path / "no.tar")
+    assert any("shards: there is no" in said for said in preflight(prompt, data=True))
 
 
 def test_a_model_that_is_not_here_hides_nothing_else(prompt, tmp_path):

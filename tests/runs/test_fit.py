@@ -1,12 +1,13 @@
 """A run from plain Python: one call that trains, with looks beside it, and leaves a folder."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from comfyui_rollout.hosts.host import Interrupted
-from comfyui_rollout.runs.fit import fit
+from comfyui_rollout.runs.fit import fit, other_batch_in_words
 from comfyui_rollout.runs.looks import Checkpoint, Sample, Tell, TimeBudget
 from comfyui_rollout.runs.run_folder import read_metrics
 from comfyui_rollout.runs.session import Look
@@ -167,3 +168,28 @@ def test_weights_that_are_no_numbers_push_out_no_copy(fitted, tmp_path, at):
     assert not (folder / "model").exists()
     facts = json.loads((folder / "run.json").read_text())
     assert (facts["status"], facts["steps_done"]) == ("failed", at)
+
+
+def batch(size, processes, accumulation=1):
+    return {"batch_size": size, "processes": processes, "accumulation": accumulation}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "words"),
+    [
+        (batch(8, 2), batch(16, 1), None),
+        (batch(8, 2, 3), batch(4, 4, 3), None),
+        (batch(8, 2), batch(8, 1), "had 16 items .* now has 8 .*; batch_size 16 and accumulation 1 keep it"),
+        (batch(8, 2), batch(8, 4), "had 16 items .* now has 32 .*; batch_size 4 and accumulation 1 keep it"),
+        (batch(8, 1, 2), batch(16, 1, 1), "had 16 items .* now has 16 .*; batch_size 8 and accumulation 2 keep it"),
+        (batch(3, 1), batch(3, 2), "had 3 items .* now has 6 .*not exactly where it was$"),
+        (None, batch(8, 1), None),
+        ({"batch_size": "many", "processes": 1, "accumulation": 1}, batch(8, 1), None),
+        (batch(8, 1), {}, None),
+    ],
+)
+def test_a_resume_with_another_global_batch_is_told(before, now, words):
+    """Batches are drawn by their number: of another size, or in other parts of an update, they are others."""
+    said = other_batch_in_words(before, now)
+    assert len(said) == (words is not None)
+    assert all(re.search(words, line) for line in said)

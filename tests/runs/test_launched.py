@@ -4,7 +4,7 @@ import json
 
 import pytest
 from comfyui_rollout.runs import launched
-from comfyui_rollout.runs.launched import Launched, LaunchFailed, configuration, leading_to, train_launched
+from comfyui_rollout.runs.launched import Launched, LaunchFailed, configuration, last_words, leading_to, train_launched
 from PIL import Image
 
 
@@ -76,3 +76,28 @@ def test_a_launch_that_fails_says_why(listener, tmp_path, monkeypatch):
     prompt = {"9": {"class_type": "Train", "inputs": {"steps": 3}}}
     with pytest.raises(LaunchFailed, match=r"^node 1 \(Data\): no such folder$"):
         train_launched(prompt, "9", 2, device="cpu", host=listening(listener, tmp_path), resumed=None)
+
+
+OF_TORCHRUN = """
+Failures:
+  <NO_OTHER_FAILURES>
+------------------------------------------------------------
+Root Cause (first observed failure):
+[0]:
+  time      : 2026-11-29_05:04:51
+  host      : localhost
+  rank      : 0 (local_rank: 0)
+  exitcode  : -9 (pid: 10499)  (SIGKILL)
+  error_file: <N/A>
+  traceback : Signal 9 (SIGKILL) received by PID 10499
+============================================================
+"""
+
+
+def test_a_first_process_that_is_killed_is_named(tmp_path):
+    """It writes the run's message, and can no more: then the launcher's own words count, if nobody else says any."""
+    log = tmp_path / "log"
+    log.write_text(OF_TORCHRUN)
+    assert last_words(log) == "process 0 was ended from outside (SIGKILL)"
+    log.write_text("error: node 1 (Data): no such folder\n" + OF_TORCHRUN)
+    assert last_words(log) == "node 1 (Data): no such folder"

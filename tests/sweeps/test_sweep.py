@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+from comfyui_rollout.server.content.run_notes import read_notes, write_notes
 from comfyui_rollout.sweeps import schedule
 from comfyui_rollout.sweeps.outcome import conclude, outcomes, ranked
 from comfyui_rollout.sweeps.sweep import Sweep
@@ -82,6 +83,34 @@ def stand_in(monkeypatch, code):
     """A short program in place of the training; it writes the name of its run into its log."""
     program = [sys.executable, "-c", code]
     monkeypatch.setattr(Sweep, "command", lambda self, number, device: [*program, self.run_name(number), device])
+
+
+def test_the_runs_of_a_sweep_are_found_by_its_name(tmp_path, monkeypatch):
+    """As soon as they are there, by the server's own reading; what a person writes there stays."""
+    sweep = planned(tmp_path)
+    folder = tmp_path / "rollout" / "tries-002_00001"
+    made = f"import pathlib, time; place = pathlib.Path({str(folder)!r}); place.mkdir(parents=True); "
+    stand_in(monkeypatch, made + "(place / 'run.json').write_text('{}'); time.sleep(1.5)")
+    seen = []
+    monkeypatch.setattr(Sweep, "label", lambda self, number, label=Sweep.label: seen.append(label(self, number)))
+    assert sweep.run(1, "cpu") == 0
+    assert seen[0] is True  # while it runs
+    monkeypatch.undo()
+    assert read_notes(folder) == {"tags": ["tries"], "note": "A.b=2"}
+    write_notes(folder, {"tags": [], "note": "the best"}, read_notes(folder))
+    assert sweep.label(1)
+    assert read_notes(folder) == {"tags": [], "note": "the best"}
+
+
+def test_a_long_name_is_still_a_tag(tmp_path):
+    """Within what the server allows."""
+    sweep = Sweep.planned(tmp_path, 60 * "a", WORKFLOW, "7", (), [["A.b=" + 5000 * "1"]])
+    run = tmp_path / "rollout" / f"{sweep.run_name(0)}_00001"
+    run.mkdir(parents=True)
+    (run / "run.json").write_text("{}")
+    sweep.label(0)
+    assert read_notes(run)["tags"] == [40 * "a"]
+    assert len(read_notes(run)["note"]) == 4000
 
 
 def test_one_run_at_a_time_on_each_device(tmp_path, monkeypatch):
@@ -176,8 +205,9 @@ def test_what_came_of_it_is_written(tmp_path):
     left(sweep, 1, losses=(2.0, 1.0))
     table = conclude(sweep)
     lines = table.splitlines()
-    assert [line.split()[1] for line in lines] == ["settings", "A.b=2", "A.b=1", "A.b=3"]
-    assert lines[-1].split() == ["(3)", "A.b=3", "waiting", "0"]
+    assert [line.split()[1] for line in lines[:4]] == ["settings", "A.b=2", "A.b=1", "A.b=3"]
+    assert lines[3].split() == ["(3)", "A.b=3", "waiting", "0"]
+    assert lines[4].startswith("sorted by the training loss")
     assert (sweep.folder / "table.txt").read_text().strip() == table
     rows = json.loads((sweep.folder / "results.json").read_text())
     assert rows[1]["ends"] == {"loss": 1.0}
@@ -187,6 +217,16 @@ def test_what_came_of_it_is_written(tmp_path):
     assert not {(0, 0, 100), (10, 0, 100)} & colours
     with Image.open(sweep.folder / "curves.png") as curves:
         assert curves.width == 900
+
+
+def test_settings_without_effect_are_told(tmp_path):
+    """Such as a probability beside a ramp, which has its own: the same curve twice is hard to see in a picture."""
+    sweep = planned(tmp_path)
+    for number in range(3):
+        left(sweep, number, losses=(3.0, 2.0 + number // 2), validation_loss=0.5)
+    assert conclude(sweep).splitlines()[4:] == [
+        "the same losses to the last digit, so what differs between them had no effect: A.b=1; A.b=2"
+    ]
 
 
 def test_nothing_to_show_is_no_error(tmp_path):

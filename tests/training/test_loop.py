@@ -9,8 +9,9 @@ from comfyui_rollout.diffusion.seeds import global_seed
 from comfyui_rollout.hosts.host import Interrupted
 from comfyui_rollout.training import clock as clock_module
 from comfyui_rollout.training import metrics as metrics_module
-from comfyui_rollout.training.loop import autocast, averaged, mean_of_each, train
+from comfyui_rollout.training.loop import autocast, averaged, train
 from comfyui_rollout.training.metrics import Metrics
+from comfyui_rollout.training.numbers import mean_of_each
 from comfyui_rollout.training.optimizers import OptimizerSettings
 from comfyui_rollout.training.stream import Run, Step, StepError, Stream
 from diffusers.training_utils import EMAModel

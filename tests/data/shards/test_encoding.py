@@ -13,6 +13,7 @@ from comfyui_rollout.data.reading.captions import CaptionSettings
 from comfyui_rollout.data.reading.images import ImageFolder
 from comfyui_rollout.data.shards import store
 from comfyui_rollout.data.shards.encoding import ShardEncoding
+from comfyui_rollout.data.shards.preflight import cut_in_words, shard_encoding_in_words
 from torch.nn import functional as F
 
 
@@ -139,6 +140,29 @@ def test_an_encoding_that_is_stopped_goes_on(tars, read, tmp_path):
     assert encoders.pictures == 10
 
 
+def test_captions_that_are_cut_are_told(tar, read, tmp_path):
+    """By their pictures, as a folder's are; looked for among the longest, for there may be millions."""
+    files = {}
+    for number in range(6):
+        text = "word " * (20 if number < 4 else 2)
+        files |= {f"{number}.png": True, f"{number}.txt": text.encode()}
+    encoders = FakeEncoders()
+    encoders.longer_than_read = lambda captions: ([text for text in captions if len(text) > 60], 7)
+    encoding = ShardEncoding(read(tar(files)), encoders, CaptionSettings(), Cache(tmp_path))
+    assert cut_in_words(encoding) == [
+        "of the 4 longest captions, 4 are longer than the 7 tokens that the encoder reads, and cut: 0.png, 1.png, "
+        "2.png, 1 more"
+    ]
+    assert cut_in_words(encoding)[0] in shard_encoding_in_words(encoding)
+    encoders.longer_than_read = lambda captions: ([], 7)
+    assert cut_in_words(encoding) == []
+    default = ShardEncoding(
+        read(tar({"a.png": True}), default_caption=70 * "a"), encoders, CaptionSettings(), Cache(tmp_path)
+    )
+    encoders.longer_than_read = lambda captions: (captions, 7)
+    assert cut_in_words(default)[0].startswith("of the 1 longest caption, 1 is longer")
+
+
 def test_two_share_the_work(tars, read, tmp_path, monkeypatch):
     """Whoever has a shard's lock makes it, the other one the others; both have all at the end, each made once."""
     monkeypatch.setattr(store, "WAIT", 0.05)
@@ -163,6 +187,7 @@ def test_two_share_the_work(tars, read, tmp_path, monkeypatch):
         thread.join()
     assert sum(encoders.pictures for encoders in both) == 10
     assert min(encoders.pictures for encoders in both) > 0
+    assert not list((tmp_path / "shards" / store.LOCKS).iterdir())
     same(Loader(done[0], 4, 0, "data").batch(1), Loader(done[1], 4, 0, "data").batch(1))
 
 

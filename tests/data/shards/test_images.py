@@ -2,16 +2,33 @@
 
 import gzip
 import shutil
+import sys
 import tarfile
 import threading
 from contextlib import ExitStack
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
-from comfyui_rollout.data.data import ItemGenerators, Loader, plan_batch
+from comfyui_rollout.data.data import ItemGenerators, Loader, next_batch, plan_batch
 from comfyui_rollout.data.mixture import Mixture
 from comfyui_rollout.data.names import name_of
 from comfyui_rollout.data.reading.images import ImageFolder
+from comfyui_rollout.data.shards.images import ShardImages
+from comfyui_rollout.data.shards.index import index_of
+from comfyui_rollout.data.shards.source import shards_at
+from comfyui_rollout.diffusion import seeds
+from comfyui_rollout.diffusion.schedules import FlowMatching
+from comfyui_rollout.models.families import UNet
+from comfyui_rollout.nodes.rollouts.loss import DiffusionLoss
+from comfyui_rollout.nodes.rollouts.schedule import NoisyBatch
+from comfyui_rollout.runs.fit import fit
+from comfyui_rollout.runs.looks import Tell
+from comfyui_rollout.training.optimizers import OptimizerSettings
+from comfyui_rollout.training.state import find_state
+from comfyui_rollout.training.stream import Stream
+from together import together
 
 OPTIONS = (
     {},
@@ -51,6 +68,44 @@ def test_a_run_that_goes_on_sees_the_same_batches(tars, read):
         resumed = Loader(shards, 3, 5, "data")
         for index in range(start, 9):
             same(resumed.batch(index), seen[index])
+
+
+def trained(tars, folder, size, steps, resume=None):
+    """The weights after a training on shards, in float64, and the losses of its steps."""
+    torch.set_default_dtype(torch.float64)
+    images = ShardImages(index_of(shards_at(str(tars)), None), size=16, crop="random", flip=True)
+    with seeds.global_seed(0):
+        live = UNet.create(channels=3, size=16, classes=0, width=8, depth=1)
+    live.network.double()
+
+    def batch(step, dataset, batch_size):
+        found = next_batch(step, dataset, batch_size)
+        return replace(found, latents=found.latents.double())
+
+    data = Stream(batch, {"dataset": images, "batch_size": size}, "1", "Shard Dataset", about=images.info)
+    about = SimpleNamespace(classes=0, null_class=False, pretrained=None)
+    model = Stream(lambda step: live, {}, "4", "Model", about=about)
+    noisy = NoisyBatch().build(unique_id="5", dataset=data, schedule=FlowMatching())[0]
+    loss = DiffusionLoss().build("7", batch=noisy, model=model, loss_type="mse", huber_c=0.1, snr_gamma=0.0,
+                                 target="original")["result"][0]  # fmt: skip
+    rows = []
+    fit(loss, model, OptimizerSettings(learning_rate=2e-3), steps=steps, folder=folder, device="cpu",
+        resume=find_state(resume) if resume else None, looks=[Tell(rows.extend)])  # fmt: skip
+    torch.set_default_dtype(torch.float32)
+    weights = {name: weight.detach().numpy() for name, weight in live.network.named_parameters()}
+    return weights, [row["loss"] for row in rows]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_two_processes_go_on_amid_an_epoch(tars, tmp_path):
+    """Stopped in the second pass over ten pictures, by two processes; one that never stopped has the same weights."""
+    through = trained(tars, tmp_path / "through", 4, 6)
+    together(2, trained, tars, tmp_path / "run", 2, 3)
+    weights, losses = together(2, trained, tars, None, 2, 6, tmp_path / "run_00001")[0]
+    assert losses == pytest.approx(through[1][3:], abs=1e-6)
+    for name, value in through[0].items():
+        assert weights[name] == pytest.approx(value, abs=1e-6)
 
 
 def test_readers_of_parts_of_a_batch_draw_what_one_of_all_draws(tars, read):
@@ -129,8 +184,6 @@ def test_an_index_is_made_once(tars, read, tmp_path, monkeypatch):
 
 def test_an_indexing_that_is_stopped_goes_on(tars, read, tmp_path):
     """What was read is kept."""
-    from comfyui_rollout.data.shards.index import index_of
-    from comfyui_rollout.data.shards.source import shards_at
 
     def stop(done, total):
         if done == 2:
@@ -225,6 +278,19 @@ def test_what_cannot_be_read_is_said_in_a_line(tars, tar, read, tmp_path):
             read(place)
         assert "\n" not in str(error.value)
         assert str(error.value).startswith("shards: ")
+
+
+def test_a_protocol_whose_package_is_missing_names_it(read):
+    """As fsspec says it: s3 wants s3fs, gs wants gcsfs."""
+    from fsspec import register_implementation
+    from fsspec.registry import known_implementations
+
+    register_implementation("far", "no_such_package.Files", errtxt="Install farfs to access Far")
+    try:
+        with pytest.raises(ValueError, match=r"^shards: cannot open 'far://a/b.tar': Install farfs to access Far$"):
+            read("far://a/b.tar")
+    finally:
+        known_implementations.pop("far", None)
 
 
 def test_a_server_without_ranges_is_refused(tars, read):

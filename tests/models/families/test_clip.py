@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from comfyui_rollout.data.encodings.encoded import concatenated
+from comfyui_rollout.data.encodings.texts import concatenated
 from comfyui_rollout.models.families import PRETRAINED
 from comfyui_rollout.models.families.clip import MOST_WINDOWS, alike, tokens_of
 from comfyui_rollout.models.loading.load import load_parts

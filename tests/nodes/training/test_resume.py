@@ -125,6 +125,20 @@ def test_the_folder_tells_of_the_resume(graph, train, stop, output):
     assert [entry["step"] for entry in again.facts["resumed"]] == [3, 5]
 
 
+def test_another_batch_is_told_in_one_line(graph, train, host):
+    """It goes on, with other batches than it would have had; with the same ones there is nothing to tell."""
+    train(graph(), steps=2, accumulation=2)
+    again = train(graph(), steps=3, accumulation=2, resume="run_00001")
+    assert not any("an update had" in line for line in again.facts["said"])
+    other = train(graph(), steps=4, accumulation=1, resume="run_00001")
+    (line,) = (line for line in other.facts["said"] if "an update had" in line)
+    assert line == (
+        "resume: an update had 8 items (batch_size 4 x processes 1 x accumulation 2) and now has 4 (batch_size 4 x "
+        "processes 1 x accumulation 1), so the run goes on with other batches, not exactly where it was; batch_size 4 "
+        "and accumulation 2 keep it as it was"
+    )
+
+
 def test_the_user_is_told_what_was_restored(graph, wire, train, stop, host):
     """At once, not at the end; and the curve that is watched begins where the run began."""
     optimizer = wire(nodes.Optimizer, learning_rate=0.01, lr_schedule="linear", warmup_steps=1)
