@@ -61,6 +61,7 @@ test("a word is added, removed and replaced as a whole word, once", () => {
   assert.deepEqual(after("replace", "cat", "$& dog"), [["1", "$& dog, on a mat"], ["3", "$& dog and $& dog"]]);
   assert.deepEqual(after("remove", " "), []);
   assert.deepEqual(changesOf([entry("1", "बिल्ली, फ़ोटो")], "replace", "बिल्ली", "कुत्ता").map(({ caption }) => caption), ["कुत्ता, फ़ोटो"]);
+  assert.deepEqual(changesOf([{ ...entry("1", ""), flags: ["linked"] }], "first", "sks"), []); // the server would refuse all
   assert.deepEqual(changesOf([entry("1", "a (b) c+")], "remove", "c+")[0].caption, "a (b)");
 });
 
