@@ -12,8 +12,8 @@ from typing import Any
 from PIL import Image
 
 from ..guard.inside import Outside, inside
-from .captions import SUFFIXES as CAPTIONS
 from .captions import FOREIGN, Caption, Conflict, read_caption, write_caption
+from .captions import SUFFIXES as CAPTIONS
 from .elsewhere import KEY
 
 PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff")
