@@ -459,6 +459,7 @@ function listen() {
     recordings.setRun(detail.node, run);
     keep(detail.node);
   });
+  api.addEventListener("executed", standApart); // a picture makes a node higher
   api.addEventListener("execution_success", () => end("finished"));
   api.addEventListener("execution_interrupted", () => end("stopped"));
   api.addEventListener("execution_error", ({ detail }) => end("failed", detail.exception_message?.trim()));
