@@ -42,11 +42,12 @@ SETTINGS = {
 }
 Film = list[tuple[Image.Image, int]]
 
-TAKE_PHOTOS = """classes => {
+TAKE_PHOTOS = """async classes => {
     const old = app.graph.nodes.find(node => node.type === 'RolloutDigitsDataset')
     const node = LiteGraph.createNode('RolloutImageFolderDataset')
     node.pos = [...old.pos]
     app.graph.add(node)
+    node.setSize([old.size[0], node.size[1]])
     for (const id of [...old.outputs[0].links]) {
         const link = app.graph.links[id] ?? app.graph.links.get(id)
         node.connect(0, app.graph.getNodeById(link.target_id), link.target_slot)
@@ -55,6 +56,9 @@ TAKE_PHOTOS = """classes => {
     for (const one of app.graph.nodes)
         for (const [name, value] of Object.entries(classes[one.type] ?? {}))
             one.widgets.find(widget => widget.name === name).value = value
+    const ours = performance.getEntriesByType('resource').find(({ name }) => name.endsWith('/lib/room.js'))
+    const { makeRoom } = await import(ours.name)
+    makeRoom(app.graph)  // the new node is higher than the old one
 }"""
 DROP = """data => {
     const carried = new DataTransfer()
@@ -92,7 +96,9 @@ def bring_photos(page: Page, steps: int) -> Film:
         "[...document.querySelectorAll('.rollout-picture img:not([hidden])')].some(image => image.naturalWidth)"
     )
     page.wait_for_timeout(2500)
-    return [*film, (picture(page), 2500)]
+    film.append((picture(page), 2500))
+    page.locator(".p-toast-close-button").first.click()  # it would cover what comes next
+    return film
 
 
 def train(page: Page) -> Film:
@@ -142,7 +148,9 @@ def show_result(page: Page) -> Film:
     page.evaluate("app.queuePrompt(0, 1)")
     sampler = "app.graph.nodes.find(node => node.type === 'RolloutSampleImages').id"
     page.wait_for_function(f"(app.nodeOutputs[{sampler}]?.images ?? []).length > 0")
-    page.evaluate("app.extensionManager.command.execute('Comfy.Canvas.FitView')")  # the graph may lie out of sight
+    left, top = page.evaluate(f"[...app.graph.getNodeById({sampler}).pos]")
+    look_at(page, corner=(left - 400, top - 60), at=(330, 130), scale=1.0)
+    page.locator(".p-toast-close-button").first.click()
     page.wait_for_timeout(3000)
     return [(picture(page), 3000)]
 
@@ -151,7 +159,6 @@ def record(images: Path, steps: int = STEPS) -> None:
     """Write the recording, and one picture of it at the samples."""
     with tempfile.TemporaryDirectory() as folder, server(Path(folder)) as address, browser_page() as page:
         open_quickstart(page, address)
-        page.add_style_tag(content=".p-toast { display: none }")  # they name folders of this machine
         film = [*bring_photos(page, steps), *train(page), *scrub(page), *show_samples(page)]
         save_picture(film[-1][0], images / f"{NAME}.png")
         film += show_result(page)

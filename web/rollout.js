@@ -24,6 +24,7 @@ import { LossCard } from "./lib/loss_card.js";
 import { Recording, Recordings } from "./lib/recordings.js";
 import { recall, remember } from "./lib/remembered.js";
 import { DATA_TAB, Photos } from "./lib/photos.js";
+import { makeRoom } from "./lib/room.js";
 import { RunsTab, STATUS } from "./lib/runs_tab.js";
 import { colourSockets } from "./lib/socket_colours.js";
 import { TrainingBar } from "./lib/training_bar.js";
@@ -105,7 +106,23 @@ function showFound(node, lines) {
   if (!founds.get(node).show(lines)) return;
   const needed = node.computeSize();
   if (node.size[1] < needed[1]) node.setSize([node.size[0], needed[1]]);
-  app.canvas?.setDirty(true, true);
+  standApart();
+}
+
+/** How high a node is drawn: the newer nodes are higher than the graph says. */
+function heightOf(node) {
+  const drawn = globalThis.LiteGraph?.vueNodesMode ? document.querySelector(`[data-node-id="${CSS.escape(node.id)}"]`)?.offsetHeight : 0;
+  return Math.max(node.size[1], (drawn ?? 0) - globalThis.LiteGraph.NODE_TITLE_HEIGHT);
+}
+
+let crowded = 0;
+/** No node covers another; when the frontend has drawn them, and knows how large they are. */
+function standApart() {
+  crowded ||= setTimeout(() => {
+    crowded = 0;
+    makeRoom(root(), heightOf);
+    app.canvas?.setDirty(true, true);
+  }, 100);
 }
 
 function addInspector(node) {
@@ -392,7 +409,7 @@ function lookAtStart() {
     app.canvas.setDirty(true, true);
   };
   setTimeout(show, 50); // after the frontend has fitted it into the window
-  setTimeout(show, 400);
+  setTimeout(() => (show(), standApart()), 400);
 }
 
 /** A page that is opened while something runs shows what runs: a training that was started elsewhere is watched. */
@@ -420,6 +437,7 @@ function listen() {
   }, { capture: true });
   gate.listen();
   api.addEventListener("execution_start", ({ detail }) => recordings.begin(detail.prompt_id, ""));
+  api.addEventListener("execution_cached", ({ detail }) => recordings.takeAsTheyWere(detail.prompt_id, detail.nodes ?? []));
   api.addEventListener("rollout.metrics", ({ detail }) => {
     recordings.addRows(detail.node, detail.rows, performance.now() / 1000);
     large.runs?.expect();
@@ -441,6 +459,7 @@ function listen() {
     recordings.setRun(detail.node, run);
     keep(detail.node);
   });
+  api.addEventListener("executed", standApart); // a picture makes a node higher
   api.addEventListener("execution_success", () => end("finished"));
   api.addEventListener("execution_interrupted", () => end("stopped"));
   api.addEventListener("execution_error", ({ detail }) => end("failed", detail.exception_message?.trim()));

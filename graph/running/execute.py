@@ -76,7 +76,7 @@ class Executor:
         events = run.events
         events.stamped("execution_start", prompt_id=events.prompt_id)
         run.prepare()
-        events.stamped("execution_cached", nodes=run.cached(), prompt_id=events.prompt_id)
+        events.stamped("execution_cached", nodes=run.recall_cached(), prompt_id=events.prompt_id)
         try:
             run.execute(outputs)
         except NodeFailed as failed:

@@ -70,8 +70,13 @@ class PromptRun:
     def is_done(self, node_id: str) -> bool:
         return self.entry(node_id) is not None
 
-    def cached(self) -> list[str]:
-        return [node_id for node_id in self.dynprompt.original if self.is_done(node_id)]
+    def recall_cached(self) -> list[str]:
+        """The nodes that are in the cache. What they showed is in the result, also where nothing asks for them."""
+        entries = {node_id: self.entry(node_id) for node_id in self.dynprompt.original}
+        for node_id, entry in entries.items():
+            if entry is not None and entry.ui:
+                self._note(node_id, entry.ui)
+        return [node_id for node_id, entry in entries.items() if entry is not None]
 
     def execute(self, outputs: Sequence[str]) -> None:
         """Run all that the outputs need. Raises NodeFailed."""
@@ -196,14 +201,17 @@ class PromptRun:
 
     def _show(self, node_id: str, ui: dict[str, Any]) -> None:
         if ui:
-            self.ui[node_id] = ui
-            self.meta[node_id] = {
-                "node_id": node_id,
-                "display_node": self.dynprompt.get_display_node_id(node_id),
-                "parent_node": self.dynprompt.get_parent_node_id(node_id),
-                "real_node_id": self.dynprompt.get_real_node_id(node_id),
-            }
+            self._note(node_id, ui)
             self.events.executed(node_id, ui)
+
+    def _note(self, node_id: str, ui: dict[str, Any]) -> None:
+        self.ui[node_id] = ui
+        self.meta[node_id] = {
+            "node_id": node_id,
+            "display_node": self.dynprompt.get_display_node_id(node_id),
+            "parent_node": self.dynprompt.get_parent_node_id(node_id),
+            "real_node_id": self.dynprompt.get_real_node_id(node_id),
+        }
 
     def _store(self, node_id: str, outputs: list[list[Any]], ui: dict[str, Any]) -> None:
         self.entries[node_id] = Entry(outputs, ui)

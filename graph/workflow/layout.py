@@ -12,6 +12,7 @@ from ..node_class import is_link
 from .convert import PACK_KEYS
 from .lenient import as_dict
 from .widgets import InputSpec, input_specs
+from .wires import wires
 from .workflow import WorkflowError
 
 # Sizes in pixels of the canvas, as the frontend draws nodes.
@@ -20,7 +21,7 @@ LEFT, TOP = 40, 80
 GAP = 60  # between two nodes of a column; the lower one's title bar lies in it
 HEAD, SLOT, WIDGET, TEXT_BOX = 40, 22, 26, 120
 FRAME, FRAME_TITLE = 15, 60  # a group's frame around its nodes
-NOTE_WIDTH, NOTE_LETTERS, NOTE_LINE = 2 * PITCH - 50, 90, 24
+NOTE_WIDTH, NOTE_LETTERS, NOTE_LINE = 2 * PITCH - 50, 90, 18
 OPTIONAL = 7  # the shape of a socket that may stay empty
 SCREEN = 1800
 COLORS = ("#3f789e", "#8a5", "#88a", "#a56", "#b06634")  # of groups, in turn
@@ -86,6 +87,7 @@ def to_workflow(
     links = _links(nodes)
     rank = {node.id: number for number, node in enumerate(sorted(nodes.values(), key=lambda node: (node.x, node.y)))}
     saved = [_saved(node, rank[node.id], links) for node in nodes.values()]
+    drawn = list(saved)
     last = max((node["id"] for node in saved if isinstance(node["id"], int)), default=0)
     if note:
         last += 1
@@ -100,7 +102,7 @@ def to_workflow(
         "links": links,
         "groups": list(_frames(nodes, groups, blocks)),
         "config": {},
-        "extra": {"ds": {"scale": round(min(0.6, SCREEN / width), 2), "offset": [LEFT, 120]}},
+        "extra": {"ds": {"scale": round(min(0.6, SCREEN / width), 2), "offset": [LEFT, 120]}, **wires(drawn, links)},
         "version": 0.4,
     }
 

@@ -11,6 +11,8 @@ SUFFIXES = (".txt", ".caption")
 LONGEST = 20_000  # letters
 ABSENT = ""
 """The version of a caption that is not there."""
+FOREIGN = "foreign"
+"""The version of a caption that is a link out of its data set: what is there is neither shown nor written over."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,21 @@ def caption_path(picture: Path) -> Path:
     return next((path for path in beside if path.is_file()), picture.with_suffix(SUFFIXES[0]))
 
 
-def read_caption(picture: Path) -> Caption:
+def is_foreign(path: Path, folder: Path) -> bool:
+    """Whether a link leads out of ``folder``; one that leads in a circle leads nowhere."""
     try:
-        data = caption_path(picture).read_bytes()
+        return not path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):
+        return True
+
+
+def read_caption(picture: Path, folder: Path) -> Caption:
+    """The caption of a picture in the data set ``folder``."""
+    path = caption_path(picture)
+    if is_foreign(path, folder):
+        return Caption("", FOREIGN)
+    try:
+        data = path.read_bytes()
     except OSError:
         return Caption("", ABSENT)
     try:
@@ -50,7 +64,7 @@ def read_caption(picture: Path) -> Caption:
     return Caption(text.strip(), hashlib.sha256(data).hexdigest()[:16])
 
 
-def write_caption(picture: Path, text: str, was: str) -> Caption:
+def write_caption(picture: Path, folder: Path, text: str, was: str) -> Caption:
     """Write the caption in UTF-8; an empty one has no file. ``was`` is the version that the editor saw.
 
     Raises Conflict if the file holds something else by now, and BadCaption for what is none.
@@ -58,18 +72,19 @@ def write_caption(picture: Path, text: str, was: str) -> Caption:
     text = text.replace("\r\n", "\n").strip()
     if len(text) > LONGEST or "\0" in text:
         raise BadCaption(f"a caption has at most {LONGEST} letters, and no zero bytes")
-    now = read_caption(picture)
+    now, path = read_caption(picture, folder), caption_path(picture)
+    if now.version == FOREIGN:
+        raise BadCaption(f"{path.name} is a link to a file outside of this folder: edit it where it is")
     if now.version != was and now.text != text:
         raise Conflict(now)
     if text == now.text:
         return now
-    path = caption_path(picture)
     refuse_unreadable(path)
     if text:
         write_bytes(path, text.encode())
     else:
         path.unlink(missing_ok=True)
-    return read_caption(picture)
+    return read_caption(picture, folder)
 
 
 def refuse_unreadable(path: Path) -> None:

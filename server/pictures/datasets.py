@@ -12,8 +12,8 @@ from typing import Any
 from PIL import Image
 
 from ..guard.inside import Outside, inside
+from .captions import FOREIGN, Caption, Conflict, read_caption, write_caption
 from .captions import SUFFIXES as CAPTIONS
-from .captions import Caption, Conflict, read_caption, write_caption
 from .elsewhere import KEY
 
 PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff")
@@ -138,7 +138,7 @@ class Datasets:
     def _entry(self, folder: Path, relative: str) -> dict[str, Any]:
         path = folder / relative
         _, size, width, height = self._measured(path)
-        caption = read_caption(path)
+        caption = read_caption(path, folder)
         return {
             "picture": relative,
             "bytes": size,
@@ -184,10 +184,12 @@ class Datasets:
         return [self._edit(name, *change) for change in changes]
 
     def _edit(self, name: str, relative: str, text: str, was: str) -> dict[str, Any]:
-        path, told = self.picture(name, relative), {}
+        self.picture(name, relative)  # or refuses
+        folder, told = self.place(name), {}
+        path = folder / relative  # the caption lies beside a link, not beside what it links to
         with self._writing:
             try:
-                now = write_caption(path, text, was)
+                now = write_caption(path, folder, text, was)
             except Conflict as conflict:
                 now, told = conflict.now, {"conflict": True}
         _, _, width, height = self._measured(path)
@@ -240,5 +242,7 @@ def flags(width: int, height: int, caption: Caption) -> Iterable[str]:
         yield "small"
     if width and max(width, height) > MOST_OBLONG * min(width, height):
         yield "oblong"
-    if not caption.text:
+    if caption.version == FOREIGN:
+        yield "linked"
+    elif not caption.text:
         yield "no caption"

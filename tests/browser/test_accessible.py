@@ -56,8 +56,12 @@ def open_tab(page, tab):
                   f"app.extensionManager.command.execute('Workspace.ToggleSidebarTab.{tab}')")  # fmt: skip
 
 
-@pytest.mark.skipif(not AXE.is_file(), reason="axe-core is not there: make .venv/axe (needs npm)")
-@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+needs_axe = pytest.mark.skipif(not AXE.is_file(), reason="axe-core is not there: make .venv/axe (needs npm)")
+at_each_size = pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+
+
+@needs_axe
+@at_each_size
 def test_nobody_is_left_out(filled, open_page, keep, size):
     """In all of our panels, at the size of a desk, a laptop and a telephone."""
     page = open_page(*size)
@@ -87,3 +91,43 @@ def test_nobody_is_left_out(filled, open_page, keep, size):
     look(".rollout-slot", "samples")
     assert faults == []
     assert unreached == []
+
+
+@pytest.fixture(scope="module")
+def training(visit_quickstart):
+    """A page in which the quickstart trains until it is told to stop."""
+    page = visit_quickstart("seen", {"RolloutOptimizerStep": {"steps": 100_000, "preview_every": 5}})
+    page.evaluate("app.queuePrompt(0, 1)")
+    page.locator(".rollout-bar .rollout-track").wait_for()
+    yield page
+    page.evaluate("app.api.interrupt(null)")
+
+
+@needs_axe
+@at_each_size
+def test_nobody_is_left_out_of_a_training(training, open_page, keep, size):
+    """The line over the canvas, and the film opened large with its history; whoever comes later watches, too."""
+    page = open_page(*size)
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    page.locator(".rollout-bar .rollout-track").wait_for()
+    faults = page.evaluate(FAULTS, ".rollout-bar")
+    unreached = page.evaluate(UNREACHED, ".rollout-bar")
+    page.evaluate("app.extensionManager.bottomPanel.toggleBottomPanelTab('rollout-inspector')")
+    page.locator(".rollout-large .rollout-cell").first.wait_for()
+    page.locator(".rollout-large .rollout-history-column").nth(1).wait_for()
+    keep(page, f"accessible_film_{size[0]}")
+    faults += page.evaluate(FAULTS, ".rollout-large")
+    unreached += page.evaluate(UNREACHED, ".rollout-large")
+    assert faults == []
+    assert unreached == []
+
+
+@needs_axe
+def test_nobody_is_left_out_of_an_end(training, keep):
+    """What is offered after a training: its buttons, and the way to close them."""
+    training.evaluate(AXE.read_text(encoding="utf-8"))
+    training.locator(".rollout-bar").get_by_role("button", name="Stop").click()
+    training.locator(".rollout-bar").get_by_role("button", name="Resume").wait_for()
+    keep(training, "accessible_end")
+    assert training.evaluate(FAULTS, ".rollout-bar") == []
+    assert training.evaluate(UNREACHED, ".rollout-bar") == []

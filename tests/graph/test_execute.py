@@ -80,6 +80,17 @@ def test_cache_is_by_content(basic, log, run):
     assert log[3:] == [("Const", 5), ("Add", 5, 5), ("Show", 10)]
 
 
+def test_what_was_shown_is_in_the_result_also_where_nothing_asks_for_it(basic, log, run):
+    """Behind a node that is in the cache itself, as in ComfyUI's history; no event tells of it a second time."""
+    executor = Executor(basic)
+    prompt = {"1": node("Const", v=1), "2": node("Show", a=["1", 0]), "3": node("Add", a=["1", 0], b=["1", 0])}
+    prompt["4"] = node("Show", a=["3", 0])
+    run(basic, prompt, executor)
+    result, messages = run(basic, prompt, executor, outputs=["4"])
+    assert result.outputs == {"2": {"a": [1]}, "4": {"a": [2]}}
+    assert [event["node"] for event in of("executed", messages)] == ["4"]
+
+
 def test_cache_holds_the_last_prompt_only(basic, log, run):
     """Classic mode: what a prompt does not use is forgotten."""
     executor = Executor(basic)

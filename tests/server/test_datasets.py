@@ -243,9 +243,9 @@ def test_a_caption_whose_encoding_cannot_be_told_is_not_written_over(tmp_path):
     """Russian in Windows' Cyrillic alphabet is shown as well as can be, and left alone: an edit would spoil it."""
     path = tmp_path / "a.png"
     path.with_suffix(".txt").write_bytes("красный кот".encode("cp1251"))
-    shown = captions.read_caption(path)
+    shown = captions.read_caption(path, tmp_path)
     with pytest.raises(captions.BadCaption, match=r"^a\.txt is neither UTF-8 nor surely .* save it as UTF-8"):
-        captions.write_caption(path, shown.text + " noir", shown.version)
+        captions.write_caption(path, tmp_path, shown.text + " noir", shown.version)
     assert path.with_suffix(".txt").read_bytes() == "красный кот".encode("cp1251")
 
 
@@ -254,9 +254,9 @@ def test_captions_are_read_in_usual_encodings(tmp_path, encoding):
     """And written back in UTF-8, beside the picture, under the ending that was there."""
     path = tmp_path / "1.png"
     path.with_suffix(".caption").write_bytes("café".encode(encoding))
-    seen = captions.read_caption(path)
+    seen = captions.read_caption(path, tmp_path)
     assert seen.text == "café"
-    captions.write_caption(path, "café noir", seen.version)
+    captions.write_caption(path, tmp_path, "café noir", seen.version)
     assert path.with_suffix(".caption").read_text(encoding="utf-8") == "café noir"
     assert not path.with_suffix(".txt").exists()
 

@@ -92,6 +92,37 @@ def test_nothing_beside_its_pictures_is_reached(serve, folders, photos):
     serve(check)
 
 
+def test_a_caption_that_is_a_link_out_is_neither_shown_nor_written(serve, folders, photos):
+    """Whoever can write a folder could else read any text file of the server's; a link within it is a caption."""
+    secret = photos.parent / "secret.txt"
+    secret.write_text("token")
+    (photos / "a.txt").unlink(missing_ok=True)
+    (photos / "a.txt").symlink_to(secret)
+    (photos / "sub" / "b.txt").symlink_to(photos / "shared.txt")
+    (photos / "shared.txt").write_text("a wall")
+
+    async def check(client, studio):
+        save(folders, "mine.json", workflow_on(photos))
+        at = f"/rollout/datasets/{key_of(photos)}"
+        for query in ("", "?first=9"):
+            reply = await (await client.get(at + query)).json()
+            assert "token" not in json.dumps(reply)
+            found = {entry["picture"]: entry for entry in reply["entries"]}
+            assert (found["a.png"]["caption"], found["a.png"]["flags"][-1]) == ("", "linked")
+            assert found["sub/b.png"]["caption"] == "a wall"
+        for was in ("", found["a.png"]["version"], "0" * 16):
+            change = {"picture": "a.png", "caption": "x", "was": was}
+            reply = await client.put(f"{at}/captions", json={"changes": [change]})
+            assert reply.status == 400
+            assert "token" not in await reply.text()
+        (photos / "a.txt").unlink()
+        (photos / "a.txt").symlink_to(photos / "a.txt")  # a circle
+        assert (await client.get(at)).status == 200
+
+    serve(check)
+    assert secret.read_text() == "token"
+
+
 @pytest.mark.parametrize("named", ["/", "", "  ", "none", "a\0b", "~nobody-of-this-name/x", "x" * 5000, 3, None, ["/"]])
 def test_what_is_no_folder_opens_nothing(serve, folders, named):
     """A whole disk neither."""

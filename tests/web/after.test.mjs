@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { shortened } from "../../web/lib/found.js";
+import { heightOf, shortened } from "../../web/lib/found.js";
 import { newId, viewOf } from "../../web/lib/ended.js";
 import { hasTag, tagsIn, tagsOf } from "../../web/lib/run_notes.js";
 import { differences, settingsApart } from "../../web/lib/settings_diff.js";
+import { makeRoom } from "../../web/lib/room.js";
 import { tryIt } from "../../web/lib/try_it.js";
 
 const trained = {
@@ -73,4 +74,31 @@ test("of a path on a node its last folders are shown", () => {
   assert.equal(shortened("the run's folder is /srv/x/output/rollout/cats_1, done"), "the run's folder is …/output/rollout/cats_1, done");
   assert.equal(shortened("C:\\ComfyUI\\models\\loras\\cat.safetensors"), "…/models/loras/cat.safetensors");
   for (const line of ["/out/cat", "1/2 of 3/4", "12 images, 3 buckets", "somebody/model"]) assert.equal(shortened(line), line);
+});
+
+test("a node has room for all rows of its words, and for the margin that the canvas takes", () => {
+  const row = heightOf(["a", "b"]) - heightOf(["a"]), rows = (line) => (heightOf([line]) - heightOf(["a"])) / row + 1;
+  assert.equal(heightOf(["a"]) - row, 26);
+  assert.deepEqual([rows("x".repeat(40)), rows("x".repeat(41)), rows("x".repeat(81))], [1, 2, 3]);
+  assert.equal(rows(`${"x".repeat(30)} ${"x".repeat(30)} ${"x".repeat(9)}`), 2);
+  assert.equal(rows(`short ${"x".repeat(41)} end`), 3);
+});
+
+test("nodes that are covered move down with their wires, and their frame grows", () => {
+  const nodes = [
+    { pos: [0, 0], size: [100, 300] }, { pos: [0, 200], size: [100, 100] }, { pos: [0, 350], size: [100, 100] },
+    { pos: [0, 1000], size: [100, 10] }, { pos: [200, 100], size: [100, 10] },
+  ];
+  const groups = [{ pos: [-15, -60], size: [130, 600] }, { pos: [185, 40], size: [130, 90] }];
+  const reroutes = new Map([[1, { pos: [-20, 214] }], [2, { pos: [-20, -84] }], [3, { pos: [180, 214] }]]);
+  assert.equal(makeRoom({ nodes, groups, reroutes }), true);
+  assert.deepEqual(nodes.map(({ pos }) => pos[1]), [0, 360, 520, 1000, 100]);
+  assert.deepEqual(groups.map(({ size }) => size[1]), [695, 90]);
+  assert.deepEqual([...reroutes.values()].map(({ pos }) => pos[1]), [374, -84, 214]);
+  assert.equal(makeRoom({ nodes, groups, reroutes }), false);
+});
+
+test("nodes that stand close, but free, stay", () => {
+  const nodes = [{ pos: [0, 0], size: [100, 100] }, { pos: [0, 131], size: [100, 100] }];
+  assert.equal(makeRoom({ nodes }), false);
 });

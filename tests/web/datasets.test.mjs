@@ -4,6 +4,7 @@ import { bringIn, toldOf } from "../../web/lib/bring_in.js";
 import { bucketSizes, cutOf } from "../../web/lib/buckets.js";
 import { History, changesOf, chosen, isLong } from "../../web/lib/caption_edits.js";
 import { isForTraining, plain, sorted } from "../../web/lib/dropped.js";
+import { folderShown } from "../../web/lib/photos.js";
 import { inSight } from "../../web/lib/virtual_list.js";
 
 const files = (...paths) => paths.map((path) => ({ path, file: path }));
@@ -61,6 +62,7 @@ test("a word is added, removed and replaced as a whole word, once", () => {
   assert.deepEqual(after("replace", "cat", "$& dog"), [["1", "$& dog, on a mat"], ["3", "$& dog and $& dog"]]);
   assert.deepEqual(after("remove", " "), []);
   assert.deepEqual(changesOf([entry("1", "बिल्ली, फ़ोटो")], "replace", "बिल्ली", "कुत्ता").map(({ caption }) => caption), ["कुत्ता, फ़ोटो"]);
+  assert.deepEqual(changesOf([{ ...entry("1", ""), flags: ["linked"] }], "first", "sks"), []); // the server would refuse all
   assert.deepEqual(changesOf([entry("1", "a (b) c+")], "remove", "c+")[0].caption, "a (b)");
 });
 
@@ -99,4 +101,10 @@ test("a caption is called long only where it surely is, in every script", () => 
   const words = (count, word = "cat") => Array(count).fill(word).join(" ");
   assert.deepEqual([isLong(""), isLong(words(75)), isLong(words(76)), isLong(words(40, "cat,")), isLong(words(76, "बिल्ली"))], [false, false, true, true, true]);
   assert.ok(!isLong("!".repeat(500)));
+});
+
+test("of a folder's path the end is shown", () => {
+  assert.equal(folderShown("/home/me/input/datasets/my cat"), "…/datasets/my cat");
+  assert.equal(folderShown("C:\\Users\\me\\cats"), "…/me/cats");
+  assert.deepEqual(["cats", "my/cats", ""].map(folderShown), ["cats", "my/cats", ""]);
 });

@@ -27,6 +27,22 @@ test("the old curve stays until the new job says something about that node", () 
   assert.deepEqual(recordings.of("w", "9").metrics.columns.get("loss"), [3]);
 });
 
+test("what nodes said stays where a job takes them from the cache", () => {
+  const recordings = new Recordings(), said = () => ["1", "2", "3"].map((node) => recordings.wordsOf("w", node).join());
+  const begin = (job) => (recordings.begin(job, ""), recordings.settle(job, "w"));
+  begin("a");
+  for (const node of [1, 2, 3]) recordings.addWords("a", node, [`a${node}`]);
+  begin("b");
+  recordings.takeAsTheyWere("b", ["1", "2"]);
+  recordings.addWords("b", "2", ["b2"]);
+  recordings.takeAsTheyWere("b", ["3"]); // the gate counts nodes as done in this way
+  assert.deepEqual(said(), ["a1", "b2", ""]);
+  recordings.begin("c", "");
+  recordings.takeAsTheyWere("c", ["1"]); // before it is known whose job it is
+  recordings.settle("c", "w");
+  assert.deepEqual(said(), ["a1", "", ""]);
+});
+
 test("a lost connection does not begin the job anew", () => {
   const recordings = new Recordings();
   assert.equal(recordings.begin("1", "w"), true);

@@ -23,7 +23,8 @@ export const OPERATIONS = {
  */
 export function changesOf(entries, operation, word, other = "") {
   if (!word.trim()) return [];
-  return entries.flatMap(({ picture, caption, version }) => {
+  const ours = entries.filter(({ flags }) => !flags?.includes("linked")); // the others cannot be written
+  return ours.flatMap(({ picture, caption, version }) => {
     const changed = OPERATIONS[operation](caption, word.trim(), other.trim());
     return changed === caption ? [] : [{ picture, caption: changed, was: version }];
   });

@@ -12,7 +12,7 @@ import { t } from "./words.js";
 const ROW = 112; // pixels
 const FIRST = 60; // pictures that are shown before all are known
 const MUCH = 0.1; // of a picture that is cut away
-const FLAGS = { "no caption": "no caption", small: "small", oblong: "very oblong", duplicate: "duplicate", unreadable: "cannot be read", mask: "has a mask", long: "longer than 75 tokens" };
+const FLAGS = { "no caption": "no caption", small: "small", oblong: "very oblong", duplicate: "duplicate", unreadable: "cannot be read", mask: "has a mask", long: "longer than 75 tokens", linked: "caption lies elsewhere" };
 const TYPES = "image/*,.zip,.txt,.caption";
 
 export class DataTab {
@@ -184,6 +184,7 @@ export class DataTab {
     const { picture, width, height, caption, flags } = entry;
     const { text, facts, cut, mask, flagged, conflict } = row.parts;
     const clash = this.#conflicts.get(picture), shown = clash?.mine ?? caption;
+    text.readOnly = flags.includes("linked");
     if (document.activeElement !== text && text.value !== shown) text.value = shown;
     const crop = this.#settings && cutOf([width, height], this.#settings.size, this.#settings.buckets);
     const lost = crop && crop.lost > MUCH ? [t("loses {percent}%", { percent: Math.round(crop.lost * 100) })] : [];

@@ -3,7 +3,7 @@
 import { element } from "./element.js";
 
 const MOST_LINES = 5;
-const LINE = 15, ROOM = 10; // pixels
+const LINE = 15, ROOM = 6, MARGIN = 10; // pixels: of a line, around all of them, and what the canvas leaves around a panel
 const KEPT = 3; // folders of a path, the file included
 const LONG = 40; // letters that surely fit on one line of a node of ordinary width
 
@@ -23,9 +23,25 @@ export class Found {
     const shown = lines.slice(0, MOST_LINES).map(shortened);
     this.element.title = key;
     this.element.replaceChildren(...shown.map((line) => element("p", {}, line)));
-    this.height = shown.length ? ROOM + LINE * Math.min(MOST_LINES + 3, shown.reduce((sum, line) => sum + Math.ceil(line.length / LONG), 0)) : 0;
+    this.height = shown.length && heightOf(shown);
     return true;
   }
+}
+
+/** Pixels of the panel that holds these lines, as the canvas counts: with the margin that it leaves around it. */
+export function heightOf(lines) {
+  return 2 * MARGIN + ROOM + LINE * lines.reduce((sum, line) => sum + rowsOf(line), 0);
+}
+
+/** Rows that a line takes where no more than ``LONG`` letters stand beside each other. */
+function rowsOf(line) {
+  let rows = 0, room = 0; // letters that are free on the last row
+  for (const { length } of line.split(" ")) {
+    const own = length > room ? Math.ceil(length / LONG) : 0;
+    rows += own;
+    room = (own ? LONG * own : room) - length - 1;
+  }
+  return rows;
 }
 
 /** A line whose paths are cut from the left: where a file is, its last folders tell; the title has all of it. */

@@ -7,6 +7,7 @@ import { nodesOf } from "./graph.js";
 import { t } from "./words.js";
 
 const FOLDER_NODE = "RolloutImageFolderDataset";
+const SHOWN = 2; // folders of a path
 export const DATA_TAB = "rollout-data";
 
 export class Photos {
@@ -36,7 +37,7 @@ export class Photos {
     folder.callback?.(path);
     for (const list of this.choices) list();
     this.app.canvas?.setDirty(true, true);
-    this.tell("success", t("{title} trains on {path}", { title: target.title, path }));
+    this.tell("success", t("{title} trains on {name}", { title: target.title, name: path.split(/[\\/]/).filter(Boolean).at(-1) ?? path }));
   }
 
   #settings(path) {
@@ -94,6 +95,7 @@ export class Photos {
   addChoice(node) {
     if (node.comfyClass !== FOLDER_NODE) return;
     const folder = widgetOf(node, "folder");
+    showShort(folder);
     const choice = select(t("Take a data set of the studio"), [["", t("data sets …")]], "", (path) => path && this.use(path, node));
     const list = async () => {
       const sets = await this.backend.datasets().catch(() => null);
@@ -109,6 +111,17 @@ export class Photos {
     node.onRemoved = (...args) => (this.choices.delete(list), removed?.apply(node, args));
     list();
   }
+}
+
+/** The canvas draws the end of a path: its last folders are what a person knows it by. */
+function showShort(widget) {
+  Object.defineProperty(widget, "_displayValue", { get: () => folderShown(widget.value ?? "") });
+}
+
+/** ``…/datasets/my cat``: a whole path, which may have spaces in it. */
+export function folderShown(path) {
+  const parts = path.split(/[\\/]/).filter(Boolean);
+  return parts.length > SHOWN ? `…/${parts.slice(-SHOWN).join("/")}` : path;
 }
 
 const widgetOf = (node, wanted) => node.widgets?.find(({ name }) => name === wanted);

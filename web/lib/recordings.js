@@ -37,6 +37,10 @@ export class Recordings extends EventTarget {
   #words = new Map();
   /** @type {Map<string, string[]>} of the running job */
   #said = new Map();
+  /** @type {Map<string, string[]>} what its workflow's nodes said before */
+  #before = new Map();
+  /** @type {Set<string>|null} nodes that the running job takes as they were */
+  #cached = null;
   #jobId = null;
   #home = "";
 
@@ -48,6 +52,8 @@ export class Recordings extends EventTarget {
     this.#home = workflowId;
     this.#job = new Map();
     this.#said = new Map();
+    this.#cached = null;
+    this.#before = new Map();
     return true;
   }
 
@@ -59,8 +65,23 @@ export class Recordings extends EventTarget {
       this.#keep(workflowId, node, recording);
     }
     this.#home = workflowId;
+    this.#before = this.#words.get(workflowId) ?? new Map();
+    this.#keepWords();
     this.#words.set(workflowId, this.#said);
     this.#changed();
+  }
+
+  /** What these nodes said is still so: they are not asked again. The server tells it once, as a job begins. */
+  takeAsTheyWere(jobId, nodes) {
+    if (jobId !== this.#jobId || this.#cached) return;
+    this.#cached = new Set(nodes.map(String));
+    this.#keepWords();
+  }
+
+  #keepWords() {
+    for (const [node, lines] of this.#before) {
+      if (this.#cached?.has(node) && !this.#said.has(node)) this.#said.set(node, lines);
+    }
   }
 
   /** The lines that a node of a job has to say of what it found. */
