@@ -135,7 +135,8 @@ def merged(updates: list[int], everybodys: list[list[list[dict[str, Number]]]]) 
     for update, of_processes in zip(updates, zip(*everybodys, strict=True), strict=True):
         wholes = [joined(of_pull) for of_pull in zip(*of_processes, strict=True)]
         means = mean_of_each([{name: number.value for name, number in whole.items()} for whole in wholes])
-        rows.append({"step": update} | {name: finite(value) for name, value in means.items()})
+        row: dict[str, Any] = {"step": update}  # all of them were read to the CPU
+        rows.append(row | {name: finite(float(value)) for name, value in means.items()})
     return rows
 
 

@@ -65,7 +65,7 @@ class QwenImageEditPlus(QwenImageEdit):
 class Processor:
     """Texts and pictures as Qwen2.5-VL reads them: transformers' own processor, less its part for videos.
 
-    That part needs torchvision, which nothing else here does.
+    That part needs torchvision, which nothing else here does: pictures are read by Pillow, alike wherever it runs.
     """
 
     PLACE = "<|image_pad|>"
@@ -74,7 +74,7 @@ class Processor:
         from transformers import AutoImageProcessor, AutoTokenizer
 
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.pictures = AutoImageProcessor.from_pretrained(folder)
+        self.pictures = AutoImageProcessor.from_pretrained(folder, backend="pil")
 
     def __call__(self, text: list[str], images: list[Image], padding: bool, return_tensors: str) -> Any:
         """Each place of a picture in the texts becomes as many tokens as the picture has."""

@@ -3,7 +3,7 @@
 from comfyui_rollout import NODE_CLASS_MAPPINGS
 
 
-def training(family="flux", data="images", **changes):
+def training(family="flux", data="images", /, **changes):
     """Loader, data set, step and trainer; ``changes`` are inputs by node, such as ``step={"steps": 5}``."""
     inputs = {
         "loader": ("TinyComfy", {"family": family}),
