@@ -18,7 +18,10 @@ UNREACHED = """panel => {
     const shown = [...document.querySelectorAll(`${panel} *`)].filter(one => one.checkVisibility() && !one.disabled)
     const control = 'button, a[href], input, select, textarea, summary, [tabindex]'
     const points = shown.filter(one => getComputedStyle(one).cursor === 'pointer')
-    const clicked = points.filter(one => !one.closest('label')).map(one => one.closest(control) ?? one)
+    const roots = [...document.querySelectorAll(panel)]
+    const within = one => one && roots.some(root => root !== one && root.contains(one)) ? one : null
+    const near = one => within(one.closest(control)) ?? one
+    const clicked = points.filter(one => !one.closest('label, [aria-hidden=true]')).map(near)
     const wanted = new Set([...clicked, ...shown.filter(one => one.matches(control))])
     return [...wanted].filter(one => {
         one.focus()
@@ -110,6 +113,7 @@ def test_nobody_is_left_out_of_a_training(training, open_page, keep, size):
     page = open_page(*size)
     page.evaluate(AXE.read_text(encoding="utf-8"))
     page.locator(".rollout-bar .rollout-track").wait_for()
+    page.wait_for_function("!document.querySelector('[role=dialog]')")  # the templates, which keep the keyboard
     faults = page.evaluate(FAULTS, ".rollout-bar")
     unreached = page.evaluate(UNREACHED, ".rollout-bar")
     page.evaluate("app.extensionManager.bottomPanel.toggleBottomPanelTab('rollout-inspector')")

@@ -170,9 +170,11 @@ export class Inspector {
     this.cells.style.setProperty("--rollout-items", items);
     const line = ([kind, title, meaning]) => [
       element("span.rollout-row-name", { title: t(meaning) }, t(title)),
-      ...Array.from({ length: items }, (_, item) => Object.assign(picture(kind, cell), { onclick: () => this.#select(item) })),
+      ...Array.from({ length: items }, (_, item) => Object.assign(picture(kind, cell), { ariaHidden: "true", onclick: () => this.#select(item) })),
     ];
-    const captions = Array.from({ length: items }, () => element("span.rollout-caption"));
+    const captions = Array.from({ length: items }, (_, item) => element("button.rollout-caption", {
+      type: "button", title: t("Item {item} over the training", { item: item + 1 }), onclick: () => this.#select(item),
+    })); // for the keyboard: the pictures above are for the pointer
     this.cells.replaceChildren(...ROWS.flatMap(line), ...(this.large ? [element("span.rollout-row-name"), ...captions] : []));
     this.captions = captions;
   }
@@ -206,7 +208,10 @@ export class Inspector {
     const { items, step } = this.#film.facts;
     const item = this.#item < 0 || this.#item >= items ? items - 1 : this.#item;
     this.history.draw(item, this.#shownState, this.#shownGain, step);
-    this.captions.forEach((caption, place) => caption.classList.toggle("rollout-chosen", place === item));
+    this.captions.forEach((caption, place) => {
+      caption.classList.toggle("rollout-chosen", place === item);
+      caption.setAttribute("aria-pressed", place === item);
+    });
   }
 
   get #shownGain() {
