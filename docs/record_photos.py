@@ -69,6 +69,11 @@ DROP = """data => {
 TRAINING = ".rollout-inspector:not(.rollout-large) .rollout-slider >> nth=1"
 
 
+def close_toasts(page: Page) -> None:
+    """Those that are there; each goes by itself after a while."""
+    page.evaluate("document.querySelectorAll('.p-toast-close-button').forEach(button => button.click())")
+
+
 def photographs() -> bytes:
     """A ZIP with a folder for each: its name is the class."""
     from sklearn.datasets import load_sample_images
@@ -97,7 +102,7 @@ def bring_photos(page: Page, steps: int) -> Film:
     )
     page.wait_for_timeout(2500)
     film.append((picture(page), 2500))
-    page.locator(".p-toast-close-button").first.click()  # it would cover what comes next
+    close_toasts(page)  # they would cover what comes next
     return film
 
 
@@ -150,7 +155,7 @@ def show_result(page: Page) -> Film:
     page.wait_for_function(f"(app.nodeOutputs[{sampler}]?.images ?? []).length > 0")
     left, top = page.evaluate(f"[...app.graph.getNodeById({sampler}).pos]")
     look_at(page, corner=(left - 400, top - 60), at=(330, 130), scale=1.0)
-    page.locator(".p-toast-close-button").first.click()
+    close_toasts(page)
     page.wait_for_timeout(3000)
     return [(picture(page), 3000)]
 

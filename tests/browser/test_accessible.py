@@ -20,7 +20,8 @@ UNREACHED = """panel => {
     const points = shown.filter(one => getComputedStyle(one).cursor === 'pointer')
     const roots = [...document.querySelectorAll(panel)]
     const within = one => one && roots.some(root => root !== one && root.contains(one)) ? one : null
-    const clicked = points.filter(one => !one.closest('label, [aria-hidden=true]')).map(one => within(one.closest(control)) ?? one)
+    const near = one => within(one.closest(control)) ?? one
+    const clicked = points.filter(one => !one.closest('label, [aria-hidden=true]')).map(near)
     const wanted = new Set([...clicked, ...shown.filter(one => one.matches(control))])
     return [...wanted].filter(one => {
         one.focus()
