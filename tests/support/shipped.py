@@ -27,7 +27,7 @@ PAIRS = ("lora_qwen_image_edit", "lora_flux_kontext")
 """Those that train on pairs of pictures."""
 BESIDE = {"soar_lora": "sd3", "few_steps_lora": "sd3"}
 """Workflows with the plain loss, whose LoRAs are saved as those of their families are."""
-DIGITS = ("quickstart_digits", "rollout_trajectory_digits", "few_steps_digits")
+DIGITS = ("quickstart_digits", "rollout_trajectory_digits", "few_steps_digits", "reflow_digits")
 """Workflows that train a model of their own."""
 
 FEW = {
@@ -35,6 +35,7 @@ FEW = {
     "RolloutImageFolderDataset": {"size": 64, "batch_size": 2},
     "RolloutNewModel": {"width": 8},
     "Rollout": {"start_step": 0, "ramp_steps": 0, "probability": 1.0, "max_step_offset": 3, "start": 0.0},
+    "RolloutReflow": {"start": 0.0, "pairs": 64, "steps": 2},
     "RolloutSamplePrompts": {"steps": 2},
     "RolloutSampleImages": {"steps": 2, "count": 1},
     "RolloutExposureBiasProbe": {"count": 16, "steps": 2},
