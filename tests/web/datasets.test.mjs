@@ -105,6 +105,6 @@ test("a caption is called long only where it surely is, in every script", () => 
 
 test("of a folder's path the end is shown", () => {
   assert.equal(folderShown("/srv/me/input/datasets/my cat"), "…/datasets/my cat");
-  assert.equal(folderShown("C:\\Users\\me\\cats"), "…/me/cats");
+  assert.equal(folderShown("D:\\photos\\me\\cats"), "…/me/cats");
   assert.deepEqual(["cats", "my/cats", ""].map(folderShown), ["cats", "my/cats", ""]);
 });
