@@ -183,9 +183,9 @@ def test_a_saved_workflow_is_found_again(page, studio, wait, shoot):
 
 def test_dropped_weights_bring_their_workflow(page, studio, shoot):
     """The trained model's file, dropped on the canvas, opens the graph that made it."""
-    weights = min(
-        studio.output.glob("rollout/quickstart_digits_*/model/*.safetensors"), key=lambda path: path.stat().st_mtime
-    )
+    runs = studio.output.glob("rollout/quickstart_digits_*/run.json")  # other tests' are stopped ones
+    run = next(path.parent for path in runs if json.loads(path.read_text())["steps"] == STEPS)
+    (weights,) = run.glob("model/*.safetensors")
     data = base64.b64encode(weights.read_bytes()).decode()
     carried = page.evaluate_handle(
         """([data, name]) => {
