@@ -19,7 +19,7 @@ from .micro import MicroBatches
 from .numbers import mean_of_each
 from .optimizers import OptimizerSettings, average_by_themselves
 from .sharing import add_up_gradients, check_parts, over_processes
-from .stream import Look, Run, Step, Stream
+from .stream import Look, Number, Run, Step, Stream
 from .teacher import borrowed
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -166,7 +166,7 @@ class Trainer:
                 self._begin_again(pulls, error)
         step = pulls[-1]
         step.pulls = [pull.numbers for pull in pulls]
-        step.metrics = mean_of_each([pull.metrics for pull in pulls])
+        step.numbers = {name: Number(mean) for name, mean in mean_of_each([pull.metrics for pull in pulls]).items()}
         step.finite = [look for pull in pulls for look in pull.finite]
         if number == 0 and all(parameter.grad is None for parameter in self.parameters):
             raise ValueError(NOT_OF_THIS_MODEL)

@@ -6,6 +6,7 @@ import math
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -46,13 +47,32 @@ class Spikes:
         self.losses.extend(row["loss"] for row in rows if isinstance(row.get("loss"), (int, float)))
 
 
+@dataclass(frozen=True)
+class Pending:
+    """What is reported of an update until it is read: looks at the run may add to it."""
+
+    update: int
+    pulls: list[dict[str, Number]]
+    """Of each pull alone."""
+    numbers: dict[str, Number]
+    """Of the whole update."""
+    looks: list[Look]
+    """Its items, by pull."""
+
+    def reports(self, alone: bool) -> list[dict[str, Number]]:
+        """By pull, where other processes have a part of each: the mean over the pulls comes after that over them."""
+        if alone:
+            return [self.numbers]
+        of_pulls = {name for pull in self.pulls for name in pull}
+        return [*self.pulls, {name: number for name, number in self.numbers.items() if name not in of_pulls}]
+
+
 class Metrics:
     """Collects the numbers of each step and reads them from the device all at once, now and then."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.pending: list[tuple[int, list[dict[str, Number]], list[Look]]] = []
-        """Updates, with what was reported of each pull and of the whole of them, and their items."""
+        self.pending: list[Pending] = []
         self.bad: dict[int, list[Look]] = {}
         """Of the last reading, the steps whose loss or gradient was no finite number, with their items."""
         self.spikes = Spikes()
@@ -63,7 +83,7 @@ class Metrics:
         """Seconds per node since the start."""
 
     def add(self, step: Step) -> None:
-        self.pending.append((step.update, self._reports(step), step.finite))
+        self.pending.append(Pending(step.update, step.pulls, step.numbers, step.finite))
         if self.since is None:
             self.since, self.timed = time.perf_counter(), 0
         else:
@@ -74,11 +94,12 @@ class Metrics:
 
         A number that is not finite is None, for JSON knows no other word for it.
         """
-        updates = [update for update, _, _ in self.pending]
-        rows = merged(updates, self.run.processes.gathered(read([reports for _, reports, _ in self.pending])))
+        updates = [each.update for each in self.pending]
+        alone = self.run.processes.count == 1
+        rows = merged(updates, self.run.processes.gathered(read([each.reports(alone) for each in self.pending])))
         self.bad = {
-            row["step"]: [everybodys(self.run.processes, look) for look in looks]
-            for row, (_, _, looks) in zip(rows, self.pending, strict=True)
+            row["step"]: [everybodys(self.run.processes, look) for look in each.looks]
+            for row, each in zip(rows, self.pending, strict=True)
             if row.get("loss") is None or row.get("skipped")
         }
         for row in rows:
@@ -95,13 +116,6 @@ class Metrics:
             row["seconds"] = seconds
         self.pending.clear()
         return rows
-
-    def _reports(self, step: Step) -> list[dict[str, Number]]:
-        """By pull, where other processes have a part of each: the mean over the pulls comes after that over them."""
-        if self.run.processes.count == 1:
-            return [step.numbers]
-        of_pulls = {name for pull in step.pulls for name in pull}
-        return [*step.pulls, {name: number for name, number in step.numbers.items() if name not in of_pulls}]
 
     def _speed(self) -> float | None:
         """Steps per second of wall time since the last reading, sampling and saving included."""

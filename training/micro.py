@@ -167,18 +167,18 @@ def losses_in_parts(step: Step, loss: Stream, count: int, backward: Callable[[Te
     """
     inputs = {name: step.value(value) for name, value in loss.inputs.items()}
     name, batch = next((name, value) for name, value in inputs.items() if isinstance(value, NoisyBatch))
-    outer, found, reports, heard = (step.metrics, step.counts), [], [], []
+    outer, found, reports, heard = step.numbers, [], [], []
     whole = step.run.processes.total(len(batch.latents))
     try:
         for part in parts_of(batch, count):
-            step.metrics, step.counts = {}, {}
+            step.numbers = {}
             losses = step.call(loss, {**inputs, name: part})
             backward(losses.sum() / whole)
             found.append(losses.detach())
             reports.append(step.numbers)
             heard.append(part.listener)
     finally:
-        step.metrics, step.counts = outer
+        step.numbers = outer
     if batch.listener is not None:
         tell(batch.listener, [part for part in heard if isinstance(part, Heard)])
     for each, number in joined(reports).items():

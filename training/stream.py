@@ -197,11 +197,10 @@ class Step:
         """Counts optimizer updates; ramps and start steps count these."""
         self.watched = watched
         """Whether nodes shall show what passes through them."""
-        self.metrics: dict[str, Tensor | float] = {}
-        self.counts: dict[str, int] = {}
-        """Of how many values here each of these numbers is: what several processes, or parts, weigh it by."""
+        self.numbers: dict[str, Number] = {}
+        """What was reported."""
         self.pulls: list[dict[str, Number]] = []
-        """What was reported in each pull of the update, where the metrics are means over them."""
+        """What was reported in each pull of the update, where the numbers are means over them."""
         self.finite: list[Look] = []
         """Whose losses are finite numbers, by pull."""
         self.current: Stream | None = None
@@ -278,13 +277,15 @@ class Step:
         It is ``of`` so many values of this batch (a tensor's own, by default). Of several processes, or parts of a
         batch, the mean is taken by these; the least where the name ends with ``_min``, the largest with ``_max``.
         """
-        self.counts[name] = of if of is not None else value.numel() if isinstance(value, Tensor) else 1
-        self.metrics[name] = value.detach().float().mean() if isinstance(value, Tensor) else value
+        if isinstance(value, Tensor):
+            self.numbers[name] = Number(value.detach().float().mean(), value.numel() if of is None else of)
+        else:
+            self.numbers[name] = Number(value, 1 if of is None else of)
 
     @property
-    def numbers(self) -> dict[str, Number]:
-        """What was reported, each with how many values it is of."""
-        return {name: Number(value, self.counts.get(name, 1)) for name, value in self.metrics.items()}
+    def metrics(self) -> dict[str, Tensor | float]:
+        """What was reported, without of how many values it is."""
+        return {name: number.value for name, number in self.numbers.items()}
 
     def show(self, kind: str, picture: Callable[[], Any]) -> None:
         """Show a picture on the running node, if this step is watched; it is not even made otherwise."""
