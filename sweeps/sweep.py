@@ -22,13 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..files import notes
 from ..files.whole import read_object, writable, write_text
 from ..runs.run_folder import FACTS, facts_in
 
 DONE = "finished"
 PLAN, WORKFLOW = "sweep.json", "workflow.json"
-NOTES, LONGEST_TAG, LONGEST_NOTE = "notes.json", 40, 4000
-"""A person's words on a run, which the server shows and keeps: their file, and how long they may be."""
 LOOK_EVERY = 0.5
 """Seconds between two looks at a run that goes on."""
 
@@ -134,9 +133,9 @@ class Sweep:
         change them. Whether the run is there.
         """
         run = self.run_of(number)
-        if run is not None and not (run / NOTES).exists():
-            notes = {"tags": [self.folder.name[:LONGEST_TAG]], "note": ", ".join(self.variants[number])[:LONGEST_NOTE]}
-            write_text(run / NOTES, json.dumps(notes, indent=1, ensure_ascii=False) + "\n")
+        if run is not None and not (run / notes.FILE).exists():
+            tag, note = self.folder.name[: notes.LONGEST_TAG], ", ".join(self.variants[number])[: notes.LONGEST_NOTE]
+            notes.write(run, {"tags": [tag], "note": note})
         return run is not None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...models.loading.weight_count import in_words
-from ..preflight import NAMED, epoch_in_words, number_of, some
+from ..preflight import epoch_in_words, names, number_of, some
 from .encoding import ShardEncoding
 from .images import ShardImages
 from .index import NO_CAPTION, names_in
@@ -102,9 +102,9 @@ def cut_in_words(encoding: ShardEncoding) -> list[str]:
     cut, looked_at, most = encoding.cut_captions()
     if not cut:
         return []
-    called = [encoding.images.index.path(number).name for number in cut[:NAMED]] + [""] * len(cut[NAMED:])
+    called = names([encoding.images.index.path(number) for number in cut])
     are = "is" if len(cut) == 1 else "are"
     return [
         f"of the {number_of(looked_at, 'longest caption')}, {len(cut)} {are} longer than the {most} tokens that the "
-        f"encoder reads, and cut: {some(called)}"
+        f"encoder reads, and cut: {called}"
     ]

@@ -22,6 +22,11 @@ from ..solvers import Conditioning, Model, Solver, integrate
 TOLD = "conditioning/"
 
 
+def packed(latents: Tensor, noise: Tensor, conditioning: Conditioning) -> dict[str, Tensor]:
+    """Pairs (n, ...) as :class:`Pairs` keeps them, by names."""
+    return {"latents": latents, "noise": noise} | {TOLD + name: value for name, value in conditioning.items()}
+
+
 @torch.no_grad()
 def made_by(
     model: Model, schedule: Schedule, noise: Tensor, conditioning: Conditioning, solve: Solver, steps: int
@@ -42,9 +47,8 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.tensors["noise"]) if self.tensors else 0
 
-    def add(self, latents: Tensor, noise: Tensor, conditioning: Conditioning) -> None:
-        """Some more (n, ...); what has no room is left out."""
-        more = {"latents": latents, "noise": noise} | {TOLD + name: value for name, value in conditioning.items()}
+    def add(self, more: Mapping[str, Tensor]) -> None:
+        """Some more, :func:`packed`; what has no room is left out."""
         before = self.tensors or {name: value[:0] for name, value in more.items()}
         self.tensors = {name: torch.cat([before[name], value])[: self.room] for name, value in more.items()}
 

@@ -87,7 +87,7 @@ def to_workflow(
     links = _links(nodes)
     rank = {node.id: number for number, node in enumerate(sorted(nodes.values(), key=lambda node: (node.x, node.y)))}
     saved = [_saved(node, rank[node.id], links) for node in nodes.values()]
-    drawn = list(saved)
+    routed = wires(saved, links)
     last = max((node["id"] for node in saved if isinstance(node["id"], int)), default=0)
     if note:
         last += 1
@@ -102,7 +102,7 @@ def to_workflow(
         "links": links,
         "groups": list(_frames(nodes, groups, blocks)),
         "config": {},
-        "extra": {"ds": {"scale": round(min(0.6, SCREEN / width), 2), "offset": [LEFT, 120]}, **wires(drawn, links)},
+        "extra": {"ds": {"scale": round(min(0.6, SCREEN / width), 2), "offset": [LEFT, 120]}, **routed},
         "version": 0.4,
     }
 

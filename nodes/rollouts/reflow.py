@@ -11,11 +11,11 @@ from torch import Tensor
 from ...diffusion.chains import kind_of
 from ...diffusion.noisy_batch import NoisyBatch
 from ...diffusion.rollouts.guidance import Guidance
-from ...diffusion.rollouts.pairs import TOLD, PairsByKind, made_by
+from ...diffusion.rollouts.pairs import PairsByKind, made_by, packed
 from ...diffusion.rollouts.plan import RolloutPlan
 from ...diffusion.schedules import Schedule
 from ...diffusion.share import Share
-from ...diffusion.solvers import SOLVERS, Conditioning, Solver, solver
+from ...diffusion.solvers import SOLVERS, Solver, solver
 from ...hosts.processes import Processes
 from ...models.model import Model
 from ...runs.pictures.preview import colours_of, picture_of_latents
@@ -131,7 +131,7 @@ class Reflow(StepNode):
             noise = batch.share.of(torch.randn(shape, generator=step.generator(device), device=device))
             with model.evaluating(), averaged(step.run, model.network):
                 latents = made_by(guide.of(model), batch.schedule, noise, batch.conditioning, solve, plan.steps)
-            pairs.add(*everybodys(step.run.processes, batch.share, latents, noise, batch.conditioning))
+            pairs.add(everybodys(step.run.processes, batch.share, packed(latents, noise, batch.conditioning)))
             step.show("pairs", lambda: picture_of_latents(latents, colours=colours_of(step.run)))
         share = plan.probability * batch.share.total
         count = min(batch.share.total, int(share + torch.rand((), generator=random, dtype=torch.float64)))
@@ -139,15 +139,10 @@ class Reflow(StepNode):
         return pairs.put_into(batch, count, random)
 
 
-def everybodys(
-    processes: Processes, share: Share, latents: Tensor, noise: Tensor, conditioning: Conditioning
-) -> tuple[Tensor, Tensor, Conditioning]:
-    """The pairs of the whole global batch, in its order, of those that each process has made."""
+def everybodys(processes: Processes, share: Share, own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The values (items, ...) of the whole global batch, in its order, of those that each process has made."""
     if share.is_whole:
-        return latents, noise, conditioning
-    own = {"latents": latents, "noise": noise, **{f"{TOLD}{name}": value for name, value in conditioning.items()}}
+        return own
     parts = processes.gathered_in_step((share.places, {name: value.cpu() for name, value in own.items()}))
     order = torch.cat([places for places, _ in parts]).argsort()
-    whole = {name: torch.cat([part[name] for _, part in parts])[order].to(latents.device) for name in own}
-    told = {name.removeprefix(TOLD): value for name, value in whole.items() if name.startswith(TOLD)}
-    return whole["latents"], whole["noise"], told
+    return {name: torch.cat([part[name] for _, part in parts])[order].to(own[name].device) for name in own}

@@ -1,4 +1,4 @@
-"""Tags and a note of a person on a run, in a file of the run's folder that the training itself never touches."""
+"""Tags and a note of a person on a run, read with suspicion and changed behind nobody's back."""
 
 import json
 import threading
@@ -6,10 +6,8 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-from ...files.whole import write_text
+from ...files.notes import FILE, LONGEST_NOTE, LONGEST_TAG, MOST_TAGS, write
 
-FILE = "notes.json"
-MOST_TAGS, LONGEST_TAG, LONGEST_NOTE = 20, 40, 4000
 LARGEST_FILE = 64 * 1024
 """Bytes; a file of that name that is longer is none of ours."""
 
@@ -50,7 +48,7 @@ def write_notes(folder: Path, notes: Any, was: Any) -> dict[str, Any]:
         if now not in (was, notes):
             raise Conflict(now)
         if notes != now:
-            write_text(folder / FILE, json.dumps(notes, indent=1, ensure_ascii=False) + "\n")
+            write(folder, notes)
     return notes
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from ...files.listed import still_there
 from ...files.lock import LOCK, is_held
+from ...files.notes import FILE as NOTES
 from ..guard.inside import Outside, inside
 from .files import walk
-from .run_notes import FILE as NOTES
 from .run_notes import read_notes
 
 FACTS = "run.json"

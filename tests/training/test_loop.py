@@ -11,7 +11,6 @@ from comfyui_rollout.training import clock as clock_module
 from comfyui_rollout.training import metrics as metrics_module
 from comfyui_rollout.training.loop import autocast, averaged, train
 from comfyui_rollout.training.metrics import Metrics
-from comfyui_rollout.training.numbers import mean_of_each
 from comfyui_rollout.training.optimizers import OptimizerSettings
 from comfyui_rollout.training.stream import Run, Step, StepError, Stream
 from diffusers.training_utils import EMAModel
@@ -315,11 +314,6 @@ def test_with_accumulation_every_metric_is_the_mean_of_the_pulls(regression):
         assert float(step.metrics["drift"]) == 4 * number + 2.5
         assert float(step.metrics["loss"]) == pytest.approx(sum(seen[4 * number : 4 * number + 4]) / 4)
         assert step.metrics["learning_rate"] == 0.1
-
-
-def test_a_metric_of_some_pulls_is_the_mean_of_those():
-    """A node need not report each time."""
-    assert mean_of_each([{"a": 1.0}, {"a": 2.0, "b": 5.0}, {"b": 7.0}]) == {"a": 1.5, "b": 6.0}
 
 
 def test_watched_steps_come_at_their_interval(regression):

@@ -1,6 +1,34 @@
-"""Steps whose loss is far above those before are marked once, in the rows themselves."""
+"""Rows of metrics: all that was reported of a step is in them, and spikes of the loss are marked once."""
 
-from comfyui_rollout.training.metrics import BEFORE, Spikes
+import pytest
+import torch
+from comfyui_rollout.hosts.processes import ONE
+from comfyui_rollout.training.metrics import BEFORE, Metrics, Spikes
+from comfyui_rollout.training.stream import Run, Step
+
+
+class Two:
+    """Two processes that report the same."""
+
+    count = 2
+
+    def gathered(self, value):
+        return [value, value]
+
+
+@pytest.mark.parametrize("processes", [ONE, Two()], ids=["alone", "two"])
+def test_what_is_reported_after_the_step_is_in_its_row(processes):
+    """As looks at the run do, the validation loss for one, once the step has been handed to the metrics."""
+    run = Run(processes=processes)
+    step, metrics = Step(run, 3), Metrics(run)
+    step.report("loss", torch.tensor([1.0, 3.0]))
+    step.pulls = [dict(step.numbers)]
+    metrics.add(step)
+    step.report("validation_loss", torch.tensor([0.5]))
+    (row,) = metrics.read()
+    assert {name: row[name] for name in ("step", "loss", "validation_loss")} == {
+        "step": 3, "loss": 2.0, "validation_loss": 0.5,
+    }  # fmt: skip
 
 
 def marks(*losses, before=()):

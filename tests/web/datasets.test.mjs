@@ -4,7 +4,7 @@ import { bringIn, toldOf } from "../../web/lib/bring_in.js";
 import { bucketSizes, cutOf } from "../../web/lib/buckets.js";
 import { History, changesOf, chosen, isLong } from "../../web/lib/caption_edits.js";
 import { isForTraining, plain, sorted } from "../../web/lib/dropped.js";
-import { folderShown } from "../../web/lib/photos.js";
+import { lastOf } from "../../web/lib/found.js";
 import { inSight } from "../../web/lib/virtual_list.js";
 
 const files = (...paths) => paths.map((path) => ({ path, file: path }));
@@ -104,7 +104,7 @@ test("a caption is called long only where it surely is, in every script", () => 
 });
 
 test("of a folder's path the end is shown", () => {
-  assert.equal(folderShown("/srv/me/input/datasets/my cat"), "…/datasets/my cat");
-  assert.equal(folderShown("D:\\photos\\me\\cats"), "…/me/cats");
-  assert.deepEqual(["cats", "my/cats", ""].map(folderShown), ["cats", "my/cats", ""]);
+  assert.equal(lastOf("/srv/me/input/datasets/my cat", 2), "…/datasets/my cat");
+  assert.equal(lastOf("D:\\photos\\me\\cats", 2), "…/me/cats");
+  assert.deepEqual(["cats", "my/cats", ""].map((path) => lastOf(path, 2)), ["cats", "my/cats", ""]);
 });

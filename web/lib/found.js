@@ -46,10 +46,13 @@ function rowsOf(line) {
 
 /** A line whose paths are cut from the left: where a file is, its last folders tell; the title has all of it. */
 export function shortened(line) {
-  return line.replace(/(?:[A-Za-z]:\\|~?\/)[^\s,;:"']+/g, (path) => {
-    const parts = path.split(/[\\/]/).filter(Boolean);
-    return parts.length > KEPT ? `…/${parts.slice(-KEPT).join("/")}` : path;
-  });
+  return line.replace(/(?:[A-Za-z]:\\|~?\/)[^\s,;:"']+/g, (path) => lastOf(path, KEPT));
+}
+
+/** ``…/datasets/my cat``: a path, cut from the left to so many folders. */
+export function lastOf(path, kept) {
+  const parts = path.split(/[\\/]/).filter(Boolean);
+  return parts.length > kept ? `…/${parts.slice(-kept).join("/")}` : path;
 }
 
 /** The lines among what a node returned for the eye. */

@@ -62,7 +62,7 @@ export class ItemHistory {
   }
 
   draw(item, state, gain, current) {
-    this.title.textContent = t("item {item} over the training", { item: item + 1 });
+    this.title.textContent = t("Item {item} over the training", { item: item + 1 });
     this.grid.style.setProperty("--rollout-films", this.#films.length);
     this.grid.replaceChildren(...this.#films.flatMap((film) => this.#column(film, item, Math.min(state, film.facts.states - 1), gain, current)));
   }

@@ -3,6 +3,7 @@
 import { DataTab } from "./data_tab.js";
 import { filesOf, isForTraining, isPicture } from "./dropped.js";
 import { element, fillSelect, iconButton, select } from "./element.js";
+import { lastOf } from "./found.js";
 import { nodesOf } from "./graph.js";
 import { t } from "./words.js";
 
@@ -115,13 +116,7 @@ export class Photos {
 
 /** The canvas draws the end of a path: its last folders are what a person knows it by. */
 function showShort(widget) {
-  Object.defineProperty(widget, "_displayValue", { get: () => folderShown(widget.value ?? "") });
-}
-
-/** ``…/datasets/my cat``: a whole path, which may have spaces in it. */
-export function folderShown(path) {
-  const parts = path.split(/[\\/]/).filter(Boolean);
-  return parts.length > SHOWN ? `…/${parts.slice(-SHOWN).join("/")}` : path;
+  Object.defineProperty(widget, "_displayValue", { get: () => lastOf(widget.value ?? "", SHOWN) });
 }
 
 const widgetOf = (node, wanted) => node.widgets?.find(({ name }) => name === wanted);
