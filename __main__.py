@@ -19,7 +19,7 @@ from typing import Any
 
 from . import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, __version__
 from ._arguments import parser
-from ._terminal import FAILED, STOPPED, Stop, Terminal, lasting_output, mute_libraries, stopping
+from ._terminal import FAILED, STOPPED, Stop, Terminal, lasting_output, mute_libraries, stopping, warnings_told
 from .data.reading.folder import survey
 from .files.names import trouble_with_name
 from .files.whole import Unwritable, writable, write_text
@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
         sweep=sweep_command,
     ).parse_args(arguments)
     mute_libraries()
-    with lasting_output():
+    with lasting_output(), warnings_told():
         try:
             return options.command(options)
         except (Refused, WorkflowError, OverrideError) as error:

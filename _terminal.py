@@ -28,6 +28,26 @@ def mute_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+@contextmanager
+def warnings_told() -> Iterator[None]:
+    """What this package warns of inside stands in the terminal, a line each: ``warning: ...``."""
+    logger, terminal = logging.getLogger(__name__.rpartition(".")[0]), logging.StreamHandler(sys.stderr)
+    terminal.setLevel(logging.WARNING)
+    terminal.setFormatter(Lowercase("%(levelname)s: %(message)s"))
+    logger.addHandler(terminal)
+    try:
+        yield
+    finally:
+        logger.removeHandler(terminal)
+
+
+class Lowercase(logging.Formatter):
+    """Lines like those that the command line prints itself."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return super().format(logging.makeLogRecord({**record.__dict__, "levelname": record.levelname.lower()}))
+
+
 class Lasting:
     """A stream whose reader may go away, as that of `| head` does: what is written then goes nowhere."""
 

@@ -12,6 +12,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+log = logging.getLogger(__name__)
+
 LONGEST = 60.0
 """Seconds that the command may take."""
 
@@ -57,18 +59,18 @@ class Notifier:
                 stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
             )  # fmt: skip
         except (OSError, ValueError) as error:
-            logging.warning("--notify: could not be started: %s", error)
+            log.warning("--notify: could not be started: %s", error)
             return
         try:
             _, said = process.communicate(timeout=LONGEST)
         except subprocess.TimeoutExpired:
             end_with_children(process)
             process.communicate()
-            logging.warning("--notify: ended after %g s, which is the limit", LONGEST)
+            log.warning("--notify: ended after %g s, which is the limit", LONGEST)
             return
         if process.returncode:
             last = said.strip().splitlines()[-1:]
-            logging.warning("--notify: %s", ": ".join([f"failed with exit code {process.returncode}", *last]))
+            log.warning("--notify: %s", ": ".join([f"failed with exit code {process.returncode}", *last]))
 
 
 def end_with_children(process: subprocess.Popen[str]) -> None:

@@ -22,6 +22,8 @@ from .notice import SLOW, SPARE, tell_how_long
 from .room import with_room
 from .session import Look, Session, due
 
+log = logging.getLogger(__name__)
+
 SHARE = 100
 """A state by the clock comes no sooner than after so many times what the last one has cost: under 1% of the time."""
 MEMORY = 1.2
@@ -105,12 +107,12 @@ class Checkpoint(Look):
             if session.processes.decided(self.kept_at != session.reached):
                 self.keep_state(session)
                 if left() < math.inf:
-                    logging.warning("the state after step %d was written in %.1f s", session.reached, self.costs)
+                    log.warning("the state after step %d was written in %.1f s", session.reached, self.costs)
         finally:
             if session.processes.decided(self._size_of_model(session) / self.speed < left() - SPARE):
                 self.save(session, "model")
             else:
-                logging.warning("the end is near, so the model is not written: what was learnt is in the state")
+                log.warning("the end is near, so the model is not written: what was learnt is in the state")
 
     def _copy(self, session: Session) -> None:
         """A copy of the model on the way; the oldest ones go."""
@@ -199,7 +201,7 @@ class Checkpoint(Look):
         except Exception as error:
             if not is_full(error) and not isinstance(error, OSError):
                 raise
-            logging.warning("%s", error)
+            log.warning("%s", error)
 
     def _safe(self) -> str:
         return "" if self.kept_at is None else f"the state after step {self.kept_at} is kept"

@@ -17,9 +17,12 @@ from ..training.optimizers import OptimizerSettings
 from ..training.state import SavedState
 from ..training.stream import Run, Stream
 from .looks import Account, Checkpoint, Measure, Progress
+from .process_logs import log_kept
 from .recorder import Recorder
 from .run_folder import FolderOfAnother, RunFolder, facts_in, versions
 from .session import Look, Session
+
+log = logging.getLogger(__name__)
 
 
 def fit(
@@ -75,8 +78,6 @@ def fit(
         told = list(notes)
         if processes.count > 1 or resume:
             facts["processes"] = processes.count
-        for note in notes if processes.leads else ():  # before the training is paid for; the node says it afterwards
-            logging.getLogger(__name__).info("node %s: %s", node_id, note)
         record = open_folder(folder, resume, facts, processes)
         streams = [loss, model, *(stream for look in looks for stream in look.streams)]
         reports = (Recorder(host, record) if record else host) if processes.leads else Silent(host)
@@ -85,7 +86,9 @@ def fit(
         def ready() -> Trainer:
             return prepare(loss, model, optimizer, steps=steps, run=run, state=resume, node_id=node_id, **options)
 
-        with record.locked() if record else nullcontext():
+        with record.locked() if record else nullcontext(), log_kept(record and record.folder, processes):
+            for note in notes if processes.leads else ():  # before the training is paid for; the node says it later
+                log.info("node %s: %s", node_id, note)
             trainer = None
             if resume and record:  # what does not fit is refused before anything in the run's folder changes
                 resume.still_there()

@@ -7,6 +7,7 @@ What they do is read from the run's folder, which only the first of them writes:
 from __future__ import annotations
 
 import json
+import logging
 import re
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,10 @@ from typing import Any
 from PIL import Image
 
 from ..hosts.host import Host
+from .process_logs import logs_in, parsed
 from .run_folder import METRICS, PICTURE, facts_in, row_in, step_of
+
+log = logging.getLogger(__name__)
 
 PACKAGE = "comfyui_rollout"
 LOOK_EVERY = 0.5
@@ -95,7 +100,7 @@ def train_launched(
             *launcher(count, device, here),
             *("-m", PACKAGE, "run", str(here / "prompt.json"), "--output", str(host.output_folder), "--device", device),
         ]
-        with (here / "log").open("wb") as log, started([*command, "--no-wait"], log) as process:
+        with (here / "log").open("wb") as words, started([*command, "--no-wait"], words) as process:
             while process.poll() is None:
                 time.sleep(LOOK_EVERY)
                 run.look()
@@ -109,9 +114,9 @@ def train_launched(
 
 
 @contextmanager
-def started(command: list[str], log: Any) -> Iterator[subprocess.Popen[bytes]]:
+def started(command: list[str], words: Any) -> Iterator[subprocess.Popen[bytes]]:
     """A program of its own session; whatever happens inside, it has ended afterwards."""
-    process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    process = subprocess.Popen(command, stdout=words, stderr=words, start_new_session=True)
     try:
         yield process
     finally:
@@ -137,9 +142,11 @@ class Launched:
 
     def __init__(self, host: Host, node_id: str, steps: int, prompt: Path, folder: Path | None) -> None:
         self.host, self.node_id, self.steps, self.prompt = host, node_id, steps, prompt
-        self.folder, self.read, self.shown = folder, 0, set[Path]()
+        self.folder, self.shown = folder, set[Path]()
+        self.tails: dict[Path, Tail] = {}
         if folder is not None:  # what was there before is no news
-            self.read = size_of(folder / METRICS)
+            files = (folder / METRICS, *logs_in(folder).values())
+            self.tails |= {path: Tail(path, size_of(path)) for path in files}
             self.shown |= set(pictures_in(folder))
 
     def look(self) -> None:
@@ -147,7 +154,10 @@ class Launched:
         self.folder = self.folder or self._find()
         if self.folder is None:
             return
-        rows = [row for line in self._lines(self.folder / METRICS) if (row := row_in(line)) is not None]
+        for rank, path in logs_in(self.folder).items():
+            for level, said in map(parsed, self._new(path)):
+                log.log(level, "process %d: %s", rank, said)
+        rows = [row for line in self._new(self.folder / METRICS) if (row := row_in(line)) is not None]
         if rows:
             self.host.metrics(self.node_id, rows)
             self.host.progress(self.node_id, rows[-1]["step"] + 1, self.steps)
@@ -167,18 +177,8 @@ class Launched:
                 return path.parent
         return None
 
-    def _lines(self, path: Path) -> list[str]:
-        """Whole lines that were added."""
-        if size_of(path) < self.read:
-            self.read = 0  # it went back
-        if size_of(path) == self.read:
-            return []
-        with path.open("rb") as file:
-            file.seek(self.read)
-            new = file.read()
-        new = new[: new.rfind(b"\n") + 1]
-        self.read += len(new)
-        return new.decode("utf-8", errors="replace").splitlines(keepends=True)
+    def _new(self, path: Path) -> list[str]:
+        return self.tails.setdefault(path, Tail(path)).lines()
 
     def _show(self, path: Path) -> None:
         node = path.name.rpartition("_step_")[0]
@@ -191,6 +191,29 @@ class Launched:
         with Image.open(path) as picture:
             picture.load()
             self.host.show(node, path.parent.name, step_of(path), picture.copy())
+
+
+@dataclass
+class Tail:
+    """A file that others write, read as it grows."""
+
+    path: Path
+    read: int = 0
+    """Bytes."""
+
+    def lines(self) -> list[str]:
+        """Whole lines that were added."""
+        size = size_of(self.path)
+        if size < self.read:
+            self.read = 0  # it went back
+        if size == self.read:
+            return []
+        with self.path.open("rb") as file:
+            file.seek(self.read)
+            new = file.read()
+        new = new[: new.rfind(b"\n") + 1]
+        self.read += len(new)
+        return new.decode("utf-8", errors="replace").splitlines(keepends=True)
 
 
 def pictures_in(folder: Path) -> list[Path]:

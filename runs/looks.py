@@ -22,6 +22,8 @@ from ..training.stream import Step, Stream
 from .checkpoint import Checkpoint
 from .session import Look, Session, due
 
+log = logging.getLogger(__name__)
+
 __all__ = ["Account", "Checkpoint", "Measure", "Progress", "Sample", "Tell", "TimeBudget", "Validate"]
 
 READ_METRICS_EVERY = 10
@@ -181,7 +183,7 @@ class Account(Look):
         try:
             session.folder.plot()
         except Exception as error:  # a picture less is no reason to call the training failed
-            logging.warning("the curve loss.png could not be drawn: %s", error)
+            log.warning("the curve loss.png could not be drawn: %s", error)
 
 
 @dataclass

@@ -13,6 +13,8 @@ from ..files.weights import digest_of
 from ..files.whole import flush
 from ..models.loading.weight_count import in_words
 
+log = logging.getLogger(__name__)
+
 NOTICE = 30.0
 """Seconds that clusters give between SIGTERM and the end."""
 SPARE = 5.0
@@ -46,11 +48,11 @@ def tell_how_long(size: int, folder: Path) -> None:
         return
     words = f"a state is {in_words(size, 'B')} and takes about {seconds:.0f} s here"
     if seconds > NOTICE - SPARE:
-        logging.warning(
+        log.warning(
             "%s, more than the %.0f s that clusters give after SIGTERM: such an end costs what was learnt since the "
             "newest state by the clock",
             words,
             NOTICE,
         )
     else:
-        logging.info("%s", words)
+        log.info("%s", words)

@@ -14,6 +14,8 @@ from ..files.whole import Unwritable
 from ..hosts.host import Host
 from .run_folder import RunFolder, read_metrics
 
+log = logging.getLogger(__name__)
+
 MOST_RETOLD = 2000
 """Rows of metrics that a host is told of what was before a resume; of more every n-th."""
 
@@ -38,7 +40,7 @@ class Recorder(Host):
             what = reason_of(error)
             if what not in self.said:
                 self.said.add(what)
-                logging.warning("training goes on, but not all of it can be reported: %s", what)
+                log.warning("training goes on, but not all of it can be reported: %s", what)
             return None
 
     def model_folders(self, kind: str) -> list[Path]:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from ..files.full import is_full
 
+log = logging.getLogger(__name__)
+
 MARGIN = 1 << 16
 """Bytes that a save takes beside its tensors: names, folders, headers."""
 LOOK_EVERY = 1.0
@@ -49,7 +51,7 @@ def with_room(
         if not wait:
             raise NoRoom(errno.ENOSPC, "; ".join(part for part in (words, kept) if part))
         if not told:
-            logging.warning("%s; waiting until there is room. %s", words, kept)
+            log.warning("%s; waiting until there is room. %s", words, kept)
             told = True
         interrupted()
         time.sleep(LOOK_EVERY)

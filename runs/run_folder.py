@@ -7,7 +7,8 @@
     loss.png         the curves                          samples/      images over time
     rollouts/        teacher-forced | rolled out | diff  model/        the weights, ready to load
     checkpoints/     copies of the model on the way      state/        what a resumed run goes on from
-    run.lock         held while a program trains here   notes.json  tags and a note, by people who looked at it
+    run.lock         held while a program trains here   notes.json    tags and a note, by people who looked at it
+    logs/            what each process said, of several
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from PIL.Image import Image
 
-from ..files.lock import Taken, held, this_program
+from ..files.lock import Taken, held, is_held, this_program
 from ..files.whole import (
     Unwritable,
     flush,
@@ -41,6 +42,8 @@ from ..files.whole import (
     write_text,
 )
 from .pictures.plots import plot_metrics
+
+log = logging.getLogger(__name__)
 
 FOLDERS = {"samples": "samples", "rollout": "rollouts", "inspection": "rollouts"}
 """Kinds of pictures that are kept, and where. ``inspection`` are the frames of recorded rollouts."""
@@ -155,7 +158,7 @@ class RunFolder:
         try:
             self.update(**facts)
         except (OSError, ValueError) as error:
-            logging.warning("%s could not be written: %s", self.folder / FACTS, error)
+            log.warning("%s could not be written: %s", self.folder / FACTS, error)
 
     def write_json(self, name: str, content: Any) -> None:
         write_text(self.folder / name, json.dumps(content, indent=2))
@@ -242,6 +245,13 @@ class FolderOfAnother(RunFolder):
 
     def update(self, **facts: Any) -> None:
         """Done by the first process."""
+
+    def note(self, **facts: Any) -> None:
+        """Done by the first process, unless it is gone without a word: then whoever is left says how the run ended."""
+        with suppress(OSError, ValueError):
+            left = facts_in(self.folder)
+            if facts.get("status") == "failed" and left.get("status") == "running" and not is_held(self.folder):
+                write_text(self.folder / FACTS, json.dumps({**left, **facts}, indent=2))
 
     def write_json(self, name: str, content: Any) -> None:
         """Done by the first process."""

@@ -18,6 +18,8 @@ from ..training.stream import Step, StepError, Stream
 from .bad_steps import MOST_IN_A_ROW, in_words
 from .run_folder import RunFolder, read_metrics
 
+log = logging.getLogger(__name__)
+
 
 class Look:
     """Something that happens beside the training, once in a while. Every method is called on the training thread."""
@@ -107,7 +109,7 @@ class Session:
                 look.conclude(self)
             except Exception as error:  # a full disk must not hide why the run ended
                 wrong = wrong or error
-                logging.error("%s could not conclude: %s", type(look).__name__, error)
+                log.error("%s could not conclude: %s", type(look).__name__, error)
             except BaseException as stop:  # while it waited for room, say: the others conclude without waiting
                 wrong, self.ending_badly = stop, True
         self.machine.close()
@@ -138,7 +140,7 @@ class Session:
         self.bad[step] = in_words(self.trainer, step, bad[step])
         self.skipped.append(step)
         if len(self.bad) <= MOST_IN_A_ROW:
-            logging.warning("left out, for its loss or gradient is not a finite number: %s", self.bad[step])
+            log.warning("left out, for its loss or gradient is not a finite number: %s", self.bad[step])
 
     def check_loss(self) -> None:
         """Raises StepError where the losses that were read are no finite numbers, and that is no accident."""
@@ -162,7 +164,7 @@ class Session:
             try:
                 state = find_state(self.folder.folder) if self.processes.leads else None
             except ValueError:
-                logging.warning("%s; there is no state to go back to", report)
+                log.warning("%s; there is no state to go back to", report)
         state = self.processes.from_lead(state)
         if state is None or self.folder is None:
             self.diverged_at = min(self.bad)
@@ -175,7 +177,7 @@ class Session:
         self.folder.go_back(state.step)
         self.metrics.spikes.go_on(read_metrics(self.folder.folder))
         note = f"{report}: went back once to the last good state, after step {state.step}"
-        logging.warning("%s", note)
+        log.warning("%s", note)
         self.notes.append(note)
         self.run.host.resumed(self.node_id, note)
 

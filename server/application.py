@@ -1,7 +1,6 @@
 """The web application around a studio."""
 
 import logging
-import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -66,7 +65,7 @@ async def _stop(app: web.Application) -> None:
 
 
 async def _log_kept(app: web.Application) -> AsyncIterator[None]:
-    """While the application lives, its log also goes to the browsers that have the panel open, warnings to stderr."""
+    """While the application lives, its log also goes to the browsers that have the panel open."""
     studio = app[STUDIO]
 
     def show(line: dict[str, str]) -> None:
@@ -75,21 +74,9 @@ async def _log_kept(app: web.Application) -> AsyncIterator[None]:
             studio.on_loop(lambda: studio.audience.send_to(studio.logs.subscribers, message))
 
     logger, studio.logs.added = logging.getLogger(LOGGER), show
-    level, terminal = logger.level, logging.StreamHandler(sys.stderr)
-    terminal.setLevel(logging.WARNING)
-    terminal.setFormatter(Lowercase("%(levelname)s: %(message)s"))
-    handlers: tuple[logging.Handler, ...] = (studio.logs, terminal)
-    for handler in handlers:
-        logger.addHandler(handler)
+    level = logger.level
+    logger.addHandler(studio.logs)
     logger.setLevel(logging.INFO)
     yield
-    for handler in handlers:
-        logger.removeHandler(handler)
+    logger.removeHandler(studio.logs)
     logger.setLevel(level)
-
-
-class Lowercase(logging.Formatter):
-    """Lines like those of the command line: ``warning: ...``."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return super().format(logging.makeLogRecord({**record.__dict__, "levelname": record.levelname.lower()}))

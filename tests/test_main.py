@@ -1,6 +1,7 @@
 """The command line, as a user types it."""
 
 import json
+import logging
 import math
 import os
 import shutil
@@ -225,6 +226,19 @@ def test_convert_prints_what_runs(capsys, tmp_path):
     (tmp_path / "api.json").write_text(printed)
     assert main(["convert", str(tmp_path / "api.json")]) == 0
     assert json.loads(capsys.readouterr().out) == prompt
+
+
+def test_warnings_stand_in_the_terminal(monkeypatch, capsys):
+    """Those of this package, each in a line like the command line's own; what is ordinary is not said."""
+
+    def working(options):
+        logging.getLogger("comfyui_rollout.server.anything").warning("the disk is nearly full")
+        logging.getLogger("comfyui_rollout.server.anything").info("ordinary")
+        return 0
+
+    monkeypatch.setattr("comfyui_rollout.__main__.nodes_command", working)
+    assert main(["nodes"]) == 0
+    assert capsys.readouterr().err == "warning: the disk is nearly full\n"
 
 
 def test_nodes_lists_and_explains(capsys):

@@ -23,6 +23,8 @@ from .numbers import joined
 from .sharing import mean_over
 from .stream import Step, StepError, Stream
 
+log = logging.getLogger(__name__)
+
 PER_ITEM = ("latents", "noise", "timestep", "teacher_forced", "x", "lengths", "source", "stride", "clean_output",
             "mask", "weight")  # fmt: skip
 """What a noisy batch has for each item."""
@@ -94,7 +96,7 @@ class MicroBatches:
             words = f"{where}: the device's memory is too small for this step. Change {tips}"
             raise StepError(words) from error
         self.count = min(2 * self.count, size)
-        logging.warning(
+        log.warning(
             "step %d: out of memory; from now on the loss of a batch is computed in %d parts", step.update, self.count
         )
         error.__traceback__ = error.__cause__ = error.__context__ = None  # they hold the tensors of what failed

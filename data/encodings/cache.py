@@ -12,6 +12,8 @@ from torch import Tensor
 from ...files.full import is_full
 from ...files.weights import check_weights, read_weights, save_weights
 
+log = logging.getLogger(__name__)
+
 CHUNK = 1 << 16
 
 
@@ -61,7 +63,7 @@ class Cache:
         try:
             check_weights(path)
         except ValueError as error:
-            logging.warning("encoding once more, for %s", error)
+            log.warning("encoding once more, for %s", error)
             path.unlink()
             return False
         return True

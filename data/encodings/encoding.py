@@ -29,6 +29,8 @@ from .cache import Cache, content_of, key_of
 from .encoded import LATENTS, MASKS, TEXT, EncodedDataset, Entry, Text, View, text_of
 from .encoders import EncodeImages, Encoders, EncodeText
 
+log = logging.getLogger(__name__)
+
 Advance = Callable[[int, int], None]
 """``advance(done, total)`` is told how many files are made."""
 
@@ -187,7 +189,7 @@ class Encoding:
         self.caption_bytes = self.cache.path(TEXT, key).stat().st_size
         needed = missing * self.caption_bytes
         each, rest = in_words(self.caption_bytes, "B"), in_words(needed, "B")
-        logging.info("an encoded caption takes %s, the %d that are missing %s", each, missing, rest)
+        log.info("an encoded caption takes %s, the %d that are missing %s", each, missing, rest)
         refuse_full_disk(self.cache, self.missing_bytes, needed)
 
     def _encode_views(self, encode: EncodeImages, progress: Progress) -> None:
@@ -226,7 +228,7 @@ class Progress:
         now = time.monotonic()
         if now - self.said > SECONDS_BETWEEN_LINES:
             left = round((now - self.begun) / self.done * (self.total - self.done))
-            logging.info("encoded %d of %d, %d:%02d left", self.done, self.total, left // 60, left % 60)
+            log.info("encoded %d of %d, %d:%02d left", self.done, self.total, left // 60, left % 60)
             self.said = now
         self.advance(self.done, self.total)
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
+log = logging.getLogger(__name__)
+
 APPLE = frozenset({".heic", ".heif"})
 """Photos of Apple's phones."""
 
@@ -110,7 +112,7 @@ def files_below(folder: Path, left_out: dict[str, list[Path]], above: frozenset[
     try:
         paths = list(folder.iterdir())
     except PermissionError:
-        logging.warning("left out the folder %s, which must not be read", folder)
+        log.warning("left out the folder %s, which must not be read", folder)
         left_out[UNREADABLE].append(folder)
         return
     for path in paths:

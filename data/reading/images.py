@@ -24,6 +24,8 @@ from .caption_files import CaptionFinder
 from .folder import MASK, MASK_ALONE, WITH_PLUGIN, Listing, listing_of, look_into, printable, repeats_and_words
 from .index import index_of, looked_up
 
+log = logging.getLogger(__name__)
+
 ALPHA = "alpha"
 """In place of a mask folder: each image's own transparency is its mask."""
 
@@ -220,7 +222,7 @@ class ImageFolder:
         if not self.items:
             raise ValueError(f"none of the {len(paths)} images in {str(folder)!r} can be read; {self.damaged[0]}")
         if self.damaged:
-            logging.warning("left out %d of %d images: %s", len(self.damaged), len(paths), "; ".join(self.damaged))
+            log.warning("left out %d of %d images: %s", len(self.damaged), len(paths), "; ".join(self.damaged))
         if mask_folder and not any(item.mask for item in self.items):
             what = "is transparent" if mask_folder == ALPHA else f"has the name of a mask in {str(mask_folder)!r}"
             raise ValueError(f"mask_folder: none of the images {what}; clear it to train everything")

@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 
 from ...files.whole import write_text
 
+log = logging.getLogger(__name__)
+
 LEAST = 1000
 """Fewer files are looked at in no time, and have no index."""
 TICK = 2_000_000_000
@@ -92,7 +94,7 @@ def write_index(index: Path, by: str, content: Mapping[str, Any]) -> None:
     try:
         write_text(index, "\n".join((digest_of(by, text), by, text)), durable=False)
     except (OSError, ValueError) as error:
-        logging.info("the index of a folder could not be kept: %s", error)
+        log.info("the index of a folder could not be kept: %s", error)
 
 
 def digest_of(by: str, text: str) -> str:

@@ -12,6 +12,8 @@ from torch import Generator
 from ..data import Batch, Dataset
 from ..names import name_of
 
+log = logging.getLogger(__name__)
+
 WAITS = (0.5, 1.0, 2.0)
 """Seconds before a file is tried again, each time."""
 MOST_MISSING = 32
@@ -69,6 +71,6 @@ class PatientReader:
         except Exception as error:
             if not is_of_the_system(error):
                 raise
-            logging.warning("left out, for it cannot be read: %s: %s", name_of(self.dataset, item), error)
+            log.warning("left out, for it cannot be read: %s: %s", name_of(self.dataset, item), error)
             return False
         return True

@@ -17,6 +17,8 @@ from ..reading.buckets import MOST_OBLONG, Size, bucket_for, bucket_sizes
 from ..reading.images import Crop, ImageItem, Place, fit, place_of, read_image, to_latents, weight_of
 from .index import Index, base_name, classes_of, names_in
 
+log = logging.getLogger(__name__)
+
 
 class ShardImages:
     """The pictures of an index, numbered in the order of the shards and of the files in them."""
@@ -46,7 +48,7 @@ class ShardImages:
         self.sizes, self.bucket_of = sorted_in(index.rows, self.buckets, self.upscale, max_aspect_ratio)
         self.left_out = sum(found.left_out for found in index.found)
         if said := list(names_in(index)):
-            logging.warning("shards: %d pictures are left out: %s", self.left_out, "; ".join(said[:3]))
+            log.warning("shards: %d pictures are left out: %s", self.left_out, "; ".join(said[:3]))
         classes, without_classes = classes_of(index)
         groups, (height, width) = groups_of(self.sizes, self.bucket_of, repeats), self.sizes[0]
         self.info = DatasetInfo(

@@ -25,6 +25,8 @@ from ..reading.images import look
 from .samples import NO_LABEL, Sample, Torn, caption_in, name_at, samples_of
 from .source import Part, Shards
 
+log = logging.getLogger(__name__)
+
 NO_CAPTION, TEXT, JSON = range(3)
 """What holds a picture's caption."""
 
@@ -153,7 +155,7 @@ def found_in(shards: Shards, number: int, folder: Path | None, stopped: Event) -
     try:
         write_found(path, found)
     except (OSError, ValueError) as error:
-        logging.info("the index of a shard could not be kept: %s", error)
+        log.info("the index of a shard could not be kept: %s", error)
     return found
 
 

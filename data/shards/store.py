@@ -24,6 +24,8 @@ from ...files.lock import Taken, held
 from ...files.whole import make_folder, whole_or_nothing
 from .source import Part, Shards, opened
 
+log = logging.getLogger(__name__)
+
 DATA, ARRAYS, LOCKS = "data.tar", "where.npz", "locks"
 WAIT = 2.0
 """Seconds before it is looked again whether others have made what is missing."""
@@ -48,9 +50,9 @@ class Store:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-            logging.warning("encoding a shard once more, for %s is damaged: %s", place, error)
+            log.warning("encoding a shard once more, for %s is damaged: %s", place, error)
             return None
-        logging.warning("encoding a shard once more, for %s is damaged: it was cut short", place)
+        log.warning("encoding a shard once more, for %s is damaged: it was cut short", place)
         return None
 
     def has(self, key: str) -> bool:

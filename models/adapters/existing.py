@@ -22,6 +22,8 @@ from .names import Names
 from .reading import TEXT_ENCODERS, Reading, from_file
 from .saved import NORM_OF_FROZEN, SETTINGS, with_trained_scales
 
+log = logging.getLogger(__name__)
+
 
 def find_lora(host: Host, name: str) -> Path:
     """The file of that name: in the loras folders, a path, a path below the output folder, or a run's folder.
@@ -58,7 +60,7 @@ def read_lora(path: Path, names: Names, kind: type[PretrainedModel]) -> dict[str
     refuse_misfits(path, found, len(tensors), kind)
     refuse_magnitudes_of_inputs(path, tensors)
     if found.text_encoders:
-        logging.warning(
+        log.warning(
             "%s: its %d tensors for text encoders are left out, which are not trained here",
             path.name,
             found.text_encoders,

@@ -18,6 +18,8 @@ from ...training.stream import Step, Stream
 from ..base import CATEGORY, DATASET, StepNode
 from ..inputs import UNIQUE_ID, choice, integer, line, number, refusal, switch, wire
 
+log = logging.getLogger(__name__)
+
 BATCH_SIZE = integer(64, 1, 4096, "Images per training step. Larger is steadier and slower.")
 
 
@@ -31,7 +33,7 @@ class DatasetNode(StepNode):
     def batches(self, unique_id: str, dataset: Dataset, batch_size: int, *words: str) -> dict[str, Any]:
         """What the node returns: the stream of batches, and words on what is in it."""
         if words:
-            logging.info("node %s (%s): %s", unique_id, self.DISPLAY_NAME, "\n  ".join(words))
+            log.info("node %s (%s): %s", unique_id, self.DISPLAY_NAME, "\n  ".join(words))
         inputs = {"dataset": dataset, "batch_size": batch_size}
         return {"ui": {"text": list(words)}, "result": (self.stream(unique_id, inputs, about=dataset.info),)}
 

@@ -26,6 +26,8 @@ from ..base import CATEGORY, MODEL, StepNode
 from ..inputs import UNIQUE_ID, choice, integer, line, number, refusal, switch, wire
 from .model import ModelInfo
 
+log = logging.getLogger(__name__)
+
 CUSTOM = "custom"
 PRESETS = list(dict.fromkeys(preset for kind in PRETRAINED.values() for preset in kind.lora_targets))
 
@@ -228,7 +230,7 @@ class AddLora(StepNode):
             found = read_lora(path, names, type(model))  # type: ignore[arg-type]
             found = {layer: replace(part, scale=part.scale * strength) for layer, part in found.items()}
             numbers = continue_adapter(model, found, names.layers, name, dropout)
-        logging.info("node %s (%s): %s trained weights", step.node_id, self.DISPLAY_NAME, f"{numbers:,}")
+        log.info("node %s (%s): %s trained weights", step.node_id, self.DISPLAY_NAME, f"{numbers:,}")
         return numbers
 
 

@@ -22,6 +22,8 @@ from ..inputs import UNIQUE_ID, choice, integer, line, number, refusal, switch, 
 from .adapter import CUSTOM, adapter_name, layers_in
 from .model import ModelInfo
 
+log = logging.getLogger(__name__)
+
 
 class TrainComfyModel(StepNode):
     NODE_ID = "RolloutFromComfyModel"
@@ -146,7 +148,7 @@ class TrainComfyModel(StepNode):
     def _make(self, step: Step, hosted: HostedModel, adapter: HostedAdapter) -> HostedNetwork:
         network = HostedNetwork(hosted, adapter, seeds.derive(step.run.seed, step.node_id, "adapter"))
         count = sum(weight.numel() for weight in network.network.parameters())
-        logging.info("node %s (%s): %s trained weights", step.node_id, self.DISPLAY_NAME, f"{count:,}")
+        log.info("node %s (%s): %s trained weights", step.node_id, self.DISPLAY_NAME, f"{count:,}")
         return network
 
 

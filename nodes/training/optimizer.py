@@ -26,6 +26,8 @@ from ..inputs import UNIQUE_ID, checked_name, choice, integer, line, number, pla
 from ..models.model import ModelInfo, trained_model
 from .resume import begun_anew, state_of
 
+log = logging.getLogger(__name__)
+
 OPTIONS_OF_FIT = ("steps", "seed", "accumulation", "clip_norm", "ema_decay", "precision", "preview_every",
                   "on_bad_step", "on_out_of_memory", "compile")  # fmt: skip
 
@@ -386,7 +388,7 @@ def memory_in_words(
             options["precision"], options["ema_decay"] > 0, room,
         )  # fmt: skip
     except Exception as error:  # it goes through code that is not ours, with tensors that are none
-        logging.getLogger(__name__).debug("the memory of a step could not be told: %s", error)
+        log.debug("the memory of a step could not be told: %s", error)
         return []
 
 

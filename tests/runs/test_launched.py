@@ -1,6 +1,7 @@
 """A run that other processes train is told of here: its numbers, its pictures, how it ended."""
 
 import json
+import logging
 
 import pytest
 from comfyui_rollout.runs import launched
@@ -51,6 +52,27 @@ def test_new_lines_and_pictures_are_told_once(listener, tmp_path, run):
     watched.look()
     assert [told[2] for told in host.told if told[0] == "metrics"][1:] == [[{"step": 1, "loss": 0.5}]]
     assert watched.message() == "out of luck"
+
+
+def test_what_each_process_says_is_told_with_its_number(listener, tmp_path, run, caplog):
+    """In the editor's log, warnings as warnings; what was said before a resume is no news."""
+    prompt, folder = run
+    (folder / "logs").mkdir()
+    first, second = (folder / "logs" / f"process_{rank}.log" for rank in (0, 1))
+    first.write_text("2026-11-29T08:00:00+0000 INFO said before\n")
+    caplog.set_level(logging.INFO)
+    watched = Launched(listening(listener, tmp_path), "9", 20, prompt, folder)
+    with first.open("a") as file:
+        file.write("2026-11-29T08:00:01+0000 INFO 12 images\n")
+    second.write_text("2026-11-29T08:00:01+0000 WARNING left out: a.png\n  for it is damaged\n2026-11")
+    watched.look()
+    watched.look()
+    told = [(record.levelno, record.getMessage()) for record in caplog.records]
+    assert told == [
+        (logging.INFO, "process 0: 12 images"),
+        (logging.WARNING, "process 1: left out: a.png"),
+        (logging.INFO, "process 1:   for it is damaged"),
+    ]
 
 
 def test_another_runs_folder_is_not_taken_for_ours(listener, tmp_path, run):

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from comfyui_rollout.files.lock import is_held
 from comfyui_rollout.files.weights import read_weights
 from comfyui_rollout.runs.launched import configuration
 from comfyui_rollout.runs.run_folder import facts_in
@@ -90,6 +91,10 @@ def test_a_launch_trains_as_one_process(tmp_path, alone, kind):
     weights, facts = trained([*launcher, *arguments(tmp_path, 4)], tmp_path)
     assert (facts["status"], facts["processes"]) == ("finished", 2)
     assert weights.keys() == alone.keys()
+    logs = [
+        (tmp_path / "rollout" / "quickstart_digits_00001" / "logs" / f"process_{n}.log").read_text() for n in (0, 1)
+    ]
+    assert all(f"INFO process {number} of 2, on " in said for number, said in enumerate(logs))
     for name, value in alone.items():
         torch.testing.assert_close(weights[name], value, atol=1e-5, rtol=1e-4)
 
@@ -100,16 +105,18 @@ def process_of(rank, launcher):
     return next(child for child in children if child.environ().get("RANK") == str(rank))
 
 
-def test_a_killed_process_ends_the_launch_with_its_name(tmp_path):
-    """kill -9 amid the training: all end within seconds, and the run says who was killed."""
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_process_ends_the_launch_with_its_name(tmp_path, rank):
+    """kill -9 amid the training: all end within seconds, and the run says who was killed, whoever writes it."""
     folder = tmp_path / "rollout" / "quickstart_digits_00001"
     command = [*torchrun(2), *arguments(tmp_path, 4, **{"Optimizer Step.steps": 100_000})]
     with started(command) as process:
         until = time.monotonic() + WATCHDOG
         while not (folder / "metrics.jsonl").is_file() and time.monotonic() < until:
             time.sleep(0.2)
-        process_of(1, process).kill()
+        process_of(rank, process).kill()
         process.communicate(timeout=60)
     assert process.returncode == 1
     assert facts_in(folder)["status"] == "failed"
-    assert facts_in(folder)["message"].startswith("process 1 ended without a word")
+    assert facts_in(folder)["message"].startswith(f"process {rank} ended without a word")
+    assert not is_held(folder)

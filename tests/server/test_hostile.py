@@ -404,15 +404,3 @@ def test_packed_bodies(make_studio, encoding):
             head, _, body = reply.partition(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 415")
             assert "is not read: send the body as it is" in json.loads(body)["error"]
-
-
-def test_warnings_reach_the_terminal(serve, capfd):
-    """What goes wrong in the server is said where it was started, not only in a panel of the browser."""
-    import logging
-
-    async def check(client, studio):
-        logging.getLogger("comfyui_rollout.server.anything").warning("the disk is nearly full")
-        logging.getLogger("comfyui_rollout.server.anything").info("ordinary")
-
-    serve(check)
-    assert capfd.readouterr().err == "warning: the disk is nearly full\n"
