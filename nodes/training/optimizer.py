@@ -14,8 +14,8 @@ from ...hosts.current import current_host
 from ...hosts.device import choose_device, free_memory, memory_of
 from ...models.swapping import NOT_TRAINED
 from ...runs.fit import fit
-from ...runs.launched import train_launched
 from ...runs.looks import Checkpoint, Sample, TimeBudget, Validate
+from ...runs.processes.launched import train_launched
 from ...runs.run_folder import RunFolder, facts_in
 from ...runs.session import Look
 from ...training.optimizers import OptimizerSettings, check_optimizer, installed

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 from comfyui_rollout.hosts.processes import ONE
-from comfyui_rollout.runs.process_logs import log_kept, logs_in, parsed
+from comfyui_rollout.runs.processes.logs import log_kept, logs_in, parsed
 
 OURS = logging.getLogger("comfyui_rollout.anything")
 SECOND = SimpleNamespace(rank=1, count=2)

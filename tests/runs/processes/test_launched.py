@@ -4,8 +4,15 @@ import json
 import logging
 
 import pytest
-from comfyui_rollout.runs import launched
-from comfyui_rollout.runs.launched import Launched, LaunchFailed, configuration, last_words, leading_to, train_launched
+from comfyui_rollout.runs.processes import launched
+from comfyui_rollout.runs.processes.launched import (
+    Launched,
+    LaunchFailed,
+    configuration,
+    last_words,
+    leading_to,
+    train_launched,
+)
 from PIL import Image
 
 

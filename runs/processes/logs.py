@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..hosts.processes import Processes
+from ...hosts.processes import Processes
 
 FOLDER = "logs"
-LOGGER = __name__.rpartition(".")[0].rpartition(".")[0]
+LOGGER = __name__.rsplit(".", 3)[0]
 """The package's own logger, whatever name the package was loaded under."""
 FORM, TIME = "%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z"
 

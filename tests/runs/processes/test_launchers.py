@@ -13,10 +13,10 @@ import pytest
 import torch
 from comfyui_rollout.files.lock import is_held
 from comfyui_rollout.files.weights import read_weights
-from comfyui_rollout.runs.launched import configuration
+from comfyui_rollout.runs.processes.launched import configuration
 from comfyui_rollout.runs.run_folder import facts_in
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 WORKFLOW = ROOT / "workflows" / "quickstart_digits.json"
 FSDP = ROOT / "docs" / "examples" / "fsdp.yaml"
 WEIGHTS = "model/diffusion_pytorch_model.safetensors"

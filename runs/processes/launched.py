@@ -23,9 +23,9 @@ from typing import Any
 
 from PIL import Image
 
-from ..hosts.host import Host
-from .process_logs import logs_in, parsed
-from .run_folder import METRICS, PICTURE, facts_in, row_in, step_of
+from ...hosts.host import Host
+from ..run_folder import METRICS, PICTURE, facts_in, row_in, step_of
+from .logs import logs_in, parsed
 
 log = logging.getLogger(__name__)
 
