@@ -300,7 +300,8 @@ async function tryRun(run, path = "") {
   const graph = tryIt(prompt, path || `rollout/${run}`, run);
   if (!graph) throw new Error(t("This run has no Sample Prompts or Sample Images to try it with"));
   await app.loadApiJson(graph, t("Try {run}", { run }));
-  tell("info", t("Press Run: the same prompts from the same noise, without and with what was learnt."), t("Try it"));
+  const both = Object.keys(graph).length > 2; // of a model that was trained whole there is no "without"
+  tell("info", both ? t("Press Run: the same prompts from the same noise, without and with what was learnt.") : t("Press Run: images of what was learnt."), t("Try it"));
 }
 
 /** Puts a run's workflow on the canvas, set to go on with it, and queues it if there are steps left. */

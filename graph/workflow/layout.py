@@ -21,7 +21,7 @@ LEFT, TOP = 40, 80
 GAP = 60  # between two nodes of a column; the lower one's title bar lies in it
 HEAD, SLOT, WIDGET, TEXT_BOX = 40, 22, 26, 120
 FRAME, FRAME_TITLE = 15, 60  # a group's frame around its nodes
-NOTE_WIDTH, NOTE_LETTERS, NOTE_LINE = 2 * PITCH - 50, 90, 18
+NOTE_HEAD, NOTE_LETTERS, NOTE_LINE = 60, 46, 13  # of a note, a column wide: it shall fit on a phone
 OPTIONAL = 7  # the shape of a socket that may stay empty
 SCREEN = 1800
 COLORS = ("#3f789e", "#8a5", "#88a", "#a56", "#b06634")  # of groups, in turn
@@ -83,7 +83,7 @@ def to_workflow(
     order = _execution_order(nodes)
     blocks = [[node_id for node_id in group.nodes if node_id in nodes] for group in groups]
     blocks.append([node_id for node_id in nodes if not any(node_id in block for block in blocks)])
-    _arrange(nodes, order, blocks, first=math.ceil(NOTE_WIDTH / PITCH) if note else 0)
+    _arrange(nodes, order, blocks, first=1 if note else 0)
     links = _links(nodes)
     rank = {node.id: number for number, node in enumerate(sorted(nodes.values(), key=lambda node: (node.x, node.y)))}
     saved = [_saved(node, rank[node.id], links) for node in nodes.values()]
@@ -274,7 +274,7 @@ def _saved_note(node_id: int, rank: int, text: str) -> dict[str, Any]:
         "id": node_id,
         "type": "MarkdownNote",
         "pos": [LEFT, TOP],
-        "size": [NOTE_WIDTH, HEAD + NOTE_LINE * (lines + 1)],
+        "size": [WIDTH, NOTE_HEAD + NOTE_LINE * lines],
         "flags": {},
         "order": rank,
         "mode": 0,

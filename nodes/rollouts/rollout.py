@@ -120,6 +120,7 @@ class Rollout(StepNode):
                     "persistent: every rollout begins at pure noise and goes down the sampler's own levels, with "
                     "step_size 100 those of 10 steps. Set max_step_offset to their number less 1 for the whole path. "
                     "none: only the levels of a sampler of max_step_offset + 1 steps are taken.",
+                    advanced=True,
                 ),
                 "max_age": integer(
                     0,
@@ -158,12 +159,14 @@ class Rollout(StepNode):
                     0.05,
                     "keep_base: how much a copy's loss counts against an item's own (lambda). 1 as published, 0.1 to "
                     "0.3 for a LoRA.",
+                    advanced=True,
                 ),
                 "renoise": choice(
                     ("none", "same_noise"),
                     "none",
                     "keep_base: same_noise: copies are noised again after their rollout, with the noise that they had, "
                     "to levels from there to renoise_upper. As SOAR does.",
+                    advanced=True,
                 ),
                 "renoise_levels": integer(
                     6, 1, 64, "renoise: levels for each rollout, each of which is a copy in the batch.", advanced=True
@@ -186,6 +189,7 @@ class Rollout(StepNode):
                     0.05,
                     "No rollouts before this share of the training: 0.75 = in its last quarter, however long it is. "
                     "The later of this and start_step counts.",
+                    advanced=True,
                 ),
                 "ramp": number(
                     0.0,

@@ -145,6 +145,7 @@ class NoisyBatch(StepNode):
                     0.01,
                     "The network sees a little more noise than its target tells of, so that it learns to live with its "
                     "own errors. Costs nothing. 0.1 is usual.",
+                    advanced=True,
                 ),
                 "perturbation_steps": integer(
                     0,
@@ -160,6 +161,7 @@ class NoisyBatch(StepNode):
                     0.05,
                     "Flow matching: the network sees a noisier image than it is told and trained for, up to this share "
                     "of the way to noise; low levels come more often. Not with Rollout. 0.8 is usual.",
+                    advanced=True,
                 ),
                 "noise_offset": number(
                     0.0,
@@ -168,6 +170,7 @@ class NoisyBatch(StepNode):
                     0.01,
                     "Moves the noise of each channel as a whole, so that very dark and very bright images can be "
                     "learnt. 0.05 is usual; not needed with zero terminal SNR or flow matching.",
+                    advanced=True,
                 ),
                 "label_dropout": number(
                     0.0,

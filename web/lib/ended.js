@@ -32,7 +32,7 @@ export function buttonsOf({ saved, run, view, actions }) {
   return [
     path && iconButton("copy", t("Copy the path: {path}", { path }), () => actions.copy(path), t("Copy path")),
     view && element("a.rollout-button", { href: view, download: "", title: t("Save the file on this computer") }, element("i.pi.pi-download"), t("Download")),
-    run && iconButton("play", t("Draw your prompts without and with what was learnt"), () => actions.tryIt(run, path), t("Try it")),
+    run && iconButton("play", t("Draw with what was learnt; with a LoRA also without it"), () => actions.tryIt(run, path), t("Try it")),
     run && iconButton("images", t("Samples over the training"), () => actions.samples(run), t("Samples")),
   ];
 }

@@ -24,7 +24,7 @@ export function fold(node, LiteGraph) {
   const hidden = new Set(isOpen ? [] : foldable(node.widgets ?? [], experts, isWired));
   for (const widget of node.widgets ?? []) if (experts.has(widget.name)) widget.hidden = hidden.has(widget);
   const count = foldable(node.widgets ?? [], experts, isWired).length;
-  const label = isOpen ? t("fewer inputs") : t("{count} more inputs", { count });
+  const label = isOpen ? t("fewer inputs") : count === 1 ? t("1 more input") : t("{count} more inputs", { count });
   const button = node.widgets.find(({ name }) => name === BUTTON) ?? addButton(node, LiteGraph);
   button.label = label;
   button.hidden = !count;

@@ -172,7 +172,7 @@ export class RunsTab {
         act("images", t("Samples"), t("Samples over the training"), () => this.actions.samples(name)),
         act("chart-line", t("Compare"), t("Draw the run's curves beside those of others"), () => this.actions.compare(name)),
         act("tag", t("Note"), t("Write tags and a note on the run"), () => this.#edit(run)),
-        run.has_model && !running && act("bolt", t("Try it"), t("Draw your prompts without and with what was learnt"), () => this.actions.tryIt(name)),
+        run.has_model && !running && act("bolt", t("Try it"), t("Draw with what was learnt; with a LoRA also without it"), () => this.actions.tryIt(name)),
         run.has_model && !running && act("download", t("Download"), t("Save the trained weights on this computer"), () => this.#download(name)),
         act("folder-open", t("Files"), t("Show the run's files"), () => this.#open(name, folder)),
         !running && act("trash", t("Delete"), t("Delete the run and all its files"), () => this.#delete(name)),
