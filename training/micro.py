@@ -150,7 +150,7 @@ def parts_of(batch: NoisyBatch, count: int) -> Iterator[NoisyBatch]:
             fine=fine,
             memory=tuple(memory_of(batch.memory, chosen)),
             listener=None if batch.listener is None else Heard(),
-            dealt=batch.dealt and Share(batch.dealt.places[chosen], batch.dealt.total),
+            dealt=Share(batch.share.places[chosen], batch.share.total),
         )
 
 
@@ -174,6 +174,7 @@ def losses_in_parts(step: Step, loss: Stream, count: int, backward: Callable[[Te
     try:
         for part in parts_of(batch, count):
             step.numbers = {}
+            step.forget(loss)  # each part draws for the whole batch, and takes its own
             losses = step.call(loss, {**inputs, name: part})
             backward(losses.sum() / whole)
             found.append(losses.detach())

@@ -99,6 +99,14 @@ def test_a_launch_trains_as_one_process(tmp_path, alone, kind):
         torch.testing.assert_close(weights[name], value, atol=1e-5, rtol=1e-4)
 
 
+def test_one_process_under_accelerate_has_the_same_bits(tmp_path, alone):
+    """Its launcher changes nothing, where one process is all that it starts."""
+    weights, facts = trained([*accelerate("--cpu", "--num_processes", 1), *arguments(tmp_path, 8)], tmp_path)
+    assert facts["status"] == "finished"
+    assert weights.keys() == alone.keys()
+    assert all(weights[name].equal(value) for name, value in alone.items())
+
+
 def process_of(rank, launcher):
     """The process of that rank, which a launcher has started."""
     children = psutil.Process(launcher.pid).children()
