@@ -104,10 +104,11 @@ def captions_in_words(images: ImageFolder, reads_text: bool = False) -> list[str
     missing = [item for item in images.items if item.source is None]
     if not found and images.info.classes and not reads_text and not any(item.caption for item in missing):
         return []
-    lines = [f"captions: {len(images.items) - len(missing)} of {len(images.items)}"]
+    rest = ""
     if missing:
         instead = what_stands_in(images, missing)
-        lines[0] += f"; none for {names_of(missing)} ({instead})" if found else f" ({instead})"
+        rest = f"; none for {names_of(missing)} ({instead})" if found else f" ({instead})"
+    lines = [f"captions: {len(images.items) - len(missing)} of {len(images.items)}{rest}"]
     if empty := [item for item in images.items if item.source and not item.caption]:
         lines.append(f"{number_of(len(empty), 'caption')} empty: {names_of(empty)}")
     lines += decoded_in_words(images)
@@ -256,9 +257,8 @@ def cut_in_words(encoding: Encoding) -> list[str]:
     items, most = encoding.cut_captions()
     if not items:
         return []
-    what = number_of(len(items), "caption")
-    are = "is" if len(items) == 1 else "are"
-    return [f"{what} {are} longer than the {most} tokens that the encoder reads, and cut: {names_of(items)}"]
+    what = "1 caption is" if len(items) == 1 else f"{len(items)} captions are"
+    return [f"{what} longer than the {most} tokens that the encoder reads, and cut: {names_of(items)}"]
 
 
 def number_of(count: int, what: str) -> str:

@@ -44,7 +44,8 @@ NUMBER, NAME = Sample(number=True), Sample()
 
 @dataclass
 class Module:
-    path: Path
+    name: str
+    """Its path below the root."""
     tree: ast.Module
     functions: dict[str, ast.FunctionDef] = field(default_factory=dict)
     values: dict[str, ast.expr] = field(default_factory=dict)
@@ -70,6 +71,8 @@ class House:
         self.by_name = {".".join(path.relative_to(root).with_suffix("").parts): m for path, m in self.modules.items()}
         self.methods: dict[str, list[tuple[str, Module, ast.FunctionDef]]] = {}
         self.attributes: dict[str, list[tuple[Module, ast.expr]]] = {}
+        self.keys: dict[str, list[Text]] = {}
+        """By the name of a table, the constants that things are filed under."""
         for module in self.modules.values():
             for kind in (node for node in ast.walk(module.tree) if isinstance(node, ast.ClassDef)):
                 for part in kind.body:
@@ -79,6 +82,13 @@ class House:
                         (target,) = part.targets if isinstance(part, ast.Assign) else (part.target,)
                         if isinstance(target, ast.Name) and target.id not in NAMED and " " in str(part.value.value):
                             self.attributes.setdefault(target.id, []).append((module, part.value))
+
+        for module in self.modules.values():
+            for node in ast.walk(module.tree):
+                match node:
+                    case ast.Subscript(value=ast.Name(id=table), slice=ast.Name(id=key)) if key in module.values:
+                        known = self.keys.setdefault(table, [])
+                        known += [text for text in self.texts(module.values[key], Scope(module)) if text not in known]
 
     # what is said -----------------------------------------------------------------------------------------------------
 
@@ -122,7 +132,9 @@ class House:
         return either([self.texts(node.body, scope), self.texts(node.orelse, scope)])
 
     def _BoolOp(self, node: ast.BoolOp, scope: Scope) -> list[Text] | Elements:
-        return either([self.texts(part, scope) for part in node.values])
+        found = either([self.texts(part, scope) for part in node.values])
+        said = [text for text in found if text != ("",)]  # `x or ""`: that nothing is said is no sentence
+        return Elements(said) if isinstance(found, Elements) else said
 
     def _NamedExpr(self, node: ast.NamedExpr, scope: Scope) -> list[Text] | Elements:
         return self.texts(node.value, scope)
@@ -149,6 +161,9 @@ class House:
             found = self.texts(values, scope)
             return {target.id: list(found) if isinstance(found, Elements) and found else [(NAME,)]}
         names = [name.id for name in ast.walk(target) if isinstance(name, ast.Name)]
+        match values:
+            case ast.Call(func=ast.Attribute(attr="items", value=ast.Attribute(attr=table))) if table in self.keys:
+                return {names[0]: self.keys[table], **{name: [(NAME,)] for name in names[1:]}}
         if isinstance(values, ast.Call) and isinstance(values.func, ast.Name):
             module, function = self.function(values.func.id, scope.module)
             given = [node.value for node in ordered(function) if isinstance(node, ast.Yield)] if function else []
@@ -254,6 +269,8 @@ class House:
         if name == "items" or name == "get":
             return [(NAME,)]
         kind = kind_of(value, scope.function)
+        if made := self.function(kind, scope.module)[1]:
+            kind = ast.unparse(made.returns) if made.returns else ""
         known = [(module, method) for owner, module, method in self.methods.get(name, ()) if owner == kind and speaks(method)]
         if not known:
             return [(NAME,)]
@@ -285,11 +302,14 @@ class House:
 
 def read(path: Path) -> Module:
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    module = Module(path, tree)
+    module = Module(path.relative_to(ROOT).as_posix(), tree)
     package = path.relative_to(ROOT).parts[:-1]
     for node in tree.body:
         if isinstance(node, ast.FunctionDef):
             module.functions[node.name] = node
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple) and isinstance(node.value, ast.Tuple):
+            names = [target.id for target in node.targets[0].elts if isinstance(target, ast.Name)]
+            module.values |= dict(zip(names, node.value.elts, strict=False))
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             module.values[node.targets[0].id] = node.value
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
@@ -367,10 +387,11 @@ def combined(parts: list[list[Text] | Elements]) -> list[Text]:
 
 
 def joined(between: list[Text] | Elements, texts: list[Text] | Elements) -> list[Text]:
-    """Each by itself, and two of them."""
+    """Each by itself, and two of them; what a word joins (``a and b``) are two at least."""
     texts = list(texts) or [(NAME,)]
     gap = between[0] if between else ()
-    return [*texts, texts[0] + gap + texts[-1]]
+    pair = texts[0] + gap + texts[-1]
+    return [pair] if any(isinstance(part, str) and part.strip(" ").isalpha() for part in gap) else [*texts, pair]
 
 
 # sentences of the code ------------------------------------------------------------------------------------------------
@@ -398,18 +419,69 @@ def sentences(texts: Iterable[Text]) -> dict[str, list[str]]:
     return dict(filled(text) for text in texts)
 
 
-def functions_of(module: Module) -> Iterator[ast.FunctionDef]:
-    return (node for node in ast.walk(module.tree) if isinstance(node, ast.FunctionDef))
+def everywhere() -> Iterator[tuple[Module, ast.FunctionDef]]:
+    for module in house().modules.values():
+        yield from ((module, node) for node in ast.walk(module.tree) if isinstance(node, ast.FunctionDef))
+
+
+ASKED = ("why", "what")
+"""Parameters that are sentences: what all callers give for them is said."""
+
+
+def outermost(module: Module, function: ast.FunctionDef) -> Scope:
+    """A function of which nothing is known but what its callers let it say."""
+    given: dict[str, list[Text] | Elements] = {name: [(NAME,)] for name in defaults(function)}
+    for name in ASKED:
+        if name in given and (said := told_by_callers(function, name)):
+            given[name] = said
+    return Scope(module, function, given)
+
+
+@cache
+def calls() -> dict[str, list[tuple[Module, ast.FunctionDef, ast.Call]]]:
+    """By the name of what is called."""
+    found: dict[str, list[tuple[Module, ast.FunctionDef, ast.Call]]] = {}
+    for module, function in everywhere():
+        for node in ordered(function):
+            if isinstance(node, ast.Call):
+                name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+                found.setdefault(name, []).append((module, function, node))
+    return found
+
+
+def told_by_callers(function: ast.FunctionDef, name: str) -> list[Text]:
+    place = [argument.arg for argument in function.args.args if argument.arg != "self"].index(name)
+    found: list[Text] = []
+    for module, caller, call in calls().get(function.name, ()):
+        if len(call.args) > place:
+            scope = Scope(module, caller, {each: [(NAME,)] for each in defaults(caller)})
+            found += house().texts(call.args[place], scope)
+    return found
 
 
 def shown_on_nodes() -> dict[str, list[str]]:
-    """What nodes give for the eye (``ui.text``), and what a run notes for it."""
+    """What nodes give for the eye (``ui.text``), and what a run notes for it: by the sentence, its samples."""
     found: list[Text] = []
-    for module in house().modules.values():
-        for function in functions_of(module):
-            scope = Scope(module, function, {name: [(NAME,)] for name in defaults(function)})
+    for module, function in everywhere():
+        for node in ordered(function):
+            for value in values_for_the_eye(node):
+                found += house().texts(value, outermost(module, function))
+    return sentences(found)
+
+
+KEPT = {"classes_of": "data/", "unreadable": "data/reading/images.py", "in_words": "runs/bad_steps.py"}
+"""Functions, and where they are, whose sentences are kept, and are shown or raised by others later."""
+
+
+def kept_for_later() -> dict[str, list[str]]:
+    """Why there are no classes, what is wrong with a file, which step taught nothing."""
+    found: list[Text] = []
+    for module, function in everywhere():
+        if module.name.startswith(KEPT.get(function.name, "-")):
             for node in ordered(function):
-                found += [text for value in values_for_the_eye(node) for text in house().texts(value, scope)]
+                match node:
+                    case ast.Return(value=ast.Tuple(elts=[_, said]) | (ast.JoinedStr() as said)):
+                        found += house().texts(said, outermost(module, function))
     return sentences(found)
 
 
@@ -418,7 +490,7 @@ def values_for_the_eye(node: ast.AST) -> Iterator[ast.expr]:
         case ast.Dict(keys=keys, values=values):
             yield from (value for key, value in zip(keys, values, strict=True) if is_text(key) and is_said(value))
         case ast.Call(func=ast.Attribute(attr="batches"), args=args):
-            yield from (argument for argument in args if isinstance(argument, ast.Starred))
+            yield from args[3:]
         case ast.Call(func=ast.Attribute(value=ast.Name(id="notes") | ast.Attribute(attr="notes"), attr="append")):
             yield from node.args
         case ast.keyword(arg="notes", value=ast.List() as value):
@@ -439,18 +511,20 @@ def is_said(value: ast.expr) -> bool:
     return isinstance(value, ast.List | ast.Name | ast.ListComp | ast.Call)
 
 
-def raised(rooms: Iterable[str] = ROOMS) -> dict[str, tuple[list[str], str]]:
-    """What errors say, by their sentence: its samples, and the file that says it."""
-    found: dict[str, tuple[list[str], str]] = {}
-    for path, module in house().modules.items():
-        for function in functions_of(module):
-            scope = Scope(module, function, {name: [(NAME,)] for name in defaults(function)})
+def raised(silent: tuple[str, ...] = ()) -> dict[str, list[str]]:
+    """What errors say, save those of the folders and files that are named: by the sentence, its samples."""
+    found: list[Text] = []
+    for module, function in everywhere():
+        if not module.name.startswith(silent):
             for node in ordered(function):
-                said = errors_in(node, function)
-                for text in house().texts(said, scope) if said else ():
-                    line, values = filled(text)
-                    found.setdefault(line, (values, path.relative_to(ROOT).as_posix()))
-    return found
+                if said := errors_in(node, function):
+                    found += map(of_a_file, house().texts(said, outermost(module, function)))
+    return sentences(found)
+
+
+def of_a_file(text: Text) -> Text:
+    """What begins with a verb (``holds zero bytes``) is said of a file, whose name somebody else puts before it."""
+    return (NAME, " ", *text) if str(text[0]).startswith(("is ", "holds ", "says ")) else text
 
 
 def errors_in(node: ast.AST, function: ast.FunctionDef) -> ast.expr | None:

@@ -3,15 +3,14 @@
  * consoles; here a line is recognised by a template such as "{count:number} images" and said by its translation, with
  * the values of its holes put in.
  *
- * A hole is ``{name}``: any text, carried over as it is. ``{name:number}`` holds a number only, ``{name:word}`` a name as
- * code has it; ``{name:said}`` a sentence that is known itself, and is translated too; ``{name:told}`` one that may be;
- * ``{name:list}`` names that may end in how many more there are, which is translated.
+ * A hole is ``{name}``: any text, carried over as it is. ``{name:number}`` holds a number only, ``{name:word}`` one word,
+ * ``{name:file}`` a file's name; ``{name:said}`` a sentence that is known itself, and is translated too; ``{name:told}``
+ * one that may be; ``{name:list}`` names that may end in how many more there are, which is translated.
  */
 
 const LONGEST = 4000; // letters of a line that is looked at
 const DEEPEST = 6;
-const NUMBER = /^[-+]?\d[\d.,]*(e[-+]?\d+)?%?$/;
-const WORD = /^[A-Za-z_]\w*$/;
+const TEXT = { number: /^[-+]?\d[\d.,]*(e[-+]?\d+)?%?$/, word: /^[\p{L}_][\p{L}\p{N}_]*$/u, file: /\.[\p{L}\p{N}]{1,12}$/u };
 const MORE = /^(.*[,;] )(\S+ more)$/s;
 
 export class Phrasebook {
@@ -59,8 +58,7 @@ export class Phrasebook {
 
   #value(kind, value, depth) {
     const same = { text: value, used: [] };
-    if (kind === "number") return NUMBER.test(value) ? same : null;
-    if (kind === "word") return WORD.test(value) ? same : null;
+    if (Object.hasOwn(TEXT, kind)) return TEXT[kind].test(value) ? same : null;
     if (kind === "said") return this.find(value, depth + 1);
     if (kind === "told") return this.find(value, depth + 1) ?? same;
     const [, names, more] = (kind === "list" && MORE.exec(value)) || [];

@@ -4,7 +4,7 @@ import { formatAgo, formatBytes, formatDuration } from "./duration.js";
 import { element, emptyState, fillSelect, iconButton, select } from "./element.js";
 import { NotesEditor, hasTag, tagsOf } from "./run_notes.js";
 import { differences } from "./settings_diff.js";
-import { t } from "./words.js";
+import { say, t } from "./words.js";
 
 const LOOK_AGAIN_MS = 4000; // while something runs
 const SOON_MS = 500;
@@ -72,7 +72,7 @@ export class RunsTab {
       runs = await this.backend.runs();
     } catch (error) {
       this.#cards.clear();
-      this.list.replaceChildren(emptyState(t("The runs cannot be listed"), String(error.message ?? error)));
+      this.list.replaceChildren(emptyState(t("The runs cannot be listed"), say(String(error.message ?? error))));
       return;
     }
     if (runs === null) return this.#absent();
