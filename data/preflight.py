@@ -73,7 +73,7 @@ def validation_in_words(images: ImageFolder) -> list[str]:
 def folders_in_words(images: ImageFolder) -> list[str]:
     """What kohya's folder names were taken to say."""
     folders = Counter(item.path.relative_to(images.folder).parts[0] for item in images.items if is_kohyas(images, item))
-    told = [f"{name} ({number_of(repeats_and_words(name)[0], 'repeat')})" for name in sorted(folders)]
+    told = [f"{name} x {repeats_and_words(name)[0]}" for name in sorted(folders)]
     return [f"folder names as kohya's trainers read them (kohya_folders): {some(told)}"] if told else []
 
 

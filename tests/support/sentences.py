@@ -164,6 +164,11 @@ class House:
         match values:
             case ast.Call(func=ast.Attribute(attr="items", value=ast.Attribute(attr=table))) if table in self.keys:
                 return {names[0]: self.keys[table], **{name: [(NAME,)] for name in names[1:]}}
+        if isinstance(values, ast.Name) and scope.function:
+            values = assigned(values.id, scope.function) or values
+        if isinstance(values, ast.Tuple) and all(isinstance(each, ast.Tuple) for each in values.elts):
+            columns = zip(*(each.elts for each in values.elts if isinstance(each, ast.Tuple)), strict=True)
+            return {n: either([self.texts(e, scope) for e in c]) for n, c in zip(names, columns, strict=True)}
         if isinstance(values, ast.Call) and isinstance(values.func, ast.Name):
             module, function = self.function(values.func.id, scope.module)
             given = [node.value for node in ordered(function) if isinstance(node, ast.Yield)] if function else []
@@ -182,9 +187,9 @@ class House:
         return [(NAME,)]
 
     def _Attribute(self, node: ast.Attribute, scope: Scope) -> list[Text] | Elements:
-        return [text for module, value in self.attributes.get(node.attr, ()) for text in self.texts(value, Scope(module))] or [
-            (NAME,)
-        ]
+        return [
+            text for module, value in self.attributes.get(node.attr, ()) for text in self.texts(value, Scope(module))
+        ] or [(NAME,)]
 
     def _Name(self, node: ast.Name, scope: Scope) -> list[Text] | Elements:
         if node.id in scope.given:
@@ -232,7 +237,9 @@ class House:
                     else:
                         longer = combined([found, more])
                         found = longer if node in scope.function.body else either([found, longer])
-                case ast.Call(func=ast.Attribute(value=ast.Name(id=target), attr="append"), args=[value]) if target == name:
+                case ast.Call(func=ast.Attribute(value=ast.Name(id=target), attr="append"), args=[value]) if (
+                    target == name
+                ):
                     found = Elements([*(found or []), *self.texts(value, scope)])
         return found
 
@@ -271,7 +278,9 @@ class House:
         kind = kind_of(value, scope.function)
         if made := self.function(kind, scope.module)[1]:
             kind = ast.unparse(made.returns) if made.returns else ""
-        known = [(module, method) for owner, module, method in self.methods.get(name, ()) if owner == kind and speaks(method)]
+        known = [
+            (module, method) for owner, module, method in self.methods.get(name, ()) if owner == kind and speaks(method)
+        ]
         if not known:
             return [(NAME,)]
         return either([self.said_by(method, Scope(module, method, {}, scope.depth + 1)) for module, method in known])
@@ -290,7 +299,11 @@ class House:
         arguments = function.args.args
         usual = dict(zip([each.arg for each in arguments[::-1]], function.args.defaults[::-1], strict=False))
         given = {name: [(NAME,)] for name in defaults(function)}
-        given |= {n: self.texts(d, scope) for n, d in usual.items() if isinstance(d, ast.Constant) and isinstance(d.value, str)}
+        given |= {
+            n: self.texts(d, scope)
+            for n, d in usual.items()
+            if isinstance(d, ast.Constant) and isinstance(d.value, str)
+        }
         inner = Scope(scope.module, function, {**given, **scope.given}, scope.depth, ())
         found = []
         for node in ordered(function):
@@ -307,7 +320,11 @@ def read(path: Path) -> Module:
     for node in tree.body:
         if isinstance(node, ast.FunctionDef):
             module.functions[node.name] = node
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple) and isinstance(node.value, ast.Tuple):
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Tuple)
+            and isinstance(node.value, ast.Tuple)
+        ):
             names = [target.id for target in node.targets[0].elts if isinstance(target, ast.Name)]
             module.values |= dict(zip(names, node.value.elts, strict=False))
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
@@ -332,6 +349,15 @@ def ordered(function: ast.FunctionDef) -> Iterator[ast.AST]:
             waiting += reversed([*ast.iter_child_nodes(node)])
 
 
+def assigned(name: str, function: ast.FunctionDef) -> ast.expr | None:
+    """What a function gives a name, where it does so once and for all."""
+    for node in ordered(function):
+        match node:
+            case ast.Assign(targets=[ast.Name(id=target)], value=ast.Tuple() as value) if target == name:
+                return value
+    return None
+
+
 def speaks(function: ast.FunctionDef) -> bool:
     """Whether it gives text, or texts."""
     kind = ast.unparse(function.returns) if function.returns else ""
@@ -340,7 +366,10 @@ def speaks(function: ast.FunctionDef) -> bool:
 
 def defaults(function: ast.FunctionDef) -> list[str]:
     arguments = function.args
-    return [each.arg for each in (*arguments.args, *arguments.kwonlyargs, *filter(None, [arguments.vararg, arguments.kwarg]))]
+    return [
+        each.arg
+        for each in (*arguments.args, *arguments.kwonlyargs, *filter(None, [arguments.vararg, arguments.kwarg]))
+    ]
 
 
 def kind_of(value: ast.expr, function: ast.FunctionDef | None) -> str:
