@@ -86,7 +86,7 @@ def fit(
         def ready() -> Trainer:
             return prepare(loss, model, optimizer, steps=steps, run=run, state=resume, node_id=node_id, **options)
 
-        with record.locked() if record else nullcontext(), log_kept(record and record.folder, processes):
+        with record.locked() if record else nullcontext(), log_kept(record.folder if record else None, processes):
             for note in notes if processes.leads else ():  # before the training is paid for; the node says it later
                 log.info("node %s: %s", node_id, note)
             trainer = None

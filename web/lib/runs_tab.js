@@ -159,7 +159,7 @@ export class RunsTab {
         element("div.rollout-line", {}, element("b.rollout-run-name", { title: name }, name)),
         element("span.rollout-note", {}, element(`span.rollout-status.rollout-status-${status}`, {}, t(STATUS[status] ?? status ?? "unknown")), ` ${summaryOf(run, now, this.actions.seen(name))}`),
         running && element("span.rollout-track", { role: "progressbar", "aria-label": name, "aria-valuenow": Math.round((100 * done) / (run.steps || 1)) }, filled),
-        run.message && status === "failed" && element("span.rollout-message", { title: run.message }, run.message),
+        run.message && status === "failed" && element("span.rollout-message", { title: say(run.message) }, say(run.message)),
         changed,
         run.tags?.length > 0 && element("div.rollout-tags", {}, ...run.tags.map((tag) => this.#chip(tag))),
         run.note && element("span.rollout-note.rollout-run-note", {}, run.note),
