@@ -73,7 +73,7 @@ def validation_in_words(images: ImageFolder) -> list[str]:
 def folders_in_words(images: ImageFolder) -> list[str]:
     """What kohya's folder names were taken to say."""
     folders = Counter(item.path.relative_to(images.folder).parts[0] for item in images.items if is_kohyas(images, item))
-    told = [f"{name} ({number_of(repeats_and_words(name)[0], 'repeat')})" for name in sorted(folders)]
+    told = [f"{name} x {repeats_and_words(name)[0]}" for name in sorted(folders)]
     return [f"folder names as kohya's trainers read them (kohya_folders): {some(told)}"] if told else []
 
 
@@ -104,10 +104,11 @@ def captions_in_words(images: ImageFolder, reads_text: bool = False) -> list[str
     missing = [item for item in images.items if item.source is None]
     if not found and images.info.classes and not reads_text and not any(item.caption for item in missing):
         return []
-    lines = [f"captions: {len(images.items) - len(missing)} of {len(images.items)}"]
+    rest = ""
     if missing:
         instead = what_stands_in(images, missing)
-        lines[0] += f"; none for {names_of(missing)} ({instead})" if found else f" ({instead})"
+        rest = f"; none for {names_of(missing)} ({instead})" if found else f" ({instead})"
+    lines = [f"captions: {len(images.items) - len(missing)} of {len(images.items)}{rest}"]
     if empty := [item for item in images.items if item.source and not item.caption]:
         lines.append(f"{number_of(len(empty), 'caption')} empty: {names_of(empty)}")
     lines += decoded_in_words(images)
@@ -256,9 +257,8 @@ def cut_in_words(encoding: Encoding) -> list[str]:
     items, most = encoding.cut_captions()
     if not items:
         return []
-    what = number_of(len(items), "caption")
-    are = "is" if len(items) == 1 else "are"
-    return [f"{what} {are} longer than the {most} tokens that the encoder reads, and cut: {names_of(items)}"]
+    what = "1 caption is" if len(items) == 1 else f"{len(items)} captions are"
+    return [f"{what} longer than the {most} tokens that the encoder reads, and cut: {names_of(items)}"]
 
 
 def number_of(count: int, what: str) -> str:

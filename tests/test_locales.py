@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 from comfyui_rollout import NODE_CLASS_MAPPINGS
+from comfyui_rollout.server.content.blueprints import about, text_of
 from comfyui_rollout.server.content.locales import spoken, template_lines
 from comfyui_rollout.server.content.templates import index
 
 ROOT = Path(__file__).parents[1]
 LANGUAGES = sorted(path.parent.name for path in (ROOT / "locales").glob("*/nodeDefs.json"))
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+BLUEPRINTS = sorted((ROOT / "subgraphs").glob("*.json"))
 NAMES = (
     *("RGB", "L", "lora", "lokr", "loha", "unet", "dit", "fp32", "bf16", "fp16", "int8", "fp8", "nf4"),
     *("unipc", "euler", "dpm", "rk4", "heun", "mse", "huber", "cosine", "polynomial", "beta", "mode", "logit_normal"),
@@ -70,7 +72,14 @@ def said_in(workflow):
             yield from part["widgets_values"][0].splitlines()
 
 
+def said_in_blueprint(workflow):
+    """Its name, its description, and the titles in it."""
+    (whole,) = workflow["definitions"]["subgraphs"]
+    return (whole["name"], whole["description"], *(node.get("title") or "" for node in whole["nodes"]))
+
+
 ALL_LINES = {line for path in WORKFLOWS for line in said_in(json.loads(path.read_text(encoding="utf-8"))) if line}
+ALL_LINES |= {line for path in BLUEPRINTS for line in said_in_blueprint(json.loads(path.read_text("utf-8"))) if line}
 
 
 def test_there_is_hindi():
@@ -143,6 +152,23 @@ def test_the_template_browser_speaks_it(language):
         assert not after["description"].startswith("*")
 
 
+@pytest.mark.parametrize("path", BLUEPRINTS, ids=lambda path: path.stem)
+def test_blueprints_speak_it(path, language):
+    """Name, description and titles are in the language; a search for the English name finds it all the same."""
+    lines = template_lines(ROOT / "locales", language)
+    assert is_hindi(about(path, "pack", lines)["name"])
+    workflow, before = json.loads(text_of(path, lines)), json.loads(path.read_text(encoding="utf-8"))
+    assert about(path, "pack", lines)["name"] == workflow["definitions"]["subgraphs"][0]["name"]
+    assert all(is_hindi(line) for line in said_in_blueprint(workflow) if line)
+    assert is_hindi(workflow["extra"]["BlueprintDescription"])
+    assert path.stem in workflow["extra"]["BlueprintSearchAliases"]
+    assert json.loads(text_of(path, {})) == before
+    assert workflow["links"] == before["links"]
+    assert [node["widgets_values"] for node in workflow["nodes"] if "widgets_values" in node] == [
+        node["widgets_values"] for node in before["nodes"] if "widgets_values" in node
+    ]
+
+
 def test_which_language():
     """The chosen one, else the first that the browser wants and that is known, else English."""
     known = ["hi"]
@@ -166,7 +192,9 @@ def test_hindi_is_written_in_hindi(words, main):
         assert is_hindi(text) or re.fullmatch(r"[\d. ]*(\*+[\w ]+\*+[^\w*]*)+|Sample Images: .*", text), english
 
 
-@pytest.mark.parametrize("path", ["locales/hi/nodeDefs.json", "locales/hi/main.json", "web/words/hi.json"])
+@pytest.mark.parametrize(
+    "path", ["locales/hi/nodeDefs.json", "locales/hi/main.json", "web/words/hi.json", "web/words/said.hi.json"]
+)
 def test_one_word_for_one_thing(path):
     """Nodes, templates, panels and the guide call things as the glossary does."""
     text = (ROOT / path).read_text(encoding="utf-8") + GUIDE
@@ -176,7 +204,7 @@ def test_one_word_for_one_thing(path):
 def test_the_glossary_is_used():
     """Each Hindi term of the glossary is one that the guide, the nodes, the templates or the panels use."""
     rows = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8").splitlines()[4:]
-    paths = ("locales/hi/nodeDefs.json", "locales/hi/main.json", "web/words/hi.json")
+    paths = ("locales/hi/nodeDefs.json", "locales/hi/main.json", "web/words/hi.json", "web/words/said.hi.json")
     used = GUIDE + "".join((ROOT / path).read_text(encoding="utf-8") for path in paths)
     terms = [term for row in rows for term in row.rstrip("| ").rsplit("|", 1)[1].strip().split(", ")]
     assert len(terms) > len(rows)

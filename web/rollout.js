@@ -13,6 +13,7 @@ import { element, fillSelect, iconButton, select } from "./lib/element.js";
 import { FilmReader } from "./lib/film_reader.js";
 import { framesAmong, runOf } from "./lib/film.js";
 import { buttonsOf, newId, savedIn, viewOf } from "./lib/ended.js";
+import { tellFaults } from "./lib/faults.js";
 import { fold } from "./lib/folded.js";
 import { Found, linesOf } from "./lib/found.js";
 import { Gate } from "./lib/gate.js";
@@ -29,7 +30,7 @@ import { RunsTab, STATUS } from "./lib/runs_tab.js";
 import { colourSockets } from "./lib/socket_colours.js";
 import { TrainingBar } from "./lib/training_bar.js";
 import { tryIt } from "./lib/try_it.js";
-import { speak, t } from "./lib/words.js";
+import { say, speak, t } from "./lib/words.js";
 
 const ROLLOUT = "Rollout";
 const TRAINER = "RolloutOptimizerStep";
@@ -274,7 +275,7 @@ function openSamples(run = "") {
   showTab(SAMPLES_TAB);
 }
 
-const tell = (severity, detail, summary = t("Runs")) => app.extensionManager?.toast?.add({ severity, summary, detail, life: 8000 });
+const tell = (severity, detail, summary = t("Runs")) => app.extensionManager?.toast?.add({ severity, summary, detail: say(detail), life: 8000 });
 
 /** Puts a run's workflow on the canvas with all that is kept of the run: curves, rollouts, samples. */
 async function load(run) {
@@ -436,6 +437,7 @@ function listen() {
     runs.set(node, runOf(output.images[0].subfolder));
     output.images = []; // the curve is drawn on the node, and better; the samples are on the node that makes them
   }, { capture: true });
+  api.addEventListener("execution_error", ({ detail }) => (detail.exception_message = say(detail.exception_message ?? "")), { capture: true });
   gate.listen();
   api.addEventListener("execution_start", ({ detail }) => recordings.begin(detail.prompt_id, ""));
   api.addEventListener("execution_cached", ({ detail }) => recordings.takeAsTheyWere(detail.prompt_id, detail.nodes ?? []));
@@ -472,12 +474,13 @@ async function learnLanguage() {
   const chosen = await api.getSetting(SETTING).catch(() => null);
   const language = languageOf(chosen, navigator.languages);
   if (language === "en") return {};
-  const words = await fetch(new URL(`./words/${language}.json`, import.meta.url));
-  if (words.ok) speak(await words.json());
+  const files = [`${language}.json`, `said.${language}.json`].map((name) => fetch(new URL(`./words/${name}`, import.meta.url)));
+  speak(...(await Promise.all(files.map(async (file) => ((await file).ok ? (await file).json() : {})))));
   const reply = await api.fetchApi("/i18n");
   return reply.ok ? ((await reply.json())[language] ?? {}) : {};
 }
 
+tellFaults(api);
 listen(); // now: a server may tell what is going on before setup is called
 
 const locale = await learnLanguage().catch(() => ({}));

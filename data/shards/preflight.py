@@ -60,9 +60,9 @@ def captions_in_words(images: ShardImages) -> list[str]:
     if found == len(kinds):
         return [line]
     instead = f"{images.default_caption!r} stands in" if images.default_caption else "empty"
-    first = f"; none for {images.index.path(int(np.argmax(missing))).name}" if found else ""
-    more = f", {len(kinds) - found - 1} more" if found and len(kinds) - found > 1 else ""
-    return [f"{line}{first}{more} ({instead})"]
+    more = f", {len(kinds) - found - 1} more" if len(kinds) - found > 1 else ""
+    first = f"; none for {images.index.path(int(np.argmax(missing))).name}{more}" if found else ""
+    return [f"{line}{first} ({instead})"]
 
 
 def buckets_in_words(images: ShardImages, batch_size: int) -> list[str]:

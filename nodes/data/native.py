@@ -11,6 +11,7 @@ from torch import Tensor
 from ...data.encodings.encoders import Encoders
 from ...data.native.encoders import encoders_of
 from ...data.native.memory import Item, MemoryDataset, cut_to, fit, shrink
+from ...data.preflight import number_of
 from ...data.reading.captions import CaptionSettings
 from ...diffusion.solvers import Conditioning
 from ...hosts.comfyui_model import into_latents, told_of
@@ -252,4 +253,4 @@ def colours_of(pipeline: Pretrained | HostedModel) -> Tensor | None:
 
 def in_words(dataset: MemoryDataset, batch_size: int) -> str:
     sizes = len(dataset.info.groups) or 1
-    return f"{len(dataset.items)} images of {sizes} size{'s' * (sizes > 1)}, {batch_size} in a batch"
+    return f"{number_of(len(dataset.items), 'image')} of {number_of(sizes, 'size')}, {batch_size} in a batch"

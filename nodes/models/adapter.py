@@ -197,9 +197,9 @@ class AddLora(StepNode):
             layers, asked = matching(settings, names), settings
             if targets == CUSTOM:  # a pattern may fit containers of layers too, which no adapter goes on
                 settings = replace(settings, targets="|".join(map(re.escape, layers)))
-            text = f"{settings.kind} of rank {settings.rank} on {len(layers)} of {len(names.layers)} layers"
-            if settings.kind == "lora":
-                text += f": {memory_in_words(pretrained, [names.layers[layer] for layer in layers], settings.rank)}"
+            shapes = [names.layers[layer] for layer in layers]
+            needs = f": {memory_in_words(pretrained, shapes, settings.rank)}" if settings.kind == "lora" else ""
+            text = f"{settings.kind} of rank {settings.rank} on {len(layers)} of {len(names.layers)} layers{needs}"
             inputs |= {"settings": settings, "asked": asked}
         about: ModelInfo = replace(model.about, adapters=(*model.about.adapters, name))
         stream = self.stream(unique_id, {"model": model, "name": name, "names": names, **inputs}, about=about)

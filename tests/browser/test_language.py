@@ -1,10 +1,24 @@
 """A person whose browser speaks Hindi reads our panels, nodes and templates in Hindi."""
 
+import json
 import re
+import urllib.request
+from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[2]
+
 NODE = "app.graph.nodes.find(node => node.type === '{}')"
+
+
+FAULTS = "Object.values(app.lastNodeErrors ?? {}).flatMap(({ errors }) => errors.map(({ details }) => details))"
+TRAIN = """() => {
+    const of = (type) => app.graph.nodes.find((node) => node.type === type).widgets;
+    of("RolloutOptimizerStep").find(({ name }) => name === "steps").value = 4;
+    of("RolloutNewModel").find(({ name }) => name === "width").value = 8;
+    return app.queuePrompt(0, 1);
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +65,16 @@ def test_panels_are_hindi(visit, keep):
     keep(visit, "hindi")
 
 
+def test_what_is_missing_is_said_in_hindi(visit, keep):
+    """The frontend's own place for what is wrong shows our reason in the person's language."""
+    visit.evaluate("app.queuePrompt(0, 1)")
+    visit.get_by_test_id("error-overlay-messages").get_by_text(re.compile("[\u0900-\u097f]")).first.wait_for()
+    faults = visit.evaluate(FAULTS)
+    assert faults
+    assert not [fault for fault in faults if not re.search("[\u0900-\u097f]", fault)]
+    keep(visit, "hindi_missing")
+
+
 def test_what_was_saved_is_not_translated(visit):
     """Once it is open the workflow is the person's own: written in English, it stays in English."""
     workflow = visit.evaluate("app.graph.serialize()")
@@ -59,3 +83,23 @@ def test_what_was_saved_is_not_translated(visit):
     note["title"] = "Read me"
     visit.evaluate("workflow => app.loadGraphData(workflow, true, true, 'mine')", workflow)
     assert visit.evaluate(NODE.format("MarkdownNote") + ".title") == "Read me"
+
+
+def test_what_nodes_found_is_hindi(visit, studio, keep):
+    """On the nodes; the server, and with it its log, keeps to English."""
+    workflow = json.loads((ROOT / "workflows" / "quickstart_digits.json").read_text(encoding="utf-8"))
+    workflow["extra"] = {"ds": {"scale": 0.5, "offset": [60, 200]}}  # all of it in the window
+    visit.evaluate("workflow => app.loadGraphData(workflow, true, true, 'digits')", workflow)
+    visit.evaluate(TRAIN)
+    found = visit.locator(".rollout-found")
+    found.get_by_text("फ़ॉरवर्ड पास और लगते हैं").wait_for()
+    found.get_by_text("रन का फ़ोल्डर: ").wait_for(state="attached")
+    visit.locator(".rollout-bar").get_by_text("मॉडल सेव हुआ").wait_for()
+    keep(visit, "hindi_found")
+    with urllib.request.urlopen(f"{studio.address}jobs?limit=1&sort_order=desc", timeout=30) as reply:
+        (job,) = json.load(reply)["jobs"]
+    with urllib.request.urlopen(f"{studio.address}jobs/{job['id']}", timeout=30) as reply:
+        outputs = json.load(reply)["outputs"]
+    assert any(
+        line.startswith("the run's folder is ") for output in outputs.values() for line in output.get("text", ())
+    )

@@ -139,7 +139,7 @@ def test_kohyas_folders_are_read_and_said(paint, tmp_path):
     paint("2_dog/b.png", caption="a dog that sleeps")
     assert words(tmp_path, batch_size=2)[:2] == [
         "2 images (12 with the repeats of their folders) x 1 repeat / batch 2 = 6 steps per epoch",
-        "folder names as kohya's trainers read them (kohya_folders): 10_sks dog (10 repeats), 2_dog (2 repeats)",
+        "folder names as kohya's trainers read them (kohya_folders): 10_sks dog x 10, 2_dog x 2",
     ]
     assert words(tmp_path)[3] == "captions: 1 of 2; none for a.png (the words of their folders stand in: 'sks dog')"
     assert words(tmp_path, kohya_folders=False)[0] == "2 images x 1 repeat / batch 1 = 2 steps per epoch"

@@ -1,7 +1,7 @@
 /** Brings files into a data set, a few at a time; what is there already is not sent twice. */
 
 import { sorted } from "./dropped.js";
-import { t } from "./words.js";
+import { say, t } from "./words.js";
 
 const AT_ONCE = 4;
 
@@ -24,7 +24,7 @@ export async function bringIn(backend, files, { into, progress = () => {}, signa
       told[await backend.addFile(set.name, path, file, signal)]++;
     } catch (error) {
       if (signal?.aborted) throw error;
-      told.leftOut.push(`${path}: ${error.message}`);
+      told.leftOut.push(`${path}: ${say(error.message)}`);
     }
     progress(++done, total);
   };
@@ -37,9 +37,9 @@ export async function bringIn(backend, files, { into, progress = () => {}, signa
       const { added, same, left_out } = await backend.addArchive(set.name, file, signal);
       told.added += added;
       told.same += same;
-      told.leftOut.push(...left_out);
+      told.leftOut.push(...left_out.map(say));
     } catch (error) {
-      told.leftOut.push(`${path}: ${error.message}`);
+      told.leftOut.push(`${path}: ${say(error.message)}`);
     }
     progress(++done, total);
   }

@@ -7,7 +7,7 @@ import { filesChosen, filesOf } from "./dropped.js";
 import { formatBytes } from "./duration.js";
 import { element, emptyState, fillSelect, iconButton, select } from "./element.js";
 import { VirtualList } from "./virtual_list.js";
-import { t } from "./words.js";
+import { say, t } from "./words.js";
 
 const ROW = 112; // pixels
 const FIRST = 60; // pictures that are shown before all are known
@@ -140,7 +140,7 @@ export class DataTab {
   /** Which files are not trained, and why. */
   #tellLeftOut(lines) {
     this.leftOut.hidden = !lines.length;
-    this.leftOut.replaceChildren(element("summary", {}, t("Not trained: {count}", { count: lines.length })), ...lines.map((line) => element("div", {}, line)));
+    this.leftOut.replaceChildren(element("summary", {}, t("Not trained: {count}", { count: lines.length })), ...lines.map((line) => element("div", {}, say(line))));
   }
 
   #absent() {

@@ -1,6 +1,7 @@
 /** What a node found or did, in its own words, on the node: counts, captions, memory, where a file is. */
 
 import { element } from "./element.js";
+import { say } from "./words.js";
 
 const MOST_LINES = 5;
 const LINE = 15, ROOM = 6, MARGIN = 10; // pixels: of a line, around all of them, and what the canvas leaves around a panel
@@ -15,9 +16,9 @@ export class Found {
     this.element = element("div.rollout-found");
   }
 
-  /** @param {string[]} lines returns whether anything changed */
-  show(lines) {
-    const key = lines.join("\n");
+  /** @param {string[]} found returns whether anything changed */
+  show(found) {
+    const lines = found.map(say), key = lines.join("\n");
     if (key === this.#shown) return false;
     this.#shown = key;
     const shown = lines.slice(0, MOST_LINES).map(shortened);

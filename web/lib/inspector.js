@@ -7,7 +7,7 @@ import { element, emptyState, fillSelect, iconButton, select, slider } from "./e
 import { keyOf, solverStep } from "./film.js";
 import { fullGain, ItemHistory, paint, picture, picturesOf } from "./item_history.js";
 import { formatNumber } from "./scale.js";
-import { t } from "./words.js";
+import { say, t } from "./words.js";
 
 const ROWS = [
   ["teacher_forced", "teacher-forced", "perfectly noised to the level of this solver step"],
@@ -120,7 +120,7 @@ export class Inspector {
         await this.show(this.#frames);
       } else {
         this.#film = null;
-        this.setHint(t("These rollouts cannot be read"), String(error.message ?? error));
+        this.setHint(t("These rollouts cannot be read"), say(String(error.message ?? error)));
       }
     }
   }

@@ -4,7 +4,7 @@ import { formatAgo, formatBytes, formatDuration } from "./duration.js";
 import { element, emptyState, fillSelect, iconButton, select } from "./element.js";
 import { NotesEditor, hasTag, tagsOf } from "./run_notes.js";
 import { differences } from "./settings_diff.js";
-import { t } from "./words.js";
+import { say, t } from "./words.js";
 
 const LOOK_AGAIN_MS = 4000; // while something runs
 const SOON_MS = 500;
@@ -72,7 +72,7 @@ export class RunsTab {
       runs = await this.backend.runs();
     } catch (error) {
       this.#cards.clear();
-      this.list.replaceChildren(emptyState(t("The runs cannot be listed"), String(error.message ?? error)));
+      this.list.replaceChildren(emptyState(t("The runs cannot be listed"), say(String(error.message ?? error))));
       return;
     }
     if (runs === null) return this.#absent();
@@ -159,7 +159,7 @@ export class RunsTab {
         element("div.rollout-line", {}, element("b.rollout-run-name", { title: name }, name)),
         element("span.rollout-note", {}, element(`span.rollout-status.rollout-status-${status}`, {}, t(STATUS[status] ?? status ?? "unknown")), ` ${summaryOf(run, now, this.actions.seen(name))}`),
         running && element("span.rollout-track", { role: "progressbar", "aria-label": name, "aria-valuenow": Math.round((100 * done) / (run.steps || 1)) }, filled),
-        run.message && status === "failed" && element("span.rollout-message", { title: run.message }, run.message),
+        run.message && status === "failed" && element("span.rollout-message", { title: say(run.message) }, say(run.message)),
         changed,
         run.tags?.length > 0 && element("div.rollout-tags", {}, ...run.tags.map((tag) => this.#chip(tag))),
         run.note && element("span.rollout-note.rollout-run-note", {}, run.note),

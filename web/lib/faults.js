@@ -1,0 +1,26 @@
+/** What is wrong with a prompt, said in the person's language before the frontend shows it on the nodes. */
+
+import { say } from "./words.js";
+
+/**
+ * Lets ``queuePrompt`` of the frontend's api give its errors in the person's language: those of single nodes, and those
+ * of the whole prompt.
+ */
+export function tellFaults(api) {
+  const queuePrompt = api.queuePrompt;
+  api.queuePrompt = async function (...what) {
+    try {
+      return translated(await queuePrompt.apply(this, what));
+    } catch (error) {
+      translated(error?.response);
+      throw error;
+    }
+  };
+}
+
+/** Changes a reply of the server in place: ``{error: {details}, node_errors: {id: {errors: [{details}]}}}``. */
+export function translated(reply) {
+  const ofNodes = Object.values(reply?.node_errors ?? {}).flatMap(({ errors }) => errors ?? []);
+  for (const fault of [reply?.error, ...ofNodes]) if (typeof fault?.details === "string") fault.details = say(fault.details);
+  return reply;
+}
