@@ -31,7 +31,14 @@ from .swapping import spread, swappable
 SQUEEZED = {"int8": 1.0, "fp8": 1.0, "nf4": 0.5}
 """Bytes of one weight, without its few scales."""
 
-TEXT_WIDTHS = ("joint_attention_dim", "cross_attention_dim", "cap_feat_dim", "text_hidden_dim", "text_dim")
+TEXT_WIDTHS = (
+    "joint_attention_dim",
+    "cross_attention_dim",
+    "cap_feat_dim",
+    "text_hidden_dim",
+    "text_dim",
+    "llm_features_dim",
+)
 """What networks' settings call the width of a token of text."""
 FEW = 2
 SHORT_TEXT = 77

@@ -203,6 +203,25 @@ WAN: Groups = {
     "head.head": ("proj_out",),
 }
 
+IDEOGRAM4: Groups = {
+    "layers.*.attention.qkv": _inside("layers.*.attention", QKV),
+    "layers.*.attention.o": ("layers.*.attention.to_out.0",),
+    **{f"layers.*.feed_forward.{name}": (f"layers.*.feed_forward.{name}",) for name in ("w1", "w2", "w3")},
+    "layers.*.adaln_modulation": ("layers.*.adaln_modulation",),
+    **{
+        name: (name,)
+        for name in (
+            "input_proj",
+            "llm_cond_proj",
+            "t_embedding.mlp_in",
+            "t_embedding.mlp_out",
+            "adaln_proj",
+            "final_layer.linear",
+            "final_layer.adaln_modulation",
+        )
+    },
+}
+
 ORIGINAL: Mapping[str, Groups] = {
     "FluxTransformer2DModel": FLUX,
     "SD3Transformer2DModel": SD3,
@@ -212,6 +231,7 @@ ORIGINAL: Mapping[str, Groups] = {
     "ChromaTransformer2DModel": CHROMA,
     "Krea2Transformer2DModel": KREA2,
     "WanTransformer3DModel": WAN,
+    "Ideogram4Transformer2DModel": IDEOGRAM4,
 }
 """Transformers whose original code has other names, by diffusers' class name."""
 

@@ -6,6 +6,7 @@ from .class_conditional import ClassConditionalDiT
 from .dit import DiT
 from .flux import Flux, FluxKontext
 from .flux2 import Flux2Dev, Flux2Klein
+from .ideogram4 import Ideogram4
 from .krea2 import Krea2
 from .lumina2 import Lumina2
 from .pretrained import PretrainedModel
@@ -36,6 +37,7 @@ PRETRAINED: dict[str, type[PretrainedModel]] = {
     "qwen_image_edit": QwenImageEdit,
     "qwen_image_edit_plus": QwenImageEditPlus,
     "krea2": Krea2,
+    "ideogram4": Ideogram4,
     "chroma": Chroma,
     "wan": Wan,
 }

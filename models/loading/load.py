@@ -17,7 +17,7 @@ from ..quantization import loading_options, squeeze
 from ..quiet import quiet
 from ..swapping import Swap
 from .hub import local_folder, variant_in
-from .network_file import readable
+from .network_file import readable, readable_names
 from .scaled_fp8 import is_scaled, read_meant
 from .single_file import parts_in
 
@@ -37,21 +37,8 @@ def number_format(dtype: torch.dtype) -> dict[str, torch.dtype]:
 
 def load_network(source: Source, info: PretrainedInfo, device: torch.device | str) -> PretrainedModel:
     """The network with its pretrained weights, on the device; raises ValueError where it cannot be loaded."""
-    import diffusers
-
-    kind, dtype = info.kind, DTYPES[source.storage]
-    options: dict[str, Any] = number_format(dtype) | loading_options(source.quantization, dtype)
-    loader, part = getattr(diffusers, kind.network_class), kind.network_part
-    home = local_folder(source.home, *([] if source.is_file else [part]))
-    with refused(source), quiet():
-        if source.is_file:
-            network = loader.from_single_file(
-                readable(source.path, kind, home, dtype), config=str(home), subfolder=part, **options
-            )
-        else:
-            options |= variant_in(home / part)
-            network = loader.from_pretrained(home, subfolder=part, use_safetensors=True, **options)
-    squeeze(network, source.quantization, "cpu" if source.swap else device)
+    kind = info.kind
+    network = read_network(source, kind, kind.network_part, "cpu" if source.swap else device)
     model = kind(network, guidance=source.guidance)
     if source.swap:
         model.swap = Swap(network, source.swap, torch.device(device), kind.always_there)
@@ -61,20 +48,41 @@ def load_network(source: Source, info: PretrainedInfo, device: torch.device | st
     return model
 
 
+def read_network(source: Source, kind: type[PretrainedModel], part: str, device: torch.device | str) -> Any:
+    """The network in that part of the pipeline, kept as ``source`` says; squeezed on the device, if at all."""
+    import diffusers
+
+    loader, dtype, in_file = getattr(diffusers, kind.network_class), DTYPES[source.storage], source.is_file
+    in_file = in_file and part == kind.network_part
+    options: dict[str, Any] = number_format(dtype) | loading_options(source.quantization, dtype)
+    home = local_folder(source.home, *([] if in_file else [part]))
+    with refused(source), quiet():
+        if in_file:
+            with readable_names(kind):
+                network = loader.from_single_file(
+                    readable(source.path, kind, home, dtype), config=str(home), subfolder=part, **options
+                )
+        else:
+            options |= variant_in(home / part)
+            network = loader.from_pretrained(home, subfolder=part, use_safetensors=True, **options)
+    squeeze(network, source.quantization, device)
+    return network
+
+
 def load_parts(source: Source, info: PretrainedInfo, names: Collection[str], **given: Any) -> DiffusionPipeline:
     """The pipeline with these components only, and those that are ``given``; the others are None.
 
     ``load_parts(source, info, kind.text_parts)`` encodes captions, ``load_parts(source, info, ["vae"])`` images. Where
-    the network is not among them, something with the network's ``config`` stands in for it: pipelines ask it.
+    the network is not among them, something with the network's ``config`` stands in for it: pipelines ask it. Of a
+    network that guides, the weights are kept as the trained one's are.
     """
-    import diffusers
-
-    home = local_folder(source.home)
-    pipeline_class = getattr(diffusers, info.kind.pipeline_class)
+    home, pipeline_class = local_folder(source.home), info.kind.pipeline()
     index = read_object(home / "model_index.json")
     parts = parts_of(index).keys()
     own = {name: load for name, load in info.kind.own_parts(home).items() if name in {*names} - given.keys()}
     wanted = ({*names, "scheduler"} & parts) - own.keys()
+    if info.kind.guide_part in {*names} & parts and info.kind.guide_part not in given:
+        given = {**given, info.kind.guide_part: read_network(source, info.kind, info.kind.guide_part, "cpu")}
     options: dict[str, Any] = dict.fromkeys(parts) | given | replacements(source, info, wanted - given.keys(), home)
     missing = {name for name in wanted if options[name] is None and index[name][0]}
     in_file = missing & {*parts_in(source.path), info.kind.network_part} if source.is_file else set()

@@ -16,6 +16,8 @@ PARTS = {
 }
 """How the names of a component's tensors begin in a file that holds it beside the network."""
 
+MARKS = {"ideogram4": "embed_image_indicator.weight"}
+"""How the name of a tensor ends that only files of this kind have, of those that diffusers does not know."""
 
 OTHER_PURPOSES = {
     "inpaint": "an inpainting model, whose extra inputs this trainer does not make: choose the base model instead",
@@ -31,6 +33,9 @@ def single_file_type(tensors: Mapping[str, Header]) -> str:
     """What diffusers calls this kind of checkpoint; empty where it does not know it."""
     from diffusers.loaders.single_file_utils import infer_diffusers_model_type
 
+    for ours, mark in MARKS.items():
+        if any(name.endswith(mark) for name in tensors):
+            return ours
     kind: str = infer_diffusers_model_type(tensors)
     if kind == "flux-2-dev" and not any("guidance_in." in name for name in tensors):
         return "flux-2-klein"  # which is not told its guidance
@@ -75,7 +80,10 @@ def default_base(path: str) -> str:
     from diffusers.loaders.single_file_utils import DIFFUSERS_DEFAULT_PIPELINE_PATHS
 
     kind = single_file_type(header(path))
-    if several := next((model.bases for model in PRETRAINED.values() if kind in model.single_file_types), ()):
+    several = next((model.bases for model in PRETRAINED.values() if kind in model.single_file_types), ())
+    if len(several) == 1:
+        return several[0]
+    if several:
         raise ValueError(
             f"base: nothing in the file {path!r} says which original it was made from, and their settings differ: name "
             f"{' or '.join(several)}"

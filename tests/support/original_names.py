@@ -130,6 +130,18 @@ def sd3(network):
     return {f"model.diffusion_model.{name}": value.contiguous() for name, value in found.items()}
 
 
+def ideogram4(network):
+    """An Ideogram4Transformer2DModel's weights as its repository names them: q, k and v in one."""
+    weights, found = network.state_dict(), {}
+    for name, value in weights.items():
+        if "to_q" in name:
+            parts = [weights[name.replace("to_q", part)] for part in ("to_q", "to_k", "to_v")]
+            found[name.replace("to_q", "qkv")] = torch.cat(parts)
+        elif "to_k" not in name and "to_v" not in name:
+            found[name.replace("to_out.0", "o")] = value
+    return found
+
+
 def write(path, *weights, **marks):
     """One ``.safetensors`` file with these weights, and ``marks`` as tensors without content; returns the path."""
     together = {name: value.clone() for each in weights for name, value in each.items()}

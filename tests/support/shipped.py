@@ -19,6 +19,7 @@ FAMILIES = {
     "lora_qwen_image_edit": "qwen_image_edit_plus",
     "lora_flux_kontext": "flux_kontext",
     "lora_krea2": "krea2",
+    "lora_ideogram4": "ideogram4",
     "lora_wan": "wan",
     "lora_chroma": "chroma",
     "dreambooth_rollout": "sd",

@@ -438,14 +438,12 @@ def krea2_network(**options):
     return Krea2Transformer2DModel(**(settings | options)).eval()
 
 
-def krea2(folder: Path, *, turbo=False):
-    """Krea 2, or its Turbo. ``folder`` is not used."""
-    from diffusers import Krea2Pipeline
+def qwen3_vl(tokenizer, layers=2):
+    """Qwen3-VL without what speaks, as Krea 2 and Ideogram 4 read it."""
     from transformers import Qwen3VLConfig, Qwen3VLModel
 
-    tokenizer = qwen_tokenizer()
     reader = {
-        "vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+        "vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": layers,
         "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8, "use_cache": False,
         "rope_scaling": {"rope_type": "default", "mrope_section": [2, 1, 1], "mrope_interleaved": True},
     }  # fmt: skip
@@ -453,16 +451,50 @@ def krea2(folder: Path, *, turbo=False):
         "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16,
         "deepstack_visual_indexes": [0], "num_position_embeddings": 16,
     }  # fmt: skip
+    return Qwen3VLModel(Qwen3VLConfig(text_config=reader, vision_config=sight)).eval()
+
+
+def krea2(folder: Path, *, turbo=False):
+    """Krea 2, or its Turbo. ``folder`` is not used."""
+    from diffusers import Krea2Pipeline
+
+    tokenizer = qwen_tokenizer()
     return Krea2Pipeline(
         scheduler=flow_scheduler(
             shift=1.0, use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15, max_image_seq_len=6400
         ),
         vae=qwen_vae(),
-        text_encoder=Qwen3VLModel(Qwen3VLConfig(text_config=reader, vision_config=sight)).eval(),
+        text_encoder=qwen3_vl(tokenizer),
         tokenizer=tokenizer,
         transformer=krea2_network(),
         text_encoder_select_layers=(1, 2),
         is_distilled=turbo,
+    )
+
+
+def ideogram4_network(**options):
+    from diffusers import Ideogram4Transformer2DModel
+
+    settings = {
+        "in_channels": 4 * 8, "num_layers": 2, "attention_head_dim": 16, "num_attention_heads": 1,
+        "intermediate_size": 32, "adaln_dim": 8, "llm_features_dim": 13 * 16, "mrope_section": (4, 2, 2),
+    }  # fmt: skip
+    return Ideogram4Transformer2DModel(**(settings | options)).eval()
+
+
+def ideogram4(folder: Path):
+    """Ideogram 4. It reads thirteen of Qwen3-VL's layers, the last of which is the 36th. ``folder`` is not used."""
+    from diffusers import Ideogram4Pipeline
+
+    tokenizer = qwen_tokenizer()
+    tokenizer.chat_template = PARTS_CHAT
+    return Ideogram4Pipeline(
+        scheduler=flow_scheduler(shift=1.0),
+        vae=flux2_vae(),
+        text_encoder=qwen3_vl(tokenizer, layers=36),
+        tokenizer=tokenizer,
+        transformer=ideogram4_network(),
+        unconditional_transformer=ideogram4_network(),
     )
 
 
@@ -605,7 +637,7 @@ def wan(folder: Path, *, two=False):
 
 
 MAKERS = {
-    "wan": wan,
+    "wan": wan, "ideogram4": ideogram4,
     "sd": sd, "sdxl": sdxl, "sd3": sd3, "flux": flux, "dit": dit, "lumina2": lumina2, "zimage": zimage,
     "qwen_image_edit": qwen_image_edit, "qwen_image_edit_plus": qwen_image_edit_plus, "flux_kontext": flux_kontext,
     "flux2_dev": flux2_dev, "flux2_klein": flux2_klein, "qwen_image": qwen_image, "chroma": chroma, "krea2": krea2,

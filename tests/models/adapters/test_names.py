@@ -5,7 +5,7 @@ import torch
 from comfyui_rollout.models.adapters.names import names_of
 from comfyui_rollout.models.families import PRETRAINED
 
-FAMILIES = ("sd", "sdxl", "sd3", "flux", "lumina2", "zimage", "flux2_klein", "chroma", "krea2", "wan")
+FAMILIES = ("sd", "sdxl", "sd3", "flux", "lumina2", "zimage", "flux2_klein", "chroma", "krea2", "wan", "ideogram4")
 
 
 @pytest.fixture

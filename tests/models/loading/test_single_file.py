@@ -49,6 +49,11 @@ def file(tmp_path):
         (FLUX, "flux", "black-forest-labs/FLUX.1-schnell"),
         ({UNET + name: shape for name, shape in FLUX_DEV.items()}, "flux", "black-forest-labs/FLUX.1-dev"),
         (LUMINA, "lumina2", "Alpha-VLLM/Lumina-Image-2.0"),
+        (
+            {f"{UNET}embed_image_indicator.weight": (2, 4608)},
+            "ideogram4",
+            "CalamitousFelicitousness/Ideogram-4-bf16-Diffusers",
+        ),
     ],
 )
 def test_families_are_known_by_their_headers(file, tensors, family, base):
