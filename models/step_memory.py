@@ -38,6 +38,7 @@ TEXT_WIDTHS = (
     "text_hidden_dim",
     "text_dim",
     "llm_features_dim",
+    "text_embed_dim",
 )
 """What networks' settings call the width of a token of text."""
 FEW = 2

@@ -88,6 +88,7 @@ ARCHITECTURES = {
     "chroma": "chroma",
     "krea2": "krea-2",
     "ideogram4": "ideogram-4",
+    "anima": "anima",
     "wan": "wan-2.1",
 }
 
@@ -105,6 +106,7 @@ IMPLEMENTATIONS = {
     "krea2": "https://github.com/krea-ai/krea-2",
     "ideogram4": "https://github.com/ideogram-oss/ideogram4",
     "wan": "https://github.com/Wan-Video/Wan2.1",
+    "anima": "https://github.com/nvidia-cosmos/cosmos-predict2",
 }
 """The code whose layer names a file has, if it has not diffusers'."""
 

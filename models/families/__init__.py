@@ -1,6 +1,7 @@
 """The families of networks, one file each: what a caption becomes, how the network is called, how it samples."""
 
 from ..model import Model, NewModel
+from .anima import Anima
 from .chroma import Chroma
 from .class_conditional import ClassConditionalDiT
 from .dit import DiT
@@ -38,6 +39,7 @@ PRETRAINED: dict[str, type[PretrainedModel]] = {
     "qwen_image_edit_plus": QwenImageEditPlus,
     "krea2": Krea2,
     "ideogram4": Ideogram4,
+    "anima": Anima,
     "chroma": Chroma,
     "wan": Wan,
 }

@@ -39,7 +39,7 @@ class PretrainedModel(Model):
     title: str
     """What people call the family."""
     pipeline_class: str
-    """diffusers' pipeline, as found in model_index.json."""
+    """diffusers' pipeline, as found in its index."""
     network_part: str = "transformer"
     """The pipeline's component that is trained: ``unet`` or ``transformer``."""
     guide_part: str = ""
@@ -48,6 +48,8 @@ class PretrainedModel(Model):
     """The components that encode captions, in the pipeline's order; none for a family that knows class labels."""
     trainable_text_parts: tuple[str, ...] = ()
     """The text encoders that can be trained too; the family then has :meth:`embed`, and encodes captions' tokens."""
+    parts_in_file: tuple[str, ...] = ()
+    """Components that a file of the network brings along."""
     single_file_types: tuple[str, ...] = ()
     """What diffusers calls single-file checkpoints of this family."""
     original_mark: str = ""

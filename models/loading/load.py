@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,9 +17,10 @@ from ..quantization import loading_options, squeeze
 from ..quiet import quiet
 from ..swapping import Swap
 from .hub import local_folder, variant_in
-from .network_file import readable, readable_names
+from .index import parts_of, read_index
+from .network_file import readable, readable_names, without
 from .scaled_fp8 import is_scaled, read_meant
-from .single_file import parts_in
+from .single_file import PARTS, parts_in
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -77,7 +78,7 @@ def load_parts(source: Source, info: PretrainedInfo, names: Collection[str], **g
     network that guides, the weights are kept as the trained one's are.
     """
     home, pipeline_class = local_folder(source.home), info.kind.pipeline()
-    index = read_object(home / "model_index.json")
+    index = read_index(home)
     parts = parts_of(index).keys()
     own = {name: load for name, load in info.kind.own_parts(home).items() if name in {*names} - given.keys()}
     wanted = ({*names, "scheduler"} & parts) - own.keys()
@@ -105,15 +106,6 @@ def load_parts(source: Source, info: PretrainedInfo, names: Collection[str], **g
     return pipeline
 
 
-def parts_of(index: Mapping[str, Any]) -> dict[str, list[str | None]]:
-    """The parts that a pipeline's index names, each with its library and class; other lists are settings."""
-    return {
-        name: value
-        for name, value in index.items()
-        if isinstance(value, list) and len(value) == 2 and all(word is None or isinstance(word, str) for word in value)
-    }
-
-
 def replacements(source: Source, info: PretrainedInfo, wanted: Collection[str], home: Path) -> dict[str, Any]:
     """The components among those ``wanted`` that are to be taken from elsewhere."""
     found: dict[str, Any] = {}
@@ -122,14 +114,28 @@ def replacements(source: Source, info: PretrainedInfo, wanted: Collection[str], 
     for name, path in zip(encoders_of(info.kind), source.text_encoders, strict=False):
         if name in wanted:
             found[name] = load_text_encoder(source, info.kind, home, name, path)
-    return found
+    beside = {*info.kind.parts_in_file} & parts_in(source.path) if source.is_file else set()
+    return found | {name: load_beside(source, home, name) for name in beside & {*wanted} - found.keys()}
+
+
+def load_beside(source: Source, home: Path, name: str) -> Any:
+    """A component that the network's file brings along, by the names of diffusers' own class."""
+    import diffusers
+
+    loader: Any = getattr(diffusers, read_index(home)[name][1])
+    tensors = read_meant(source.path, DTYPES[source.storage])
+    weights = {key: value for start in PARTS[name] for key, value in without(start, tensors).items()}
+    with refused(source), quiet():
+        part = loader.from_config(loader.load_config(home / name))
+        part.load_state_dict(weights)
+    return part.to(DTYPES[source.storage]).eval()
 
 
 def load_vae(source: Source, home: Path) -> Any:
     """The VAE that was asked for in place of the pipeline's own."""
     import diffusers
 
-    name = read_object(home / "model_index.json")["vae"][1]
+    name = read_index(home)["vae"][1]
     loader, options = getattr(diffusers, name), number_format(DTYPES[source.storage])
     with refused(source), quiet():
         if Path(source.vae).suffix == ".safetensors":
@@ -144,7 +150,7 @@ def load_text_encoder(source: Source, family: type[PretrainedModel], home: Path,
     """
     import transformers
 
-    kind, scaled = getattr(transformers, read_object(home / "model_index.json")[name][1]), is_scaled(header(path))
+    kind, scaled = getattr(transformers, read_index(home)[name][1]), is_scaled(header(path))
     weights = read_meant(path, DTYPES[source.storage]) if scaled else read_weights(Path(path))
     with refused(source), quiet():
         config = kind.config_class.from_pretrained(home / name)

@@ -84,17 +84,17 @@ def converted(
 
 @contextmanager
 def readable_names(kind: type[PretrainedModel]) -> Iterator[None]:
-    """Inside, diffusers reads the original names of this family's network too, for which it may have no converter."""
+    """Inside, diffusers reads the original names of this family's network as the family does, where it says how."""
     from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES as CONVERTERS
 
-    if kind.network_class in CONVERTERS:
-        yield
-        return
-    CONVERTERS[kind.network_class] = {"checkpoint_mapping_fn": kind.from_original}
+    before = dict(CONVERTERS)
+    if "from_original" in vars(kind):
+        CONVERTERS[kind.network_class] = {"checkpoint_mapping_fn": kind.from_original}
     try:
         yield
     finally:
-        del CONVERTERS[kind.network_class]
+        CONVERTERS.clear()
+        CONVERTERS.update(before)
 
 
 def readable(path: str, kind: type[PretrainedModel], home: Path, dtype: torch.dtype) -> str | dict[str, torch.Tensor]:

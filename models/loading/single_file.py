@@ -13,10 +13,14 @@ PARTS = {
     "text_encoder": ("cond_stage_model.", "conditioner.embedders.0.", "text_encoders.clip_l."),
     "text_encoder_2": ("conditioner.embedders.1.", "text_encoders.clip_g.", "text_encoders.t5xxl."),
     "text_encoder_3": ("text_encoders.t5xxl.",),
+    "text_conditioner": ("llm_adapter.", "net.llm_adapter.", "model.diffusion_model.llm_adapter."),
 }
 """How the names of a component's tensors begin in a file that holds it beside the network."""
 
-MARKS = {"ideogram4": "embed_image_indicator.weight"}
+MARKS = {
+    "ideogram4": "embed_image_indicator.weight",
+    "anima": "llm_adapter.blocks.0.cross_attn.q_proj.weight",
+}
 """How the name of a tensor ends that only files of this kind have, of those that diffusers does not know."""
 
 OTHER_PURPOSES = {
@@ -54,7 +58,7 @@ def family_of_file(path: str, base_family: str = "") -> str:
     """
     tensors = header(path)
     refuse_unknown(tensors, path)
-    if is_scaled(tensors) and (parts := parts_in(path)):
+    if is_scaled(tensors) and (parts := parts_in(path) - {"text_conditioner"}):
         raise ValueError(
             f"{path!r} holds scaled fp8 weights of {', '.join(sorted(parts))} beside the network's: choose the file of "
             "the network alone (diffusion_models), or the bf16 or fp16 one"

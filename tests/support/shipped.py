@@ -20,6 +20,7 @@ FAMILIES = {
     "lora_flux_kontext": "flux_kontext",
     "lora_krea2": "krea2",
     "lora_ideogram4": "ideogram4",
+    "lora_anima": "anima",
     "lora_wan": "wan",
     "lora_chroma": "chroma",
     "dreambooth_rollout": "sd",

@@ -498,6 +498,36 @@ def ideogram4(folder: Path):
     )
 
 
+def anima_network(**options):
+    from diffusers import CosmosTransformer3DModel
+
+    settings = {
+        "in_channels": 4, "out_channels": 4, "num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 12,
+        "text_embed_dim": 16, "adaln_lora_dim": 4, "rope_scale": (1.0, 4.0, 4.0), "extra_pos_embed_type": None,
+    }  # fmt: skip
+    return CosmosTransformer3DModel(**(settings | options)).eval()
+
+
+def anima(folder: Path):
+    """Anima, whose pipeline is a modular one. ``folder`` is not used."""
+    from diffusers import AnimaModularPipeline, AnimaTextConditioner
+
+    tokenizer, t5 = qwen_tokenizer(), t5_tokenizer()
+    pipeline = AnimaModularPipeline()
+    pipeline.update_components(
+        text_encoder=qwen3("Qwen3Model", tokenizer),
+        tokenizer=tokenizer,
+        t5_tokenizer=t5,
+        text_conditioner=AnimaTextConditioner(
+            source_dim=8, target_dim=16, model_dim=16, num_layers=1, num_attention_heads=2, target_vocab_size=len(t5)
+        ).eval(),
+        transformer=anima_network(),
+        vae=qwen_vae(),
+        scheduler=flow_scheduler(shift=3.0),
+    )
+    return pipeline
+
+
 SIGHT = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 
 
@@ -637,7 +667,7 @@ def wan(folder: Path, *, two=False):
 
 
 MAKERS = {
-    "wan": wan, "ideogram4": ideogram4,
+    "wan": wan, "ideogram4": ideogram4, "anima": anima,
     "sd": sd, "sdxl": sdxl, "sd3": sd3, "flux": flux, "dit": dit, "lumina2": lumina2, "zimage": zimage,
     "qwen_image_edit": qwen_image_edit, "qwen_image_edit_plus": qwen_image_edit_plus, "flux_kontext": flux_kontext,
     "flux2_dev": flux2_dev, "flux2_klein": flux2_klein, "qwen_image": qwen_image, "chroma": chroma, "krea2": krea2,
@@ -655,7 +685,8 @@ def save(family: str, folder: Path, *, variant: str | None = None, **options) ->
         wake_up(pipeline)
     if variant == "fp16":
         pipeline.to(torch.float16)
-    pipeline.save_pretrained(folder, variant=variant)
+    modular = {"overwrite_modular_index": True} if family == "anima" else {}
+    pipeline.save_pretrained(str(folder), variant=variant, **modular)
     if "edit" in family:
         write_processor(folder)
     return folder

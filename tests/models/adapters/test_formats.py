@@ -28,6 +28,7 @@ FAMILIES = (
     "krea2",
     "wan",
     "ideogram4",
+    "anima",
 )
 
 

@@ -11,6 +11,7 @@ from comfyui_rollout.diffusion.solvers import SOLVERS, ask, solver
 from comfyui_rollout.models.adapters.network import add_adapter
 from comfyui_rollout.models.adapters.settings import AdapterSettings
 from comfyui_rollout.models.families import PRETRAINED
+from comfyui_rollout.models.families.anima_pipeline import resizing
 from comfyui_rollout.models.families.flux2 import in_patches, out_of_patches
 from comfyui_rollout.models.loading.load import load_parts
 from comfyui_rollout.models.loading.recognise import inspect
@@ -344,7 +345,32 @@ def test_ideogram4_draws_what_its_own_pipeline_draws(tiny_pipeline):
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("family", ["zimage", "qwen_image", "krea2", "wan", "ideogram4"])
+def test_anima_draws_what_its_own_pipeline_draws(tiny_pipeline):
+    """A modular one, which is told words; guided, and where guidance is 1."""
+    from diffusers import AnimaModularPipeline, ClassifierFreeGuidance
+
+    folder, kind = tiny_pipeline("anima"), PRETRAINED["anima"]
+    source = Source(str(folder), storage="fp32")
+    info, plain = inspect(source), AnimaModularPipeline.from_pretrained(folder)
+    plain.load_components(dtype=torch.float32)
+    plain.set_progress_bar_config(disable=True)
+    ours = load_parts(source, info, ["vae", kind.network_part])
+    ours.set_progress_bar_config(disable=True)
+    reader = load_parts(source, info, kind.text_parts)
+    told, avoided = kind.encode_captions(reader, ["a dog", "a cat"]), kind.encode_captions(reader, ["bad", "bad"], True)
+    for guidance in (4.0, 1.0):
+        plain.update_components(guider=ClassifierFreeGuidance(guidance_scale=guidance))
+        common = {"height": 32, "width": 48, "num_inference_steps": 2, "output_type": "pt"}
+        seed, negative = torch.Generator().manual_seed, avoided if guidance > 1 else None
+        arguments = kind.sampling_arguments(told, negative)
+        found = ours(**arguments, guidance_scale=guidance, **common, generator=seed(0)).images
+        with resizing():
+            words = {"prompt": ["a dog", "a cat"], "negative_prompt": ["bad", "bad"]}
+            wanted = plain(**words, **common, generator=seed(0), output="images")
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", ["zimage", "qwen_image", "krea2", "wan", "ideogram4", "anima"])
 def test_captions_are_kept_at_their_own_length(told, family):
     """On disk; a batch is padded to its longest, and what is padded changes nothing (as items are the same alone)."""
     short, long = told(family, ["a cat"]), told(family, ["a cat that sits on a very long wall"])

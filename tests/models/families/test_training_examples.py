@@ -13,6 +13,7 @@ from comfyui_rollout.diffusion.losses import per_item, target
 from comfyui_rollout.diffusion.rollout import noisy_batch
 from comfyui_rollout.diffusion.schedules import FlowMatching
 from comfyui_rollout.diffusion.solvers import ask
+from comfyui_rollout.models.families.anima_pipeline import resizing
 from diffusers import (
     ChromaPipeline,
     DDPMScheduler,
@@ -241,6 +242,22 @@ def example_wan(folder, network, latents, noise, told):
     return Example(mean_square(prediction[:, :, 0], noise - latents), timesteps)
 
 
+def example_anima(folder, network, latents, noise, told):
+    """As its pipeline calls it; it has no training example."""
+    timesteps, sigmas = flow_levels(folder)
+    noisy = (1.0 - sigmas) * latents + sigmas * noise
+    text = torch.cat([told["text"], told["text"].new_zeros(3, 512 - told["text"].shape[1], 16)], dim=1)
+    with resizing():
+        prediction = network(
+            hidden_states=noisy[:, :, None],
+            timestep=timesteps / 1000,
+            encoder_hidden_states=text,
+            padding_mask=torch.zeros(1, 1, *latents.shape[2:]),
+            return_dict=False,
+        )[0]
+    return Example(mean_square(prediction[:, :, 0], noise - latents), timesteps)
+
+
 def example_ideogram4(folder, network, latents, noise, told):
     """As its pipeline calls it, with texts before the image and padding behind them; it has no training example."""
     from diffusers import Ideogram4Pipeline
@@ -292,6 +309,7 @@ EXAMPLES = {
     "krea2": (example_krea2, "krea2", {}),
     "wan": (example_wan, "wan", {}),
     "ideogram4": (example_ideogram4, "ideogram4", {}),
+    "anima": (example_anima, "anima", {}),
 }
 
 

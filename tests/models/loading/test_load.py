@@ -13,7 +13,7 @@ from comfyui_rollout.models.loading.load import load_network, load_parts, number
 from comfyui_rollout.models.loading.pretrained import Pretrained
 from comfyui_rollout.models.loading.recognise import encoders_of, inspect, schedule_of
 from comfyui_rollout.models.loading.source import Source
-from original_names import clip, ideogram4, ldm_unet, ldm_vae, sd3, write, write_header
+from original_names import anima, clip, ideogram4, ldm_unet, ldm_vae, sd3, write, write_header
 from safetensors.torch import load_file, save_file
 
 FAMILIES = sorted(PRETRAINED)
@@ -43,8 +43,12 @@ def pipeline_of(tiny_pipeline):
     def load(family, **options):
         kind = PRETRAINED[family]
         unread = dict.fromkeys({"processor"} & {*kind.text_parts})  # it needs torchvision
-        loader = getattr(diffusers, kind.pipeline_class)
-        return loader.from_pretrained(tiny_pipeline(family, **options), use_safetensors=True, **unread)
+        loader, folder = getattr(diffusers, kind.pipeline_class), tiny_pipeline(family, **options)
+        if issubclass(loader, diffusers.ModularPipeline):
+            pipeline = loader.from_pretrained(folder)
+            pipeline.load_components()
+            return pipeline
+        return loader.from_pretrained(folder, use_safetensors=True, **unread)
 
     return load
 
@@ -215,7 +219,19 @@ def test_text_encoders_are_loaded_without_their_tokenizers(single_file, tiny_pip
 
 @pytest.mark.parametrize(
     "family",
-    ["flux", "lumina2", "sd3", "zimage", "flux2_dev", "flux2_klein", "qwen_image", "chroma", "krea2", "ideogram4"],
+    [
+        "flux",
+        "lumina2",
+        "sd3",
+        "zimage",
+        "flux2_dev",
+        "flux2_klein",
+        "qwen_image",
+        "chroma",
+        "krea2",
+        "ideogram4",
+        "anima",
+    ],
 )
 def test_a_network_in_diffusers_names_is_loaded(tiny_pipeline, tmp_path, family):
     """Such files lie in diffusion_models; base says whose they are."""
@@ -248,6 +264,24 @@ def test_ideogram4_is_read_by_its_own_names(tiny_pipeline, tmp_path, prefix):
     weights.pop(f"{prefix}layers.1.attention.o.weight")
     with pytest.raises(ValueError, match=r"of \d+ tensors 1 are missing .*, e.g. layers.1.attention.to_out.0.weight"):
         inspect(Source(str(write(tmp_path / "cut.safetensors", weights)), base=str(folder)))
+
+
+@pytest.mark.parametrize("prefix", ["", "net.", "model.diffusion_model."])
+def test_anima_is_read_with_what_makes_its_text(tiny_pipeline, tmp_path, prefix):
+    """Its file holds both, by the names of Cosmos; what has neither an own file nor a place in it comes from base."""
+    folder = str(tiny_pipeline("anima"))
+    own, conditioner = network(Source(folder, storage="fp32")), parts(Source(folder), "text_conditioner")
+    with torch.no_grad():
+        conditioner.text_conditioner.float().out_proj.bias += 1
+        own.proj_out.weight += 1
+    path = write(tmp_path / "anima.safetensors", anima(own, conditioner.text_conditioner, prefix))
+    source = Source(str(path), base=folder, storage="fp32")
+    assert inspect(source).family == "anima"
+    assert equal(network(source), own)
+    loaded = parts(source)
+    assert equal(loaded.text_conditioner, conditioner.text_conditioner)
+    assert equal(loaded.text_encoder, parts(Source(folder, storage="fp32")).text_encoder)
+    assert Pretrained(source, inspect(source)).weights()["text_conditioner"] > 0
 
 
 @pytest.mark.parametrize("start", ["model.", "model.language_model."])

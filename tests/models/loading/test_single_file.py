@@ -50,6 +50,14 @@ def file(tmp_path):
         ({UNET + name: shape for name, shape in FLUX_DEV.items()}, "flux", "black-forest-labs/FLUX.1-dev"),
         (LUMINA, "lumina2", "Alpha-VLLM/Lumina-Image-2.0"),
         (
+            {
+                "net.blocks.0.self_attn.q_proj.weight": (2048, 2048),
+                "net.llm_adapter.blocks.0.cross_attn.q_proj.weight": (1024, 1024),
+            },
+            "anima",
+            "circlestone-labs/Anima-Base-v1.0-Diffusers",
+        ),
+        (
             {f"{UNET}embed_image_indicator.weight": (2, 4608)},
             "ideogram4",
             "CalamitousFelicitousness/Ideogram-4-bf16-Diffusers",
