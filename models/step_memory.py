@@ -39,6 +39,7 @@ TEXT_WIDTHS = (
     "text_dim",
     "llm_features_dim",
     "text_embed_dim",
+    "text_in_dim",
 )
 """What networks' settings call the width of a token of text."""
 FEW = 2

@@ -28,6 +28,9 @@ OUR_FAMILY = {
     "chroma": "chroma",
     "flux2": "flux2_klein",
     "wan": "wan",
+    "ideogram": "ideogram4",
+    "anima": "anima",
+    "ernie": "ernie_image",
 }
 """Our name of a SimpleTuner family."""
 
@@ -111,6 +114,9 @@ HUB = {
         "t2v-480p-14b-2.1": "Wan-AI/Wan2.1-T2V-14B-Diffusers",
         "ti2v-5b-2.2": "Wan-AI/Wan2.2-TI2V-5B-Diffusers",
     },
+    "ideogram": dict.fromkeys(("", "fp8", "nf4"), "CalamitousFelicitousness/Ideogram-4-bf16-Diffusers"),
+    "anima": dict.fromkeys(("", "release", "base-v1.0"), "circlestone-labs/Anima-Base-v1.0-Diffusers"),
+    "ernie": {"": "baidu/ERNIE-Image", "base": "baidu/ERNIE-Image", "turbo": "baidu/ERNIE-Image-Turbo"},
     "flux2": {
         "": "black-forest-labs/FLUX.2-klein-base-9B",
         "dev": "black-forest-labs/FLUX.2-dev",

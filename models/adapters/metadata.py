@@ -89,6 +89,7 @@ ARCHITECTURES = {
     "krea2": "krea-2",
     "ideogram4": "ideogram-4",
     "anima": "anima",
+    "ernie_image": "ernie-image",
     "wan": "wan-2.1",
 }
 

@@ -5,6 +5,7 @@ from .anima import Anima
 from .chroma import Chroma
 from .class_conditional import ClassConditionalDiT
 from .dit import DiT
+from .ernie_image import ErnieImage
 from .flux import Flux, FluxKontext
 from .flux2 import Flux2Dev, Flux2Klein
 from .ideogram4 import Ideogram4
@@ -40,6 +41,7 @@ PRETRAINED: dict[str, type[PretrainedModel]] = {
     "krea2": Krea2,
     "ideogram4": Ideogram4,
     "anima": Anima,
+    "ernie_image": ErnieImage,
     "chroma": Chroma,
     "wan": Wan,
 }

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from ...diffusion.schedules import FlowMatching, Schedule
 from ...diffusion.solvers import Conditioning
-from ..ragged import join, lengths_of
+from ..ragged import join
 from . import flux2
+from .ernie_image import own
 from .ideogram4_pipeline import encoded_pipeline
 from .pretrained import PretrainedModel
 
@@ -84,9 +85,8 @@ class Ideogram4(PretrainedModel):
 
     @classmethod
     def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:
-        lengths = lengths_of(positive["mask"])
-        texts = [text[:length] for text, length in zip(positive["text"], lengths, strict=True)]
-        return {"prompt": texts, "max_sequence_length": max(lengths)}
+        texts = own(positive)
+        return {"prompt": texts, "max_sequence_length": max(map(len, texts))}
 
     @classmethod
     def normalised(cls, vae: Any, latents: Tensor) -> Tensor:

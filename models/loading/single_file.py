@@ -18,6 +18,7 @@ PARTS = {
 """How the names of a component's tensors begin in a file that holds it beside the network."""
 
 MARKS = {
+    "ernie_image": "layers.0.mlp.linear_fc2.weight",
     "ideogram4": "embed_image_indicator.weight",
     "anima": "llm_adapter.blocks.0.cross_attn.q_proj.weight",
 }

@@ -21,6 +21,7 @@ FAMILIES = {
     "lora_krea2": "krea2",
     "lora_ideogram4": "ideogram4",
     "lora_anima": "anima",
+    "lora_ernie_image": "ernie_image",
     "lora_wan": "wan",
     "lora_chroma": "chroma",
     "dreambooth_rollout": "sd",

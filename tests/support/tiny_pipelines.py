@@ -368,24 +368,32 @@ PARTS_CHAT = """{% for message in messages %}<|im_start|>{% for part in message.
 """A template for messages in parts, as Mistral's has one."""
 
 
-def flux2_dev(folder: Path):
-    """FLUX.2 dev. It reads three of Mistral's layers, the last of which is the 30th. ``folder`` is not used."""
-    from diffusers import Flux2Pipeline
-    from transformers import Mistral3Config, Mistral3ForConditionalGeneration
+def mistral3(kind, tokenizer, layers):
+    """Mistral with eyes, as FLUX.2 dev and ERNIE-Image read it."""
+    import transformers
 
-    tokenizer = qwen_tokenizer()
-    tokenizer.chat_template = PARTS_CHAT
     reader = {
         "model_type": "mistral", "vocab_size": len(tokenizer), "hidden_size": 8, "intermediate_size": 16,
-        "num_hidden_layers": 31, "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 8, "use_cache": False,
+        "num_hidden_layers": layers, "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 8,
+        "use_cache": False,
     }  # fmt: skip
     sight = {
         "model_type": "pixtral", "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
         "num_attention_heads": 1, "image_size": 28, "patch_size": 14, "head_dim": 8,
     }  # fmt: skip
+    config = transformers.Mistral3Config(text_config=reader, vision_config=sight)
+    return getattr(transformers, kind)(config).eval()
+
+
+def flux2_dev(folder: Path):
+    """FLUX.2 dev. It reads three of Mistral's layers, the last of which is the 30th. ``folder`` is not used."""
+    from diffusers import Flux2Pipeline
+
+    tokenizer = qwen_tokenizer()
+    tokenizer.chat_template = PARTS_CHAT
     return Flux2Pipeline(
         vae=flux2_vae(),
-        text_encoder=Mistral3ForConditionalGeneration(Mistral3Config(text_config=reader, vision_config=sight)).eval(),
+        text_encoder=mistral3("Mistral3ForConditionalGeneration", tokenizer, layers=31),
         tokenizer=tokenizer,
         transformer=flux2_network(guidance_embeds=True),
         scheduler=dynamic_shift(3.0),
@@ -528,6 +536,30 @@ def anima(folder: Path):
     return pipeline
 
 
+def ernie_image_network(**options):
+    from diffusers import ErnieImageTransformer2DModel
+
+    settings = {
+        "hidden_size": 16, "num_attention_heads": 2, "num_layers": 2, "ffn_hidden_size": 32, "in_channels": 4 * 8,
+        "out_channels": 4 * 8, "text_in_dim": 8, "rope_axes_dim": (4, 2, 2),
+    }  # fmt: skip
+    return ErnieImageTransformer2DModel(**(settings | options)).eval()
+
+
+def ernie_image(folder: Path):
+    """ERNIE-Image, without what rewrites prompts. ``folder`` is not used."""
+    from diffusers import ErnieImagePipeline
+
+    tokenizer = qwen_tokenizer()
+    return ErnieImagePipeline(
+        transformer=ernie_image_network(),
+        vae=flux2_vae(),
+        text_encoder=mistral3("Mistral3Model", tokenizer, layers=2),
+        tokenizer=tokenizer,
+        scheduler=flow_scheduler(shift=4.0),
+    )
+
+
 SIGHT = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 
 
@@ -667,7 +699,7 @@ def wan(folder: Path, *, two=False):
 
 
 MAKERS = {
-    "wan": wan, "ideogram4": ideogram4, "anima": anima,
+    "wan": wan, "ideogram4": ideogram4, "anima": anima, "ernie_image": ernie_image,
     "sd": sd, "sdxl": sdxl, "sd3": sd3, "flux": flux, "dit": dit, "lumina2": lumina2, "zimage": zimage,
     "qwen_image_edit": qwen_image_edit, "qwen_image_edit_plus": qwen_image_edit_plus, "flux_kontext": flux_kontext,
     "flux2_dev": flux2_dev, "flux2_klein": flux2_klein, "qwen_image": qwen_image, "chroma": chroma, "krea2": krea2,

@@ -29,6 +29,7 @@ FAMILIES = (
     "wan",
     "ideogram4",
     "anima",
+    "ernie_image",
 )
 
 

@@ -370,7 +370,7 @@ def test_anima_draws_what_its_own_pipeline_draws(tiny_pipeline):
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("family", ["zimage", "qwen_image", "krea2", "wan", "ideogram4", "anima"])
+@pytest.mark.parametrize("family", ["zimage", "qwen_image", "krea2", "wan", "ideogram4", "anima", "ernie_image"])
 def test_captions_are_kept_at_their_own_length(told, family):
     """On disk; a batch is padded to its longest, and what is padded changes nothing (as items are the same alone)."""
     short, long = told(family, ["a cat"]), told(family, ["a cat that sits on a very long wall"])

@@ -258,6 +258,24 @@ def example_anima(folder, network, latents, noise, told):
     return Example(mean_square(prediction[:, :, 0], noise - latents), timesteps)
 
 
+def example_ernie_image(folder, network, latents, noise, told):
+    """As its pipeline calls it; it has no training example."""
+    from diffusers import ErnieImagePipeline as Pipeline
+
+    timesteps, sigmas = flow_levels(folder)
+    noisy = (1.0 - sigmas) * latents + sigmas * noise
+    texts = [text[: int(mask.sum())] for text, mask in zip(told["text"], told["mask"], strict=True)]
+    text, lengths = Pipeline._pad_text(texts, latents.device, latents.dtype, 8)
+    prediction = network(
+        hidden_states=Pipeline._patchify_latents(noisy),
+        timestep=timesteps,
+        text_bth=text,
+        text_lens=lengths,
+        return_dict=False,
+    )[0]
+    return Example(mean_square(Pipeline._unpatchify_latents(prediction), noise - latents), timesteps)
+
+
 def example_ideogram4(folder, network, latents, noise, told):
     """As its pipeline calls it, with texts before the image and padding behind them; it has no training example."""
     from diffusers import Ideogram4Pipeline
@@ -310,6 +328,7 @@ EXAMPLES = {
     "wan": (example_wan, "wan", {}),
     "ideogram4": (example_ideogram4, "ideogram4", {}),
     "anima": (example_anima, "anima", {}),
+    "ernie_image": (example_ernie_image, "ernie_image", {}),
 }
 
 

@@ -231,6 +231,7 @@ def test_text_encoders_are_loaded_without_their_tokenizers(single_file, tiny_pip
         "krea2",
         "ideogram4",
         "anima",
+        "ernie_image",
     ],
 )
 def test_a_network_in_diffusers_names_is_loaded(tiny_pipeline, tmp_path, family):

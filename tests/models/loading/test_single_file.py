@@ -122,6 +122,11 @@ def test_a_network_in_diffusers_names_is_known_by_its_base(file):
             "Tongyi-MAI/Z-Image or Tongyi-MAI/Z-Image-Turbo",
         ),
         (
+            {"layers.0.mlp.linear_fc2.weight": (3072, 8192)},
+            "ernie_image",
+            "baidu/ERNIE-Image or baidu/ERNIE-Image-Turbo",
+        ),
+        (
             {"single_stream_modulation.lin.weight": (9216, 3072)},
             "flux2_klein",
             "black-forest-labs/FLUX.2-klein-base-4B",
