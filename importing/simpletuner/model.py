@@ -132,6 +132,9 @@ FLUX_LAYERS = {"context": CONTEXT, "context+ffs": (*CONTEXT, "ff_context.net.0.p
 """Layers of the values of flux_lora_target that are no preset of ours."""
 
 
+ALL_LAYERS = ("ideogram",)
+"""Families of which the perceptrons get an adapter too unless somebody says otherwise."""
+
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
 LYCORIS_CLASSES = {"Attention": ATTENTION, "FeedForward": FEED_FORWARD}
@@ -329,7 +332,7 @@ def lycoris_targets(lycoris: Settings, family: str, report: Report) -> dict[str,
 
 
 def targets(config: Settings, report: Report) -> dict[str, str]:
-    """Which layers get an adapter: SimpleTuner's usual ones are our preset attention."""
+    """Which layers get an adapter: SimpleTuner's usual ones are our preset attention, or all."""
     layers = config["peft_lora_target_modules"]
     if layers is not None:
         if isinstance(layers, list):
@@ -339,7 +342,7 @@ def targets(config: Settings, report: Report) -> dict[str, str]:
             "targets custom"
         )
     if config["model_family"] != "flux":
-        return {"targets": "attention"}
+        return {"targets": "all" if config["model_family"] in ALL_LAYERS else "attention"}
     target = config["flux_lora_target"]
     if target in FLUX_LAYERS:
         return {"targets": "custom", "pattern": ", ".join(FLUX_LAYERS[target])}
