@@ -8,6 +8,9 @@ forward and backward. What lasts beside them are a few latents. Bounds, with gra
     batch in which they sit: at most 1.02
 (d) a checkpointed step with rollouts and half of the blocks swapped, over the same step with all blocks on the device,
     less the bytes of those blocks but for two: at most 1, weights included, with the very same losses
+(e) a checkpointed step that trains all weights, with fused backward, over the same step without, less the bytes of all
+    gradients but for the two largest: at most 1.05, weights and optimizer included, with the very same losses
+(f) the same with weights in bf16, over (e)'s less half of the weights, and a large one's in float32: at most 1.02
 
 All other figures are above what is there between two steps (weights, optimizer, cached latents).
 
@@ -53,7 +56,8 @@ def new_model(step: Step, checkpointing: bool, layers: int = 4, swap: int = 0) -
     return step.keep(lambda: with_lora(checkpointing, layers, swap, step.run.device))
 
 
-def with_lora(checkpointing: bool, layers: int, swap: int, device: torch.device) -> PretrainedModel:
+def with_lora(checkpointing: bool, layers: int, swap: int, device: torch.device, rank: int = 16) -> PretrainedModel:
+    """Without a LoRA where its rank is 0."""
     from diffusers import SD3Transformer2DModel
 
     family = PRETRAINED["sd3"]
@@ -69,7 +73,8 @@ def with_lora(checkpointing: bool, layers: int, swap: int, device: torch.device)
     if swap:
         model.swap = Swap(network, swap, device)
     model.to(device)
-    add_adapter(model, AdapterSettings("lora", rank=16, targets=family.lora_targets["attention"]), seed=0)
+    if rank:
+        add_adapter(model, AdapterSettings("lora", rank=rank, targets=family.lora_targets["attention"]), seed=0)
     return model
 
 
@@ -199,6 +204,38 @@ def swapping(device: torch.device) -> dict[str, float]:
     return {name: size / MEGABYTE for name, size in found.items()}
 
 
+def whole_model(step: Step) -> PretrainedModel:
+    """The same network with more layers, of which all weights are trained."""
+    return step.keep(lambda: with_lora(True, 16, 0, step.run.device, rank=0))
+
+
+def fine_tuning(device: torch.device) -> tuple[dict[str, float], dict[str, float]]:
+    """Megabytes in a step that trains all weights, plain, fused and in bf16; and these over what they should be."""
+    kinds: dict[str, dict[str, object]] = {
+        "all gradients at once": {"precision": "bf16"},
+        "fused": {"precision": "bf16", "fused_backward": True},
+        "fused, in bf16": {"precision": "bf16", "fused_backward": True, "weights_dtype": "bf16"},
+    }
+    found, losses, sizes = {}, {}, []
+    for name, options in kinds.items():
+        model, batch = Stream(whole_model, node_id="model"), Stream(noised, node_id="batch")
+        loss = Stream(loss_of, {"model": model, "batch": batch, "reflex": False}, "loss")
+        run = Run(loss, device=device)
+        made, steps = prepare(loss, model, OptimizerSettings(), steps=3, run=run, clip_norm=0.0, **options), []
+        next(made.updates())
+        there = sum(weight.nbytes for weight in made.parameters)
+        there += sum(each.nbytes for state in made.optimizers[0].state.values() for each in state.values())
+        found[name] = there + peak(device, lambda made=made, steps=steps: steps.append(next(made.updates())))
+        losses[name] = steps[0].metrics["loss"]
+        sizes = sorted(4 * weight.numel() for weight in made.parameters)
+    if not torch.equal(losses["all gradients at once"], losses["fused"]):
+        raise RuntimeError(f"the losses are not the same: {losses}")
+    should = found["all gradients at once"] - sum(sizes[:-2])
+    half = found["fused"] - sum(sizes) / 2 + 3 * sizes[-1]
+    figures = {"fused_backward": found["fused"] / should, "bf16_weights": found["fused, in bf16"] / half}
+    return {name: size / MEGABYTE for name, size in found.items()}, figures
+
+
 @torch.no_grad()
 def forward(model: PretrainedModel, batch: NoisyBatch) -> None:
     """The whole batch once, without gradient."""
@@ -224,9 +261,15 @@ def main() -> int:
     table(["checkpointing", *(f"{name}, MB" for name in found)], rows)
     swapped = swapping(device)
     table([f"{name}, MB" for name in swapped], [[*swapped.values()]])
+    tuned, ratios = fine_tuning(device)
+    table([f"{name}, MB" for name in tuned], [[*tuned.values()]])
+    figures |= ratios
     waits = swapped["blocks that wait, but for two"]
     figures["half_swapped"] = swapped["half swapped"] / (swapped["all there"] - waits)
-    bounds = {name: 1.10 if name.startswith("rollout") else 1.02 for name in figures} | {"half_swapped": 1.0}
+    bounds = {name: 1.10 if name.startswith("rollout") else 1.02 for name in figures} | {
+        "half_swapped": 1.0,
+        "fused_backward": 1.05,
+    }
     return conclude(figures, at_most=bounds, at_least={})
 
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+import torch
+
 from ..files.whole import read_object
 from ..models.adapters.settings import AdapterSettings
 from ..models.loading.hub import local_folder
@@ -32,10 +34,13 @@ def step_in_words(
     precision: str,
     averaged: bool,
     room: int | None,
+    trained: str = "fp32",
+    fused: bool = False,
 ) -> list[str]:
     """What a step needs, and whether that fits into ``room`` bytes; nothing for small networks, and those on the hub.
 
-    ``factor``: how many pixels a latent is high and wide.
+    ``factor``: how many pixels a latent is high and wide. ``trained``: what trained weights are kept in; ``fused``:
+    their gradients are let go at once.
     """
     kind, source = pretrained.info.kind, pretrained.source
     if pretrained.weights().get(kind.network_part, 0) < WORTH_SAYING:
@@ -46,6 +51,7 @@ def step_in_words(
     plan = StepPlan(
         height, width, batch, tuple(adapters), DTYPES[source.storage], autocast,
         source.quantization, source.gradient_checkpointing, source.swap, REMEMBERED[optimizer.name] + 4 * averaged,
+        DTYPES[trained], fused,
     )  # fmt: skip
     memory = step_memory(kind, config, plan)
     if room is None:
@@ -79,6 +85,11 @@ def changes(plan: StepPlan, memory: StepMemory, room: int) -> Iterator[tuple[str
     if plan.batch > 1:
         yield f"batch_size 1, with accumulation {plan.batch} in Optimizer Step", replace(plan, batch=1)
     if not plan.adapters:
+        if not plan.fused:
+            yield "fused_backward in Optimizer Step, with clip_norm 0", replace(plan, fused=True)
+        if plan.trained == torch.float32:
+            change = replace(plan, trained=torch.bfloat16, autocast=torch.bfloat16, fused=True)
+            yield "weights_dtype bf16, precision bf16 and fused_backward in Optimizer Step, with clip_norm 0", change
         return
     over = memory.total + memory.away(memory.swapped) + RESERVE - room
     counts = range(plan.swap + 1, len(memory.blocks) + 1)

@@ -90,6 +90,8 @@ class FlowMatching(Schedule):
     max_tokens: int = 4096
     linear_shift: bool = False
     """Whether base_shift and max_shift are the shift itself, not its logarithm."""
+    unshifted_tokens: int = 0
+    """The shift grows as the square root of the image's tokens over these (arXiv 2403.03206, eq. 23); 0 = no."""
     terminal: float = 0.0
     """The last level above zero that a sampler visits, to which its grid is stretched (arXiv 2305.08891); 0 = not."""
 
@@ -102,6 +104,8 @@ class FlowMatching(Schedule):
         return 1 - sigma, sigma
 
     def at_size(self, tokens: int) -> FlowMatching:
+        if self.unshifted_tokens:
+            return replace(self, shift=self.shift * math.sqrt(tokens / self.unshifted_tokens), unshifted_tokens=0)
         if not self.max_shift:
             return self
         largeness = (tokens - self.base_tokens) / (self.max_tokens - self.base_tokens)

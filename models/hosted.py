@@ -147,7 +147,9 @@ class HostedNetwork(Model):
     def latent_shape(self) -> tuple[int, int, int]:
         raise ValueError("a model of the host takes latents of many sizes")
 
-    def prepare_training(self) -> None:
+    def prepare_training(self, dtype: torch.dtype = torch.float32) -> None:
+        if dtype != torch.float32:
+            raise ValueError("weights_dtype: a ComfyUI model is trained in fp32; choose that")
         for name, weight in self.network.named_parameters():
             weight.requires_grad_(weight.is_floating_point() and not name.endswith(".alpha"))
 

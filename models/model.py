@@ -73,8 +73,11 @@ class Model(ABC):
         """The weights that are trained, by name."""
         return {name: weight for name, weight in self.network.named_parameters() if weight.requires_grad}
 
-    def prepare_training(self) -> None:
-        """Train the adapters, or everything where there are none, in float32: small updates vanish in 16 bits."""
+    def prepare_training(self, dtype: torch.dtype = torch.float32) -> None:
+        """Train the adapters, or everything where there are none, in float32: small updates vanish in 16 bits.
+
+        Unless they are rounded stochastically: then in bf16.
+        """
         if self.swap and not self.adapters:
             raise ValueError(NOT_TRAINED)
         for name, weight in self.network.named_parameters():
@@ -85,8 +88,8 @@ class Model(ABC):
                 )
             if weight.is_floating_point():
                 weight.requires_grad_(chosen)
-            if chosen and weight.dtype in (torch.float16, torch.bfloat16):
-                weight.data = weight.data.float()
+            if chosen and weight.dtype in (torch.float16, torch.bfloat16, torch.float32) and weight.dtype != dtype:
+                weight.data = weight.data.to(dtype)
         self.network.train()
 
     def training(self) -> AbstractContextManager[None]:

@@ -12,7 +12,8 @@ from torch import Tensor
 from ..diffusion.schedules import DDPM, Schedule
 from ..files.weights import save_checked
 from ..files.whole import read_object, whole_or_nothing, write_text
-from .loading.load import load_parts, local_folder, parts_of, variant_in
+from .loading.index import INDEX, index_file, parts_of, read_index
+from .loading.load import load_parts, local_folder, variant_in
 from .loading.pretrained import Pretrained
 from .loading.source import Source
 from .saving import CONFIG, WEIGHTS
@@ -50,7 +51,7 @@ def save_pipeline(
 def save_other_parts(folder: Path, pretrained: Pretrained, home: Path) -> None:
     """Text encoders, VAE and the like: copied where they are files here as they shall be, else loaded and saved."""
     source, info = pretrained.source, pretrained.info
-    others = [name for name in parts_of(read_object(home / "model_index.json")) if name != info.kind.network_part]
+    others = [name for name in parts_of(read_index(home)) if name != info.kind.network_part]
     if not source.is_file and Path(source.path).expanduser().is_dir() and not is_changed(source, home, others):
         for name in others:
             if (home / name).is_dir():
@@ -72,9 +73,10 @@ def is_changed(source: Source, home: Path, others: Collection[str]) -> bool:
 
 def write_index(folder: Path, home: Path) -> None:
     """The pipeline's index, without the parts that are not there."""
-    index = read_object(home / "model_index.json")
+    path = index_file(home) or home / INDEX
+    index = read_object(path)
     absent = {name: [None, None] for name in parts_of(index) if not (folder / name).is_dir()}
-    write_text(folder / "model_index.json", json.dumps(index | absent, indent=2))
+    write_text(folder / path.name, json.dumps(index | absent, indent=2))
 
 
 def write_scheduler(path: Path, schedule: Schedule) -> None:

@@ -31,7 +31,16 @@ from .swapping import spread, swappable
 SQUEEZED = {"int8": 1.0, "fp8": 1.0, "nf4": 0.5}
 """Bytes of one weight, without its few scales."""
 
-TEXT_WIDTHS = ("joint_attention_dim", "cross_attention_dim", "cap_feat_dim", "text_hidden_dim", "text_dim")
+TEXT_WIDTHS = (
+    "joint_attention_dim",
+    "cross_attention_dim",
+    "cap_feat_dim",
+    "text_hidden_dim",
+    "text_dim",
+    "llm_features_dim",
+    "text_embed_dim",
+    "text_in_dim",
+)
 """What networks' settings call the width of a token of text."""
 FEW = 2
 SHORT_TEXT = 77
@@ -59,6 +68,10 @@ class StepPlan:
     swap: int = 0
     remembered: float = 8.0
     """Bytes that the optimizer and averages keep for each trained weight."""
+    trained: torch.dtype = torch.float32
+    """What trained weights are kept in."""
+    fused: bool = False
+    """Whether each gradient is let go as soon as it is there."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +115,8 @@ def step_memory(kind: type[PretrainedModel], config: Mapping[str, Any], plan: St
             for name, count in counts.items()
         )
         activations += most_unsqueezed(whole.network, plan)
+        if plan.trained != torch.float32:  # one weight and its gradient at a time are updated in float32
+            activations += 8 * max((weight.numel() for weight in trained), default=0)
     return StepMemory(
         frozen_bytes(whole.network, plan) + sum(weight.nbytes for weight in trained),
         round(sum(weight.numel() for weight in trained) * plan.remembered),
@@ -135,19 +150,19 @@ def with_adapters(kind: type[PretrainedModel], network: Any, plan: StepPlan) -> 
     model = kind(network)
     for settings in plan.adapters:
         add_adapter(model, settings, seed=0)
-    model.prepare_training()
+    model.prepare_training(plan.trained)
     if plan.gradient_checkpointing:
         network.enable_gradient_checkpointing()
     return model
 
 
 def network_of(kind: type[PretrainedModel], config: Mapping[str, Any], plan: StepPlan) -> Any:
-    """The network, of tensors without numbers; what is trained whole is kept in float32."""
+    """The network, of tensors without numbers."""
     import diffusers
 
     with torch.device("meta"), quiet():
         network = getattr(diffusers, kind.network_class).from_config(config)
-        return network.to(plan.storage if plan.adapters else torch.float32)
+        return network.to(plan.storage if plan.adapters else plan.trained)
 
 
 def pretending(network: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -227,6 +242,8 @@ def most_in_a_step(
     if "text" in told:
         told["mask"] = torch.ones(told["text"].shape[:2], dtype=torch.bool)  # networks read its numbers
     level = torch.full((plan.batch,), 500.0, dtype=torch.float64)
+    for weight in model.trained.values() if plan.fused else ():
+        weight.register_post_accumulate_grad_hook(let_go)
     with Counting(there) as count:
         with torch.autocast(
             "cpu", plan.autocast or torch.bfloat16, enabled=plan.autocast is not None, cache_enabled=False
@@ -235,6 +252,10 @@ def most_in_a_step(
             loss = losses.per_item(losses.elementwise(output, inputs)).mean()
         loss.backward()
     return count.most
+
+
+def let_go(weight: Tensor) -> None:
+    weight.grad = None
 
 
 class Counting(TorchDispatchMode):

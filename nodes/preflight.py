@@ -163,7 +163,7 @@ def memory_in_words(graph: Graph, node_id: str, above: list[str]) -> list[str]:
         return step_in_words(
             pretrained, adapters, about, factor, images["batch_size"],
             settings(graph, optimizer, Optimizer, OptimizerSettings), options["precision"], options["ema_decay"] > 0,
-            memory_of(current_host().device),
+            memory_of(current_host().device), options["weights_dtype"], options["fused_backward"],
         )  # fmt: skip
     except (KeyError, OSError, TypeError, ValueError):
         return []

@@ -64,9 +64,7 @@ def check_size(pretrained: Pretrained, width: int, height: int) -> None:
 
 
 def pipeline_class(pretrained: Pretrained) -> Any:
-    import diffusers
-
-    return getattr(diffusers, pretrained.info.kind.pipeline_class)
+    return pretrained.info.kind.pipeline()
 
 
 def takes(pipeline: Any, name: str) -> bool:
@@ -117,10 +115,14 @@ def on_cpu(conditioning: Conditioning) -> Conditioning:
     return {name: value.cpu() for name, value in conditioning.items()}
 
 
-def sampling_pipeline(pretrained: Pretrained, model: PretrainedModel) -> Any:
-    """The family's pipeline around this network, which stays where and what it is, with a VAE on the CPU."""
+def sampling_pipeline(pretrained: Pretrained, model: PretrainedModel, guided: bool = True) -> Any:
+    """The family's pipeline around this network, which stays where and what it is, with a VAE on the CPU.
+
+    ``guided``: so is the network that guides, in a family that has one.
+    """
     info = pretrained.info
-    pipeline: Any = load_parts(pretrained.source, info, ["vae"], **{info.kind.network_part: model.network})
+    parts = ["vae", *([info.kind.guide_part] if guided and info.kind.guide_part else [])]
+    pipeline: Any = load_parts(pretrained.source, info, parts, **{info.kind.network_part: model.network})
     if isinstance(info.schedule, DDPM):  # Load Pretrained may know better than the scheduler's settings
         pipeline.scheduler = scheduler_for(info.schedule, pipeline.scheduler)
     pipeline.set_progress_bar_config(disable=True)
@@ -156,7 +158,7 @@ def sample_prompts(
     total = settings.count * len(prompts.positive)
     images: list[Tensor] = []
     tile_if_large(pipeline.vae, settings.width * settings.height)
-    with model.evaluating(), checked(model.network, check), lent(pipeline.vae, model):
+    with model.evaluating(), checked(model.network, check), lent(pipeline, model):
         for place, positive in enumerate(prompts.positive):
             negative = prompts.negative[place] if prompts.negative else None
             control = prompts.controls[place] if prompts.controls else None
@@ -215,11 +217,16 @@ def checked(network: nn.Module, check: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
-def lent(vae: nn.Module, model: PretrainedModel) -> Iterator[None]:
-    """The VAE is beside the network inside, and computes in the same; afterwards it makes room for training."""
+def lent(pipeline: Any, model: PretrainedModel) -> Iterator[None]:
+    """The VAE, and what guides, are beside the network inside, and compute in the same; then they make room."""
+    guide = getattr(pipeline, model.guide_part, None) if model.guide_part else None
     with quiet():  # diffusers warns of modules that would have to stay in float32, and names none
-        vae.to(model.device, model.dtype)
+        pipeline.vae.to(model.device, model.dtype)
+        if isinstance(guide, nn.Module):
+            guide.to(model.device)
     try:
         yield
     finally:
-        vae.to("cpu")
+        pipeline.vae.to("cpu")
+        if isinstance(guide, nn.Module):
+            guide.to("cpu")

@@ -79,13 +79,12 @@ READ_BY_DIFFUSERS = [(workflow, "diffusers") for workflow in FAMILIES] + [
 @pytest.mark.parametrize(("workflow", "form"), READ_BY_DIFFUSERS)
 def test_the_saved_file_changes_the_output_as_the_trained_weights_say(trained, tiny_pipeline, workflow, form):
     """diffusers' load_lora_weights gives the network that has alpha / rank * B A added to its layers."""
-    import diffusers
     from comfyui_rollout.models.families import PRETRAINED
 
     family, out = FAMILIES[workflow], trained(workflow)
     kind = PRETRAINED[family]
     unread = dict.fromkeys({"processor"} & {*kind.text_parts})  # it needs torchvision
-    pipeline = getattr(diffusers, kind.pipeline_class).from_pretrained(tiny_pipeline(family), **unread)
+    pipeline = kind.pipeline().from_pretrained(tiny_pipeline(family), **unread)
     network = getattr(pipeline, kind.network_part)
     wanted = {name: value.clone() for name, value in network.state_dict().items()}
     (folder,) = out.glob("rollout/*")

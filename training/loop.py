@@ -17,12 +17,14 @@ from ..models.model import Model
 from ..models.sharded import here, let_go, whole
 from .micro import MicroBatches
 from .numbers import mean_of_each
+from .one_by_one import OneByOne, check
 from .optimizers import OptimizerSettings, average_by_themselves
 from .sharing import add_up_gradients, check_parts, over_processes
 from .stream import Look, Number, Run, Step, Stream
 from .teacher import borrowed
 
 Precision = Literal["fp32", "bf16", "fp16"]
+WeightsDtype = Literal["fp32", "bf16"]
 NOT_OF_THIS_MODEL = "the loss does not depend on the model that is trained: wire the same model into both"
 
 
@@ -45,6 +47,24 @@ def autocast(device: torch.device, precision: Precision) -> Iterator[None]:
 def trained(network: nn.Module) -> list[nn.Parameter]:
     """The weights that are trained: all of them, or those of the adapters."""
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+
+@contextmanager
+def waiting(network: nn.Module, device: torch.device) -> Iterator[None]:
+    """What autograd saves inside, weights aside, waits in main memory (pinned, for a GPU) until it is asked for."""
+    weights = {part.untyped_storage().data_ptr() for part in (*network.parameters(), *network.buffers())}
+    hooks = torch.autograd.graph.save_on_cpu(pin_memory=device.type == "cuda")
+
+    def away(tensor: Tensor) -> Any:
+        stays = tensor.untyped_storage().data_ptr() in weights
+        return tensor if stays else hooks.pack_hook(tensor)
+
+    def back(saved: Any) -> Tensor:
+        there: Tensor = saved if isinstance(saved, Tensor) else hooks.unpack_hook(saved)
+        return there
+
+    with torch.autograd.graph.saved_tensors_hooks(away, back):
+        yield
 
 
 @contextmanager
@@ -107,6 +127,12 @@ class Trainer:
     """halve: where the memory is too small for the batch, its loss is computed in parts, with the same result."""
     compile: bool = False
     """Compile the network (torch.compile), once for all batch sizes, so that no ragged rollout compiles it anew."""
+    weights_dtype: WeightsDtype = "fp32"
+    """What is trained is kept in this; bf16 is rounded stochastically, and the optimizer computes in float32."""
+    fused_backward: bool = False
+    """Each weight is updated in the backward pass, as soon as its gradient is there, which is let go."""
+    offload_activations: bool = False
+    """What the backward pass needs of the forward waits in main memory."""
     done: int = 0
     """Updates done so far, those before a resume included."""
     around: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -128,13 +154,21 @@ class Trainer:
             raise ValueError(
                 "muon does not go with fp16, whose overflowing steps must be skipped: choose bf16 or adamw"
             )
+        self.one_by_one: OneByOne | None = None
+        if self.fused_backward or self.weights_dtype == "bf16":
+            check(self.settings.name, {**vars(self), "processes": self.processes.count})
+            self.one_by_one = OneByOne(self.optimizers, self.parameters, self.run.seed)
+        if self.fused_backward:
+            for weight in self.parameters:
+                weight.register_post_accumulate_grad_hook(self._update_at_once)
         self.run.schedule_free = average_by_themselves(self.optimizers)
         if self.run.schedule_free and self.ema_decay:
             raise ValueError(f"ema_decay: {self.settings.name} averages the weights by itself: set 0, or choose adamw")
         self.go_to(self.done)
         self.scaler = torch.amp.GradScaler(self.run.device.type, enabled=self.precision == "fp16")
         if self.ema_decay:
-            self.run.averaged_weights = EMAModel(self.parameters, decay=self.ema_decay)
+            wide: list[Any] = [weight.detach().float() for weight in self.parameters]  # in bf16 it would stand still
+            self.run.averaged_weights = EMAModel(wide, decay=self.ema_decay)
 
     def go_to(self, done: int) -> None:
         """The next update is the one after so many; the learning rate is that one's."""
@@ -157,6 +191,8 @@ class Trainer:
     def update(self, number: int, watched: bool = False) -> Step:
         """One optimizer update: pull, backward, clip, step. Returns the last pull, with the metrics of all of them."""
         pulls: list[Step] = []
+        if self.one_by_one:
+            self.one_by_one.begin(number)
         while True:
             try:
                 self._pull_all(number, watched, pulls)
@@ -168,7 +204,7 @@ class Trainer:
         step.pulls = [pull.numbers for pull in pulls]
         step.numbers = {name: Number(mean) for name, mean in mean_of_each([pull.metrics for pull in pulls]).items()}
         step.finite = [look for pull in pulls for look in pull.finite]
-        if number == 0 and all(parameter.grad is None for parameter in self.parameters):
+        if number == 0 and not self.fused_backward and all(weight.grad is None for weight in self.parameters):
             raise ValueError(NOT_OF_THIS_MODEL)
         self.done = number + 1  # from here on the weights are no longer those of the update before
         with self.run.clock.measure(f"{self.node_id}.optimizer"):
@@ -185,7 +221,7 @@ class Trainer:
                 shown = watched and pull == self.accumulation - 1
                 pulls.append(Step(self.run, number * self.accumulation + pull, update=number, watched=shown))
             step = pulls[pull]
-            with self.around(), autocast(self.run.device, self.precision):
+            with self.around(), autocast(self.run.device, self.precision), self._elsewhere():
                 losses = self.micro.losses(step, self._backward)
             step.report("loss", losses)
             step.finite = [Look(step.index, losses.detach().isfinite(), levels_of(step), places_of(step))]
@@ -203,11 +239,32 @@ class Trainer:
         if not loss.requires_grad:
             raise ValueError(NOT_OF_THIS_MODEL)
         self.processes.settle()
+        if self.fused_backward and self.one_by_one:
+            self.last_loss = loss.detach()
+            self.done = self.one_by_one.number + 1  # the first weights are changed before the last gradients are there
         with self.run.clock.measure(f"{self.node_id}.backward"), torch.autocast(self.run.device.type, enabled=False):
             self.scaler.scale(loss / self.accumulation).backward()
 
+    def _elsewhere(self) -> AbstractContextManager[Any]:
+        """What a forward happens in, so that what the backward needs of it waits where there is room."""
+        return waiting(self.network, self.run.device) if self.offload_activations else nullcontext()
+
+    def _update_at_once(self, weight: Tensor) -> None:
+        """In the backward pass: the gradient of this weight is there."""
+        assert isinstance(weight, nn.Parameter)
+        assert self.one_by_one is not None
+        if self.on_bad_step == "skip":
+            self.one_by_one.step_if_finite(weight, self.last_loss)
+        else:
+            self.one_by_one.step(weight)
+
     def _apply(self, step: Step) -> None:
         loss = add_up_gradients(self.processes, self.parameters, step)
+        if self.fused_backward and self.one_by_one:
+            if self.one_by_one.bad is not None:
+                step.report("skipped", self.one_by_one.bad)
+            self._average()
+            return
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
         skips = self.on_bad_step == "skip" and not self.scaler.is_enabled()  # fp16's scaler skips by itself
@@ -217,10 +274,17 @@ class Trainer:
                 step.report("gradient_norm", norm)
             if skips:
                 self._leave_out(step, norm, loss)
-        for optimizer in self.optimizers:
-            self.scaler.step(optimizer)
-            optimizer.zero_grad(set_to_none=True)
-        self.scaler.update()
+        if self.one_by_one:
+            for weight in self.parameters:
+                self.one_by_one.step(weight)
+        else:
+            for optimizer in self.optimizers:
+                self.scaler.step(optimizer)
+                optimizer.zero_grad(set_to_none=True)
+            self.scaler.update()
+        self._average()
+
+    def _average(self) -> None:
         if self.run.averaged_weights is not None:
             self.run.averaged_weights.step(self.parameters)
 
@@ -278,7 +342,7 @@ def prepare(
     with training_mode():
         live: Model = run.value(model)
         check_parts(live, run.processes)
-        live.prepare_training()
+        live.prepare_training(torch.bfloat16 if options.get("weights_dtype") == "bf16" else torch.float32)
         done = state.step if state else 0
         trainer = Trainer(run, loss, live.network, settings, steps, done=done, around=live.training, **options)
         if state:

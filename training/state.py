@@ -477,6 +477,11 @@ def remember(optimizer: Optimizer, memory: Mapping[str, Any], weights: Mapping[s
     own = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
     state = {place: known[name] for place, name in enumerate(own) if name in known}
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    for name in own if state else ():  # torch has brought to a weight's own format what is remembered in float32
+        there = optimizer.state[weights[name]]
+        for what, value in known[name].items():
+            if isinstance(value, Tensor) and value.dtype != there[what].dtype:
+                there[what] = value.to(there[what].device)
 
 
 def like(value: Tensor, weight: Tensor | None) -> Tensor:

@@ -28,6 +28,9 @@ OUR_FAMILY = {
     "chroma": "chroma",
     "flux2": "flux2_klein",
     "wan": "wan",
+    "ideogram": "ideogram4",
+    "anima": "anima",
+    "ernie": "ernie_image",
 }
 """Our name of a SimpleTuner family."""
 
@@ -111,6 +114,9 @@ HUB = {
         "t2v-480p-14b-2.1": "Wan-AI/Wan2.1-T2V-14B-Diffusers",
         "ti2v-5b-2.2": "Wan-AI/Wan2.2-TI2V-5B-Diffusers",
     },
+    "ideogram": dict.fromkeys(("", "fp8", "nf4"), "CalamitousFelicitousness/Ideogram-4-bf16-Diffusers"),
+    "anima": dict.fromkeys(("", "release", "base-v1.0"), "circlestone-labs/Anima-Base-v1.0-Diffusers"),
+    "ernie": {"": "baidu/ERNIE-Image", "base": "baidu/ERNIE-Image", "turbo": "baidu/ERNIE-Image-Turbo"},
     "flux2": {
         "": "black-forest-labs/FLUX.2-klein-base-9B",
         "dev": "black-forest-labs/FLUX.2-dev",
@@ -125,6 +131,9 @@ CONTEXT = ("add_k_proj", "add_q_proj", "add_v_proj", "to_add_out")
 FLUX_LAYERS = {"context": CONTEXT, "context+ffs": (*CONTEXT, "ff_context.net.0.proj", "ff_context.net.2")}
 """Layers of the values of flux_lora_target that are no preset of ours."""
 
+
+ALL_LAYERS = ("ideogram",)
+"""Families of which the perceptrons get an adapter too unless somebody says otherwise."""
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
@@ -323,7 +332,7 @@ def lycoris_targets(lycoris: Settings, family: str, report: Report) -> dict[str,
 
 
 def targets(config: Settings, report: Report) -> dict[str, str]:
-    """Which layers get an adapter: SimpleTuner's usual ones are our preset attention."""
+    """Which layers get an adapter: SimpleTuner's usual ones are our preset attention, or all."""
     layers = config["peft_lora_target_modules"]
     if layers is not None:
         if isinstance(layers, list):
@@ -333,7 +342,7 @@ def targets(config: Settings, report: Report) -> dict[str, str]:
             "targets custom"
         )
     if config["model_family"] != "flux":
-        return {"targets": "attention"}
+        return {"targets": "all" if config["model_family"] in ALL_LAYERS else "attention"}
     target = config["flux_lora_target"]
     if target in FLUX_LAYERS:
         return {"targets": "custom", "pattern": ", ".join(FLUX_LAYERS[target])}

@@ -117,11 +117,8 @@ def peft_settings(path: Path, part: str) -> dict[str, Any]:
 
 def by_diffusers(tensors: Mapping[str, Tensor], kind: type[PretrainedModel]) -> dict[str, Tensor]:
     """The file as diffusers' converters for this pipeline understand it; empty where they do not."""
-    import diffusers
-
-    pipeline = getattr(diffusers, kind.pipeline_class)
     try:
-        state = pipeline.lora_state_dict(dict(tensors))
+        state = kind.pipeline().lora_state_dict(dict(tensors))
     except Exception:  # every family has its own converters, which fail in many ways on what they do not know
         return {}
     weights, alphas = (state[0], state[1] or {}) if isinstance(state, tuple) else (state, {})

@@ -87,6 +87,9 @@ ARCHITECTURES = {
     "flux_kontext": "flux-1-kontext-dev",
     "chroma": "chroma",
     "krea2": "krea-2",
+    "ideogram4": "ideogram-4",
+    "anima": "anima",
+    "ernie_image": "ernie-image",
     "wan": "wan-2.1",
 }
 
@@ -102,7 +105,9 @@ IMPLEMENTATIONS = {
     "flux2_klein": "https://github.com/black-forest-labs/flux2",
     "chroma": "https://github.com/lodestone-rock/flow",
     "krea2": "https://github.com/krea-ai/krea-2",
+    "ideogram4": "https://github.com/ideogram-oss/ideogram4",
     "wan": "https://github.com/Wan-Video/Wan2.1",
+    "anima": "https://github.com/nvidia-cosmos/cosmos-predict2",
 }
 """The code whose layer names a file has, if it has not diffusers'."""
 

@@ -203,6 +203,48 @@ WAN: Groups = {
     "head.head": ("proj_out",),
 }
 
+IDEOGRAM4: Groups = {
+    "layers.*.attention.qkv": _inside("layers.*.attention", QKV),
+    "layers.*.attention.o": ("layers.*.attention.to_out.0",),
+    **{f"layers.*.feed_forward.{name}": (f"layers.*.feed_forward.{name}",) for name in ("w1", "w2", "w3")},
+    "layers.*.adaln_modulation": ("layers.*.adaln_modulation",),
+    **{
+        name: (name,)
+        for name in (
+            "input_proj",
+            "llm_cond_proj",
+            "t_embedding.mlp_in",
+            "t_embedding.mlp_out",
+            "adaln_proj",
+            "final_layer.linear",
+            "final_layer.adaln_modulation",
+        )
+    },
+}
+
+
+def _cosmos_block(original: str, block: str) -> dict[str, tuple[str, ...]]:
+    attention = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "output_proj": "to_out.0"}
+    found: dict[str, tuple[str, ...]] = {}
+    for side, name in (("self_attn", "attn1"), ("cross_attn", "attn2")):
+        found |= {f"{original}.{side}.{theirs}": (f"{block}.{name}.{ours}",) for theirs, ours in attention.items()}
+    for side, name in (("self_attn", "norm1"), ("cross_attn", "norm2"), ("mlp", "norm3")):
+        found |= {f"{original}.adaln_modulation_{side}.{n}": (f"{block}.{name}.linear_{n}",) for n in (1, 2)}
+    return found
+
+
+COSMOS: Groups = {
+    "x_embedder.proj.1": ("patch_embed.proj",),
+    "t_embedder.1.linear_1": ("time_embed.t_embedder.linear_1",),
+    "t_embedder.1.linear_2": ("time_embed.t_embedder.linear_2",),
+    **_cosmos_block("blocks.*", "transformer_blocks.*"),
+    "blocks.*.mlp.layer1": ("transformer_blocks.*.ff.net.0.proj",),
+    "blocks.*.mlp.layer2": ("transformer_blocks.*.ff.net.2",),
+    "final_layer.adaln_modulation.1": ("norm_out.linear_1",),
+    "final_layer.adaln_modulation.2": ("norm_out.linear_2",),
+    "final_layer.linear": ("proj_out",),
+}
+
 ORIGINAL: Mapping[str, Groups] = {
     "FluxTransformer2DModel": FLUX,
     "SD3Transformer2DModel": SD3,
@@ -212,6 +254,8 @@ ORIGINAL: Mapping[str, Groups] = {
     "ChromaTransformer2DModel": CHROMA,
     "Krea2Transformer2DModel": KREA2,
     "WanTransformer3DModel": WAN,
+    "Ideogram4Transformer2DModel": IDEOGRAM4,
+    "CosmosTransformer3DModel": COSMOS,
 }
 """Transformers whose original code has other names, by diffusers' class name."""
 

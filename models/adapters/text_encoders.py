@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from ...files.whole import read_object
 from ..families import PretrainedModel
+from ..loading.index import read_index
 from ..loading.load import load_parts, local_folder
 from ..loading.pretrained import Pretrained
 
@@ -45,7 +45,7 @@ def text_layers(pretrained: Pretrained) -> dict[str, tuple[int, ...]]:
 
     home, layers = local_folder(pretrained.source.home), {}
     for part in pretrained.info.kind.trainable_text_parts:
-        kind: Any = getattr(transformers, read_object(home / "model_index.json")[part][1])
+        kind: Any = getattr(transformers, read_index(home)[part][1])
         with torch.device("meta"):
             config = kind.config_class.from_pretrained(home / part)
             if pretrained.info.family == "sd":

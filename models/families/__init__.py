@@ -1,11 +1,14 @@
 """The families of networks, one file each: what a caption becomes, how the network is called, how it samples."""
 
 from ..model import Model, NewModel
+from .anima import Anima
 from .chroma import Chroma
 from .class_conditional import ClassConditionalDiT
 from .dit import DiT
+from .ernie_image import ErnieImage
 from .flux import Flux, FluxKontext
 from .flux2 import Flux2Dev, Flux2Klein
+from .ideogram4 import Ideogram4
 from .krea2 import Krea2
 from .lumina2 import Lumina2
 from .pretrained import PretrainedModel
@@ -36,6 +39,9 @@ PRETRAINED: dict[str, type[PretrainedModel]] = {
     "qwen_image_edit": QwenImageEdit,
     "qwen_image_edit_plus": QwenImageEditPlus,
     "krea2": Krea2,
+    "ideogram4": Ideogram4,
+    "anima": Anima,
+    "ernie_image": ErnieImage,
     "chroma": Chroma,
     "wan": Wan,
 }

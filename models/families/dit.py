@@ -60,7 +60,7 @@ class DiT(NewModel):
         if labels is None:
             labels = torch.zeros(len(x), dtype=torch.long, device=x.device)
         labels = numbered(labels, self.network.config.num_embeds_ada_norm)
-        return self.network(x, timestep=timestep, class_labels=labels).sample
+        return self.network(x.to(self.network.dtype), timestep=timestep, class_labels=labels).sample
 
     @property
     def classes(self) -> int:

@@ -143,10 +143,10 @@ def out_of_patches(patches: Tensor) -> Tensor:
     return torch.nn.functional.pixel_shuffle(patches, 2)
 
 
-def moments(vae: Any, latents: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel of a patch, as its VAE has them."""
+def moments(vae: Any, latents: Tensor, epsilon: float | None = None) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel of a patch, as its VAE has them; ``epsilon`` in place of its own."""
     mean, variance = (value.to(latents).view(1, -1, 1, 1) for value in (vae.bn.running_mean, vae.bn.running_var))
-    return mean, (variance + vae.config.batch_norm_eps).sqrt()
+    return mean, (variance + (epsilon or vae.config.batch_norm_eps)).sqrt()
 
 
 def places(height: int, width: int, length: int, device: torch.device, picture: int = 0) -> Tensor:

@@ -39,15 +39,21 @@ class PretrainedModel(Model):
     title: str
     """What people call the family."""
     pipeline_class: str
-    """diffusers' pipeline, as found in model_index.json."""
+    """diffusers' pipeline, as found in its index."""
     network_part: str = "transformer"
     """The pipeline's component that is trained: ``unet`` or ``transformer``."""
+    guide_part: str = ""
+    """The component, a network of the same kind, that sampling with guidance asks in place of a negative prompt."""
     text_parts: tuple[str, ...] = ()
     """The components that encode captions, in the pipeline's order; none for a family that knows class labels."""
     trainable_text_parts: tuple[str, ...] = ()
     """The text encoders that can be trained too; the family then has :meth:`embed`, and encodes captions' tokens."""
+    parts_in_file: tuple[str, ...] = ()
+    """Components that a file of the network brings along."""
     single_file_types: tuple[str, ...] = ()
     """What diffusers calls single-file checkpoints of this family."""
+    original_mark: str = ""
+    """What only original names of weights have in them, of a network whose others are mostly as diffusers has them."""
     density: Density = "uniform"
     """How training timesteps are drawn unless the user says otherwise, as diffusers' training example does."""
     patch: int = 2
@@ -65,7 +71,7 @@ class PretrainedModel(Model):
     told_guidance: bool = False
     """Whether the network was distilled to be told its guidance."""
     bases: tuple[str, ...] = ()
-    """Hub ids of the originals among which a single file cannot tell which one completes it."""
+    """Hub ids of the originals among which a single file cannot tell which one completes it; one that always does."""
     guided_above: float = 1.0
     """The guidance from which on it does."""
     control: Control = "none"
@@ -118,6 +124,13 @@ class PretrainedModel(Model):
         """The network's output (B, C, H, W) at ``x`` (B, C, H, W) and ``timestep`` (B,), all in its own dtype."""
 
     @classmethod
+    def pipeline(cls) -> Any:
+        """diffusers' pipeline, or what is made of it where that does not take encoded captions."""
+        import diffusers
+
+        return getattr(diffusers, cls.pipeline_class)
+
+    @classmethod
     def latent_channels(cls, network: Mapping[str, Any]) -> int:
         """Channels of the latents, from the network's settings."""
         channels: int = network["in_channels"]
@@ -140,6 +153,11 @@ class PretrainedModel(Model):
     def own_parts(cls, home: Path) -> dict[str, Callable[[], Any]]:
         """How parts of the pipeline's folder ``home`` are loaded that diffusers would load with more than is needed."""
         return {}
+
+    @classmethod
+    def from_original(cls, checkpoint: Mapping[str, Tensor], **_: Any) -> dict[str, Tensor]:
+        """A network's weights by diffusers' names, of those by the original ones, where diffusers knows no way."""
+        raise NotImplementedError(f"diffusers knows the original names of {cls.title}")
 
     @classmethod
     def text_weights(cls, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

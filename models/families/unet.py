@@ -45,7 +45,7 @@ class UNet(NewModel):
         labels = conditioning.get("label") if self.classes else None
         if labels is not None and self.null_class:
             labels = numbered(labels, self.classes)
-        return self.network(x, timestep, class_labels=labels).sample
+        return self.network(x.to(self.network.dtype), timestep, class_labels=labels).sample
 
     @property
     def classes(self) -> int:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from ..quiet import quiet
+from .index import index_file
 from .weight_count import variant_of, weight_files
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -18,7 +19,7 @@ def local_folder(name: str, *parts: str) -> Path:
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
-        if not (folder / "model_index.json").is_file():
+        if index_file(folder) is None:
             raise ValueError(f"{name!r} is not a pipeline's folder: it has no model_index.json")
         return folder
     if not HUB_ID.fullmatch(name):

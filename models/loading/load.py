@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,9 +17,10 @@ from ..quantization import loading_options, squeeze
 from ..quiet import quiet
 from ..swapping import Swap
 from .hub import local_folder, variant_in
-from .network_file import readable
+from .index import parts_of, read_index
+from .network_file import readable, readable_names, without
 from .scaled_fp8 import is_scaled, read_meant
-from .single_file import parts_in
+from .single_file import PARTS, parts_in
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -37,21 +38,8 @@ def number_format(dtype: torch.dtype) -> dict[str, torch.dtype]:
 
 def load_network(source: Source, info: PretrainedInfo, device: torch.device | str) -> PretrainedModel:
     """The network with its pretrained weights, on the device; raises ValueError where it cannot be loaded."""
-    import diffusers
-
-    kind, dtype = info.kind, DTYPES[source.storage]
-    options: dict[str, Any] = number_format(dtype) | loading_options(source.quantization, dtype)
-    loader, part = getattr(diffusers, kind.network_class), kind.network_part
-    home = local_folder(source.home, *([] if source.is_file else [part]))
-    with refused(source), quiet():
-        if source.is_file:
-            network = loader.from_single_file(
-                readable(source.path, kind, home, dtype), config=str(home), subfolder=part, **options
-            )
-        else:
-            options |= variant_in(home / part)
-            network = loader.from_pretrained(home, subfolder=part, use_safetensors=True, **options)
-    squeeze(network, source.quantization, "cpu" if source.swap else device)
+    kind = info.kind
+    network = read_network(source, kind, kind.network_part, "cpu" if source.swap else device)
     model = kind(network, guidance=source.guidance)
     if source.swap:
         model.swap = Swap(network, source.swap, torch.device(device), kind.always_there)
@@ -61,20 +49,41 @@ def load_network(source: Source, info: PretrainedInfo, device: torch.device | st
     return model
 
 
+def read_network(source: Source, kind: type[PretrainedModel], part: str, device: torch.device | str) -> Any:
+    """The network in that part of the pipeline, kept as ``source`` says; squeezed on the device, if at all."""
+    import diffusers
+
+    loader, dtype, in_file = getattr(diffusers, kind.network_class), DTYPES[source.storage], source.is_file
+    in_file = in_file and part == kind.network_part
+    options: dict[str, Any] = number_format(dtype) | loading_options(source.quantization, dtype)
+    home = local_folder(source.home, *([] if in_file else [part]))
+    with refused(source), quiet():
+        if in_file:
+            with readable_names(kind):
+                network = loader.from_single_file(
+                    readable(source.path, kind, home, dtype), config=str(home), subfolder=part, **options
+                )
+        else:
+            options |= variant_in(home / part)
+            network = loader.from_pretrained(home, subfolder=part, use_safetensors=True, **options)
+    squeeze(network, source.quantization, device)
+    return network
+
+
 def load_parts(source: Source, info: PretrainedInfo, names: Collection[str], **given: Any) -> DiffusionPipeline:
     """The pipeline with these components only, and those that are ``given``; the others are None.
 
     ``load_parts(source, info, kind.text_parts)`` encodes captions, ``load_parts(source, info, ["vae"])`` images. Where
-    the network is not among them, something with the network's ``config`` stands in for it: pipelines ask it.
+    the network is not among them, something with the network's ``config`` stands in for it: pipelines ask it. Of a
+    network that guides, the weights are kept as the trained one's are.
     """
-    import diffusers
-
-    home = local_folder(source.home)
-    pipeline_class = getattr(diffusers, info.kind.pipeline_class)
-    index = read_object(home / "model_index.json")
+    home, pipeline_class = local_folder(source.home), info.kind.pipeline()
+    index = read_index(home)
     parts = parts_of(index).keys()
     own = {name: load for name, load in info.kind.own_parts(home).items() if name in {*names} - given.keys()}
     wanted = ({*names, "scheduler"} & parts) - own.keys()
+    if info.kind.guide_part in {*names} & parts and info.kind.guide_part not in given:
+        given = {**given, info.kind.guide_part: read_network(source, info.kind, info.kind.guide_part, "cpu")}
     options: dict[str, Any] = dict.fromkeys(parts) | given | replacements(source, info, wanted - given.keys(), home)
     missing = {name for name in wanted if options[name] is None and index[name][0]}
     in_file = missing & {*parts_in(source.path), info.kind.network_part} if source.is_file else set()
@@ -97,15 +106,6 @@ def load_parts(source: Source, info: PretrainedInfo, names: Collection[str], **g
     return pipeline
 
 
-def parts_of(index: Mapping[str, Any]) -> dict[str, list[str | None]]:
-    """The parts that a pipeline's index names, each with its library and class; other lists are settings."""
-    return {
-        name: value
-        for name, value in index.items()
-        if isinstance(value, list) and len(value) == 2 and all(word is None or isinstance(word, str) for word in value)
-    }
-
-
 def replacements(source: Source, info: PretrainedInfo, wanted: Collection[str], home: Path) -> dict[str, Any]:
     """The components among those ``wanted`` that are to be taken from elsewhere."""
     found: dict[str, Any] = {}
@@ -114,14 +114,28 @@ def replacements(source: Source, info: PretrainedInfo, wanted: Collection[str], 
     for name, path in zip(encoders_of(info.kind), source.text_encoders, strict=False):
         if name in wanted:
             found[name] = load_text_encoder(source, info.kind, home, name, path)
-    return found
+    beside = {*info.kind.parts_in_file} & parts_in(source.path) if source.is_file else set()
+    return found | {name: load_beside(source, home, name) for name in beside & {*wanted} - found.keys()}
+
+
+def load_beside(source: Source, home: Path, name: str) -> Any:
+    """A component that the network's file brings along, by the names of diffusers' own class."""
+    import diffusers
+
+    loader: Any = getattr(diffusers, read_index(home)[name][1])
+    tensors = read_meant(source.path, DTYPES[source.storage])
+    weights = {key: value for start in PARTS[name] for key, value in without(start, tensors).items()}
+    with refused(source), quiet():
+        part = loader.from_config(loader.load_config(home / name))
+        part.load_state_dict(weights)
+    return part.to(DTYPES[source.storage]).eval()
 
 
 def load_vae(source: Source, home: Path) -> Any:
     """The VAE that was asked for in place of the pipeline's own."""
     import diffusers
 
-    name = read_object(home / "model_index.json")["vae"][1]
+    name = read_index(home)["vae"][1]
     loader, options = getattr(diffusers, name), number_format(DTYPES[source.storage])
     with refused(source), quiet():
         if Path(source.vae).suffix == ".safetensors":
@@ -136,7 +150,7 @@ def load_text_encoder(source: Source, family: type[PretrainedModel], home: Path,
     """
     import transformers
 
-    kind, scaled = getattr(transformers, read_object(home / "model_index.json")[name][1]), is_scaled(header(path))
+    kind, scaled = getattr(transformers, read_index(home)[name][1]), is_scaled(header(path))
     weights = read_meant(path, DTYPES[source.storage]) if scaled else read_weights(Path(path))
     with refused(source), quiet():
         config = kind.config_class.from_pretrained(home / name)

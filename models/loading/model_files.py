@@ -16,7 +16,7 @@ def list_models(host: Host, *kinds: str) -> list[str]:
     for kind in kinds:
         for folder in host.model_folders(kind):
             files = [*folder.rglob("*.safetensors")] if kind != "diffusers" else []
-            pipelines = [index.parent for index in folder.glob("*/model_index.json")]
+            pipelines = [index.parent for index in folder.glob("*/*model_index.json")]
             names |= {path.relative_to(folder).as_posix() for path in [*files, *pipelines]}
     return sorted(names)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 def check_network(path: str, kind: type[PretrainedModel], home: Path) -> None:
     """Raises ValueError, naming a tensor, where the file does not hold the whole network of the pipeline ``home``."""
     tensors, wanted = network_header(path), shapes_of(kind, home)
-    prefix = prefix_before(tensors, wanted)
+    prefix = prefix_before(tensors, wanted, kind.original_mark)
     found = converted(path, tensors, kind, home) if prefix is None else without(prefix, tensors)
     given = {name: tuple(value.shape) for name, value in found.items()}
     wrong = sorted(name for name, shape in wanted.items() if given.get(name) != shape)
@@ -48,8 +49,10 @@ def shapes_of(kind: type[PretrainedModel], home: Path) -> dict[str, tuple[int, .
     return {name: tuple(value.shape) for name, value in network.state_dict().items()}
 
 
-def prefix_before(tensors: Collection[str], wanted: Collection[str]) -> str | None:
+def prefix_before(tensors: Collection[str], wanted: Collection[str], original_mark: str = "") -> str | None:
     """What stands before diffusers' names in a file that goes by them; None for one that does not."""
+    if original_mark and any(original_mark in name for name in tensors):
+        return None
     shares = {prefix: sum(f"{prefix}{name}" in tensors for name in wanted) for prefix in PREFIXES}
     best = max(PREFIXES, key=lambda prefix: shares[prefix])
     return best if shares[best] > len(wanted) / 2 else None
@@ -66,10 +69,11 @@ def converted(
     from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
 
     empty = {name: torch.empty(tensor.shape, device="meta") for name, tensor in tensors.items()}
-    tools: Any = SINGLE_FILE_LOADABLE_CLASSES[kind.network_class]
     config = read_object(home / kind.network_part / "config.json")
     try:
-        found: dict[str, torch.Tensor] = tools["checkpoint_mapping_fn"](checkpoint=empty, config=config)
+        with readable_names(kind):
+            tools: Any = SINGLE_FILE_LOADABLE_CLASSES[kind.network_class]
+            found: dict[str, torch.Tensor] = tools["checkpoint_mapping_fn"](checkpoint=empty, config=config)
     except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:  # it takes for granted what is missing
         raise ValueError(
             f"the file {path!r} is no whole {kind.title}: some of its tensors are missing or have foreign names "
@@ -78,9 +82,25 @@ def converted(
     return found
 
 
+@contextmanager
+def readable_names(kind: type[PretrainedModel]) -> Iterator[None]:
+    """Inside, diffusers reads the original names of this family's network as the family does, where it says how."""
+    from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES as CONVERTERS
+
+    before = dict(CONVERTERS)
+    if "from_original" in vars(kind):
+        CONVERTERS[kind.network_class] = {"checkpoint_mapping_fn": kind.from_original}
+    try:
+        yield
+    finally:
+        CONVERTERS.clear()
+        CONVERTERS.update(before)
+
+
 def readable(path: str, kind: type[PretrainedModel], home: Path, dtype: torch.dtype) -> str | dict[str, torch.Tensor]:
     """What diffusers loads a network's file from: its path, or its tensors where a prefix or scales have to go."""
-    scaled, prefix = is_scaled(header(path)), prefix_before(network_header(path), shapes_of(kind, home)) or ""
+    scaled = is_scaled(header(path))
+    prefix = prefix_before(network_header(path), shapes_of(kind, home), kind.original_mark) or ""
     if not (scaled or prefix):
         return path
     return without(prefix, read_meant(path, dtype) if scaled else read_weights(Path(path)))

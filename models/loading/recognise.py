@@ -12,6 +12,7 @@ from ...files.whole import read_object
 from ..families import PRETRAINED, PretrainedModel, known_families
 from ..quantization import check_installed
 from .hub import local_folder
+from .index import read_index
 from .network_file import check_network
 from .scaled_fp8 import refuse_unknown
 from .single_file import OTHER_PURPOSES, family_of_file, single_file_type
@@ -40,7 +41,7 @@ def inspect(source: Source) -> PretrainedInfo:
     else:
         refuse_pickled_folder(home / kind.network_part)
     scheduler = read_object(home / "scheduler" / "scheduler_config.json")
-    index = read_object(home / "model_index.json")
+    index = read_index(home)
     schedule = kind.schedule(schedule_of(scheduler | said_by_file(source), kind.density, source.prediction), index)
     classes = network.get("num_embeds_ada_norm") or 0
     return PretrainedInfo(
@@ -139,12 +140,12 @@ def encoders_of(kind: type[PretrainedModel]) -> list[str]:
 
 
 def tokenizers_of(kind: type[PretrainedModel]) -> list[str]:
-    return [name for name in kind.text_parts if name.startswith(("tokenizer", "processor"))]
+    return [name for name in kind.text_parts if "tokenizer" in name or name == "processor"]
 
 
 def family_of_folder(folder: Path) -> str:
-    """The family of a pipeline's folder, from its model_index.json."""
-    name = str(read_object(folder / "model_index.json").get("_class_name"))
+    """The family of a pipeline's folder, from its index."""
+    name = str(read_index(folder).get("_class_name"))
     for family, kind in PRETRAINED.items():
         if kind.pipeline_class == name:
             return family

@@ -1,4 +1,5 @@
-"""ComfyUI's scaled fp8 files: weights in eight bits, each with one scale beside it, read as the numbers they mean."""
+"""Scaled fp8 files, ComfyUI's and others: weights in eight bits, with one scale beside each of them or one for each of
+its rows, read as the numbers they mean."""
 
 from __future__ import annotations
 
@@ -58,8 +59,8 @@ def read_meant(path: str, dtype: torch.dtype) -> dict[str, Tensor]:
         scale = next((tensors[layer + end] for end in SCALES if layer + end in tensors), None)
         if scale is None:
             found[name] = weight.to(dtype) if weight.dtype in EIGHT_BITS else weight
-        elif weight.dtype in EIGHT_BITS and scale.numel() == 1:
-            found[name] = (weight.float() * scale.float().reshape(())).to(dtype)
+        elif weight.dtype in EIGHT_BITS and scale.numel() in (1, len(weight)):
+            found[name] = (weight.float() * scale.float().reshape(-1, *[1] * (weight.ndim - 1))).to(dtype)
         else:
             raise ValueError(
                 f"{path!r}: {name} is kept as {str(weight.dtype).removeprefix('torch.')} with {scale.numel()} scales, "

@@ -13,9 +13,16 @@ PARTS = {
     "text_encoder": ("cond_stage_model.", "conditioner.embedders.0.", "text_encoders.clip_l."),
     "text_encoder_2": ("conditioner.embedders.1.", "text_encoders.clip_g.", "text_encoders.t5xxl."),
     "text_encoder_3": ("text_encoders.t5xxl.",),
+    "text_conditioner": ("llm_adapter.", "net.llm_adapter.", "model.diffusion_model.llm_adapter."),
 }
 """How the names of a component's tensors begin in a file that holds it beside the network."""
 
+MARKS = {
+    "ernie_image": "layers.0.mlp.linear_fc2.weight",
+    "ideogram4": "embed_image_indicator.weight",
+    "anima": "llm_adapter.blocks.0.cross_attn.q_proj.weight",
+}
+"""How the name of a tensor ends that only files of this kind have, of those that diffusers does not know."""
 
 OTHER_PURPOSES = {
     "inpaint": "an inpainting model, whose extra inputs this trainer does not make: choose the base model instead",
@@ -31,6 +38,9 @@ def single_file_type(tensors: Mapping[str, Header]) -> str:
     """What diffusers calls this kind of checkpoint; empty where it does not know it."""
     from diffusers.loaders.single_file_utils import infer_diffusers_model_type
 
+    for ours, mark in MARKS.items():
+        if any(name.endswith(mark) for name in tensors):
+            return ours
     kind: str = infer_diffusers_model_type(tensors)
     if kind == "flux-2-dev" and not any("guidance_in." in name for name in tensors):
         return "flux-2-klein"  # which is not told its guidance
@@ -49,7 +59,7 @@ def family_of_file(path: str, base_family: str = "") -> str:
     """
     tensors = header(path)
     refuse_unknown(tensors, path)
-    if is_scaled(tensors) and (parts := parts_in(path)):
+    if is_scaled(tensors) and (parts := parts_in(path) - {"text_conditioner"}):
         raise ValueError(
             f"{path!r} holds scaled fp8 weights of {', '.join(sorted(parts))} beside the network's: choose the file of "
             "the network alone (diffusion_models), or the bf16 or fp16 one"
@@ -75,7 +85,10 @@ def default_base(path: str) -> str:
     from diffusers.loaders.single_file_utils import DIFFUSERS_DEFAULT_PIPELINE_PATHS
 
     kind = single_file_type(header(path))
-    if several := next((model.bases for model in PRETRAINED.values() if kind in model.single_file_types), ()):
+    several = next((model.bases for model in PRETRAINED.values() if kind in model.single_file_types), ())
+    if len(several) == 1:
+        return several[0]
+    if several:
         raise ValueError(
             f"base: nothing in the file {path!r} says which original it was made from, and their settings differ: name "
             f"{' or '.join(several)}"

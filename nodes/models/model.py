@@ -18,6 +18,7 @@ from ...models.adapters.metadata import About, base_of, modelspec
 from ...models.adapters.network import merged_weights
 from ...models.families import FAMILIES, PRETRAINED
 from ...models.hosted import HostedModel
+from ...models.loading.index import index_file
 from ...models.loading.pretrained import Pretrained
 from ...models.loading.source import DTYPES
 from ...models.model import NULL_CLASS, Model
@@ -211,7 +212,7 @@ def find_model_folder(path: str) -> Path:
 
 def refuse_what_others_load(folder: Path) -> None:
     """Raises ValueError, naming the node that loads it, for a folder of a pretrained model or of an adapter."""
-    if (folder / "model_index.json").is_file():
+    if index_file(folder):
         raise ValueError(f"folder: {str(folder)!r} is a pretrained model: use Load Pretrained")
     if (folder / "pytorch_lora_weights.safetensors").is_file():
         raise ValueError(

@@ -170,7 +170,8 @@ class SamplePrompts(StepNode):
         else:
             assert isinstance(model, PretrainedModel)
             assert isinstance(pretrained, Pretrained)
-            made = step.keep(lambda: sampling_pipeline(pretrained, model))
+            guided = prompts.negative is not None
+            made = step.keep(lambda: sampling_pipeline(pretrained, model, guided))
             images = sample_prompts(model, made, prompts, settings, check=host.check_interrupted, progress=progress)
         step.show("samples", lambda: sheet(images, settings.count))
         return images

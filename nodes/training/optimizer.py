@@ -18,6 +18,7 @@ from ...runs.looks import Checkpoint, Sample, TimeBudget, Validate
 from ...runs.processes.launched import train_launched
 from ...runs.run_folder import RunFolder, facts_in
 from ...runs.session import Look
+from ...training import one_by_one
 from ...training.optimizers import OptimizerSettings, check_optimizer, installed
 from ...training.state import SavedState
 from ...training.stream import Stream
@@ -29,7 +30,8 @@ from .resume import begun_anew, state_of
 log = logging.getLogger(__name__)
 
 OPTIONS_OF_FIT = ("steps", "seed", "accumulation", "clip_norm", "ema_decay", "precision", "preview_every",
-                  "on_bad_step", "on_out_of_memory", "compile")  # fmt: skip
+                  "on_bad_step", "on_out_of_memory", "compile", "weights_dtype", "fused_backward",
+                  "offload_activations")  # fmt: skip
 
 
 class Optimizer(Node):
@@ -240,6 +242,24 @@ class OptimizerStep(Node):
                     "mostly on a GPU. Needs a C++ compiler.",
                     advanced=True,
                 ),
+                "weights_dtype": choice(
+                    ("fp32", "bf16"),
+                    "fp32",
+                    "What trained weights are kept in. bf16: half of their memory, for training a whole model; updates "
+                    "are computed in fp32 and rounded stochastically, so that small ones are not lost.",
+                    advanced=True,
+                ),
+                "fused_backward": switch(
+                    False,
+                    "Change each weight as soon as its gradient is there, and let go of that: for training a whole "
+                    "model. Needs clip_norm 0 and accumulation 1.",
+                    advanced=True,
+                ),
+                "offload_activations": switch(
+                    False,
+                    "What the backward pass needs of the forward waits in main memory: less on the GPU, and slower.",
+                    advanced=True,
+                ),
                 "processes": integer(
                     1,
                     1,
@@ -288,6 +308,7 @@ class OptimizerStep(Node):
         checked_name(options["run_name"], "folder")
         check_that_they_fit(loss, model, *([validation] if validation else []))
         check_precision(model.about, options["precision"])
+        check_one_by_one(optimizer, options, current_host().processes.count)
         looks: list[Look] = [Sample(samples, options["sample_every"])] if samples else []
         looks += validations(loss, validation, options.get("validate_every", 100))
         try:
@@ -385,7 +406,8 @@ def memory_in_words(
     try:
         return step_in_words(
             info.pretrained, adapters, about, encoders.factor, data.inputs["batch_size"], optimizer,
-            options["precision"], options["ema_decay"] > 0, room,
+            options["precision"], options["ema_decay"] > 0, room, options.get("weights_dtype", "fp32"),
+            options.get("fused_backward", False),
         )  # fmt: skip
     except Exception as error:  # it goes through code that is not ours, with tensors that are none
         log.debug("the memory of a step could not be told: %s", error)
@@ -436,6 +458,13 @@ def check_that_they_fit(loss: Stream, model: Stream, *others: Stream) -> None:
                 f"the model knows {info.classes} classes, and node {stream.node_id} ({stream.title}) has "
                 f"{len(data.classes)}"
             )
+
+
+def check_one_by_one(optimizer: OptimizerSettings, options: Mapping[str, Any], processes: int) -> None:
+    """Raises ValueError, before anything is loaded, where weights cannot be updated one at a time as they are to be."""
+    chosen = {"weights_dtype": "fp32", "fused_backward": False, "on_out_of_memory": "stop", **options}
+    if chosen["fused_backward"] or chosen["weights_dtype"] == "bf16":
+        one_by_one.check(optimizer.name, {**chosen, "processes": max(processes, options.get("processes", 1))})
 
 
 def check_precision(info: ModelInfo, precision: str) -> None:

@@ -69,7 +69,28 @@ def test_so_many_blocks_are_swapped_as_it_takes(monkeypatch):
     plan, memory = StepPlan(8, 8, 1, (LORA,)), StepMemory(1000, 0, 100, 0, (100,) * 8)
     swapped = {change: other.swap for change, other in changes(plan, memory, 900) if "swap" in change}
     assert swapped == {"swap 4 in Load Pretrained (of 8 blocks)": 4}
-    assert [*changes(replace(plan, adapters=()), memory, 900)] == []
+
+
+def test_what_helps_to_train_a_whole_model():
+    """Swapping and squeezing do not: gradients that are let go, and then weights in two bytes."""
+    plan, memory = StepPlan(8, 8, 1), StepMemory(1000, 0, 100, 0, (100,) * 8)
+    said = dict(changes(plan, memory, 900))
+    assert [(other.fused, other.trained) for other in said.values()] == [(True, torch.float32), (True, torch.bfloat16)]
+    assert all("fused_backward in Optimizer Step, with clip_norm 0" in change for change in said)
+    last = replace(plan, fused=True, trained=torch.bfloat16)
+    assert [*changes(last, memory, 900)] == []
+
+
+def test_gradients_that_are_let_go_are_not_counted(tiny_pipeline):
+    """benchmarks/memory.py weighs the step itself; in bf16 weights are half as large."""
+    config = json.loads((tiny_pipeline("sd3") / "transformer" / "config.json").read_text())
+    kind, plan = PRETRAINED["sd3"], StepPlan(8, 8, 1)
+    plain, fused, half = (
+        step_memory(kind, config, each)
+        for each in (plan, replace(plan, fused=True), replace(plan, fused=True, trained=torch.bfloat16))
+    )
+    assert fused.activations < plain.activations
+    assert half.weights == fused.weights / 2
 
 
 def test_small_networks_are_not_worth_a_word(tiny_pipeline):

@@ -390,12 +390,23 @@ def test_reflexflows_rule(family, wish):
         ("z_image", "turbo", "Tongyi-MAI/Z-Image-Turbo"),
         ("krea2", "raw", "krea/Krea-2-Raw"),
         ("wan", None, "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"),
+        ("ideogram", "fp8", "CalamitousFelicitousness/Ideogram-4-bf16-Diffusers"),
+        ("anima", "base-v1.0", "circlestone-labs/Anima-Base-v1.0-Diffusers"),
+        ("ernie", None, "baidu/ERNIE-Image"),
     ],
 )
 def test_newer_families_have_their_models(family, flavour, path):
     """Each flavour its own, and the family's default where none is named."""
     imported = small(model_family=family, model_flavour=flavour)
     assert inputs(imported, "LoadPretrained")["path"] == path
+
+
+def test_perceptrons_of_ideogram_are_trained_too():
+    """So it is there unless somebody names layers; other families have adapters on attention."""
+    assert inputs(small(model_family="ideogram", model_type="lora"), "AddLora")["targets"] == "all"
+    assert inputs(small(model_family="anima", model_type="lora"), "AddLora")["targets"] == "attention"
+    named = small(model_family="ideogram", model_type="lora", peft_lora_target_modules=["attention.to_q"])
+    assert inputs(named, "AddLora")["pattern"] == "attention.to_q"
 
 
 def test_pairs_are_brought_over():

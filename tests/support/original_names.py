@@ -130,6 +130,54 @@ def sd3(network):
     return {f"model.diffusion_model.{name}": value.contiguous() for name, value in found.items()}
 
 
+def ideogram4(network):
+    """An Ideogram4Transformer2DModel's weights as its repository names them: q, k and v in one."""
+    weights, found = network.state_dict(), {}
+    for name, value in weights.items():
+        if "to_q" in name:
+            parts = [weights[name.replace("to_q", part)] for part in ("to_q", "to_k", "to_v")]
+            found[name.replace("to_q", "qkv")] = torch.cat(parts)
+        elif "to_k" not in name and "to_v" not in name:
+            found[name.replace("to_out.0", "o")] = value
+    return found
+
+
+COSMOS = {
+    "time_embed.t_embedder": "t_embedder.1",
+    "time_embed.norm": "t_embedding_norm",
+    "transformer_blocks": "blocks",
+    **{
+        f"{ours}.linear_{number}": f"adaln_modulation_{theirs}.{number}"
+        for ours, theirs in (("norm1", "self_attn"), ("norm2", "cross_attn"), ("norm3", "mlp"))
+        for number in (1, 2)
+    },
+    "attn1": "self_attn",
+    "attn2": "cross_attn",
+    "to_q": "q_proj",
+    "to_k": "k_proj",
+    "to_v": "v_proj",
+    "to_out.0": "output_proj",
+    "norm_q": "q_norm",
+    "norm_k": "k_norm",
+    "ff.net.0.proj": "mlp.layer1",
+    "ff.net.2": "mlp.layer2",
+    "patch_embed.proj": "x_embedder.proj.1",
+    "norm_out.linear_1": "final_layer.adaln_modulation.1",
+    "norm_out.linear_2": "final_layer.adaln_modulation.2",
+    "proj_out": "final_layer.linear",
+}
+
+
+def anima(network, conditioner, prefix="net."):
+    """Anima's file: the network as Cosmos-Predict2 names it, and what makes its text."""
+    found = {f"{prefix}llm_adapter.{name}": value for name, value in conditioner.state_dict().items()}
+    for name, value in network.state_dict().items():
+        for ours, theirs in COSMOS.items():
+            name = name.replace(ours, theirs)
+        found[prefix + name] = value
+    return found
+
+
 def write(path, *weights, **marks):
     """One ``.safetensors`` file with these weights, and ``marks`` as tensors without content; returns the path."""
     together = {name: value.clone() for each in weights for name, value in each.items()}

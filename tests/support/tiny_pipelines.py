@@ -368,24 +368,32 @@ PARTS_CHAT = """{% for message in messages %}<|im_start|>{% for part in message.
 """A template for messages in parts, as Mistral's has one."""
 
 
-def flux2_dev(folder: Path):
-    """FLUX.2 dev. It reads three of Mistral's layers, the last of which is the 30th. ``folder`` is not used."""
-    from diffusers import Flux2Pipeline
-    from transformers import Mistral3Config, Mistral3ForConditionalGeneration
+def mistral3(kind, tokenizer, layers):
+    """Mistral with eyes, as FLUX.2 dev and ERNIE-Image read it."""
+    import transformers
 
-    tokenizer = qwen_tokenizer()
-    tokenizer.chat_template = PARTS_CHAT
     reader = {
         "model_type": "mistral", "vocab_size": len(tokenizer), "hidden_size": 8, "intermediate_size": 16,
-        "num_hidden_layers": 31, "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 8, "use_cache": False,
+        "num_hidden_layers": layers, "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 8,
+        "use_cache": False,
     }  # fmt: skip
     sight = {
         "model_type": "pixtral", "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
         "num_attention_heads": 1, "image_size": 28, "patch_size": 14, "head_dim": 8,
     }  # fmt: skip
+    config = transformers.Mistral3Config(text_config=reader, vision_config=sight)
+    return getattr(transformers, kind)(config).eval()
+
+
+def flux2_dev(folder: Path):
+    """FLUX.2 dev. It reads three of Mistral's layers, the last of which is the 30th. ``folder`` is not used."""
+    from diffusers import Flux2Pipeline
+
+    tokenizer = qwen_tokenizer()
+    tokenizer.chat_template = PARTS_CHAT
     return Flux2Pipeline(
         vae=flux2_vae(),
-        text_encoder=Mistral3ForConditionalGeneration(Mistral3Config(text_config=reader, vision_config=sight)).eval(),
+        text_encoder=mistral3("Mistral3ForConditionalGeneration", tokenizer, layers=31),
         tokenizer=tokenizer,
         transformer=flux2_network(guidance_embeds=True),
         scheduler=dynamic_shift(3.0),
@@ -438,14 +446,12 @@ def krea2_network(**options):
     return Krea2Transformer2DModel(**(settings | options)).eval()
 
 
-def krea2(folder: Path, *, turbo=False):
-    """Krea 2, or its Turbo. ``folder`` is not used."""
-    from diffusers import Krea2Pipeline
+def qwen3_vl(tokenizer, layers=2):
+    """Qwen3-VL without what speaks, as Krea 2 and Ideogram 4 read it."""
     from transformers import Qwen3VLConfig, Qwen3VLModel
 
-    tokenizer = qwen_tokenizer()
     reader = {
-        "vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+        "vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": layers,
         "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8, "use_cache": False,
         "rope_scaling": {"rope_type": "default", "mrope_section": [2, 1, 1], "mrope_interleaved": True},
     }  # fmt: skip
@@ -453,16 +459,104 @@ def krea2(folder: Path, *, turbo=False):
         "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16,
         "deepstack_visual_indexes": [0], "num_position_embeddings": 16,
     }  # fmt: skip
+    return Qwen3VLModel(Qwen3VLConfig(text_config=reader, vision_config=sight)).eval()
+
+
+def krea2(folder: Path, *, turbo=False):
+    """Krea 2, or its Turbo. ``folder`` is not used."""
+    from diffusers import Krea2Pipeline
+
+    tokenizer = qwen_tokenizer()
     return Krea2Pipeline(
         scheduler=flow_scheduler(
             shift=1.0, use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15, max_image_seq_len=6400
         ),
         vae=qwen_vae(),
-        text_encoder=Qwen3VLModel(Qwen3VLConfig(text_config=reader, vision_config=sight)).eval(),
+        text_encoder=qwen3_vl(tokenizer),
         tokenizer=tokenizer,
         transformer=krea2_network(),
         text_encoder_select_layers=(1, 2),
         is_distilled=turbo,
+    )
+
+
+def ideogram4_network(**options):
+    from diffusers import Ideogram4Transformer2DModel
+
+    settings = {
+        "in_channels": 4 * 8, "num_layers": 2, "attention_head_dim": 16, "num_attention_heads": 1,
+        "intermediate_size": 32, "adaln_dim": 8, "llm_features_dim": 13 * 16, "mrope_section": (4, 2, 2),
+    }  # fmt: skip
+    return Ideogram4Transformer2DModel(**(settings | options)).eval()
+
+
+def ideogram4(folder: Path):
+    """Ideogram 4. It reads thirteen of Qwen3-VL's layers, the last of which is the 36th. ``folder`` is not used."""
+    from diffusers import Ideogram4Pipeline
+
+    tokenizer = qwen_tokenizer()
+    tokenizer.chat_template = PARTS_CHAT
+    return Ideogram4Pipeline(
+        scheduler=flow_scheduler(shift=1.0),
+        vae=flux2_vae(),
+        text_encoder=qwen3_vl(tokenizer, layers=36),
+        tokenizer=tokenizer,
+        transformer=ideogram4_network(),
+        unconditional_transformer=ideogram4_network(),
+    )
+
+
+def anima_network(**options):
+    from diffusers import CosmosTransformer3DModel
+
+    settings = {
+        "in_channels": 4, "out_channels": 4, "num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 12,
+        "text_embed_dim": 16, "adaln_lora_dim": 4, "rope_scale": (1.0, 4.0, 4.0), "extra_pos_embed_type": None,
+    }  # fmt: skip
+    return CosmosTransformer3DModel(**(settings | options)).eval()
+
+
+def anima(folder: Path):
+    """Anima, whose pipeline is a modular one. ``folder`` is not used."""
+    from diffusers import AnimaModularPipeline, AnimaTextConditioner
+
+    tokenizer, t5 = qwen_tokenizer(), t5_tokenizer()
+    pipeline = AnimaModularPipeline()
+    pipeline.update_components(
+        text_encoder=qwen3("Qwen3Model", tokenizer),
+        tokenizer=tokenizer,
+        t5_tokenizer=t5,
+        text_conditioner=AnimaTextConditioner(
+            source_dim=8, target_dim=16, model_dim=16, num_layers=1, num_attention_heads=2, target_vocab_size=len(t5)
+        ).eval(),
+        transformer=anima_network(),
+        vae=qwen_vae(),
+        scheduler=flow_scheduler(shift=3.0),
+    )
+    return pipeline
+
+
+def ernie_image_network(**options):
+    from diffusers import ErnieImageTransformer2DModel
+
+    settings = {
+        "hidden_size": 16, "num_attention_heads": 2, "num_layers": 2, "ffn_hidden_size": 32, "in_channels": 4 * 8,
+        "out_channels": 4 * 8, "text_in_dim": 8, "rope_axes_dim": (4, 2, 2),
+    }  # fmt: skip
+    return ErnieImageTransformer2DModel(**(settings | options)).eval()
+
+
+def ernie_image(folder: Path):
+    """ERNIE-Image, without what rewrites prompts. ``folder`` is not used."""
+    from diffusers import ErnieImagePipeline
+
+    tokenizer = qwen_tokenizer()
+    return ErnieImagePipeline(
+        transformer=ernie_image_network(),
+        vae=flux2_vae(),
+        text_encoder=mistral3("Mistral3Model", tokenizer, layers=2),
+        tokenizer=tokenizer,
+        scheduler=flow_scheduler(shift=4.0),
     )
 
 
@@ -605,7 +699,7 @@ def wan(folder: Path, *, two=False):
 
 
 MAKERS = {
-    "wan": wan,
+    "wan": wan, "ideogram4": ideogram4, "anima": anima, "ernie_image": ernie_image,
     "sd": sd, "sdxl": sdxl, "sd3": sd3, "flux": flux, "dit": dit, "lumina2": lumina2, "zimage": zimage,
     "qwen_image_edit": qwen_image_edit, "qwen_image_edit_plus": qwen_image_edit_plus, "flux_kontext": flux_kontext,
     "flux2_dev": flux2_dev, "flux2_klein": flux2_klein, "qwen_image": qwen_image, "chroma": chroma, "krea2": krea2,
@@ -623,7 +717,8 @@ def save(family: str, folder: Path, *, variant: str | None = None, **options) ->
         wake_up(pipeline)
     if variant == "fp16":
         pipeline.to(torch.float16)
-    pipeline.save_pretrained(folder, variant=variant)
+    modular = {"overwrite_modular_index": True} if family == "anima" else {}
+    pipeline.save_pretrained(str(folder), variant=variant, **modular)
     if "edit" in family:
         write_processor(folder)
     return folder

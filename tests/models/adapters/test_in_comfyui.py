@@ -76,11 +76,24 @@ NETWORKS = {
     "qwen_image": (tiny_pipelines.qwen_image_network, "QwenImage", {}),
     "krea2": (tiny_pipelines.krea2_network, "Krea2", {"layers": 2}),
     "wan": (tiny_pipelines.wan_network, "WAN21", {}),
+    "ernie_image": (tiny_pipelines.ernie_image_network, "ErnieImage", {}),
+    "anima": (tiny_pipelines.anima_network, "Anima", {}),
+    "ideogram4": (tiny_pipelines.ideogram4_network, "Ideogram4", {}),
     "chroma": (tiny_pipelines.chroma_network, "Chroma", {"depth": 1, "depth_single_blocks": 2, "hidden_size": 16}),
 }  # fmt: skip
 
 
-BY_ORIGINAL_NAMES = ("flux2_dev", "flux2_klein", "qwen_image", "chroma", "krea2", "wan")
+BY_ORIGINAL_NAMES = (
+    "flux2_dev",
+    "flux2_klein",
+    "qwen_image",
+    "chroma",
+    "krea2",
+    "wan",
+    "ideogram4",
+    "anima",
+    "ernie_image",
+)
 """Networks that ComfyUI does not convert: their weights are given by the original names, which tests/.../test_names.py
 checks against diffusers' converter."""
 
@@ -155,7 +168,7 @@ def write_text(folder, family, format):
 
 def can(family, format, kind):
     """Whether there is such a file: q, k and v of a LoKr or LoHa cannot be joined into one layer."""
-    return family != "lumina2" or kind in ("lora", "dora")
+    return family not in ("lumina2", "ideogram4") or kind in ("lora", "dora")
 
 
 @pytest.fixture(scope="module")

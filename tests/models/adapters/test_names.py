@@ -5,7 +5,20 @@ import torch
 from comfyui_rollout.models.adapters.names import names_of
 from comfyui_rollout.models.families import PRETRAINED
 
-FAMILIES = ("sd", "sdxl", "sd3", "flux", "lumina2", "zimage", "flux2_klein", "chroma", "krea2", "wan")
+FAMILIES = (
+    "sd",
+    "sdxl",
+    "sd3",
+    "flux",
+    "lumina2",
+    "zimage",
+    "flux2_klein",
+    "chroma",
+    "krea2",
+    "wan",
+    "ideogram4",
+    "anima",
+)
 
 
 @pytest.fixture
@@ -84,6 +97,7 @@ def test_names_of_sd3_are_those_that_diffusers_converts_from(tiny_pipelines, tmp
         ("zimage", "convert_z_image_transformer_checkpoint_to_diffusers"),
         ("flux2_klein", "convert_flux2_transformer_checkpoint_to_diffusers"),
         ("wan", "convert_wan_transformer_to_diffusers"),
+        ("anima", "convert_cosmos_transformer_checkpoint_to_diffusers"),
     ],
 )
 def test_names_of_newer_families_are_those_that_diffusers_converts_from(network, family, converter):

@@ -11,6 +11,7 @@ from comfyui_rollout.diffusion.solvers import SOLVERS, ask, solver
 from comfyui_rollout.models.adapters.network import add_adapter
 from comfyui_rollout.models.adapters.settings import AdapterSettings
 from comfyui_rollout.models.families import PRETRAINED
+from comfyui_rollout.models.families.anima_pipeline import resizing
 from comfyui_rollout.models.families.flux2 import in_patches, out_of_patches
 from comfyui_rollout.models.loading.load import load_parts
 from comfyui_rollout.models.loading.recognise import inspect
@@ -203,7 +204,7 @@ def test_encoded_prompts_draw_what_the_prompts_draw(tiny_pipeline, pictures, fam
     source = Source(str(tiny_pipeline(family)), storage="fp32")
     info = inspect(source)
     kind = info.kind
-    pipeline = load_parts(source, info, [*kind.text_parts, "vae", kind.network_part])
+    pipeline = load_parts(source, info, [*kind.text_parts, "vae", kind.network_part, kind.guide_part])
     pipeline.set_progress_bar_config(disable=True)
     common = {"num_inference_steps": 2, "guidance_scale": 3.0, "output_type": "pt"}
     if not info.classes:
@@ -241,7 +242,9 @@ def mu_of(family, config, tokens, steps):
 
 
 @pytest.mark.parametrize("tokens", [256, 1024, 4096])
-@pytest.mark.parametrize("family", [family for family in FAMILIES if family not in ("sd", "sdxl", "dit", "wan")])
+@pytest.mark.parametrize(
+    "family", [family for family in FAMILIES if family not in ("sd", "sdxl", "dit", "wan", "ideogram4")]
+)
 def test_levels_are_shifted_as_in_the_pipeline(tiny_pipeline, family, tokens):
     """The grid of a sampler at each size of the image, shift and stretch, is that of diffusers' own scheduler."""
     from diffusers import FlowMatchEulerDiscreteScheduler
@@ -312,7 +315,62 @@ def test_wan_is_shifted_as_its_scheduler_says_and_not_of_two_networks(tiny_pipel
         inspect(Source(str(tiny_pipeline("wan", two=True))))
 
 
-@pytest.mark.parametrize("family", ["zimage", "qwen_image", "krea2", "wan"])
+@pytest.mark.parametrize("side", [512, 1024, 2048])
+def test_ideogram4_is_trained_on_the_levels_whose_quantiles_it_is_sampled_at(tiny_pipeline, side):
+    """The level below which a share of what is drawn lies is the pipeline's own, at each size of the image."""
+    from diffusers.pipelines.ideogram4.pipeline_ideogram4 import _logit_normal_sigmas, _resolution_aware_mu
+
+    schedule = inspect(Source(str(tiny_pipeline("ideogram4")))).schedule.at_size((side // 16) ** 2)
+    theirs = _logit_normal_sigmas(8, _resolution_aware_mu(side, side, 0.0), std=1.5).double().flip(0)
+    drawn = schedule.sample_timesteps(200_000, torch.Generator().manual_seed(0)) / 1000
+    torch.testing.assert_close(drawn.quantile(torch.arange(1, 8).double() / 8), theirs[:-1], atol=4e-3, rtol=0)
+
+
+def test_ideogram4_draws_what_its_own_pipeline_draws(tiny_pipeline):
+    """In words and encoded, guided by its second network; where guidance is 1, without it."""
+    from diffusers import Ideogram4Pipeline
+
+    folder, kind = tiny_pipeline("ideogram4"), PRETRAINED["ideogram4"]
+    source = Source(str(folder), storage="fp32")
+    info, plain = inspect(source), Ideogram4Pipeline.from_pretrained(folder)
+    plain.set_progress_bar_config(disable=True)
+    told = kind.encode_captions(load_parts(source, info, kind.text_parts), ["a dog", "a white cat"])
+    for guidance, parts in ((4.0, [kind.guide_part]), (1.0, [])):
+        ours = load_parts(source, info, ["vae", kind.network_part, *parts])
+        ours.set_progress_bar_config(disable=True)
+        common = {"height": 32, "width": 48, "num_inference_steps": 2, "guidance_scale": guidance, "output_type": "pt"}
+        seed = torch.Generator().manual_seed
+        found = ours(**kind.sampling_arguments(told, None), **common, generator=seed(0)).images
+        wanted = plain(["a dog", "a white cat"], guidance_schedule=None, **common, generator=seed(0)).images
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+
+
+def test_anima_draws_what_its_own_pipeline_draws(tiny_pipeline):
+    """A modular one, which is told words; guided, and where guidance is 1."""
+    from diffusers import AnimaModularPipeline, ClassifierFreeGuidance
+
+    folder, kind = tiny_pipeline("anima"), PRETRAINED["anima"]
+    source = Source(str(folder), storage="fp32")
+    info, plain = inspect(source), AnimaModularPipeline.from_pretrained(folder)
+    plain.load_components(dtype=torch.float32)
+    plain.set_progress_bar_config(disable=True)
+    ours = load_parts(source, info, ["vae", kind.network_part])
+    ours.set_progress_bar_config(disable=True)
+    reader = load_parts(source, info, kind.text_parts)
+    told, avoided = kind.encode_captions(reader, ["a dog", "a cat"]), kind.encode_captions(reader, ["bad", "bad"], True)
+    for guidance in (4.0, 1.0):
+        plain.update_components(guider=ClassifierFreeGuidance(guidance_scale=guidance))
+        common = {"height": 32, "width": 48, "num_inference_steps": 2, "output_type": "pt"}
+        seed, negative = torch.Generator().manual_seed, avoided if guidance > 1 else None
+        arguments = kind.sampling_arguments(told, negative)
+        found = ours(**arguments, guidance_scale=guidance, **common, generator=seed(0)).images
+        with resizing():
+            words = {"prompt": ["a dog", "a cat"], "negative_prompt": ["bad", "bad"]}
+            wanted = plain(**words, **common, generator=seed(0), output="images")
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", ["zimage", "qwen_image", "krea2", "wan", "ideogram4", "anima", "ernie_image"])
 def test_captions_are_kept_at_their_own_length(told, family):
     """On disk; a batch is padded to its longest, and what is padded changes nothing (as items are the same alone)."""
     short, long = told(family, ["a cat"]), told(family, ["a cat that sits on a very long wall"])

@@ -13,6 +13,7 @@ from comfyui_rollout.diffusion.losses import per_item, target
 from comfyui_rollout.diffusion.rollout import noisy_batch
 from comfyui_rollout.diffusion.schedules import FlowMatching
 from comfyui_rollout.diffusion.solvers import ask
+from comfyui_rollout.models.families.anima_pipeline import resizing
 from diffusers import (
     ChromaPipeline,
     DDPMScheduler,
@@ -241,6 +242,67 @@ def example_wan(folder, network, latents, noise, told):
     return Example(mean_square(prediction[:, :, 0], noise - latents), timesteps)
 
 
+def example_anima(folder, network, latents, noise, told):
+    """As its pipeline calls it; it has no training example."""
+    timesteps, sigmas = flow_levels(folder)
+    noisy = (1.0 - sigmas) * latents + sigmas * noise
+    text = torch.cat([told["text"], told["text"].new_zeros(3, 512 - told["text"].shape[1], 16)], dim=1)
+    with resizing():
+        prediction = network(
+            hidden_states=noisy[:, :, None],
+            timestep=timesteps / 1000,
+            encoder_hidden_states=text,
+            padding_mask=torch.zeros(1, 1, *latents.shape[2:]),
+            return_dict=False,
+        )[0]
+    return Example(mean_square(prediction[:, :, 0], noise - latents), timesteps)
+
+
+def example_ernie_image(folder, network, latents, noise, told):
+    """As its pipeline calls it; it has no training example."""
+    from diffusers import ErnieImagePipeline as Pipeline
+
+    timesteps, sigmas = flow_levels(folder)
+    noisy = (1.0 - sigmas) * latents + sigmas * noise
+    texts = [text[: int(mask.sum())] for text, mask in zip(told["text"], told["mask"], strict=True)]
+    text, lengths = Pipeline._pad_text(texts, latents.device, latents.dtype, 8)
+    prediction = network(
+        hidden_states=Pipeline._patchify_latents(noisy),
+        timestep=timesteps,
+        text_bth=text,
+        text_lens=lengths,
+        return_dict=False,
+    )[0]
+    return Example(mean_square(Pipeline._unpatchify_latents(prediction), noise - latents), timesteps)
+
+
+def example_ideogram4(folder, network, latents, noise, told):
+    """As its pipeline calls it, with texts before the image and padding behind them; it has no training example."""
+    from diffusers import Ideogram4Pipeline
+
+    timesteps, sigmas = flow_levels(folder)
+    noisy = (1.0 - sigmas) * latents + sigmas * noise
+    (batch, channels, height, width), length = latents.shape, told["text"].shape[1]
+    lengths = told["mask"].sum(1).tolist()
+    places, whose, what = Ideogram4Pipeline._prepare_ids(lengths, height // 2, width // 2, length, latents.device)
+    for row, words in enumerate(lengths):  # it pads before the text, we behind it: no token sees the difference
+        for value in (places, whose, what):
+            value[row, :length] = value[row, :length].roll(words - length, 0)
+    places[:, :length] = torch.arange(length)[:, None]  # nor where padding lies
+    z = noisy.view(batch, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 3, 5, 1).reshape(batch, -1, 32)
+    prediction = network(
+        hidden_states=torch.cat([z.new_zeros(batch, length, 32), z], dim=1),
+        timestep=1 - timesteps / 1000,
+        encoder_hidden_states=torch.cat([told["text"], told["text"].new_zeros(batch, z.shape[1], 208)], dim=1),
+        position_ids=places,
+        segment_ids=whose,
+        indicator=what,
+        return_dict=False,
+    )[0][:, length:]
+    velocity = prediction.view(batch, height // 2, width // 2, 2, 2, channels).permute(0, 5, 1, 3, 2, 4)
+    return Example(mean_square(-velocity.reshape(latents.shape), noise - latents), timesteps)
+
+
 V_PREDICTION = {"prediction_type": "v_prediction"}
 EXAMPLES = {
     "sd": (example_sd, "sd", {}),
@@ -264,6 +326,9 @@ EXAMPLES = {
     "chroma": (example_chroma, "chroma", {}),
     "krea2": (example_krea2, "krea2", {}),
     "wan": (example_wan, "wan", {}),
+    "ideogram4": (example_ideogram4, "ideogram4", {}),
+    "anima": (example_anima, "anima", {}),
+    "ernie_image": (example_ernie_image, "ernie_image", {}),
 }
 
 

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
-from comfyui_rollout.models.families import UNet
+from comfyui_rollout.diffusion.seeds import global_seed
+from comfyui_rollout.diffusion.solvers import ask
+from comfyui_rollout.models.families import FAMILIES, UNet
 
 
 def test_the_output_has_the_shape_of_the_input(small_unet):
@@ -56,3 +58,18 @@ def test_what_check_allows_can_be_made(size, width, depth):
     UNet.check(size=size, width=width, depth=depth)
     model = UNet.create(channels=1, size=size, classes=0, width=width, depth=depth)
     assert model(torch.randn(1, 1, size, size), torch.tensor([1.0]), {}).shape == (1, 1, size, size)
+
+
+@pytest.mark.parametrize("family", ["unet", "dit"])
+def test_weights_in_bf16_answer_latents_in_fp32(family):
+    """Samples are made outside of autocast, also of a model that is trained in bf16."""
+    with global_seed(0):
+        model = FAMILIES[family].create(channels=1, size=8, classes=3, width=32, depth=2)
+    x, timestep, told = torch.randn(2, 1, 8, 8), torch.tensor([300.0, 700.0]), {"label": torch.tensor([0, 2])}
+    exact = ask(model, x, timestep, told)
+    model.prepare_training(torch.bfloat16)
+    model.network.eval()
+    rough = ask(model, x, timestep, told)
+    assert model.network.dtype == torch.bfloat16
+    assert rough.dtype == torch.float32
+    assert (rough - exact).abs().mean() < 0.05 * exact.abs().mean() + 1e-3

@@ -13,7 +13,7 @@ from comfyui_rollout.models.loading.load import load_network, load_parts, number
 from comfyui_rollout.models.loading.pretrained import Pretrained
 from comfyui_rollout.models.loading.recognise import encoders_of, inspect, schedule_of
 from comfyui_rollout.models.loading.source import Source
-from original_names import clip, ldm_unet, ldm_vae, sd3, write, write_header
+from original_names import anima, clip, ideogram4, ldm_unet, ldm_vae, sd3, write, write_header
 from safetensors.torch import load_file, save_file
 
 FAMILIES = sorted(PRETRAINED)
@@ -43,8 +43,12 @@ def pipeline_of(tiny_pipeline):
     def load(family, **options):
         kind = PRETRAINED[family]
         unread = dict.fromkeys({"processor"} & {*kind.text_parts})  # it needs torchvision
-        loader = getattr(diffusers, kind.pipeline_class)
-        return loader.from_pretrained(tiny_pipeline(family, **options), use_safetensors=True, **unread)
+        loader, folder = getattr(diffusers, kind.pipeline_class), tiny_pipeline(family, **options)
+        if issubclass(loader, diffusers.ModularPipeline):
+            pipeline = loader.from_pretrained(folder)
+            pipeline.load_components()
+            return pipeline
+        return loader.from_pretrained(folder, use_safetensors=True, **unread)
 
     return load
 
@@ -214,7 +218,21 @@ def test_text_encoders_are_loaded_without_their_tokenizers(single_file, tiny_pip
 
 
 @pytest.mark.parametrize(
-    "family", ["flux", "lumina2", "sd3", "zimage", "flux2_dev", "flux2_klein", "qwen_image", "chroma", "krea2"]
+    "family",
+    [
+        "flux",
+        "lumina2",
+        "sd3",
+        "zimage",
+        "flux2_dev",
+        "flux2_klein",
+        "qwen_image",
+        "chroma",
+        "krea2",
+        "ideogram4",
+        "anima",
+        "ernie_image",
+    ],
 )
 def test_a_network_in_diffusers_names_is_loaded(tiny_pipeline, tmp_path, family):
     """Such files lie in diffusion_models; base says whose they are."""
@@ -234,6 +252,51 @@ def test_prefixes_before_diffusers_names_are_known(tiny_pipeline, tmp_path, fami
     path = write(tmp_path / "network.safetensors", {f"{prefix}{name}": value for name, value in weights.items()})
     source = Source(str(path), base=str(folder), storage="fp32")
     assert equal(network(source), network(Source(str(folder), storage="fp32")))
+
+
+@pytest.mark.parametrize("prefix", ["", "diffusion_model.", "model.diffusion_model."])
+def test_ideogram4_is_read_by_its_own_names(tiny_pipeline, tmp_path, prefix):
+    """diffusers has no converter for them; most are as its own, so that they could be taken for those."""
+    folder = tiny_pipeline("ideogram4")
+    own = network(Source(str(folder), storage="fp32"))
+    weights = {f"{prefix}{name}": value for name, value in ideogram4(own).items()}
+    path = write(tmp_path / "network.safetensors", weights)
+    assert equal(network(Source(str(path), base=str(folder), storage="fp32")), own)
+    weights.pop(f"{prefix}layers.1.attention.o.weight")
+    with pytest.raises(ValueError, match=r"of \d+ tensors 1 are missing .*, e.g. layers.1.attention.to_out.0.weight"):
+        inspect(Source(str(write(tmp_path / "cut.safetensors", weights)), base=str(folder)))
+
+
+@pytest.mark.parametrize("prefix", ["", "net.", "model.diffusion_model."])
+def test_anima_is_read_with_what_makes_its_text(tiny_pipeline, tmp_path, prefix):
+    """Its file holds both, by the names of Cosmos; what has neither an own file nor a place in it comes from base."""
+    folder = str(tiny_pipeline("anima"))
+    own, conditioner = network(Source(folder, storage="fp32")), parts(Source(folder), "text_conditioner")
+    with torch.no_grad():
+        conditioner.text_conditioner.float().out_proj.bias += 1
+        own.proj_out.weight += 1
+    path = write(tmp_path / "anima.safetensors", anima(own, conditioner.text_conditioner, prefix))
+    source = Source(str(path), base=folder, storage="fp32")
+    assert inspect(source).family == "anima"
+    assert equal(network(source), own)
+    loaded = parts(source)
+    assert equal(loaded.text_conditioner, conditioner.text_conditioner)
+    assert equal(loaded.text_encoder, parts(Source(folder, storage="fp32")).text_encoder)
+    assert Pretrained(source, inspect(source)).weights()["text_conditioner"] > 0
+
+
+@pytest.mark.parametrize("start", ["model.", "model.language_model."])
+def test_ideogram4_reads_with_files_of_comfyui(tiny_pipeline, tmp_path, start):
+    """What reads text alone, and all of Qwen3-VL, by their names."""
+    folder = str(tiny_pipeline("ideogram4"))
+    own = parts(Source(folder, storage="fp32"), "text_encoder").text_encoder
+    with torch.no_grad():
+        own.language_model.embed_tokens.weight += 1
+    weights = {start + name: value for name, value in own.language_model.state_dict().items()}
+    weights["lm_head.weight"] = own.language_model.embed_tokens.weight.data
+    path = write(tmp_path / "encoder.safetensors", weights)
+    loaded = parts(Source(folder, text_encoders=(str(path),), storage="fp32"), "text_encoder").text_encoder
+    assert equal(loaded.language_model, own.language_model)
 
 
 @pytest.mark.parametrize("inside", [True, False], ids=["original", "diffusers"])

@@ -56,6 +56,16 @@ def test_a_network_is_what_its_file_means(base, tmp_path, form, storage, names):
     assert all(torch.equal(value, wanted[name]) for name, value in found.items())
 
 
+def test_a_scale_for_each_row_is_read(tmp_path):
+    """As the fp8 files of Ideogram 4 have them."""
+    weight = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+    scale = weight.abs().amax(1) / 448
+    kept = (weight / scale[:, None]).to(torch.float8_e4m3fn)
+    path = write(tmp_path / "rows.safetensors", {"a.weight": kept, "a.weight_scale": scale})
+    found = read_meant(str(path), torch.float32)
+    assert torch.equal(found["a.weight"], kept.float() * scale[:, None])
+
+
 def test_a_text_encoder_is_what_its_file_means(tiny_pipeline, tmp_path):
     source = Source(str(tiny_pipeline("sd")), storage="fp32")
     info = inspect(source)

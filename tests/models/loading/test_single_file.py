@@ -49,6 +49,19 @@ def file(tmp_path):
         (FLUX, "flux", "black-forest-labs/FLUX.1-schnell"),
         ({UNET + name: shape for name, shape in FLUX_DEV.items()}, "flux", "black-forest-labs/FLUX.1-dev"),
         (LUMINA, "lumina2", "Alpha-VLLM/Lumina-Image-2.0"),
+        (
+            {
+                "net.blocks.0.self_attn.q_proj.weight": (2048, 2048),
+                "net.llm_adapter.blocks.0.cross_attn.q_proj.weight": (1024, 1024),
+            },
+            "anima",
+            "circlestone-labs/Anima-Base-v1.0-Diffusers",
+        ),
+        (
+            {f"{UNET}embed_image_indicator.weight": (2, 4608)},
+            "ideogram4",
+            "CalamitousFelicitousness/Ideogram-4-bf16-Diffusers",
+        ),
     ],
 )
 def test_families_are_known_by_their_headers(file, tensors, family, base):
@@ -107,6 +120,11 @@ def test_a_network_in_diffusers_names_is_known_by_its_base(file):
             {"layers.0.adaLN_modulation.0.weight": (15360, 256)},
             "zimage",
             "Tongyi-MAI/Z-Image or Tongyi-MAI/Z-Image-Turbo",
+        ),
+        (
+            {"layers.0.mlp.linear_fc2.weight": (3072, 8192)},
+            "ernie_image",
+            "baidu/ERNIE-Image or baidu/ERNIE-Image-Turbo",
         ),
         (
             {"single_stream_modulation.lin.weight": (9216, 3072)},

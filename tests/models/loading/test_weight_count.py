@@ -28,11 +28,9 @@ def count(network):
 @pytest.mark.parametrize("family", sorted(PRETRAINED))
 def test_every_component_is_counted(tiny_pipeline, family):
     """The same numbers as those of the loaded networks."""
-    import diffusers
-
     kind = PRETRAINED[family]
     source = Source(str(tiny_pipeline(family)))
-    pipeline = getattr(diffusers, kind.pipeline_class).from_pretrained(
+    pipeline = kind.pipeline().from_pretrained(
         source.path, use_safetensors=True, **dict.fromkeys({"processor"} & {*kind.text_parts})
     )
     names = [kind.network_part, "vae", *encoders_of(kind)]

@@ -1,0 +1,90 @@
+"""Anima: Cosmos-Predict2 on single images, told what a model of its own makes of Qwen3's states and T5's tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...diffusion.solvers import Conditioning
+from ..ragged import join, lengths_of
+from .anima_pipeline import anima_pipeline, resizing
+from .pretrained import PretrainedModel
+from .qwen_image import QwenImage
+
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+
+
+class Anima(PretrainedModel):
+    title = "Anima"
+    pipeline_class = "AnimaModularPipeline"
+    network_class = "CosmosTransformer3DModel"
+    text_parts = ("tokenizer", "t5_tokenizer", "text_encoder", "text_conditioner")
+    reading_tokenizer = "t5_tokenizer"
+    parts_in_file = ("text_conditioner",)
+    single_file_types = ("anima",)
+    bases = ("circlestone-labs/Anima-Base-v1.0-Diffusers",)
+    vae_of_videos = True
+    longest_text = 512
+    lora_targets = {  # noqa: RUF012
+        "attention": ATTENTION,
+        "all": (*ATTENTION, "ff.net.0.proj", "ff.net.2"),
+    }
+
+    @classmethod
+    def pipeline(cls) -> Any:
+        return anima_pipeline()
+
+    def predict(self, x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+        with resizing():
+            film: Tensor = self.network(
+                x.unsqueeze(2),
+                timestep=timestep / 1000,
+                encoder_hidden_states=whole(conditioning["text"]),
+                padding_mask=x.new_zeros(1, 1, *x.shape[-2:]),
+            ).sample
+        return film.squeeze(2)
+
+    @classmethod
+    def encode_text(cls, pipeline: Any, captions: list[str], negative: bool) -> Conditioning:
+        """Without the zeros behind a caption, which the network sees, and which would take 1 MB a caption."""
+        from diffusers.modular_pipelines.anima.before_denoise import AnimaTextConditioningStep as Conditioner
+        from diffusers.modular_pipelines.anima.encoders import AnimaTextEncoderStep as Reader
+
+        device, dtype = pipeline.text_encoder.device, pipeline.text_conditioner.dtype
+        read: Any = Reader.encode_prompt(pipeline, captions, prepare_unconditional_embeds=False, device=device)
+        names = ("qwen_prompt_embeds", "qwen_attention_mask", "t5_input_ids", "t5_attention_mask")
+        told = {name: read[name] for name in names}
+        texts = Conditioner._condition_prompt_embeds(
+            pipeline, **told, device=device, conditioning_dtype=dtype, output_dtype=dtype
+        )
+        lengths = lengths_of(told["t5_attention_mask"])
+        own = [text[None, :length] for text, length in zip(texts, lengths, strict=True)]
+        return join([{"text": text, "mask": text.new_ones(text.shape[:2], dtype=torch.bool)} for text in own])
+
+    @classmethod
+    def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:
+        arguments = {"prompt_embeds": whole(positive["text"])}
+        return arguments | ({"negative_prompt_embeds": whole(negative["text"])} if negative else {})
+
+    @classmethod
+    def from_original(cls, checkpoint: Mapping[str, Tensor], **_: Any) -> dict[str, Tensor]:
+        """As diffusers converts Cosmos, less what makes the text, whatever stands before the names."""
+        from diffusers.loaders.single_file_utils import convert_cosmos_transformer_checkpoint_to_diffusers as convert
+
+        bare = {
+            name.removeprefix("model.diffusion_model.").removeprefix("net."): checkpoint[name] for name in checkpoint
+        }
+        found: dict[str, Tensor] = convert({n: value for n, value in bare.items() if not n.startswith("llm_adapter.")})
+        return found
+
+    normalised = QwenImage.normalised
+    as_vae_made_them = QwenImage.as_vae_made_them
+
+
+def whole(text: Tensor) -> Tensor:
+    """Texts (B, L, D) with zeros up to the length that the network always sees."""
+    return F.pad(text, (0, 0, 0, Anima.longest_text - text.shape[1]))

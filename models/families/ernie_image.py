@@ -1,0 +1,75 @@
+"""ERNIE-Image: text and image in one row, Ministral 3, FLUX.2's VAE with patches as channels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...diffusion.solvers import Conditioning
+from ..ragged import join, lengths_of
+from .flux2 import in_patches, moments, out_of_patches
+from .pretrained import PretrainedModel
+
+ATTENTION = tuple(f"self_attention.{name}" for name in ("to_q", "to_k", "to_v", "to_out.0"))
+
+EPSILON = 1e-5
+"""Of the VAE's normalisation, as its pipeline has it: what its settings say is not what it was trained with."""
+
+
+class ErnieImage(PretrainedModel):
+    title = "ERNIE-Image"
+    pipeline_class = "ErnieImagePipeline"
+    network_class = "ErnieImageTransformer2DModel"
+    text_parts = ("tokenizer", "text_encoder")
+    single_file_types = ("ernie_image",)
+    bases = ("baidu/ERNIE-Image", "baidu/ERNIE-Image-Turbo")
+    longest_text = 100_000  # its tokenizer's settings say more
+    lora_targets = {  # noqa: RUF012
+        "attention": ATTENTION,
+        "all": (*ATTENTION, "mlp.gate_proj", "mlp.up_proj", "mlp.linear_fc2"),
+    }
+
+    @classmethod
+    def latent_channels(cls, network: Mapping[str, Any]) -> int:
+        return int(network["in_channels"]) // 4
+
+    @classmethod
+    def most_tokens(cls, pipeline: Any) -> int:
+        return int(pipeline.tokenizer.model_max_length)
+
+    def predict(self, x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+        output = self.network(
+            in_patches(x),
+            timestep=timestep.to(x.dtype),  # as its pipeline rounds it
+            text_bth=conditioning["text"],
+            text_lens=conditioning["mask"].sum(1),
+        ).sample
+        return out_of_patches(output)
+
+    @classmethod
+    def encode_text(cls, pipeline: Any, captions: list[str], negative: bool) -> Conditioning:
+        texts = [text[None] for text in pipeline.encode_prompt(captions, pipeline.text_encoder.device)]
+        return join([{"text": text, "mask": text.new_ones(text.shape[:2], dtype=torch.bool)} for text in texts])
+
+    @classmethod
+    def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:
+        arguments = {"prompt_embeds": own(positive)}
+        return arguments | ({"negative_prompt_embeds": own(negative)} if negative else {})
+
+    @classmethod
+    def normalised(cls, vae: Any, latents: Tensor) -> Tensor:
+        mean, deviation = moments(vae, latents, EPSILON)
+        return out_of_patches((in_patches(latents) - mean) / deviation)
+
+    @classmethod
+    def as_vae_made_them(cls, vae: Any, latents: Tensor) -> Tensor:
+        mean, deviation = moments(vae, latents, EPSILON)
+        return out_of_patches(in_patches(latents) * deviation + mean)
+
+
+def own(told: Conditioning) -> list[Tensor]:
+    """Each text (L, D) of a batch without what it is padded with."""
+    return [text[:length] for text, length in zip(told["text"], lengths_of(told["mask"]), strict=True)]
