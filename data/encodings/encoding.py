@@ -125,7 +125,7 @@ class Encoding:
         captions = {text: None for entry in self.entries for text in entry.captions if len(text.encode()) > SHORT}
         cut, most = self.encoders.longer_than_read(list(captions)) if captions else ([], 0)
         items = zip(self.images.items, self.entries, strict=True)
-        return [item for item, entry in items if {*cut} & {*entry.captions}], most
+        return list({item.path: item for item, entry in items if {*cut} & {*entry.captions}}.values()), most
 
     @property
     def missing(self) -> int:
@@ -240,7 +240,7 @@ def refuse_unless_encodable(images: ImageFolder, encoders: Encoders) -> None:
         height, width = wrong[0]
         raise ValueError(
             f"size: the model takes images whose sides are multiples of {encoders.multiple}, not {height} x {width}: "
-            "change size in Image Folder Dataset"
+            "change size or resolutions in Image Folder Dataset"
         )
     if encoders.control == "none" and images.control:
         raise ValueError(
@@ -259,7 +259,10 @@ def refuse_unless_encodable(images: ImageFolder, encoders: Encoders) -> None:
             "one a class"
         )
     if encoders.classes and images.info.size is None:
-        raise ValueError("buckets: a model that knows classes takes squares of one size; turn them off in Image Folder")
+        raise ValueError(
+            "buckets: a model that knows classes takes squares of one size; turn them off in Image Folder Dataset, and "
+            "clear resolutions"
+        )
 
 
 def refuse_infinite(latents: Tensor, view: View) -> None:
