@@ -19,6 +19,7 @@ from torch import Generator, Tensor
 
 from ...diffusion import seeds
 from ..data import Batch, DatasetInfo, Group, no_class
+from .ahead import together
 from .buckets import MOST_OBLONG, Size, bucket_for, bucket_sizes
 from .caption_files import CaptionFinder
 from .folder import MASK, MASK_ALONE, WITH_PLUGIN, Listing, listing_of, look_into, printable, repeats_and_words
@@ -302,7 +303,7 @@ class ImageFolder:
 
     def batch(self, items: list[int], generators: Sequence[Generator]) -> Batch:
         chosen = [self.items[self.at(place)] for place in items]
-        drawn = [self._draw(item, generators[number]) for number, item in enumerate(chosen)]
+        drawn = together(lambda number: self._draw(chosen[number], generators[number]), range(len(chosen)))
         return Batch(
             torch.stack([latents for latents, _ in drawn]),
             {"label": torch.tensor([item.label for item in chosen])} if self.info.classes else {},
