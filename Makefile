@@ -1,13 +1,13 @@
 # `make` lists the commands.
 PYTHON ?= python3
 BIN := .venv/bin
-BENCHMARKS := graph_overhead quickstart_quality rollout persistent memory targets few_steps server_load panels reliability folder_index saving scaling as_one_process shards
+BENCHMARKS := graph_overhead quickstart_quality rollout persistent memory targets few_steps server_load panels reliability folder_index decoding saving scaling as_one_process shards
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo serve test check format bench screenshots clean
+.PHONY: help demo serve test test-lowest check format bench screenshots clean
 
 help: ## list the commands
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 demo: .venv/demo ## train the quickstart on real digits, about two minutes, and say where the pictures are
 	$(BIN)/comfyui-rollout run workflows/quickstart_digits.json
@@ -17,6 +17,9 @@ serve: .venv/serve ## open the graph editor in a browser
 
 test: .venv/dev .venv/axe ## run all tests
 	$(BIN)/python -m pytest
+
+test-lowest: .venv/lowest/tools ## run all tests with the lowest versions that requirements.txt allows, torch aside
+	.venv/lowest/bin/python -m pytest -p no:warnings # older libraries warn of what a newer torch says
 
 check: .venv/dev ## formatting, lint and types
 	$(BIN)/ruff format --check .
@@ -43,6 +46,16 @@ clean: ## remove the virtual environment and caches
 .venv/axe: # axe-core, with which a test of the browser looks for faults; that test is left out where there is no npm
 	@mkdir -p .venv
 	@! command -v npm >/dev/null || npm install --silent --no-audit --no-fund --prefix .venv axe-core@4.14.1
+	@touch $@
+
+.venv/lowest/versions: requirements.txt constraints.txt # the lower bounds as versions; the tools are those of `make test`
+	@mkdir -p .venv/lowest
+	@sed -n '/^torch>/d; s/^\([a-z]*\)>=/\1==/p' requirements.txt > $@
+	@sed 's/==.*/==/' $@ | grep --invert-match --fixed-strings --file - constraints.txt >> $@
+
+.venv/lowest/tools: .venv/lowest/versions pyproject.toml .venv/axe
+	$(PYTHON) -m venv .venv/lowest
+	.venv/lowest/bin/python -m pip install --quiet --disable-pip-version-check --constraint .venv/lowest/versions --editable ".[dev]"
 	@touch $@
 
 .venv/demo: .venv/python pyproject.toml requirements.txt constraints.txt

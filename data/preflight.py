@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import ceil
 from pathlib import Path
 
@@ -26,13 +26,24 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
     return ceil(count / batch_size)
 
 
-def epoch_in_words(images: int, repeats: int, batch_size: int, places: int | None = None) -> str:
-    """``24 images x 10 repeats / batch 4 = 60 steps per epoch``; ``places`` counts the repeats of their folders too."""
+def epoch_in_words(
+    images: int, repeats: int, batch_size: int, places: int | None = None, resolutions: Sequence[int] = ()
+) -> str:
+    """``24 images x 10 repeats / batch 4 = 60 steps per epoch``.
+
+    ``places`` counts an image in each of the ``resolutions``, and with the repeats of its folder.
+    """
     places = images if places is None else places
     steps = steps_per_epoch(places * repeats, batch_size)
-    counted = f" ({places} with the repeats of their folders)" if places != images else ""
+    why = f"at {' and '.join(map(str, resolutions))}" if len(resolutions) > 1 else "with the repeats of their folders"
+    counted = f" ({places} {why})" if places != images else ""
     items = f"{number_of(images, 'image')}{counted} x {number_of(repeats, 'repeat')}"
     return f"{items} / batch {batch_size} = {number_of(steps, 'step')} per epoch"
+
+
+def resolutions_of(images: ImageFolder) -> list[int]:
+    """The sizes in which each image comes; none where that is one."""
+    return images.resolutions if len(images.resolutions) > 1 else []
 
 
 def steps_in_words(count: int, batch_size: int, steps: int, accumulation: int = 1) -> str:
@@ -47,7 +58,7 @@ def images_in_words(images: ImageFolder, batch_size: int, reads_text: bool | Non
     ``reads_text`` = whether the model reads captions, or knows classes; None = that is not known yet.
     """
     return [
-        epoch_in_words(len(images.items), images.repeats, batch_size, len(images.order)),
+        epoch_in_words(len(images.pictures), images.repeats, batch_size, len(images.order), resolutions_of(images)),
         *validation_in_words(images),
         *folders_in_words(images),
         *(f"left out, {line}" if not line.startswith("not") else line for line in left_out_in_words(images.listing)),
@@ -66,13 +77,15 @@ def validation_in_words(images: ImageFolder) -> list[str]:
     """Which images are kept back."""
     if images.held_out is None:
         return []
-    kept = images.held_out.items
+    kept = images.held_out.pictures
     return [f"validation: {number_of(len(kept), 'image')} not trained, for the validation loss: {names_of(kept)}"]
 
 
 def folders_in_words(images: ImageFolder) -> list[str]:
     """What kohya's folder names were taken to say."""
-    folders = Counter(item.path.relative_to(images.folder).parts[0] for item in images.items if is_kohyas(images, item))
+    folders = Counter(
+        item.path.relative_to(images.folder).parts[0] for item in images.pictures if is_kohyas(images, item)
+    )
     told = [f"{name} x {repeats_and_words(name)[0]}" for name in sorted(folders)]
     return [f"folder names as kohya's trainers read them (kohya_folders): {some(told)}"] if told else []
 
@@ -90,7 +103,7 @@ def damaged_in_words(images: ImageFolder) -> list[str]:
 
 def classes_in_words(images: ImageFolder) -> list[str]:
     """Classes with their numbers of images."""
-    counts = Counter(item.label for item in images.items)
+    counts = Counter(item.label for item in images.pictures)
     named = [f"{name} {counts[label]}" for label, name in enumerate(images.info.classes)]
     return [f"classes, for models that know them: {some(named)}"] if named else []
 
@@ -100,16 +113,16 @@ def captions_in_words(images: ImageFolder, reads_text: bool = False) -> list[str
 
     Nothing where there are no captions but classes, unless it is known that the model reads text.
     """
-    found = {item.source: item for item in images.items if item.source}
-    missing = [item for item in images.items if item.source is None]
+    found = {item.source: item for item in images.pictures if item.source}
+    missing = [item for item in images.pictures if item.source is None]
     if not found and images.info.classes and not reads_text and not any(item.caption for item in missing):
         return []
     rest = ""
     if missing:
         instead = what_stands_in(images, missing)
         rest = f"; none for {names_of(missing)} ({instead})" if found else f" ({instead})"
-    lines = [f"captions: {len(images.items) - len(missing)} of {len(images.items)}{rest}"]
-    if empty := [item for item in images.items if item.source and not item.caption]:
+    lines = [f"captions: {len(images.pictures) - len(missing)} of {len(images.pictures)}{rest}"]
+    if empty := [item for item in images.pictures if item.source and not item.caption]:
         lines.append(f"{number_of(len(empty), 'caption')} empty: {names_of(empty)}")
     lines += decoded_in_words(images)
     if images.captions.without:
@@ -120,7 +133,7 @@ def captions_in_words(images: ImageFolder, reads_text: bool = False) -> list[str
     if absent := images.captions.absent:
         lines.append(f"{number_of(len(absent), 'caption')} of images that are not here: {some(absent)}")
     sharing: dict[Path, list[ImageItem]] = defaultdict(list)
-    for item in images.items:
+    for item in images.pictures:
         sharing[item.path.with_suffix("")].append(item)
     for twins in (twins for twins in sharing.values() if len(twins) > 1):
         source = twins[0].source
@@ -145,7 +158,7 @@ def what_stands_in(images: ImageFolder, missing: Sequence[ImageItem]) -> str:
 def decoded_in_words(images: ImageFolder) -> list[str]:
     """Which caption files are not UTF-8, and what they were taken for."""
     files: dict[str, set[Path]] = defaultdict(set)
-    for item in images.items:
+    for item in images.pictures:
         if item.source and item.encoding != "utf-8":
             files[item.encoding].add(item.source)
     return [
@@ -159,20 +172,28 @@ def buckets_in_words(images: ImageFolder) -> list[str]:
     counts = Counter(item.bucket for item in images.items)
     sizes = ", ".join(f"{height}x{width}: {count}" for (height, width), count in sorted(counts.items()))
     lines = [f"buckets (height x width): {sizes}"] if len(images.buckets) > 1 else []
-    if small := [item for item in images.items if is_smaller(item.size, item.bucket)]:
+    if small := each_once(item for item in images.items if is_smaller(item.size, item.bucket)):
         lines.append(f"{number_of(len(small), 'image')} enlarged, being smaller: {names_of(small)}")
     return lines
 
 
+def each_once(items: Iterable[ImageItem]) -> list[ImageItem]:
+    """The first item of each image."""
+    first: dict[Path, ImageItem] = {}
+    for item in items:
+        first.setdefault(item.path, item)
+    return list(first.values())
+
+
 def crops_in_words(images: ImageFolder) -> list[str]:
     """Which images lose more than a tenth when they are cut, the worst first, and what to do."""
-    cut = sorted((item for item in images.items if item.lost > TOO_MUCH), key=lambda item: -item.lost)
+    cut = each_once(sorted((item for item in images.items if item.lost > TOO_MUCH), key=lambda item: -item.lost))
     if not cut:
         return []
     worst = some([f"{item.path.name} {item.lost:.0%}" for item in cut])
     height, width = cut[0].size
     ratio = max(height / width, width / height)
-    if len(images.buckets) == 1:
+    if not images.oblong:
         remedy = "buckets keep oblong images oblong"
     elif ratio > images.max_aspect_ratio:
         remedy = f"raise max_aspect_ratio, {ratio:.2g} for the first"
@@ -200,10 +221,10 @@ def masks_in_words(images: ImageFolder) -> list[str]:
     """Masks found, images without one, and masks that are not used."""
     if not images.has_masks:
         return []
-    bare = [item for item in images.items if item.mask is None]
+    bare = [item for item in images.pictures if item.mask is None]
     kind = "transparency" if images.mask_folder == ALPHA else "masks"
     rest = f"; everything counts in {names_of(bare)}" if bare else ""
-    lines = [f"{kind}: {len(images.items) - len(bare)} of {len(images.items)}{rest}"]
+    lines = [f"{kind}: {len(images.pictures) - len(bare)} of {len(images.pictures)}{rest}"]
     if images.mask_folder and (unused := sorted(images.listing.masks.values())):
         lines.append(f"not used, for there is a mask_folder: {names(unused)}")
     return lines
@@ -213,8 +234,8 @@ def controls_in_words(images: ImageFolder) -> list[str]:
     """Pairs found, and those whose two pictures are cut differently, having other sides."""
     if not images.control:
         return []
-    apart = [item for item in images.items if item.control and is_oblong_otherwise(item.size, item.control_size)]
-    lines = [f"control: {number_of(len(images.items), 'pair')}"]
+    apart = [item for item in images.pictures if item.control and is_oblong_otherwise(item.size, item.control_size)]
+    lines = [f"control: {number_of(len(images.pictures), 'pair')}"]
     if apart:
         lines.append(f"control: other proportions than their image, and cut differently: {names_of(apart)}")
     return lines
@@ -275,5 +296,5 @@ def names(paths: list[Path]) -> str:
     return some([path.name for path in paths])
 
 
-def names_of(items: list[ImageItem]) -> str:
+def names_of(items: Sequence[ImageItem]) -> str:
     return names([item.path for item in items])

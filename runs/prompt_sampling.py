@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor, nn
 
@@ -174,8 +175,10 @@ def sample_prompts(
 
 def first_images(made: Any) -> Tensor:
     """Images (B, 3, H, W) that a pipeline made; of films (B, T, 3, H, W) the first."""
-    images: Tensor = made.frames[:, 0] if hasattr(made, "frames") else made.images
-    return images
+    images: Tensor | NDArray[Any] = made.frames[:, 0] if hasattr(made, "frames") else made.images
+    if isinstance(images, Tensor):
+        return images
+    return torch.from_numpy(images).permute(0, 3, 1, 2)  # so DiT's of diffusers before 0.41 whatever it is asked for
 
 
 def pipeline_arguments(

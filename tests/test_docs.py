@@ -1,6 +1,8 @@
 """The documentation is complete and true."""
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from statistics import mean
 
@@ -112,11 +114,31 @@ def test_the_makefile_lists_its_commands():
         assert re.search(rf"^{command}:.*## ", makefile, re.MULTILINE), command
 
 
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
+def test_the_lowest_versions_are_those_of_the_requirements(tmp_path):
+    """Every lower bound is tried as it stands; torch, and the tools of the tests, as `make test` has them."""
+    for name in ("Makefile", "requirements.txt", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    subprocess.run(["make", ".venv/lowest/versions"], cwd=tmp_path, check=True, capture_output=True)
+    tried = pinned(tmp_path / ".venv" / "lowest" / "versions")
+    bounds = dict(re.findall(r"^(\w+)>=([\w.]+)$", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
+    pins = pinned(ROOT / "constraints.txt")
+    assert tried == pins | bounds | {"torch": pins["torch"]}
+
+
+def pinned(path):
+    return dict(re.findall(r"^([\w-]+)==([\w.]+)$", path.read_text(), re.MULTILINE))
+
+
+def test_the_python_that_is_asked_for():
+    """One for the pack, which a ComfyUI may run on, and a newer one for the versions that the commands of make pin."""
+    readme, project = (ROOT / "README.md").read_text(), (ROOT / "pyproject.toml").read_text()
+    asked = re.search(r'requires-python = ">=([\d.]+)"', project)[1]
+    assert f"inside ComfyUI, Python {asked} is enough" in readme
+
+
 def test_the_examples_of_many_gpus_parse():
     """A shell reads the SLURM script, Accelerate its configuration, and the compose file starts what we document."""
-    import shutil
-    import subprocess
-
     import yaml
     from accelerate.commands.config.config_args import load_config_from_file
 

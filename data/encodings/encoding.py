@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from ...diffusion import seeds
 from ...models.loading.weight_count import in_words
+from ..reading.ahead import ahead
 from ..reading.captions import CaptionSettings
 from ..reading.images import ImageFolder, ImageItem, Place, place_of, to_picture
 from ..reading.index import index_of, looked_up
@@ -127,7 +128,7 @@ class Encoding:
         captions = {text: None for entry in self.entries for text in entry.captions if len(text.encode()) > SHORT}
         cut, most = self.encoders.longer_than_read(list(captions)) if captions else ([], 0)
         items = zip(self.images.items, self.entries, strict=True)
-        return [item for item, entry in items if {*cut} & {*entry.captions}], most
+        return list({item.path: item for item, entry in items if {*cut} & {*entry.captions}}.values()), most
 
     @property
     def missing(self) -> int:
@@ -199,20 +200,26 @@ class Encoding:
         in the folder and where an earlier encoding was stopped. (Alone it is no slower: one by one is faster on a CPU,
         and an image of 512 pixels fills an accelerator.)
         """
-        decode = lru_cache(maxsize=1)(self.images.pixels)  # a mirrored view comes right behind its image
-        for view in self.missing_views:
-            pixels = view.pixels(decode)
-            (latents,) = encode(pixels[None]).cpu()
-            refuse_infinite(latents, view)
-            kept = {"latents": latents, "moments": colours.moments(latents, pixels)}
-            self.cache.save(LATENTS, view.key, kept)
-            progress.add(1)
+        # A mirrored view comes right behind its image, and is made of the same pixels.
+        same = [(cut, list(views)) for cut, views in groupby(self.missing_views, lambda view: (view.item, view.place))]
+        with ahead(lambda each: self.images.pixels(*each[0]), same) as decoded:
+            for (_, views), pixels in zip(same, decoded, strict=True):
+                for view in views:
+                    self._encode_view(encode, view, pixels.flip(-1) if view.flipped else pixels)
+                    progress.add(1)
+
+    def _encode_view(self, encode: EncodeImages, view: View, pixels: Tensor) -> None:
+        (latents,) = encode(pixels[None]).cpu()
+        refuse_infinite(latents, view)
+        self.cache.save(LATENTS, view.key, {"latents": latents, "moments": colours.moments(latents, pixels)})
 
     def _shrink_masks(self, progress: Progress) -> None:
-        for key, view in self.missing_masks.items():
-            mask = F.avg_pool2d(self.images.mask(view.item, view.place), self.encoders.factor)
-            self.cache.save(MASKS, key, {"mask": (255 * mask).round().byte()})
-            progress.add(1)
+        views = self.missing_masks.values()
+        with ahead(lambda view: self.images.mask(view.item, view.place), views) as masks:
+            for key, mask in zip(self.missing_masks, masks, strict=True):
+                small = F.avg_pool2d(mask, self.encoders.factor)
+                self.cache.save(MASKS, key, {"mask": (255 * small).round().byte()})
+                progress.add(1)
 
 
 class Progress:
@@ -242,7 +249,7 @@ def refuse_unless_encodable(images: ImageFolder, encoders: Encoders) -> None:
         height, width = wrong[0]
         raise ValueError(
             f"size: the model takes images whose sides are multiples of {encoders.multiple}, not {height} x {width}: "
-            "change size in Image Folder Dataset"
+            "change size or resolutions in Image Folder Dataset"
         )
     if encoders.control == "none" and images.control:
         raise ValueError(
@@ -261,7 +268,10 @@ def refuse_unless_encodable(images: ImageFolder, encoders: Encoders) -> None:
             "one a class"
         )
     if encoders.classes and images.info.size is None:
-        raise ValueError("buckets: a model that knows classes takes squares of one size; turn them off in Image Folder")
+        raise ValueError(
+            "buckets: a model that knows classes takes squares of one size; turn them off in Image Folder Dataset, and "
+            "clear resolutions"
+        )
 
 
 def refuse_infinite(latents: Tensor, view: View) -> None:

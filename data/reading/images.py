@@ -19,6 +19,7 @@ from torch import Generator, Tensor
 
 from ...diffusion import seeds
 from ..data import Batch, DatasetInfo, Group, no_class
+from .ahead import together
 from .buckets import MOST_OBLONG, Size, bucket_for, bucket_sizes
 from .caption_files import CaptionFinder
 from .folder import MASK, MASK_ALONE, WITH_PLUGIN, Listing, listing_of, look_into, printable, repeats_and_words
@@ -43,7 +44,7 @@ class ImageItem:
     size: Size
     """Height and width as a person sees it."""
     bucket: Size
-    """Height and width to which it is resized and cut."""
+    """Height and width to which it is resized and cut: in several resolutions an image is an item of each."""
     mask: Path | None = None
     """The image whose brightness, or for its own path whose opacity, says where the loss looks."""
     repeats: int = 1
@@ -195,9 +196,12 @@ class ImageFolder:
         kohya_folders: bool = True,
         control: Path | None = None,
         validation: float = 0.0,
+        resolutions: Sequence[int] = (),
         indexes: Path | None = None,
     ) -> None:
-        """``validation`` is the share of the images, 0..1, that is kept back as ``held_out``.
+        """``resolutions`` are the sizes in which each image comes, where it shall come in others than ``size``.
+
+        ``validation`` is the share of the images, 0..1, that is kept back as ``held_out``.
 
         ``indexes`` is where it is kept from start to start what was found out about a large folder's files.
         """
@@ -205,8 +209,11 @@ class ImageFolder:
         self.crop, self.flip, self.color, self.background = crop, flip, color, background
         self.repeats, self.loss_weight, self.default_caption = repeats, loss_weight, default_caption.strip()
         self.max_aspect_ratio, self.kohya_folders = max_aspect_ratio, kohya_folders
-        self.buckets = bucket_sizes(size, max_aspect_ratio) if buckets else [(size, size)]
-        self.upscale = upscale or not buckets
+        self.resolutions = sorted({*resolutions}) or [size]
+        self.by_resolution = [
+            bucket_sizes(each, max_aspect_ratio) if buckets else [(each, each)] for each in self.resolutions
+        ]
+        self.oblong, self.upscale = buckets, upscale or not buckets
         self.listing = listing_of(folder)
         paths = [path for path in self.listing.pictures if not self._is_beside(path)]
         if not paths:
@@ -218,30 +225,37 @@ class ImageFolder:
         classes, without_classes = classes_of(folder, paths)
         self.captions = CaptionFinder(self.listing)
         self.damaged: list[str] = []
-        self.items = list(self._readable(paths, classes))
-        if not self.items:
+        pictures = list(self._readable(paths, classes))
+        if not pictures:
             raise ValueError(f"none of the {len(paths)} images in {str(folder)!r} can be read; {self.damaged[0]}")
         if self.damaged:
             log.warning("left out %d of %d images: %s", len(self.damaged), len(paths), "; ".join(self.damaged))
-        if mask_folder and not any(item.mask for item in self.items):
+        if mask_folder and not any(item.mask for item in pictures):
             what = "is transparent" if mask_folder == ALPHA else f"has the name of a mask in {str(mask_folder)!r}"
             raise ValueError(f"mask_folder: none of the images {what}; clear it to train everything")
         self.classes, self.without_classes = classes, without_classes
-        trained, kept = split(self.items, folder, validation)
+        trained, kept = split(pictures, folder, validation)
         self.held_out = self._of(kept) if kept else None
         """Images that are not trained, in their middle and not mirrored; None where all are."""
         self._arrange(trained)
 
-    def _of(self, items: Sequence[ImageItem]) -> ImageFolder:
+    @property
+    def buckets(self) -> list[Size]:
+        """The sizes to which images are cut, in all resolutions."""
+        return list(dict.fromkeys(size for sizes in self.by_resolution for size in sizes))
+
+    def _of(self, pictures: Sequence[ImageItem]) -> ImageFolder:
         """Some of the images as a data set of their own, in which each comes once and always looks the same."""
         part = copy(self)
         part.crop, part.flip, part.repeats, part.held_out = "center", False, 1, None
-        part._arrange([replace(item, repeats=1) for item in items])
+        part._arrange([replace(item, repeats=1) for item in pictures])
         return part
 
-    def _arrange(self, items: list[ImageItem]) -> None:
-        """Hand out these items."""
-        self.items = items
+    def _arrange(self, pictures: Sequence[ImageItem]) -> None:
+        """Hand out these images, each in all resolutions."""
+        self.pictures = pictures
+        """Each image once."""
+        self.items = items = [replace(item, bucket=size) for item in pictures for size in self._sizes_of(item.size)]
         self.has_masks = any(item.mask for item in items)
         self.order = [number for number, item in enumerate(items) for _ in range(item.repeats)]
         """The item at each place of an epoch, before ``repeats``."""
@@ -253,6 +267,11 @@ class ImageFolder:
         self.info = DatasetInfo(
             self.folder.name, count, channels, only_size, classes, self.without_classes, groups=groups
         )
+
+    def _sizes_of(self, image: Size) -> list[Size]:
+        """To what it is cut in each resolution; one that would not be enlarged comes once where it is the same."""
+        sizes = (bucket_for(image, each, self.upscale, self.max_aspect_ratio) for each in self.by_resolution)
+        return list(dict.fromkeys(sizes))
 
     def _is_beside(self, path: Path) -> bool:
         """Masks, and pictures that are to be changed, may lie in a folder among the images."""
@@ -272,7 +291,7 @@ class ImageFolder:
                 caption.text if caption else self.default_caption or words,
                 classes.index(name) if name in classes else 0,
                 found.size,
-                bucket_for(found.size, self.buckets, self.upscale, self.max_aspect_ratio),
+                self._sizes_of(found.size)[-1],
                 find_mask(path, found),
                 repeats,
                 caption.source if caption else None,
@@ -286,7 +305,7 @@ class ImageFolder:
 
     def batch(self, items: list[int], generators: Sequence[Generator]) -> Batch:
         chosen = [self.items[self.at(place)] for place in items]
-        drawn = [self._draw(item, generators[number]) for number, item in enumerate(chosen)]
+        drawn = together(lambda number: self._draw(chosen[number], generators[number]), range(len(chosen)))
         return Batch(
             torch.stack([latents for latents, _ in drawn]),
             {"label": torch.tensor([item.label for item in chosen])} if self.info.classes else {},

@@ -17,8 +17,9 @@ from ..encodings import colours
 from ..encodings.cache import Cache, key_of
 from ..encodings.encoders import EncodeImages, Encoders, EncodeText
 from ..encodings.encoding import SHORT, Advance, Progress, refuse_full_disk
+from ..reading.ahead import ahead
 from ..reading.captions import CaptionSettings
-from ..reading.images import place_of
+from ..reading.images import Place, place_of
 from .encoded import EncodedShards
 from .images import ShardImages
 from .index import NO_CAPTION
@@ -179,20 +180,18 @@ class ShardEncoding:
         total = torch.zeros(())
         with self.store.written(key) as writer:
             for chunk in self._chunks(shard):
-                for number, data in zip(chunk, self.images.read(chunk), strict=True):
-                    # A random cut is drawn once for each picture, and by what it holds, as a folder's is.
-                    content = hashlib.blake2b(data, digest_size=16).hexdigest()
-                    cut = place_of(self.images.crop, seeds.generator(0, content, "crop"))
-                    pixels = self.images.pixels(number, data, cut)
-                    for view in range(self.views):
-                        shown = pixels.flip(-1) if view else pixels
-                        (latents,) = encode(shown[None]).cpu()
-                        self._refuse_infinite(latents, number)
-                        places.append(writer.add(f"{len(places):08d}", {"latents": latents}))
-                        if not view:
-                            total = total + colours.moments(latents, shown)
-                        progress.add(1)
-                    cuts.append(cut)
+                files = zip(chunk, self.images.read(chunk), strict=True)
+                with ahead(lambda file: self._decoded(*file), files) as decoded:
+                    for number, (cut, pixels) in zip(chunk, decoded, strict=True):
+                        for view in range(self.views):
+                            shown = pixels.flip(-1) if view else pixels
+                            (latents,) = encode(shown[None]).cpu()
+                            self._refuse_infinite(latents, number)
+                            places.append(writer.add(f"{len(places):08d}", {"latents": latents}))
+                            if not view:
+                                total = total + colours.moments(latents, shown)
+                            progress.add(1)
+                        cuts.append(cut)
             start, length = zip(*places, strict=True) if places else ((), ())
             known = self.encoders.channels + 1
             writer.arrays = {
@@ -201,6 +200,12 @@ class ShardEncoding:
                 "cut": np.array(cuts, np.float32).reshape(-1, 2),
                 "moments": (total if places else torch.zeros(known, known + 3, dtype=torch.float64)).numpy(),
             }
+
+    def _decoded(self, number: int, data: bytes) -> tuple[Place, torch.Tensor]:
+        """Where a picture is cut, and what is left. A random cut is drawn once, by what it holds, as a folder's is."""
+        content = hashlib.blake2b(data, digest_size=16).hexdigest()
+        cut = place_of(self.images.crop, seeds.generator(0, content, "crop"))
+        return cut, self.images.pixels(number, data, cut)
 
     def _refuse_infinite(self, latents: torch.Tensor, number: int) -> None:
         if not latents.isfinite().all():

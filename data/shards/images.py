@@ -13,6 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from ..data import Batch, DatasetInfo, Group, Numbers, no_class
+from ..reading.ahead import together
 from ..reading.buckets import MOST_OBLONG, Size, bucket_for, bucket_sizes
 from ..reading.images import Crop, ImageItem, Place, fit, place_of, read_image, to_latents, weight_of
 from .index import Index, base_name, classes_of, names_in
@@ -86,10 +87,7 @@ class ShardImages:
     def batch(self, items: list[int], generators: Sequence[Generator]) -> Batch:
         chosen = [self.at(place) for place in items]
         files = self.read(chosen)
-        drawn = [
-            self._draw(number, data, generators[place])
-            for place, (number, data) in enumerate(zip(chosen, files, strict=True))
-        ]
+        drawn = together(lambda place: self._draw(chosen[place], files[place], generators[place]), range(len(chosen)))
         return Batch(
             torch.stack(drawn),
             {"label": torch.tensor(self.index.rows["label"][chosen].tolist())} if self.info.classes else {},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...models.families import PRETRAINED
+from ...models.families import PRETRAINED, offered
 from ...models.quantization import check_checkpointing
 from ...nodes.models.pretrained import check_parts
 from .draft import Draft
@@ -181,12 +181,14 @@ def load_pretrained(draft: Draft, config: Settings) -> str:
 
 def path_of(config: Settings, family: str, report: Report) -> str:
     if OUR_FAMILY.get(family) not in PRETRAINED:
-        known = ", ".join(name for name, ours in OUR_FAMILY.items() if ours in PRETRAINED)
+        known = ", ".join(name for name, ours in OUR_FAMILY.items() if ours in offered())
         report.left.append(
             f"model_family: {family!r} is none that we can train ({known}); everything else was imported. Name a model "
             "in Load Pretrained: path"
         )
         return ""
+    if reason := PRETRAINED[OUR_FAMILY[family]].too_new():
+        report.left.append(f"model_family: {reason}")
     path: str = config["pretrained_model_name_or_path"]
     if path:
         return path

@@ -48,9 +48,16 @@ PRETRAINED: dict[str, type[PretrainedModel]] = {
 """Families that Load Pretrained knows, by their short name."""
 
 
+def offered() -> dict[str, type[PretrainedModel]]:
+    """Those of PRETRAINED that the installed diffusers has."""
+    return {family: kind for family, kind in PRETRAINED.items() if not kind.too_new()}
+
+
 def known_families() -> str:
-    """What Load Pretrained knows, for messages."""
-    return ", ".join(kind.title for kind in PRETRAINED.values())
+    """What Load Pretrained can load here, for messages; and what it could with a newer diffusers."""
+    here = ", ".join(kind.title for kind in offered().values())
+    newer = [f"{kind.title} (diffusers {kind.since} or newer)" for kind in PRETRAINED.values() if kind.too_new()]
+    return here + (f"; with an upgrade also {', '.join(newer)}" if newer else "")
 
 
-__all__ = ["FAMILIES", "PRETRAINED", "DiT", "Model", "NewModel", "PretrainedModel", "UNet", "known_families"]
+__all__ = ["FAMILIES", "PRETRAINED", "DiT", "Model", "NewModel", "PretrainedModel", "UNet", "known_families", "offered"]

@@ -21,6 +21,7 @@ ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 class Anima(PretrainedModel):
     title = "Anima"
     pipeline_class = "AnimaModularPipeline"
+    since = "0.39"
     network_class = "CosmosTransformer3DModel"
     text_parts = ("tokenizer", "t5_tokenizer", "text_encoder", "text_conditioner")
     reading_tokenizer = "t5_tokenizer"

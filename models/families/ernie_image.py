@@ -22,6 +22,7 @@ EPSILON = 1e-5
 class ErnieImage(PretrainedModel):
     title = "ERNIE-Image"
     pipeline_class = "ErnieImagePipeline"
+    since = "0.38"
     network_class = "ErnieImageTransformer2DModel"
     text_parts = ("tokenizer", "text_encoder")
     single_file_types = ("ernie_image",)

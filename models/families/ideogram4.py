@@ -24,6 +24,7 @@ ATTENTION = ("attention.to_q", "attention.to_k", "attention.to_v", "attention.to
 class Ideogram4(PretrainedModel):
     title = "Ideogram 4"
     pipeline_class = "Ideogram4Pipeline"
+    since = "0.39"
     network_class = "Ideogram4Transformer2DModel"
     text_parts = ("tokenizer", "text_encoder")
     guide_part = "unconditional_transformer"

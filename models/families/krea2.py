@@ -24,6 +24,7 @@ class Krea2(QwenImage):
     title = "Krea 2"
     pipeline_class = "Krea2Pipeline"
     network_class = "Krea2Transformer2DModel"
+    since = "0.39"
     single_file_types = ("krea2",)
     guided_above = 0.0
     longest_text = 507

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from packaging.version import Version
 from torch import Tensor, nn
 
 from ...diffusion.schedules import Density, Schedule
@@ -40,6 +42,8 @@ class PretrainedModel(Model):
     """What people call the family."""
     pipeline_class: str
     """diffusers' pipeline, as found in its index."""
+    since: str = ""
+    """The first diffusers that has it; empty where all that requirements.txt allows do."""
     network_part: str = "transformer"
     """The pipeline's component that is trained: ``unet`` or ``transformer``."""
     guide_part: str = ""
@@ -84,6 +88,17 @@ class PretrainedModel(Model):
     """Blocks of which the network uses parts beside calling them, so that they cannot wait elsewhere until then."""
     lora_targets: dict[str, tuple[str, ...]]
     """Presets of the layers that an adapter is put on, by name: ``attention``, ``all``; ends of module names."""
+
+    @classmethod
+    def too_new(cls) -> str:
+        """Why the installed diffusers cannot make this family, and what helps, as one line; empty where it can."""
+        installed = version("diffusers")
+        if not cls.since or Version(installed).release >= Version(cls.since).release:
+            return ""
+        return (
+            f"{cls.title} needs diffusers {cls.since} or newer, and {installed} is installed: "
+            "pip install --upgrade diffusers"
+        )
 
     def __init__(self, network: ModelMixin, guidance: float = 1.0) -> None:
         super().__init__(network)

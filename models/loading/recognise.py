@@ -32,7 +32,8 @@ def inspect(source: Source) -> PretrainedInfo:
     family = family_of(source)
     refuse_unknown_prediction(source)
     home, kind = local_folder(source.home), PRETRAINED[family]
-    refuse_older_diffusers(kind)
+    if reason := kind.too_new():
+        raise ValueError(reason)
     check_text_encoders(source, kind)
     network = read_object(home / kind.network_part / "config.json")
     refuse_inpainting(network, kind, source.path)
@@ -65,17 +66,6 @@ def family_of(source: Source) -> str:
         titles = PRETRAINED[family].title, PRETRAINED[base_family].title
         raise ValueError(f"base: {source.base!r} is {titles[1]}, and the file {source.path!r} is {titles[0]}")
     return family
-
-
-def refuse_older_diffusers(kind: type[PretrainedModel]) -> None:
-    """Raises ValueError for a family that the installed diffusers does not have yet."""
-    import diffusers
-
-    if not (hasattr(diffusers, kind.pipeline_class) and hasattr(diffusers, kind.network_class)):
-        raise ValueError(
-            f"{kind.title} needs a newer diffusers than {diffusers.__version__}, which has no {kind.pipeline_class}: "
-            "pip install --upgrade diffusers"
-        )
 
 
 def said_by_file(source: Source) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -162,18 +163,28 @@ class ImageFolderDataset(DatasetNode):
                     "images, also in a resumed run; the node names them. Optimizer Step draws the curve "
                     "(validate_every).",
                 ),
+                "resolutions": line(
+                    "",
+                    "Train each image in several sizes in place of size, e.g. 512, 768, 1024: the model then draws "
+                    "well in all of them. An epoch is as many times as long. Empty: size alone.",
+                    advanced=True,
+                ),
             },
             "hidden": UNIQUE_ID,
         }
 
     @classmethod
-    def VALIDATE_INPUTS(cls, folder: str, mask_folder: str = "", control: str = "") -> bool | str:
+    def VALIDATE_INPUTS(
+        cls, folder: str, mask_folder: str = "", control: str = "", resolutions: str = ""
+    ) -> bool | str:
         masks = masks_of(mask_folder) if mask_folder is not None else None
         said = refusal("folder", lambda: listing_of(folder_of(folder))) if folder is not None else None
         if said is None and isinstance(masks, Path):
             said = refusal("mask_folder", lambda: masks_in(masks))
         if said is None and (shown := control_of(control or "")):
             said = refusal("control", lambda: listing_of(shown))
+        if said is None:
+            said = refusal("resolutions", lambda: resolutions_of(resolutions or ""))
         return said or True
 
     @classmethod
@@ -184,11 +195,18 @@ class ImageFolderDataset(DatasetNode):
         return [(str(path), path.stat().st_mtime_ns) for path in files]
 
     def build(
-        self, unique_id: str, folder: str, batch_size: int, mask_folder: str = "", control: str = "", **options: Any
+        self,
+        unique_id: str,
+        folder: str,
+        batch_size: int,
+        mask_folder: str = "",
+        control: str = "",
+        resolutions: str = "",
+        **options: Any,
     ) -> dict[str, Any]:
         beside = {"mask_folder": masks_of(mask_folder), "control": control_of(control)}
-        indexes = current_host().output_folder / "index"
-        images = ImageFolder(folder_of(folder), indexes=indexes, **beside, **options)  # type: ignore[arg-type]
+        options |= {"resolutions": resolutions_of(resolutions), "indexes": current_host().output_folder / "index"}
+        images = ImageFolder(folder_of(folder), **beside, **options)  # type: ignore[arg-type]
         return self.batches(unique_id, images, batch_size, *images_in_words(images, batch_size))
 
 
@@ -250,6 +268,20 @@ def masks_of(text: str) -> Path | Literal["alpha"] | None:
 def control_of(text: str) -> Path | None:
     """The folder of the pictures that are to be changed; None for an empty line."""
     return Path(text).expanduser() if text.strip() else None
+
+
+def resolutions_of(text: str) -> list[int]:
+    """The sizes that were typed in; raises ValueError for what is none."""
+    words = text.replace(",", " ").split()
+    wrong = [
+        word for word in words if not re.fullmatch(r"\d{1,4}", word) or not 8 <= int(word) <= 4096 or int(word) % 8
+    ]
+    if wrong:
+        raise ValueError(
+            f"resolutions: {wrong[0]!r} is no size: write multiples of 8 up to 4096, with commas between them, e.g. "
+            "512, 768"
+        )
+    return [int(word) for word in words]
 
 
 def folder_of(text: str) -> Path:

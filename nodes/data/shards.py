@@ -13,7 +13,7 @@ from ..base import CATEGORY
 from ..inputs import UNIQUE_ID, line, refusal
 from .dataset import DatasetNode, ImageFolderDataset
 
-OF_FOLDERS = ("folder", "mask_folder", "kohya_folders", "control", "validation")
+OF_FOLDERS = ("folder", "mask_folder", "kohya_folders", "control", "validation", "resolutions")
 """What Image Folder Dataset asks and shards have no answer to."""
 
 

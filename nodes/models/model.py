@@ -116,7 +116,8 @@ class NewModel(StepNode):
             raise ValueError(f"class_conditional: {data.without_classes}")
         if data.size is None:
             raise ValueError(
-                "dataset: a new model is made for squares of one size; turn buckets off in Image Folder Dataset"
+                "dataset: a new model is made for squares of one size; turn buckets off in Image Folder Dataset, "
+                "and clear resolutions"
             )
         FAMILIES[family].check(size=data.size, width=width, depth=depth)
         settings: dict[str, Any] = {"channels": data.channels, "size": data.size, "classes": classes}

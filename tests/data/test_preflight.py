@@ -50,6 +50,23 @@ def test_steps_in_epochs(numbers, text):
     assert steps_in_words(**numbers) == text
 
 
+def test_several_resolutions_are_one_folder(paint, tmp_path):
+    """Each picture is counted once, its captions and faults are told once, and the epoch is that of all sizes."""
+    for name in ("a", "b", "c"):
+        paint(f"{name}.png", (128, 64), caption=name)
+    found = words(tmp_path, 2, resolutions=[64, 128], repeats=5, validation=0.3)
+    assert found[:3] == [
+        "2 images (4 at 64 and 128) x 5 repeats / batch 2 = 10 steps per epoch",
+        "validation: 1 image not trained, for the validation loss: a.png",
+        "captions: 2 of 2",
+    ]
+    assert found[3:] == [
+        "buckets (height x width): 64x64: 2, 128x128: 2",
+        "2 images enlarged, being smaller: b.png, c.png",
+        "2 images cut by more than a tenth: b.png 50%, c.png 50%; buckets keep oblong images oblong",
+    ]
+
+
 def test_a_folder_that_is_all_right(paint, tmp_path):
     """Two lines, and no complaint."""
     for name in ("a", "b"):

@@ -622,6 +622,23 @@ def test_buckets_stay_apart_in_latents(folder, cache):
     assert shapes.count((4, 16, 16)) == 6
 
 
+def test_resolutions_share_captions_and_stay_apart_in_latents(folder, cache):
+    """What one run encoded of a resolution serves one of several; a place in an epoch has the picture's own caption."""
+    alone, _ = encode(folder, cache, size=128)
+    images = ImageFolder(folder, resolutions=[64, 128])
+    encoding = Encoding(images, FakeEncoders(), CaptionSettings(), cache)
+    assert (len(encoding.missing_views), encoding.missing_texts) == (4, [])
+    dataset = encoding.run("cpu", lambda done, total: None)
+    assert dataset.info.count == 2 * alone.info.count
+    for place in range(4):
+        small, large = batch_of(dataset, [2 * place]), batch_of(dataset, [2 * place + 1])
+        assert small.captions == large.captions == (images.pictures[place].caption,)
+        assert (small.latents.shape[-2:], large.latents.shape[-2:]) == ((8, 8), (16, 16))
+        assert torch.equal(large.latents, batch_of(alone, [place]).latents)
+    shapes = [tuple(Loader(dataset, 2, 0, "data").batch(index).latents.shape[2:]) for index in range(4)]
+    assert sorted(shapes) == [(8, 8), (8, 8), (16, 16), (16, 16)]
+
+
 def test_batches_can_be_trained_on(folder, cache):
     """Encoded inside ComfyUI's inference mode, read on a thread: plain tensors, not inference tensors."""
     with torch.inference_mode():

@@ -579,6 +579,52 @@ def test_a_share_is_kept_back_by_name(tmp_path):
     assert ImageFolder(tmp_path, size=8).held_out is None
 
 
+def test_every_picture_comes_in_every_resolution(tmp_path, generator):
+    """Once an epoch in each, a batch holding one of them, oblong where buckets are; the first is as it is alone."""
+    for number in range(3):
+        Image.new("RGB", (256, 128), (40 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    images = ImageFolder(tmp_path, resolutions=[256, 128, 256], buckets=True)
+    assert [(item.path.stem, item.bucket) for item in images.items] == [
+        (str(number), size) for number in range(3) for size in ((64, 128), (128, 256))
+    ]
+    assert ((images.info.count, images.info.size), len(images.pictures)) == ((6, None), 3)
+    assert {group.name: list(group.items) for group in images.info.groups} == {
+        "64x128": [0, 2, 4],
+        "128x256": [1, 3, 5],
+    }
+    alone = ImageFolder(tmp_path, size=128, buckets=True)
+    for number in range(3):
+        assert torch.equal(images.batch([2 * number], [generator]).latents, alone.batch([number], [generator]).latents)
+
+
+def test_one_resolution_is_that_size(tmp_path):
+    """The same items, groups and pixels as with size."""
+    Image.new("RGB", (90, 60)).save(tmp_path / "a.png")
+    one, plain = ImageFolder(tmp_path, resolutions=[128]), ImageFolder(tmp_path, size=128)
+    assert (one.items, one.info, one.buckets) == (plain.items, plain.info, plain.buckets)
+
+
+def test_a_small_picture_that_is_not_enlarged_comes_once(tmp_path):
+    """It would be the same in all resolutions that are too large for it."""
+    for name, side in (("small", 100), ("large", 300)):
+        Image.new("RGB", (side, side)).save(tmp_path / f"{name}.png")
+    images = ImageFolder(tmp_path, resolutions=[128, 256], buckets=True, upscale=False)
+    sizes = [(item.path.stem, item.bucket[0]) for item in images.items]
+    assert sizes == [("large", 128), ("large", 256), ("small", 64)]
+
+
+def test_a_picture_that_is_kept_back_is_so_in_all_resolutions(tmp_path):
+    """The same pictures as with one, and each is validated in all of them."""
+    for number in range(10):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
+    one = ImageFolder(tmp_path, size=8, validation=0.2)
+    several = ImageFolder(tmp_path, resolutions=[8, 16], validation=0.2)
+    kept = [{item.path.name for item in images.held_out.items} for images in (one, several)]
+    assert kept[0] == kept[1]
+    assert not kept[1] & {item.path.name for item in several.items}
+    assert [item.bucket for item in several.held_out.items] == [(8, 8), (16, 16)] * 2
+
+
 def test_a_share_that_leaves_nothing_is_refused(tmp_path):
     """One image cannot be both."""
     Image.new("RGB", (8, 8)).save(tmp_path / "only.png")

@@ -295,16 +295,16 @@ def test_families_that_read_with_a_language_model_read_more_than_clip():
 
 def test_flux2_cuts_latents_into_patches_as_its_pipeline_does(tiny_pipeline):
     """The order of the four latents in a patch, and the means of its VAE."""
-    from diffusers import Flux2KleinPipeline
+    from diffusers import Flux2Pipeline
 
     x = torch.randn(2, 8, 4, 6)
-    assert torch.equal(in_patches(x), Flux2KleinPipeline._patchify_latents(x))
+    assert torch.equal(in_patches(x), Flux2Pipeline._patchify_latents(x))
     assert torch.equal(out_of_patches(in_patches(x)), x)
-    pipeline = Flux2KleinPipeline.from_pretrained(tiny_pipeline("flux2_klein"))
+    pipeline = Flux2Pipeline.from_pretrained(tiny_pipeline("flux2_dev"))
     images = torch.rand(1, 3, 64, 48) * 2 - 1
     with torch.no_grad():
         theirs = pipeline._encode_vae_image(images, None)
-        ours = PRETRAINED["flux2_klein"].encode_images(pipeline.vae, images)
+        ours = PRETRAINED["flux2_dev"].encode_images(pipeline.vae, images)
     torch.testing.assert_close(in_patches(ours), theirs, atol=1e-5, rtol=1e-5)
 
 

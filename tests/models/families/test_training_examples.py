@@ -7,6 +7,7 @@ latents, noise and u (which noise levels are drawn), and calls the bare network.
 import inspect
 from dataclasses import dataclass
 
+import diffusers
 import pytest
 import torch
 from comfyui_rollout.diffusion.losses import per_item, target
@@ -18,9 +19,8 @@ from diffusers import (
     ChromaPipeline,
     DDPMScheduler,
     FlowMatchEulerDiscreteScheduler,
-    Flux2KleinPipeline,
+    Flux2Pipeline,
     FluxPipeline,
-    Krea2Pipeline,
     QwenImagePipeline,
 )
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
@@ -150,25 +150,25 @@ def example_zimage(folder, network, latents, noise, told):
 def example_flux2(folder, network, latents, noise, told):
     """examples/dreambooth/train_dreambooth_lora_flux2.py and .._flux2_klein.py: in patches, each with its place."""
     timesteps, sigmas = flow_levels(folder)
-    patches, noise = (Flux2KleinPipeline._patchify_latents(value) for value in (latents, noise))
+    patches, noise = (Flux2Pipeline._patchify_latents(value) for value in (latents, noise))
     noisy = (1.0 - sigmas) * patches + sigmas * noise
-    ids = every = Flux2KleinPipeline._prepare_latent_ids(patches)
-    packed = Flux2KleinPipeline._pack_latents(noisy)
+    ids = every = Flux2Pipeline._prepare_latent_ids(patches)
+    packed = Flux2Pipeline._pack_latents(noisy)
     if "control" in told:  # examples/dreambooth/train_dreambooth_lora_flux2_klein_img2img.py
-        shown = Flux2KleinPipeline._patchify_latents(told["control"])
-        shown_ids = Flux2KleinPipeline._prepare_image_ids([shown[:1]]).expand(len(shown), -1, -1)
-        packed = torch.cat([packed, Flux2KleinPipeline._pack_latents(shown)], dim=1)
+        shown = Flux2Pipeline._patchify_latents(told["control"])
+        shown_ids = Flux2Pipeline._prepare_image_ids([shown[:1]]).expand(len(shown), -1, -1)
+        packed = torch.cat([packed, Flux2Pipeline._pack_latents(shown)], dim=1)
         every = torch.cat([ids, shown_ids], dim=1)
     prediction = network(
         hidden_states=packed,
         timestep=timesteps / 1000,
         guidance=torch.tensor([GUIDANCE]).expand(len(latents)) if network.config.guidance_embeds else None,
         encoder_hidden_states=told["text"],
-        txt_ids=Flux2KleinPipeline._prepare_text_ids(told["text"]),
+        txt_ids=Flux2Pipeline._prepare_text_ids(told["text"]),
         img_ids=every,
         return_dict=False,
     )[0][:, : ids.shape[1]]
-    prediction = Flux2KleinPipeline._unpack_latents_with_ids(prediction, ids)
+    prediction = Flux2Pipeline._unpack_latents_with_ids(prediction, ids)
     return Example(mean_square(prediction, noise - patches), timesteps)
 
 
@@ -218,7 +218,7 @@ def example_krea2(folder, network, latents, noise, told):
     timesteps, sigmas = flow_levels(folder)
     batch, channels, height, width = latents.shape
     noisy = (1.0 - sigmas) * latents + sigmas * noise
-    places = Krea2Pipeline.prepare_position_ids(told["text"].shape[1], height // 2, width // 2, "cpu")
+    places = diffusers.Krea2Pipeline.prepare_position_ids(told["text"].shape[1], height // 2, width // 2, "cpu")
     prediction = network(
         hidden_states=QwenImagePipeline._pack_latents(noisy, batch, channels, height, width),
         encoder_hidden_states=told["text"],

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from original_names import anima, clip, ideogram4, ldm_unet, ldm_vae, sd3, write
 from safetensors.torch import load_file, save_file
 
 FAMILIES = sorted(PRETRAINED)
+NEWER = f"Stable Diffusion 3.* needs diffusers 99.9 or newer, and {version('diffusers')} is installed: pip install .*"
 NETWORK_FILE = "diffusion_pytorch_model.safetensors"
 
 
@@ -537,13 +539,29 @@ def test_the_number_format_goes_by_diffusers_word_for_it(monkeypatch, version, n
 
 def test_a_family_of_a_newer_diffusers_is_one_line(tiny_pipeline, monkeypatch):
     """requirements.txt allows versions without Krea 2."""
+    monkeypatch.setattr(PRETRAINED["sd3"], "since", "99.9")
+    with pytest.raises(ValueError, match=rf"^{NEWER}$"):
+        inspect(Source(str(tiny_pipeline("sd3"))))
+
+
+def test_a_family_of_a_newer_diffusers_is_not_offered(tiny_pipeline, tmp_path, monkeypatch):
+    """Who chose a folder of something else reads what can be had here, and what with an upgrade."""
+    (tmp_path / "model_index.json").write_text('{"_class_name": "Other"}')
+    monkeypatch.setattr(PRETRAINED["sd3"], "since", "99.9")
+    title = PRETRAINED["sd3"].title
+    with pytest.raises(ValueError, match=rf"; with an upgrade also .*{title} \(diffusers 99.9 or newer\)") as refused:
+        inspect(Source(str(tmp_path)))
+    assert title not in str(refused.value).split("; with an upgrade")[0]
+
+
+@pytest.mark.parametrize("family", sorted(PRETRAINED))
+def test_it_is_true_which_diffusers_has_a_family(family):
+    """Asked of the installed one, which is another with `make test` and with `make test-lowest`."""
     import diffusers
 
-    monkeypatch.setattr(PRETRAINED["krea2"], "network_class", "Krea9Transformer2DModel")
-    with pytest.raises(
-        ValueError, match=rf"^Krea 2 needs a newer diffusers than {diffusers.__version__}, .* pip install"
-    ):
-        inspect(Source(str(tiny_pipeline("krea2"))))
+    kind = PRETRAINED[family]
+    there = hasattr(diffusers, kind.pipeline_class) and hasattr(diffusers, kind.network_class)
+    assert there == (not kind.too_new())
 
 
 def test_nothing_is_loaded_to_know_a_model(tiny_pipeline, tmp_path):

@@ -228,3 +228,17 @@ def test_the_folder_at_fault_is_blamed(tmp_path):
     assert check(folder=str(good), mask_folder=str(empty)).startswith("mask_folder: the folder ")
     assert check(folder=str(good), mask_folder="alpha") is True
     assert check(folder=None, mask_folder=None) is True
+
+
+def test_resolutions_come_from_one_line(wire, pull, folder):
+    """Sizes with commas or spaces between; the batches of both come."""
+    dataset = wire(ImageFolderDataset, folder=str(folder), batch_size=2, resolutions="16, 8")
+    sizes = {pull(dataset, index)[0].latents.shape[-1] for index in range(8)}
+    assert sizes == {8, 16}
+
+
+@pytest.mark.parametrize("text", ["512; 768", "big", "500", "0", "8192", "512.5"])
+def test_what_is_no_resolution_is_one_line(text, folder):
+    said = ImageFolderDataset.VALIDATE_INPUTS(str(folder), resolutions=text)
+    assert said.startswith("resolutions: '")
+    assert "e.g. 512, 768" in said
