@@ -14,7 +14,7 @@ from ...files.weights import read_weights
 from ...hosts.comfyui_model import KINDS, patched
 from ...hosts.current import current_host
 from ...models.adapters.existing import find_lora
-from ...models.hosted import TARGETS, HostedAdapter, HostedModel, HostedNetwork
+from ...models.hosted import TARGETS, HostedAdapter, HostedModel, HostedNetwork, check_offloading
 from ...models.saving import hosted_file
 from ...training.stream import Step, Stream
 from ..base import CATEGORY, MODEL, PIPELINE, SCHEDULE, Node, StepNode
@@ -95,17 +95,32 @@ class TrainComfyModel(StepNode):
                     1.0, 0.0, 100.0, 0.1, "FLUX dev and others that are told a guidance: while it is trained.",
                     advanced=True,
                 ),
+                "offloading": switch(
+                    False,
+                    "Keep the network's weights in ordinary memory and bring in each layer when it computes: slower, "
+                    "for networks that are too large for the card. Needs gradient_checkpointing.",
+                    advanced=True,
+                ),
             },
             "hidden": UNIQUE_ID,
         }  # fmt: skip
 
     @classmethod
-    def VALIDATE_INPUTS(cls, targets: str, pattern: str = "", continue_from: str = "") -> bool | str:
+    def VALIDATE_INPUTS(
+        cls,
+        targets: str,
+        pattern: str = "",
+        continue_from: str = "",
+        gradient_checkpointing: bool = True,
+        offloading: bool = False,
+    ) -> bool | str:
         if targets is not None and targets not in (*TARGETS, CUSTOM):
             return f"targets: {targets!r} is none of {', '.join((*TARGETS, CUSTOM))}"
         try:
             if targets == CUSTOM and pattern is not None and not continue_from:
                 layers_in(pattern)
+            if None not in (gradient_checkpointing, offloading):
+                check_offloading(offloading, gradient_checkpointing)
         except ValueError as error:
             return str(error)
         if continue_from:

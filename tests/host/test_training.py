@@ -59,6 +59,28 @@ def test_weights_in_half_precision_are_trained_on(measured, family):
     assert measured[family]["half"] > 0.95
 
 
+FEW_BITS = (
+    "fp8", "float8_e4m3fn", "float8_e5m2", "mxfp8", "nvfp4", "int8_tensorwise", "convrot_w4a4", "asym_w4a8_int8",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("format", FEW_BITS)
+def test_gradients_over_weights_in_few_bits_are_exact(measured, format):
+    """Every format that ComfyUI knows: as over plain weights of the same values, whether it has a backward pass or not.
+
+    Its own of 8-bit integers rounds gradients too, and those of 4 bits fail.
+    """
+    assert set(measured["few bits"]) == set(FEW_BITS)
+    assert measured["few bits"][format] < 1e-2
+
+
+@pytest.mark.parametrize("family", ["flux", "sd"])
+def test_weights_may_stay_off_the_device(measured, family):
+    """With offloading: gradients to the bit as with all of it on the device, a LoRA on the MODEL included."""
+    assert measured["offloaded"][family]["same"]
+    assert measured["offloaded"][family]["off"] > 10
+
+
 def test_weights_that_were_taken_off_the_device_come_back(measured):
     """Between two steps ComfyUI may make room, for a VAE say; the next step computes on the same bits."""
     assert measured["memory"]["unloaded"]

@@ -4,10 +4,13 @@ ComfyUI loads this file as it loads any other pack. No checkpoint is so small, s
 """
 
 import functools
+import json
+import re
 
 import comfy.latent_formats
 import comfy.model_management
 import comfy.model_patcher
+import comfy.quant_ops
 import comfy.sd
 import comfy.supported_models
 import comfy.taesd.taesd
@@ -42,12 +45,26 @@ CONFIGS = {
 """ComfyUI's class of each family, and a small network's settings."""
 
 
-def make(family, dtype=torch.float32, disable_dynamic=True):
-    """A MODEL, always with the same weights."""
+def settings_of(family, dtype, compute=None):
+    """ComfyUI's settings of a family with weights in that format."""
     kind, config = CONFIGS[family]
     settings = getattr(comfy.supported_models, kind)(config)
-    settings.unet_config = dict(config)
-    settings.set_inference_dtype(dtype, None)
+    settings.unet_config = dict(config, dtype=dtype)
+    settings.set_inference_dtype(dtype, compute)
+    return settings
+
+
+def patcher_of(model, *how):
+    """The MODEL of a network; ``how`` it was made is how it is loaded again."""
+    load, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
+    patcher = comfy.model_patcher.ModelPatcher(model, load, offload)
+    patcher.cached_patcher_init = (how[0], how[1:])
+    return patcher
+
+
+def make(family, dtype=torch.float32, compute=None, disable_dynamic=True):
+    """A MODEL, always with the same weights."""
+    settings = settings_of(family, dtype, compute)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = settings.get_model({})
@@ -60,11 +77,49 @@ def make(family, dtype=torch.float32, disable_dynamic=True):
             if name.endswith("bias"):
                 weight.data = 0.3 * torch.randn(weight.shape)
             weight.data = weight.data.to(own)
-    patcher = comfy.model_patcher.ModelPatcher(
-        model, comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
-    )
-    patcher.cached_patcher_init = (make, (family, dtype))
-    return patcher
+    return patcher_of(model, make, family, dtype, compute)
+
+
+def quantised(family, format, disable_dynamic=True):
+    """The same MODEL in bf16, with the layers of its blocks in one of ComfyUI's formats of few bits."""
+    settings = settings_of(family, torch.bfloat16, torch.bfloat16)
+    settings.quant_config = {"mixed_ops": True}
+    model = settings.get_model({})
+    layout = comfy.quant_ops.QUANT_ALGOS[format]["comfy_tensor_layout"]
+    wanted = torch.tensor(list(json.dumps({"format": format}).encode()), dtype=torch.uint8)
+    given = {}
+    for name, weight in make(family, torch.bfloat16).model.diffusion_model.state_dict().items():
+        layer = name.removesuffix(".weight")
+        given[name] = weight
+        if re.fullmatch(r"(layers|blocks)\.\d+\..*(attention|attn|feed_forward|ffn).*", layer) and weight.ndim == 2:
+            given |= comfy.quant_ops.QuantizedTensor.from_float(weight, layout).state_dict(name)
+            given[f"{layer}.comfy_quant"] = wanted
+    model.diffusion_model.load_state_dict(given)
+    return patcher_of(model, quantised, family, format)
+
+
+def dequantised(family, format, disable_dynamic=True):
+    """A MODEL in bf16 whose weights are those that the ones in that format stand for."""
+    return plain_with(quantised(family, format), dequantised, family, format)
+
+
+def plain_with(other, *how):
+    """A MODEL in bf16 with the weights of another one of the family ``how[1]``."""
+    plain = make(how[1], torch.bfloat16).model
+    for name, weight in other.model.diffusion_model.named_parameters():
+        meant = weight.dequantize() if isinstance(weight.data, comfy.quant_ops.QuantizedTensor) else weight
+        plain.diffusion_model.get_parameter(name).data = meant.detach().to(torch.bfloat16, copy=True)
+    return patcher_of(plain, *how)
+
+
+def in_fp8(family):
+    """A MODEL with weights in fp8, which computes in bf16."""
+    return make(family, torch.float8_e4m3fn, torch.bfloat16)
+
+
+def as_in_fp8(family, disable_dynamic=True):
+    """A MODEL in bf16 with the very same weights."""
+    return plain_with(in_fp8(family), as_in_fp8, family)
 
 
 @functools.cache
