@@ -53,6 +53,8 @@ class Facts:
     """Whether the network is told a guidance, in place of being asked about a negative prompt too."""
     colours: tuple[tuple[float, ...], ...] = ()
     """What latents look like: a linear map (channels + 1, 3) to colours in 0..1, whose last row is added."""
+    variant: str = ""
+    """ComfyUI's name for it among its family: SD15, SDXL, FluxSchnell, WAN21_T2V ..."""
 
 
 def describe(model: Any) -> Facts:
@@ -87,6 +89,7 @@ def describe(model: Any) -> Facts:
         shift,
         bool(inner.model_config.unet_config.get("guidance_embed")),
         colours_of(latents),
+        type(inner.model_config).__name__,
     )
 
 

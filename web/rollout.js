@@ -27,6 +27,7 @@ import { DATA_TAB, Photos } from "./lib/photos.js";
 import { makeRoom } from "./lib/room.js";
 import { RunsTab, STATUS } from "./lib/runs_tab.js";
 import { colourSockets } from "./lib/socket_colours.js";
+import { sortTemplates } from "./lib/template_order.js";
 import { TrainingBar } from "./lib/training_bar.js";
 import { tryIt } from "./lib/try_it.js";
 import { speak, t } from "./lib/words.js";
@@ -477,6 +478,7 @@ async function learnLanguage() {
   return reply.ok ? ((await reply.json())[language] ?? {}) : {};
 }
 
+sortTemplates(api, "quickstart_digits");
 listen(); // now: a server may tell what is going on before setup is called
 
 const locale = await learnLanguage().catch(() => ({}));

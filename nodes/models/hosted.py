@@ -152,7 +152,7 @@ class TrainComfyModel(StepNode):
             adapter = replace(adapter, weights=read_weights(find_lora(current_host(), continue_from.strip())))
         about = ModelInfo(hosted.facts.channels, None, 0, has_weights=True, adapters=(name,), hosted=hosted)
         stream = self.stream(unique_id, {"hosted": hosted, "adapter": adapter}, about=about)
-        text = [f"{hosted.facts.family}, {adapter.in_words(model)}"]
+        text = [f"{hosted.facts.variant}, {adapter.in_words(model)}"]
         return {"ui": {"text": text}, "result": (stream, schedule, hosted)}
 
     def step(self, step: Step, hosted: HostedModel, adapter: HostedAdapter) -> HostedNetwork:
