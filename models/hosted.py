@@ -73,7 +73,11 @@ class HostedAdapter:
     """Whether the network's own weights come onto the device when they are wanted, and are gone afterwards."""
 
     def __post_init__(self) -> None:
-        check_offloading(self.offloading, self.gradient_checkpointing)
+        if self.offloading and not self.gradient_checkpointing:
+            raise ValueError(
+                "gradient_checkpointing: offloading needs it, for without it every layer that was brought in stays "
+                "until the backward pass: switch it on, or offloading off"
+            )
 
     def in_words(self, model: Any) -> str:
         """``lora of rank 16 on 76 of 304 layers``. Raises ValueError where it fits none."""
@@ -81,15 +85,6 @@ class HostedAdapter:
             return "an adapter that is trained further"
         layers = layers_of(model)
         return f"{self.kind} of rank {self.rank} on {len(chosen_layers(layers, self.targets))} of {len(layers)} layers"
-
-
-def check_offloading(offloading: bool, gradient_checkpointing: bool) -> None:
-    """Raises ValueError, naming the remedy, where weights could not come and go."""
-    if offloading and not gradient_checkpointing:
-        raise ValueError(
-            "gradient_checkpointing: offloading needs it, for without it every layer that was brought in stays until "
-            "the backward pass: switch it on, or offloading off"
-        )
 
 
 def schedule_of(facts: Facts) -> Schedule:

@@ -14,7 +14,7 @@ from ...files.weights import read_weights
 from ...hosts.comfyui_model import KINDS, patched
 from ...hosts.current import current_host
 from ...models.adapters.existing import find_lora
-from ...models.hosted import TARGETS, HostedAdapter, HostedModel, HostedNetwork, check_offloading
+from ...models.hosted import TARGETS, HostedAdapter, HostedModel, HostedNetwork
 from ...models.saving import hosted_file
 from ...training.stream import Step, Stream
 from ..base import CATEGORY, MODEL, PIPELINE, SCHEDULE, Node, StepNode
@@ -106,21 +106,12 @@ class TrainComfyModel(StepNode):
         }  # fmt: skip
 
     @classmethod
-    def VALIDATE_INPUTS(
-        cls,
-        targets: str,
-        pattern: str = "",
-        continue_from: str = "",
-        gradient_checkpointing: bool = True,
-        offloading: bool = False,
-    ) -> bool | str:
+    def VALIDATE_INPUTS(cls, targets: str, pattern: str = "", continue_from: str = "") -> bool | str:
         if targets is not None and targets not in (*TARGETS, CUSTOM):
             return f"targets: {targets!r} is none of {', '.join((*TARGETS, CUSTOM))}"
         try:
             if targets == CUSTOM and pattern is not None and not continue_from:
                 layers_in(pattern)
-            if None not in (gradient_checkpointing, offloading):
-                check_offloading(offloading, gradient_checkpointing)
         except ValueError as error:
             return str(error)
         if continue_from:

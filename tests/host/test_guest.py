@@ -1,9 +1,11 @@
 """We are a good guest of ComfyUI: errors, interrupts, memory, routes, and nothing of it is left changed."""
 
 import json
+import os
+import subprocess
 
 import pytest
-from comfy_process import all_of, read_json
+from comfy_process import PYTHON, ROOT, all_of, read_json
 from comfyui_rollout import NODE_CLASS_MAPPINGS
 from hosted_graphs import training, without
 
@@ -15,6 +17,21 @@ def test_the_pack_is_there(comfy):
     ours = [line for line in comfy.log.read_text().splitlines() if "comfyui-rollout copy v1.0" in line]
     assert ours
     assert [line for line in ours if "FAILED" in line or "Cannot import" in line] == []
+
+
+def test_it_is_imported_in_no_time(tmp_path):
+    """Where Python has seen the files before, and all that ComfyUI loads is there: seconds of the processor."""
+    script = ROOT / "tests" / "support" / "import_in_comfyui.py"
+    kept = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path)}
+    environment = {**os.environ, **kept, "PYTHONPATH": os.environ["COMFYUI_PATH"]}
+    seconds = []
+    for _ in range(2):
+        done = subprocess.run(
+            [PYTHON, str(script), str(ROOT)], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        seconds.append(float(done.stdout.splitlines()[-1]))
+    assert seconds[1] < 0.5
 
 
 def error_of(comfy, graph):

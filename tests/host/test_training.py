@@ -182,8 +182,10 @@ def picture(comfy, image):
 
 def run_only(comfy, name, **changes):
     """A run without what comes after it; its folder."""
-    family = changes.pop("family", "flux")
-    graph = training(family, **{**changes, "step": {"run_name": name, "sample_every": 0, **changes.get("step", {})}})
+    family, nodes = changes.pop("family", "flux"), changes.pop("nodes", {})
+    graph = nodes | training(
+        family, **{**changes, "step": {"run_name": name, "sample_every": 0, **changes.get("step", {})}}
+    )
     kept = without(graph, "trained", "save", "save_theirs", "positive", "empty", "sampler", "decode", "show", "samples")
     del kept["step"]["inputs"]["samples"]
     messages = comfy.run(kept)
@@ -223,6 +225,27 @@ def test_an_adapter_is_trained_further(comfy, kind):
     again = run_only(comfy, f"on_{kind}", model={"continue_from": str(path)}, optimizer={"learning_rate": 0.0})
     assert adapter(again).keys() == adapter(first).keys()
     assert all(torch.equal(value, adapter(first)[name]) for name, value in adapter(again).items())
+
+
+def test_an_adapter_on_a_wire_is_trained_further(comfy):
+    """A LORA_MODEL goes on where it was, and comes out in the same file format."""
+    first = run_only(comfy, "for_wire")
+    (path,) = (first / "model").glob("*.safetensors")
+    read = {"read": {"class_type": "ReadLora", "inputs": {"path": str(path)}}}
+    again = run_only(comfy, "on_wire", model={"lora": ["read", 0]}, optimizer={"learning_rate": 0.0}, nodes=read)
+    assert adapter(again).keys() == adapter(first).keys()
+    assert all(torch.equal(value, adapter(first)[name]) for name, value in adapter(again).items())
+
+
+def test_offloading_goes_with_gradient_checkpointing_only(comfy):
+    """The run is the same to the bit; without it, one line on the node before anything is copied."""
+    whole = adapter(run_only(comfy, "whole_on_device"))
+    parts = adapter(run_only(comfy, "offloading", model={"offloading": True}))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    graph = training("flux", model={"offloading": True, "gradient_checkpointing": False})
+    (error,) = all_of(comfy.run(graph), "execution_error")
+    assert error["node_id"] == "model"
+    assert error["exception_message"].startswith("gradient_checkpointing: offloading needs it")
 
 
 def test_sizes_are_mixed(comfy):

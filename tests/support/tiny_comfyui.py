@@ -14,6 +14,7 @@ import comfy.quant_ops
 import comfy.sd
 import comfy.supported_models
 import comfy.taesd.taesd
+import comfy.utils
 import torch
 
 CONFIGS = {
@@ -226,6 +227,19 @@ class TinyText:
         return (clip.encode_from_tokens_scheduled(clip.tokenize(text)),)
 
 
+class ReadLora:
+    """A LORA_MODEL from a file, as ComfyUI's own training gives one."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES = "tests", "build", ("LORA_MODEL",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"path": ("STRING",)}}
+
+    def build(self, path):
+        return (comfy.utils.load_torch_file(path),)
+
+
 class Memory:
     """What this process takes: resident memory, and how many tensors Python knows."""
 
@@ -246,5 +260,5 @@ class Memory:
                        "in_training": [comfy.model_management.in_training]}}  # fmt: skip
 
 
-NODES = (TinyComfy, TinyWithoutLoader, MakeImages, Nothing, TinyText, Memory)
+NODES = (TinyComfy, TinyWithoutLoader, MakeImages, Nothing, TinyText, ReadLora, Memory)
 NODE_CLASS_MAPPINGS = {kind.__name__: kind for kind in NODES}
