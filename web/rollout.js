@@ -516,7 +516,9 @@ app.registerExtension({
     if (views.has(node)) refresh();
   },
   beforeConfigureGraph(graph) {
-    if (graph.extra?.rollout?.opens) translateTemplate(graph, locale.rolloutTemplates);
+    if (!graph.extra?.rollout?.opens) return;
+    graph.id = newId(); // ComfyUI gives every copy of a template the same one, and what earlier copies did would be shown
+    translateTemplate(graph, locale.rolloutTemplates);
   },
   async afterConfigureGraph() {
     colourSockets(app.canvas);

@@ -70,6 +70,7 @@ def test_the_template_is_opened(comfy, page, photos):
         small,
     )
     assert page.evaluate("app.graph.nodes.filter(({ type }) => type.startsWith('Rollout')).length") >= 10
+    assert page.evaluate("app.graph.id") != workflow["id"]  # or what an earlier copy did would be shown
     colours = "['MODEL', 'DATASET', 'LOSS'].map(name => app.canvas.constructor.link_type_colors[`ROLLOUT_${name}`])"
     assert len(set(page.evaluate(colours))) == 3
 
