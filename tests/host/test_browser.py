@@ -188,8 +188,13 @@ def search(page, words, title):
 
 @pytest.mark.parametrize(
     ("words", "node"),
-    [("prodigy", "Optimizer"), ("cfg", "Sample Prompts"), ("rank", "Train ComfyUI Model"), ("bucket", "Image Folder")],
-)
+    [
+        ("prodigy", "Optimizer"), ("cfg", "Sample Prompts"), ("rank", "Train ComfyUI Model"),
+        ("bucket", "Image Folder"), ("epoch", "Optimizer Step"), ("batch size", "Image Folder"),
+        ("gradient checkpointing", "Train ComfyUI Model"), ("unipc", "Rollout"), ("tag", "Encode Dataset"),
+        ("steps", "Optimizer Step"),
+    ],
+)  # fmt: skip
 def test_words_of_trainers_find_nodes(page, words, node):
     """As people type them, below one root."""
     search(page, words, node)

@@ -19,6 +19,15 @@ def test_the_pack_is_there(comfy):
     assert [line for line in ours if "FAILED" in line or "Cannot import" in line] == []
 
 
+def test_all_of_it_is_in_one_place_and_in_hindi_too(comfy):
+    """ComfyUI's library has our nodes below one root, and our words for whoever reads Hindi."""
+    theirs = json.loads(comfy.get("/object_info"))
+    root, rooms = "training/rollout", {"data", "model", "rollout", "train", "results"}
+    assert {theirs[name]["category"] for name in NODE_CLASS_MAPPINGS} == {f"{root}/{room}" for room in rooms}
+    words = json.loads(comfy.get("/i18n"))["hi"]["nodeDefs"]
+    assert words.keys() >= NODE_CLASS_MAPPINGS.keys()
+
+
 def test_it_is_imported_in_no_time(tmp_path):
     """Where Python has seen the files before, and all that ComfyUI loads is there: seconds of the processor."""
     script = ROOT / "tests" / "support" / "import_in_comfyui.py"

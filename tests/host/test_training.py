@@ -248,6 +248,21 @@ def test_offloading_goes_with_gradient_checkpointing_only(comfy):
     assert error["exception_message"].startswith("gradient_checkpointing: offloading needs it")
 
 
+@pytest.mark.parametrize("dtype", ["default", "fp8_e4m3fn"])
+def test_what_load_diffusion_model_gives_is_trained(comfy, dtype):
+    """A file by ComfyUI's own loader, whose copy is read from that file again, in 8 bits too."""
+    assert all_of(
+        comfy.run({"write": {"class_type": "WriteNetwork", "inputs": {"name": "wan.safetensors"}}}), "execution_success"
+    )
+    name = f"file_{dtype}"
+    graph = training("wan", model={"model": ["file", 0]}, step={"run_name": name}, save={"name": name})
+    graph["file"] = {"class_type": "UNETLoader", "inputs": {"unet_name": "wan.safetensors", "weight_dtype": dtype}}
+    messages = comfy.run(graph)
+    assert all_of(messages, "execution_success"), all_of(messages, "execution_error")
+    (path,) = (comfy.base / "models" / "loras").glob(f"{name}_*.safetensors")
+    assert any(key.endswith("lora_up.weight") and value.any() for key, value in load_file(path).items())
+
+
 def test_sizes_are_mixed(comfy):
     """A list of images of two sizes trains, each batch of one of them."""
     folder = run_only(comfy, "mixed", pictures={"oblong": True}, step={"steps": 4})

@@ -6,6 +6,7 @@ ComfyUI loads this file as it loads any other pack. No checkpoint is so small, s
 import functools
 import json
 import re
+from pathlib import Path
 
 import comfy.latent_formats
 import comfy.model_management
@@ -15,6 +16,7 @@ import comfy.sd
 import comfy.supported_models
 import comfy.taesd.taesd
 import comfy.utils
+import folder_paths
 import torch
 
 CONFIGS = {
@@ -40,7 +42,7 @@ CONFIGS = {
     "wan": ("WAN21_T2V", {
         "image_model": "wan2.1", "model_type": "t2v", "dim": 32, "out_dim": 16, "num_heads": 2, "ffn_dim": 64,
         "num_layers": 2, "patch_size": (1, 2, 2), "freq_dim": 32, "window_size": (-1, -1), "qk_norm": True,
-        "cross_attn_norm": True, "eps": 1e-6, "in_dim": 16, "text_dim": 32, "dtype": torch.float32,
+        "cross_attn_norm": True, "eps": 1e-6, "in_dim": 16, "text_dim": 4096, "dtype": torch.float32,
     }),
 }  # fmt: skip
 """ComfyUI's class of each family, and a small network's settings."""
@@ -125,7 +127,8 @@ def as_in_fp8(family, disable_dynamic=True):
 
 @functools.cache
 def letters(family):
-    return torch.randn(128, 32, generator=torch.Generator().manual_seed(1))
+    width = 4096 if family == "wan" else 32
+    return torch.randn(128, width, generator=torch.Generator().manual_seed(1))
 
 
 class Clip:
@@ -134,7 +137,7 @@ class Clip:
     def __init__(self, family):
         self.family, self.patcher = family, None
         self.layer_idx = None
-        table = torch.nn.Embedding(128, 32)
+        table = torch.nn.Embedding(*letters(family).shape)
         table.weight.data = letters(family).clone()
         self.patcher = comfy.model_patcher.ModelPatcher(table, torch.device("cpu"), torch.device("cpu"))
 
@@ -179,6 +182,24 @@ class TinyWithoutLoader(TinyComfy):
         model = make(family)
         model.cached_patcher_init = None
         return model, Clip(family), vae(family)
+
+
+class WriteNetwork:
+    """A file for Load Diffusion Model: as small as a Wan can be that ComfyUI knows by its weights."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES, OUTPUT_NODE = "tests", "build", (), True
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"name": ("STRING",)}}
+
+    def build(self, name):
+        CONFIGS["wan file"] = ("WAN21_T2V", {**CONFIGS["wan"][1], "dim": 128, "num_heads": 1, "freq_dim": 256})
+        weights = make("wan file").model.diffusion_model.state_dict()
+        place = Path(folder_paths.get_folder_paths("diffusion_models")[0], name)
+        place.parent.mkdir(exist_ok=True)
+        comfy.utils.save_torch_file({key: value.contiguous() for key, value in weights.items()}, str(place))
+        return {}
 
 
 class MakeImages:
@@ -260,5 +281,5 @@ class Memory:
                        "in_training": [comfy.model_management.in_training]}}  # fmt: skip
 
 
-NODES = (TinyComfy, TinyWithoutLoader, MakeImages, Nothing, TinyText, ReadLora, Memory)
+NODES = (TinyComfy, TinyWithoutLoader, WriteNetwork, MakeImages, Nothing, TinyText, ReadLora, Memory)
 NODE_CLASS_MAPPINGS = {kind.__name__: kind for kind in NODES}
