@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import allow_mutation_on_saved_tensors
 from torch.nn import functional as F
 
-from .comfyui_weights import is_in_parts, kept_for_backward, load, multiply_with_gradient
+from .comfyui_weights import kept_for_backward, load, multiply_with_gradient, on_device
 
 PREFIX = "diffusion_model."
 """What ComfyUI puts before the names of the network's layers."""
@@ -283,6 +283,8 @@ class LiveModel:
         """
         self.patcher, self.guidance, self.offloading = copy_of(model), guidance, offloading
         multiply_with_gradient(self.patcher)
+        self.loaded = 0
+        """Bytes of it on the device, as it was loaded for training."""
         self.model = self.patcher.model
         self.model.requires_grad_(False)
         self.network = nn.Module()
@@ -318,14 +320,15 @@ class LiveModel:
     def load(self) -> None:
         """Have it where it is trained. Raises ValueError where that is the device, and it does not fit there."""
         load(self.patcher, self.offloading)
+        self.loaded = on_device(self.patcher)
 
     @contextmanager
     def training(self) -> Iterator[None]:
         """A forward and its backward: ComfyUI computes in ways that have a gradient."""
         from comfy import model_management
 
-        if not self.patcher.is_injected or (is_in_parts(self.patcher) and not self.offloading):
-            self.load()  # something else was loaded meanwhile, such as a VAE for samples
+        if not self.patcher.is_injected or on_device(self.patcher) != self.loaded:
+            self.load()  # samples were drawn meanwhile, with more of the network there, or with a VAE in its place
         before, model_management.in_training = model_management.in_training, True
         try:
             with (

@@ -43,6 +43,11 @@ def load(patcher: Any, offloading: bool) -> None:
         )
 
 
+def on_device(patcher: Any) -> int:
+    """Bytes of the network that are on the device."""
+    return int(getattr(patcher.model, "model_loaded_weight_memory", 0))
+
+
 def is_in_parts(patcher: Any) -> bool:
     """Whether a part of the network is off the device."""
     return bool(getattr(patcher.model, "model_lowvram", False))
