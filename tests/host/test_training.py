@@ -308,3 +308,30 @@ def test_samples_come_out_as_images(comfy):
     graph["show"]["inputs"]["images"] = ["samples", 1]
     (error,) = all_of(comfy.run(graph), "execution_error")
     assert error["exception_message"].startswith("images: Optimizer Step draws these samples")
+
+
+def test_samples_are_those_of_ksampler(comfy):
+    """The trained network drawn with by Sample Prompts makes what KSampler makes of the MODEL with the LoRA on it.
+
+    To a shade: an adapter beside a layer and one added to its weight round differently.
+    """
+    graph = training("zimage", step={"run_name": "as_ksampler"}, optimizer={"learning_rate": 0.1})
+    drawn = {"seed": 5, "steps": 4}
+    graph["after"] = {"class_type": "RolloutSamplePrompts", "inputs": {
+        **graph["samples"]["inputs"], **drawn, "model": ["step", 0], "guidance": 3.0,
+    }}  # fmt: skip
+    graph["ours"] = {"class_type": "PreviewImage", "inputs": {"images": ["after", 1]}}
+    graph["empty_text"] = {"class_type": "TinyText", "inputs": {"clip": ["loader", 1], "text": ""}}
+    graph["sampler"]["inputs"] |= {**drawn, "cfg": 3.0, "negative": ["empty_text", 0]}
+    graph["plain"] = {**graph["sampler"], "inputs": {**graph["sampler"]["inputs"], "model": ["loader", 0]}}
+    graph["decode_plain"] = {"class_type": "VAEDecode", "inputs": {"samples": ["plain", 0], "vae": ["loader", 2]}}
+    graph["untrained"] = {"class_type": "PreviewImage", "inputs": {"images": ["decode_plain", 0]}}
+    messages = comfy.run(graph)
+    assert all_of(messages, "execution_success"), all_of(messages, "execution_error")
+    shown = {data["node"]: data["output"] for data in all_of(messages, "executed")}
+    ours, theirs, plain = (
+        torch.frombuffer(bytearray(picture(comfy, shown[name]["images"][0])), dtype=torch.uint8).float()
+        for name in ("ours", "show", "untrained")
+    )
+    assert (ours - theirs).abs().mean() < 0.5
+    assert (ours - plain).abs().mean() > 5
