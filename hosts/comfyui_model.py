@@ -1,12 +1,12 @@
 """ComfyUI's MODEL as something to train: what it is, a copy of our own, adapters in it, and its own sampler.
 
-Only this file and comfyui.py know ComfyUI, which is imported when something is asked for.
+Only this file, comfyui_weights.py and comfyui.py know ComfyUI, which is imported when something is asked for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import allow_mutation_on_saved_tensors
 from torch.nn import functional as F
+
+from .comfyui_weights import kept_for_backward, load, multiply_with_gradient, on_device
 
 PREFIX = "diffusion_model."
 """What ComfyUI puts before the names of the network's layers."""
@@ -51,6 +53,8 @@ class Facts:
     """Whether the network is told a guidance, in place of being asked about a negative prompt too."""
     colours: tuple[tuple[float, ...], ...] = ()
     """What latents look like: a linear map (channels + 1, 3) to colours in 0..1, whose last row is added."""
+    variant: str = ""
+    """ComfyUI's name for it among its family: SD15, SDXL, FluxSchnell, WAN21_T2V ..."""
 
 
 def describe(model: Any) -> Facts:
@@ -85,6 +89,7 @@ def describe(model: Any) -> Facts:
         shift,
         bool(inner.model_config.unet_config.get("guidance_embed")),
         colours_of(latents),
+        type(inner.model_config).__name__,
     )
 
 
@@ -103,7 +108,7 @@ def layers_of(model: Any) -> dict[str, tuple[int, ...]]:
         name.removeprefix(PREFIX): tuple(module.weight.shape)
         for name, module in model.model.named_modules()
         if name.startswith(PREFIX) and getattr(module, "weight", None) is not None
-        if hasattr(module, "weight_function") and module.weight.ndim >= 2
+        if hasattr(module, "weight_function") and module.weight.ndim >= 2 and not isinstance(module, nn.Embedding)
     }
 
 
@@ -271,9 +276,15 @@ class PlainSampling(nn.Module):
 class LiveModel:
     """A copy of a MODEL with adapters in it, on ComfyUI's device and under its memory management."""
 
-    def __init__(self, model: Any, guidance: float) -> None:
-        """Must be made out of inference mode. Raises ValueError where the MODEL cannot be copied."""
-        self.patcher, self.guidance = copy_of(model), guidance
+    def __init__(self, model: Any, guidance: float, offloading: bool = False) -> None:
+        """Must be made out of inference mode. Raises ValueError where the MODEL cannot be copied.
+
+        With ``offloading``, weights come onto the device layer by layer, each time they are wanted.
+        """
+        self.patcher, self.guidance, self.offloading = copy_of(model), guidance, offloading
+        multiply_with_gradient(self.patcher)
+        self.loaded = 0
+        """Bytes of it on the device, as it was loaded for training."""
         self.model = self.patcher.model
         self.model.requires_grad_(False)
         self.network = nn.Module()
@@ -307,37 +318,23 @@ class LiveModel:
         self.load()
 
     def load(self) -> None:
-        """Have the whole of it on the device. Raises ValueError where ComfyUI does not, for want of memory."""
-        from comfy.model_management import load_models_gpu
-
-        try:
-            with torch.no_grad():
-                load_models_gpu([self.patcher], force_full_load=True)
-        except torch.OutOfMemoryError as error:
-            size = self.patcher.model_size() / 2**30
-            raise ValueError(
-                f"model: its weights ({size:.1f} GB) do not fit on {self.device}, where all of them have to be while "
-                "it is trained; take a smaller model or one in fp8"
-            ) from error
-        if getattr(self.model, "model_lowvram", False):
-            raise ValueError(
-                "model: ComfyUI keeps a part of it off the device (lowvram), where it cannot be trained; start ComfyUI "
-                "without --novram, or take a smaller model or one in fp8"
-            )
+        """Have it where it is trained. Raises ValueError where that is the device, and it does not fit there."""
+        load(self.patcher, self.offloading)
+        self.loaded = on_device(self.patcher)
 
     @contextmanager
     def training(self) -> Iterator[None]:
         """A forward and its backward: ComfyUI computes in ways that have a gradient."""
         from comfy import model_management
 
-        if not self.patcher.is_injected or getattr(self.model, "model_lowvram", False):
-            self.load()  # something else was loaded meanwhile, such as a VAE for samples
+        if not self.patcher.is_injected or on_device(self.patcher) != self.loaded:
+            self.load()  # samples were drawn meanwhile, with more of the network there, or with a VAE in its place
         before, model_management.in_training = model_management.in_training, True
         try:
-            if self.exact:
-                with allow_mutation_on_saved_tensors():
-                    yield
-            else:
+            with (
+                kept_for_backward(self.offloading),
+                allow_mutation_on_saved_tensors() if self.exact else nullcontext(),
+            ):
                 yield
         finally:
             model_management.in_training = before

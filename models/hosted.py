@@ -69,6 +69,15 @@ class HostedAdapter:
     weights: Mapping[str, Tensor] | None = None
     """Those of an earlier one, as in its file, which then has kind, rank and layers of its own."""
     gradient_checkpointing: bool = True
+    offloading: bool = False
+    """Whether the network's own weights come onto the device when they are wanted, and are gone afterwards."""
+
+    def __post_init__(self) -> None:
+        if self.offloading and not self.gradient_checkpointing:
+            raise ValueError(
+                "gradient_checkpointing: offloading needs it, for without it every layer that was brought in stays "
+                "until the backward pass: switch it on, or offloading off"
+            )
 
     def in_words(self, model: Any) -> str:
         """``lora of rank 16 on 76 of 304 layers``. Raises ValueError where it fits none."""
@@ -127,7 +136,7 @@ class HostedNetwork(Model):
 
     def __init__(self, hosted: HostedModel, adapter: HostedAdapter, seed: int) -> None:
         """Raises ValueError where the host gives no copy, or the adapter does not fit."""
-        self.hosted, self.live = hosted, LiveModel(hosted.model, hosted.guidance)
+        self.hosted, self.live = hosted, LiveModel(hosted.model, hosted.guidance, adapter.offloading)
         self.live.attach(adapters_of(self.live, adapter, seed))
         super().__init__(self.live.network)  # type: ignore[arg-type]  # not one of diffusers
         self.adapters = (adapter.name,)

@@ -28,6 +28,7 @@ import { DATA_TAB, Photos } from "./lib/photos.js";
 import { makeRoom } from "./lib/room.js";
 import { RunsTab, STATUS } from "./lib/runs_tab.js";
 import { colourSockets } from "./lib/socket_colours.js";
+import { sortTemplates } from "./lib/template_order.js";
 import { TrainingBar } from "./lib/training_bar.js";
 import { tryIt } from "./lib/try_it.js";
 import { say, speak, t } from "./lib/words.js";
@@ -481,6 +482,7 @@ async function learnLanguage() {
 }
 
 tellFaults(api);
+sortTemplates(api, "quickstart_digits");
 listen(); // now: a server may tell what is going on before setup is called
 
 const locale = await learnLanguage().catch(() => ({}));
@@ -518,7 +520,9 @@ app.registerExtension({
     if (views.has(node)) refresh();
   },
   beforeConfigureGraph(graph) {
-    if (graph.extra?.rollout?.opens) translateTemplate(graph, locale.rolloutTemplates);
+    if (!graph.extra?.rollout?.opens) return;
+    graph.id = newId(); // ComfyUI gives every copy of a template the same one, and what earlier copies did would be shown
+    translateTemplate(graph, locale.rolloutTemplates);
   },
   async afterConfigureGraph() {
     colourSockets(app.canvas);

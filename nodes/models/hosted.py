@@ -97,6 +97,12 @@ class TrainComfyModel(StepNode):
                     1.0, 0.0, 100.0, 0.1, "FLUX dev and others that are told a guidance: while it is trained.",
                     advanced=True,
                 ),
+                "offloading": switch(
+                    False,
+                    "Keep the network's weights in ordinary memory and bring in each layer when it computes: slower, "
+                    "for networks that are too large for the card. Needs gradient_checkpointing.",
+                    advanced=True,
+                ),
             },
             "hidden": UNIQUE_ID,
         }  # fmt: skip
@@ -139,7 +145,7 @@ class TrainComfyModel(StepNode):
             adapter = replace(adapter, weights=read_weights(find_lora(current_host(), continue_from.strip())))
         about = ModelInfo(hosted.facts.channels, None, 0, has_weights=True, adapters=(name,), hosted=hosted)
         stream = self.stream(unique_id, {"hosted": hosted, "adapter": adapter}, about=about)
-        text = [f"{hosted.facts.family}, {adapter.in_words(model)}"]
+        text = [f"{hosted.facts.variant}, {adapter.in_words(model)}"]
         return {"ui": {"text": text}, "result": (stream, schedule, hosted)}
 
     def step(self, step: Step, hosted: HostedModel, adapter: HostedAdapter) -> HostedNetwork:

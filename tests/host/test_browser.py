@@ -70,6 +70,7 @@ def test_the_template_is_opened(comfy, page, photos):
         small,
     )
     assert page.evaluate("app.graph.nodes.filter(({ type }) => type.startsWith('Rollout')).length") >= 10
+    assert page.evaluate("app.graph.id") != workflow["id"]  # or what an earlier copy did would be shown
     colours = "['MODEL', 'DATASET', 'LOSS'].map(name => app.canvas.constructor.link_type_colors[`ROLLOUT_${name}`])"
     assert len(set(page.evaluate(colours))) == 3
 
@@ -97,6 +98,30 @@ def test_it_is_trained_and_drawn_with(comfy, page):
     assert read_json(folder / "run.json")["status"] == "finished"
 
 
+def test_rollouts_stay_in_their_node(page):
+    """Three rows of one picture, as large as the node has room for, and the controls below them."""
+    page.wait_for_function("document.querySelector('.rollout-inspector .rollout-cell')?.width > 0")
+    beyond = page.evaluate(
+        """() => {
+            const end = (one) => one.getBoundingClientRect().bottom
+            return [...document.querySelectorAll('.rollout-inspector')].map(
+                (one) => end(one.querySelector('.rollout-controls')) - end(one)
+            )
+        }"""
+    )
+    assert len(beyond) == 1
+    assert beyond[0] <= 1
+
+
+def test_samples_are_shown_small(page):
+    """By the pack's own copies of pictures, on ComfyUI's server."""
+    with page.expect_response(re.compile("/api/rollout/thumbnail")) as reply:
+        page.evaluate("app.extensionManager.bottomPanel.toggleBottomPanelTab('rollout-samples')")
+    assert (reply.value.status, reply.value.headers["content-type"].split("/")[0]) == (200, "image")
+    page.evaluate("app.extensionManager.bottomPanel.toggleBottomPanelTab('rollout-samples')")
+    assert ours(page.missing) == []
+
+
 def test_the_runs_tab_lists_it(page, tmp_path):
     """With its thumbnail, its files and its workflow."""
     page.evaluate("app.extensionManager.sidebarTab.toggleSidebarTab('rollout-runs')")
@@ -106,6 +131,49 @@ def test_the_runs_tab_lists_it(page, tmp_path):
     page.screenshot(path=tmp_path / "runs.png")  # for whoever wants to see it
     assert ours(page.missing) == []
     assert page.wrong == []
+
+
+def test_pictures_become_a_data_set(comfy, page, photos, tmp_path):
+    """Chosen in the Data tab: they lie in ComfyUI's input folder, are seen, captioned, and trained on by the node."""
+    page.evaluate("app.extensionManager.sidebarTab.toggleSidebarTab('rollout-data')")
+    tab = page.locator(".rollout-data")
+    with page.expect_file_chooser() as chosen:
+        tab.get_by_role("button", name="Pictures").click()
+    chosen.value.set_files(sorted((photos / "flower").iterdir()))
+    rows = tab.locator(".rollout-picture")
+    rows.nth(2).wait_for()
+    page.wait_for_function(
+        "[...document.querySelectorAll('.rollout-picture img:not([hidden])')].every(image => image.naturalWidth)"
+    )
+    (folder,) = (comfy.base / "input" / "datasets").iterdir()
+    assert {path.name for path in folder.iterdir()} == {path.name for path in (photos / "flower").iterdir()}
+    field = rows.nth(0).locator("textarea")
+    assert field.input_value() == "a photo of a flower, number 0"
+    field.fill("a flower in the sun")
+    field.blur()
+    tab.get_by_role("button", name="Undo the last change of captions").wait_for()
+    assert (folder / "0.txt").read_text() == "a flower in the sun"
+    node = "app.graph.nodes.find(({ type }) => type === 'RolloutImageFolderDataset')"
+    choice = page.locator(".rollout-choice select")
+    choice.focus()
+    page.wait_for_function("document.querySelector('.rollout-choice select').options.length === 2")
+    choice.select_option(label=folder.name)
+    assert page.evaluate(f"{node}.widgets.find(({{ name }}) => name === 'folder').value") == str(folder)
+    page.screenshot(path=tmp_path / "data.png")
+    assert ours(page.missing) == []
+    assert page.wrong == []
+
+
+def test_templates_come_by_name(comfy, page):
+    """ComfyUI's browser of templates shows ours in that order, each with its picture."""
+    page.evaluate("app.extensionManager.command.execute('Comfy.BrowseTemplates')")
+    dialog = page.locator("[role=dialog]")
+    dialog.get_by_text("comfyui-rollout copy v1.0").click()
+    dialog.get_by_text(TEMPLATE).wait_for()
+    shown = [name for name in dialog.locator("h3").all_inner_texts() if name.islower()]
+    assert shown[:2] == [TEMPLATE, "dreambooth_rollout"]
+    assert shown == sorted(shown)
+    page.keyboard.press("Escape")
 
 
 def search(page, words, title):
@@ -120,8 +188,13 @@ def search(page, words, title):
 
 @pytest.mark.parametrize(
     ("words", "node"),
-    [("prodigy", "Optimizer"), ("cfg", "Sample Prompts"), ("rank", "Train ComfyUI Model"), ("bucket", "Image Folder")],
-)
+    [
+        ("prodigy", "Optimizer"), ("cfg", "Sample Prompts"), ("rank", "Train ComfyUI Model"),
+        ("bucket", "Image Folder"), ("epoch", "Optimizer Step"), ("batch size", "Image Folder"),
+        ("gradient checkpointing", "Train ComfyUI Model"), ("unipc", "Rollout"), ("tag", "Encode Dataset"),
+        ("steps", "Optimizer Step"),
+    ],
+)  # fmt: skip
 def test_words_of_trainers_find_nodes(page, words, node):
     """As people type them, below one root."""
     search(page, words, node)

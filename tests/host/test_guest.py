@@ -1,9 +1,11 @@
 """We are a good guest of ComfyUI: errors, interrupts, memory, routes, and nothing of it is left changed."""
 
 import json
+import os
+import subprocess
 
 import pytest
-from comfy_process import all_of, read_json
+from comfy_process import PYTHON, ROOT, all_of, read_json
 from comfyui_rollout import NODE_CLASS_MAPPINGS
 from hosted_graphs import training, without
 
@@ -15,6 +17,30 @@ def test_the_pack_is_there(comfy):
     ours = [line for line in comfy.log.read_text().splitlines() if "comfyui-rollout copy v1.0" in line]
     assert ours
     assert [line for line in ours if "FAILED" in line or "Cannot import" in line] == []
+
+
+def test_all_of_it_is_in_one_place_and_in_hindi_too(comfy):
+    """ComfyUI's library has our nodes below one root, and our words for whoever reads Hindi."""
+    theirs = json.loads(comfy.get("/object_info"))
+    root, rooms = "training/rollout", {"data", "model", "rollout", "train", "results"}
+    assert {theirs[name]["category"] for name in NODE_CLASS_MAPPINGS} == {f"{root}/{room}" for room in rooms}
+    words = json.loads(comfy.get("/i18n"))["hi"]["nodeDefs"]
+    assert words.keys() >= NODE_CLASS_MAPPINGS.keys()
+
+
+def test_it_is_imported_in_no_time(tmp_path):
+    """Where Python has seen the files before, and all that ComfyUI loads is there: seconds of the processor."""
+    script = ROOT / "tests" / "support" / "import_in_comfyui.py"
+    kept = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path)}
+    environment = {**os.environ, **kept, "PYTHONPATH": os.environ["COMFYUI_PATH"]}
+    seconds = []
+    for _ in range(2):
+        done = subprocess.run(
+            [PYTHON, str(script), str(ROOT)], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        seconds.append(float(done.stdout.splitlines()[-1]))
+    assert seconds[1] < 0.5
 
 
 def error_of(comfy, graph):

@@ -59,6 +59,28 @@ def test_weights_in_half_precision_are_trained_on(measured, family):
     assert measured[family]["half"] > 0.95
 
 
+FEW_BITS = (
+    "fp8", "float8_e4m3fn", "float8_e5m2", "mxfp8", "nvfp4", "int8_tensorwise", "convrot_w4a4", "asym_w4a8_int8",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("format", FEW_BITS)
+def test_gradients_over_weights_in_few_bits_are_exact(measured, format):
+    """Every format that ComfyUI knows: as over plain weights of the same values, whether it has a backward pass or not.
+
+    Its own of 8-bit integers rounds gradients too, and those of 4 bits fail.
+    """
+    assert set(measured["few bits"]) == set(FEW_BITS)
+    assert measured["few bits"][format] < 1e-2
+
+
+@pytest.mark.parametrize("family", ["flux", "sd"])
+def test_weights_may_stay_off_the_device(measured, family):
+    """With offloading: gradients to the bit as with all of it on the device, a LoRA on the MODEL included."""
+    assert measured["offloaded"][family]["same"]
+    assert measured["offloaded"][family]["off"] > 10
+
+
 def test_weights_that_were_taken_off_the_device_come_back(measured):
     """Between two steps ComfyUI may make room, for a VAE say; the next step computes on the same bits."""
     assert measured["memory"]["unloaded"]
@@ -160,8 +182,10 @@ def picture(comfy, image):
 
 def run_only(comfy, name, **changes):
     """A run without what comes after it; its folder."""
-    family = changes.pop("family", "flux")
-    graph = training(family, **{**changes, "step": {"run_name": name, "sample_every": 0, **changes.get("step", {})}})
+    family, nodes = changes.pop("family", "flux"), changes.pop("nodes", {})
+    graph = nodes | training(
+        family, **{**changes, "step": {"run_name": name, "sample_every": 0, **changes.get("step", {})}}
+    )
     kept = without(graph, "trained", "save", "save_theirs", "positive", "empty", "sampler", "decode", "show", "samples")
     del kept["step"]["inputs"]["samples"]
     messages = comfy.run(kept)
@@ -201,6 +225,42 @@ def test_an_adapter_is_trained_further(comfy, kind):
     again = run_only(comfy, f"on_{kind}", model={"continue_from": str(path)}, optimizer={"learning_rate": 0.0})
     assert adapter(again).keys() == adapter(first).keys()
     assert all(torch.equal(value, adapter(first)[name]) for name, value in adapter(again).items())
+
+
+def test_an_adapter_on_a_wire_is_trained_further(comfy):
+    """A LORA_MODEL goes on where it was, and comes out in the same file format."""
+    first = run_only(comfy, "for_wire")
+    (path,) = (first / "model").glob("*.safetensors")
+    read = {"read": {"class_type": "ReadLora", "inputs": {"path": str(path)}}}
+    again = run_only(comfy, "on_wire", model={"lora": ["read", 0]}, optimizer={"learning_rate": 0.0}, nodes=read)
+    assert adapter(again).keys() == adapter(first).keys()
+    assert all(torch.equal(value, adapter(first)[name]) for name, value in adapter(again).items())
+
+
+def test_offloading_goes_with_gradient_checkpointing_only(comfy):
+    """The run is the same to the bit; without it, one line on the node before anything is copied."""
+    whole = adapter(run_only(comfy, "whole_on_device"))
+    parts = adapter(run_only(comfy, "offloading", model={"offloading": True}))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    graph = training("flux", model={"offloading": True, "gradient_checkpointing": False})
+    (error,) = all_of(comfy.run(graph), "execution_error")
+    assert error["node_id"] == "model"
+    assert error["exception_message"].startswith("gradient_checkpointing: offloading needs it")
+
+
+@pytest.mark.parametrize("dtype", ["default", "fp8_e4m3fn"])
+def test_what_load_diffusion_model_gives_is_trained(comfy, dtype):
+    """A file by ComfyUI's own loader, whose copy is read from that file again, in 8 bits too."""
+    assert all_of(
+        comfy.run({"write": {"class_type": "WriteNetwork", "inputs": {"name": "wan.safetensors"}}}), "execution_success"
+    )
+    name = f"file_{dtype}"
+    graph = training("wan", model={"model": ["file", 0]}, step={"run_name": name}, save={"name": name})
+    graph["file"] = {"class_type": "UNETLoader", "inputs": {"unet_name": "wan.safetensors", "weight_dtype": dtype}}
+    messages = comfy.run(graph)
+    assert all_of(messages, "execution_success"), all_of(messages, "execution_error")
+    (path,) = (comfy.base / "models" / "loras").glob(f"{name}_*.safetensors")
+    assert any(key.endswith("lora_up.weight") and value.any() for key, value in load_file(path).items())
 
 
 def test_sizes_are_mixed(comfy):
@@ -248,3 +308,30 @@ def test_samples_come_out_as_images(comfy):
     graph["show"]["inputs"]["images"] = ["samples", 1]
     (error,) = all_of(comfy.run(graph), "execution_error")
     assert error["exception_message"].startswith("images: Optimizer Step draws these samples")
+
+
+def test_samples_are_those_of_ksampler(comfy):
+    """The trained network drawn with by Sample Prompts makes what KSampler makes of the MODEL with the LoRA on it.
+
+    To a shade: an adapter beside a layer and one added to its weight round differently.
+    """
+    graph = training("zimage", step={"run_name": "as_ksampler"}, optimizer={"learning_rate": 0.1})
+    drawn = {"seed": 5, "steps": 4}
+    graph["after"] = {"class_type": "RolloutSamplePrompts", "inputs": {
+        **graph["samples"]["inputs"], **drawn, "model": ["step", 0], "guidance": 3.0,
+    }}  # fmt: skip
+    graph["ours"] = {"class_type": "PreviewImage", "inputs": {"images": ["after", 1]}}
+    graph["empty_text"] = {"class_type": "TinyText", "inputs": {"clip": ["loader", 1], "text": ""}}
+    graph["sampler"]["inputs"] |= {**drawn, "cfg": 3.0, "negative": ["empty_text", 0]}
+    graph["plain"] = {**graph["sampler"], "inputs": {**graph["sampler"]["inputs"], "model": ["loader", 0]}}
+    graph["decode_plain"] = {"class_type": "VAEDecode", "inputs": {"samples": ["plain", 0], "vae": ["loader", 2]}}
+    graph["untrained"] = {"class_type": "PreviewImage", "inputs": {"images": ["decode_plain", 0]}}
+    messages = comfy.run(graph)
+    assert all_of(messages, "execution_success"), all_of(messages, "execution_error")
+    shown = {data["node"]: data["output"] for data in all_of(messages, "executed")}
+    ours, theirs, plain = (
+        torch.frombuffer(bytearray(picture(comfy, shown[name]["images"][0])), dtype=torch.uint8).float()
+        for name in ("ours", "show", "untrained")
+    )
+    assert (ours - theirs).abs().mean() < 0.5
+    assert (ours - plain).abs().mean() > 5

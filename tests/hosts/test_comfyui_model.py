@@ -1,12 +1,10 @@
 """What needs no ComfyUI of the files that know it; tests/host has the rest, inside a real one."""
 
 import re
-import sys
-from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
-from comfyui_rollout.hosts.comfyui_model import LiveModel, conditioning_of, place, told_of
+from comfyui_rollout.hosts.comfyui_model import conditioning_of, place, told_of
 from comfyui_rollout.server.inside_comfyui import paths_of_an_odd_folder
 from torch import nn
 
@@ -40,20 +38,6 @@ def test_adapters_are_called_as_their_layers():
     assert set(root.state_dict()) == {
         f"diffusion_model.{layer}.weight" for layer in ("blocks.0.attn.q", "blocks.0.attn.k", "out")
     }
-
-
-def test_a_model_that_is_partly_off_the_device_is_one_line(monkeypatch):
-    """ComfyUI swaps such weights while it computes: what autograd has kept of them would change."""
-    management = ModuleType("comfy.model_management")
-    management.load_models_gpu = lambda models, force_full_load: None
-    monkeypatch.setitem(sys.modules, "comfy", ModuleType("comfy"))
-    monkeypatch.setitem(sys.modules, "comfy.model_management", management)
-    live = LiveModel.__new__(LiveModel)
-    live.patcher, live.model = None, SimpleNamespace(model_lowvram=True)
-    with pytest.raises(ValueError, match=r"model: ComfyUI keeps a part of it off the device \(lowvram\)"):
-        live.load()
-    live.model.model_lowvram = False
-    live.load()
 
 
 @pytest.mark.parametrize("name", ["comfyui-rollout", "ComfyUI-Rollout_1.0", "rollout.x"])

@@ -4,13 +4,19 @@ ComfyUI loads this file as it loads any other pack. No checkpoint is so small, s
 """
 
 import functools
+import json
+import re
+from pathlib import Path
 
 import comfy.latent_formats
 import comfy.model_management
 import comfy.model_patcher
+import comfy.quant_ops
 import comfy.sd
 import comfy.supported_models
 import comfy.taesd.taesd
+import comfy.utils
+import folder_paths
 import torch
 
 CONFIGS = {
@@ -36,18 +42,32 @@ CONFIGS = {
     "wan": ("WAN21_T2V", {
         "image_model": "wan2.1", "model_type": "t2v", "dim": 32, "out_dim": 16, "num_heads": 2, "ffn_dim": 64,
         "num_layers": 2, "patch_size": (1, 2, 2), "freq_dim": 32, "window_size": (-1, -1), "qk_norm": True,
-        "cross_attn_norm": True, "eps": 1e-6, "in_dim": 16, "text_dim": 32, "dtype": torch.float32,
+        "cross_attn_norm": True, "eps": 1e-6, "in_dim": 16, "text_dim": 4096, "dtype": torch.float32,
     }),
 }  # fmt: skip
 """ComfyUI's class of each family, and a small network's settings."""
 
 
-def make(family, dtype=torch.float32, disable_dynamic=True):
-    """A MODEL, always with the same weights."""
+def settings_of(family, dtype, compute=None):
+    """ComfyUI's settings of a family with weights in that format."""
     kind, config = CONFIGS[family]
     settings = getattr(comfy.supported_models, kind)(config)
-    settings.unet_config = dict(config)
-    settings.set_inference_dtype(dtype, None)
+    settings.unet_config = dict(config, dtype=dtype)
+    settings.set_inference_dtype(dtype, compute)
+    return settings
+
+
+def patcher_of(model, *how):
+    """The MODEL of a network; ``how`` it was made is how it is loaded again."""
+    load, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
+    patcher = comfy.model_patcher.ModelPatcher(model, load, offload)
+    patcher.cached_patcher_init = (how[0], how[1:])
+    return patcher
+
+
+def make(family, dtype=torch.float32, compute=None, disable_dynamic=True):
+    """A MODEL, always with the same weights."""
+    settings = settings_of(family, dtype, compute)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = settings.get_model({})
@@ -60,16 +80,55 @@ def make(family, dtype=torch.float32, disable_dynamic=True):
             if name.endswith("bias"):
                 weight.data = 0.3 * torch.randn(weight.shape)
             weight.data = weight.data.to(own)
-    patcher = comfy.model_patcher.ModelPatcher(
-        model, comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
-    )
-    patcher.cached_patcher_init = (make, (family, dtype))
-    return patcher
+    return patcher_of(model, make, family, dtype, compute)
+
+
+def quantised(family, format, disable_dynamic=True):
+    """The same MODEL in bf16, with the layers of its blocks in one of ComfyUI's formats of few bits."""
+    settings = settings_of(family, torch.bfloat16, torch.bfloat16)
+    settings.quant_config = {"mixed_ops": True}
+    model = settings.get_model({})
+    layout = comfy.quant_ops.QUANT_ALGOS[format]["comfy_tensor_layout"]
+    wanted = torch.tensor(list(json.dumps({"format": format}).encode()), dtype=torch.uint8)
+    given = {}
+    for name, weight in make(family, torch.bfloat16).model.diffusion_model.state_dict().items():
+        layer = name.removesuffix(".weight")
+        given[name] = weight
+        if re.fullmatch(r"(layers|blocks)\.\d+\..*(attention|attn|feed_forward|ffn).*", layer) and weight.ndim == 2:
+            given |= comfy.quant_ops.QuantizedTensor.from_float(weight, layout).state_dict(name)
+            given[f"{layer}.comfy_quant"] = wanted
+    model.diffusion_model.load_state_dict(given)
+    return patcher_of(model, quantised, family, format)
+
+
+def dequantised(family, format, disable_dynamic=True):
+    """A MODEL in bf16 whose weights are those that the ones in that format stand for."""
+    return plain_with(quantised(family, format), dequantised, family, format)
+
+
+def plain_with(other, *how):
+    """A MODEL in bf16 with the weights of another one of the family ``how[1]``."""
+    plain = make(how[1], torch.bfloat16).model
+    for name, weight in other.model.diffusion_model.named_parameters():
+        meant = weight.dequantize() if isinstance(weight.data, comfy.quant_ops.QuantizedTensor) else weight
+        plain.diffusion_model.get_parameter(name).data = meant.detach().to(torch.bfloat16, copy=True)
+    return patcher_of(plain, *how)
+
+
+def in_fp8(family):
+    """A MODEL with weights in fp8, which computes in bf16."""
+    return make(family, torch.float8_e4m3fn, torch.bfloat16)
+
+
+def as_in_fp8(family, disable_dynamic=True):
+    """A MODEL in bf16 with the very same weights."""
+    return plain_with(in_fp8(family), as_in_fp8, family)
 
 
 @functools.cache
 def letters(family):
-    return torch.randn(128, 32, generator=torch.Generator().manual_seed(1))
+    width = 4096 if family == "wan" else 32
+    return torch.randn(128, width, generator=torch.Generator().manual_seed(1))
 
 
 class Clip:
@@ -78,7 +137,7 @@ class Clip:
     def __init__(self, family):
         self.family, self.patcher = family, None
         self.layer_idx = None
-        table = torch.nn.Embedding(128, 32)
+        table = torch.nn.Embedding(*letters(family).shape)
         table.weight.data = letters(family).clone()
         self.patcher = comfy.model_patcher.ModelPatcher(table, torch.device("cpu"), torch.device("cpu"))
 
@@ -123,6 +182,24 @@ class TinyWithoutLoader(TinyComfy):
         model = make(family)
         model.cached_patcher_init = None
         return model, Clip(family), vae(family)
+
+
+class WriteNetwork:
+    """A file for Load Diffusion Model: as small as a Wan can be that ComfyUI knows by its weights."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES, OUTPUT_NODE = "tests", "build", (), True
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"name": ("STRING",)}}
+
+    def build(self, name):
+        CONFIGS["wan file"] = ("WAN21_T2V", {**CONFIGS["wan"][1], "dim": 128, "num_heads": 1, "freq_dim": 256})
+        weights = make("wan file").model.diffusion_model.state_dict()
+        place = Path(folder_paths.get_folder_paths("diffusion_models")[0], name)
+        place.parent.mkdir(exist_ok=True)
+        comfy.utils.save_torch_file({key: value.contiguous() for key, value in weights.items()}, str(place))
+        return {}
 
 
 class MakeImages:
@@ -171,6 +248,19 @@ class TinyText:
         return (clip.encode_from_tokens_scheduled(clip.tokenize(text)),)
 
 
+class ReadLora:
+    """A LORA_MODEL from a file, as ComfyUI's own training gives one."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES = "tests", "build", ("LORA_MODEL",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"path": ("STRING",)}}
+
+    def build(self, path):
+        return (comfy.utils.load_torch_file(path),)
+
+
 class Memory:
     """What this process takes: resident memory, and how many tensors Python knows."""
 
@@ -191,5 +281,5 @@ class Memory:
                        "in_training": [comfy.model_management.in_training]}}  # fmt: skip
 
 
-NODES = (TinyComfy, TinyWithoutLoader, MakeImages, Nothing, TinyText, Memory)
+NODES = (TinyComfy, TinyWithoutLoader, WriteNetwork, MakeImages, Nothing, TinyText, ReadLora, Memory)
 NODE_CLASS_MAPPINGS = {kind.__name__: kind for kind in NODES}

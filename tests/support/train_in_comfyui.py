@@ -6,8 +6,10 @@ differences, and how far a batch is off its items one by one.
 
 # ruff: noqa: E402  # ComfyUI reads the command line when it is imported
 
+import contextlib
 import json
 import sys
+from functools import partial
 from itertools import product
 
 import comfy.options
@@ -16,6 +18,7 @@ comfy.options.enable_args_parsing()
 families, sys.argv = sys.argv[1:], [sys.argv[0], "--cpu"]
 
 import comfy.model_management
+import comfy.quant_ops
 import comfy.samplers
 import tiny_comfyui
 import torch
@@ -158,6 +161,60 @@ def in_half(family):
     return float(torch.cosine_similarity(*found, dim=0))
 
 
+def in_few_bits(family, format):
+    """How far gradients are off those of the same network with plain weights of the same values."""
+    return off(family, *(partial(make, family, format) for make in (tiny_comfyui.quantised, tiny_comfyui.dequantised)))
+
+
+def off(family, *makers):
+    """How far the gradients of one MODEL are off those of another."""
+    found = []
+    for make in makers:
+        with torch.inference_mode():
+            model = make()
+        made = network(family, model=model, targets=TARGETS["all"])
+        found.append(torch.cat([each.flatten() for each in gradient(made, family)[0]]))
+    return float((found[0] - found[1]).norm() / found[1].norm())
+
+
+def in_plain_fp8(family):
+    """The same for weights in fp8 without a scale; ComfyUI computes with them in bf16."""
+    return off(family, *(partial(make, family) for make in (tiny_comfyui.in_fp8, tiny_comfyui.as_in_fp8)))
+
+
+def offloaded(family):
+    """Whether a network whose weights stay off the device gives the same gradients to the bit, with a LoRA on the MODEL
+    too, and after a sampler had all of it there; and how many of its layers are off in the end."""
+    with torch.inference_mode():
+        plain = tiny_comfyui.make(family)
+        model = patched(plain, lora_for(plain), 1.0)
+    whole = network(family, model=model, targets=TARGETS["all"])
+    wanted, _ = gradient(whole, family)
+    with as_on_a_card():
+        parts = network(family, model=model, targets=TARGETS["all"], offloading=True)
+        found, _ = gradient(parts, family)
+        comfy.model_management.load_models_gpu([parts.live.patcher])  # as a sampler does
+        assert not parts.live.model.model_lowvram
+        again, _ = gradient(parts, family)
+    off = [layer for layer in parts.live.model.modules() if hasattr(layer, "prev_comfy_cast_weights")]
+    same = all(torch.equal(*pair) for each in (found, again) for pair in zip(each, wanted, strict=True))
+    return {"same": same, "off": len(off)}
+
+
+@contextlib.contextmanager
+def as_on_a_card():
+    """ComfyUI keeps weights as on a card of NVIDIA's."""
+    management = comfy.model_management
+    card = {"vram_state": management.VRAMState.NORMAL_VRAM, "is_device_cpu": lambda device: False}
+    card["MIN_WEIGHT_MEMORY_RATIO"] = 0.0
+    before = {name: getattr(management, name) for name in card}
+    vars(management).update(card)
+    try:
+        yield
+    finally:
+        vars(management).update(before)
+
+
 def gradient(made, family):
     """That of one training step on two items, and the weights under the adapter."""
     x, timestep, told = inputs(made, family, ["a cat", "a dog!!"])
@@ -227,6 +284,9 @@ for family in families:
         answers[family][f"{kind} {checkpointing}"] = gradients(
             family, kind=kind, gradient_checkpointing=checkpointing, targets=TARGETS["all"]
         )
+answers["few bits"] = {format: in_few_bits("zimage", format) for format in comfy.quant_ops.QUANT_ALGOS}
+answers["few bits"]["fp8"] = in_plain_fp8("zimage")
+answers["offloaded"] = {family: offloaded(family) for family in ("flux", "sd")}
 answers["memory"] = {
     "unloaded": after_unloading("flux"),
     "no_vram": refused("flux", vram_state=comfy.model_management.VRAMState.NO_VRAM, is_device_cpu=lambda device: False),
