@@ -22,6 +22,7 @@ from ..models.families.pretrained import tile_if_large
 from ..models.loading.load import load_parts
 from ..models.loading.pretrained import Pretrained
 from ..models.quiet import quiet
+from .time_shift import pipeline_told_lower
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class SamplingSettings:
     """Images a prompt."""
     seed: int = 0
     """The first image of each prompt starts from this seed, the next from the next; diffusers draws the same noise."""
+    time_shift: float = 0.0
+    """The network is told a timestep lower by so much (0..1000) than the latents have: see :mod:`.time_shift`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +167,8 @@ def sample_prompts(
                 random = torch.Generator().manual_seed((settings.seed + number) % 2**64)
                 arguments = pipeline_arguments(model, pipeline, positive, negative, settings)
                 arguments |= {"image": control} if control is not None else {}
-                made = pipeline(**arguments, generator=random, output_type="pt")
+                with pipeline_told_lower(pipeline, settings.time_shift):
+                    made = pipeline(**arguments, generator=random, output_type="pt")
                 images.append(first_images(made).float().cpu())
                 progress(len(images), total)
     return torch.cat(images)
