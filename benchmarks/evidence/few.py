@@ -60,7 +60,14 @@ NEW, OTHERS = 300, 270
 """Samples of the class that was left out, and of the others together."""
 GUIDANCE = 2.0
 WORKFLOW, LOSS, REFLEX_LOSS = "soar_lora.json", "RolloutDiffusionLoss", "RolloutReflexFlowLoss"
-REFLEXFLOW = {"reflexflow": "auto", "alpha": 1.0, "beta1": 10.0, "beta2": 1.0, "objective": "spec", "target": "original"}
+REFLEXFLOW = {
+    "reflexflow": "auto",
+    "alpha": 1.0,
+    "beta1": 10.0,
+    "beta2": 1.0,
+    "objective": "spec",
+    "target": "original",
+}
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from comfyui_rollout.models.adapters.saved import restore_adapters
 from comfyui_rollout.models.adapters.settings import AdapterSettings
 from comfyui_rollout.models.model import Model
 from comfyui_rollout.models.saving import load_model
-from comfyui_rollout.nodes.base import DATASET, MODEL, StepNode
+from comfyui_rollout.nodes.base import MODEL, StepNode
 from comfyui_rollout.nodes.data.dataset import DatasetNode
 from comfyui_rollout.nodes.inputs import UNIQUE_ID, integer, line, wire
 from comfyui_rollout.nodes.models.model import ModelInfo
