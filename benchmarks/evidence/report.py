@@ -196,6 +196,42 @@ def plot(rows: dict[Any, Row], arms: Sequence[str], path: Path) -> None:
     figure.savefig(path, dpi=100)
 
 
+RECIPES = {
+    "fresh_300": "fewer Euler steps, level with many",
+    "still_300": "the same, cheaper",
+    "reflow": "4 Euler steps and no others",
+    "chains": "every step a chain's, at hardly any cost",
+}
+"""A picture of each in docs/when_to_roll_out.md: its wish."""
+
+
+def recipe_plot(rows: dict[Any, Row], path: Path, data: str = "digits", budget: str = "short") -> None:
+    """What each recipe does at each number of evaluations and with each solver: bars up are worse, bars down better."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(2, 2, figsize=(11, 6.4), sharex=True, sharey=True)
+    for axis, (arm, wish) in zip(axes.flat, RECIPES.items(), strict=True):
+        means = [interval(ratios(rows, data, budget, arm, column, "seconds"))[0] for column in SHOWN]
+        changes = [mean - 1 for mean in means]
+        colours = ["tab:green" if change < 0 else "tab:red" for change in changes]
+        axis.bar(range(len(SHOWN)), changes, bottom=1, color=colours, width=0.6)
+        for place, mean in enumerate(means):
+            axis.annotate(
+                f"{mean:.2f}", (place, mean), (0, 4 if mean > 1 else -13), textcoords="offset points", ha="center"
+            )
+        axis.axhline(1, color="black", linewidth=1)
+        axis.set(title=wish, yscale="log", ylim=(0.5, 1.8))
+        axis.set_yticks(TICKS, [str(tick) for tick in TICKS])
+        axis.set_yticks([], minor=True)
+        axis.set_xticks(range(len(SHOWN)), [column.replace("_", "\n") for column in SHOWN])
+    figure.supylabel("distance over teacher forcing of equal time", fontsize=12)
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
+
+
 TABLE = re.compile(r"(<!-- table: (\w+) (\w+) (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -221,7 +257,7 @@ def with_tables(page: str, rows: dict[Any, Row]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--page", type=Path, help="whose tables are written anew")
-    parser.add_argument("--images", type=Path, help="folder for the plot")
+    parser.add_argument("--images", type=Path, help="folder for the plots")
     parser.add_argument("--plotted", nargs="+", choices=ARMS, default=["fresh_300", "fresh_200_ema", "reflow"])
     options = parser.parse_args()
     rows = kept()
@@ -232,6 +268,7 @@ def main() -> None:
             print(f"\n### {data}, {budget}\n\n{ratio_table(rows, data, budget, 'seconds')}")
     if options.images:
         plot(rows, options.plotted, options.images / "evidence.png")
+        recipe_plot(rows, options.images / "recipes.png")
 
 
 if __name__ == "__main__":
