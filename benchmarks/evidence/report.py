@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import few
+import guidance
 import numpy as np
 from arms import ARMS
 from corrections import FILE, VARIANTS
@@ -164,6 +165,22 @@ def few_table(data: str, budget: str, count: int) -> str:
     return markdown([*head, "recall", "right class", "nearest", "copied", "others"], lines)
 
 
+def guidance_table(data: str) -> str:
+    """The network of few.py before any LoRA, with guidance: means over seeds."""
+    rows = [row for row in guidance.kept() if row["data"] == data]
+
+    def mean(column: str, scale: float, what: str) -> float:
+        return float(np.mean([row[f"{column}: {scale:g}"][what] for row in rows]))
+
+    columns = [f"{kind}_{steps}" for kind, steps in guidance.COLUMNS]
+    lines = []
+    for scale in guidance.SCALES:
+        rest = [f"{mean('unipc_8', scale, what):.2f}" for what in ("precision", "recall", "right")]
+        lines.append([f"{scale:g}", *(f"{mean(column, scale, 'fd'):.2f}" for column in columns), *rest])
+    head = ["guidance", *(column.replace("_", " ") for column in columns)]
+    return markdown([*head, "precision", "recall", "right class"], lines)
+
+
 def plot(rows: dict[Any, Row], arms: Sequence[str], path: Path) -> None:
     """Ratios over evaluations, a panel for each data set and budget, with their intervals."""
     import matplotlib
@@ -242,6 +259,8 @@ def with_tables(page: str, rows: dict[Any, Row]) -> str:
         head, data, budget, kind, end = found.groups()
         if kind == "corrections":
             made = corrections_table(budget)
+        elif kind == "guidance":
+            made = guidance_table(data)
         elif kind == "few":
             length, _, count = budget.partition("_")
             made = few_table(data, length, int(count))
