@@ -66,9 +66,9 @@ class EmojiDataset(DatasetNode):
     DISPLAY_NAME = "Emoji Dataset"
     CATEGORY = f"{CATEGORY}/data"
     DESCRIPTION = (
-        "118 emoji faces in colour, 24x24 pixels, in 12 groups such as smiling, affection and sleepy. Small enough to "
-        "train a model from scratch on a laptop in minutes. They come with these nodes; nothing is downloaded. Noto "
-        "Emoji by Google, Apache License 2.0."
+        "1,200 emoji faces in colour, 24x24 pixels, a hundred of each of twelve moods such as smiling, in love and "
+        "angry. Small enough to train a model from scratch on a laptop in minutes. They are drawn by this node, always "
+        "the same ones; nothing is downloaded."
     )
     SEARCH_ALIASES = ("smileys", "faces", "toy data", "example data")
 
