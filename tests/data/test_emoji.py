@@ -20,7 +20,7 @@ def test_emoji_are_the_faces():
 
 
 def test_a_smile_is_yellow_and_upright():
-    """Red and green are high and blue is low; rows are rows and columns are columns: the sheet was cut as it was laid."""
+    """Red and green are high and blue is low; the sheet was cut as it was laid."""
     face = Emoji().latents[0]
     red, green, blue = face[:, 8, 12]
     assert red > 0.8
