@@ -17,12 +17,12 @@ from ..data.encodings.encoders import PretrainedEncoders
 from ..data.reading.images import read_image
 from ..diffusion.schedules import DDPM
 from ..diffusion.solvers import Conditioning
+from ..diffusion.time_shift import pipeline_told_lower
 from ..models.families import PretrainedModel
 from ..models.families.pretrained import tile_if_large
 from ..models.loading.load import load_parts
 from ..models.loading.pretrained import Pretrained
 from ..models.quiet import quiet
-from .time_shift import pipeline_told_lower
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class SamplingSettings:
     seed: int = 0
     """The first image of each prompt starts from this seed, the next from the next; diffusers draws the same noise."""
     time_shift: float = 0.0
-    """The network is told a timestep lower by so much (0..1000) than the latents have: see :mod:`.time_shift`."""
+    """The network is told a timestep lower by so much (0..1000) than the latents have (arXiv 2305.15583)."""
 
 
 @dataclass(frozen=True, eq=False)

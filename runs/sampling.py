@@ -10,8 +10,8 @@ from torch import Generator, Tensor
 from ..diffusion.rollouts.guidance import UNGUIDED, Guidance
 from ..diffusion.schedules import Schedule
 from ..diffusion.solvers import Conditioning, Solver, integrate
+from ..diffusion.time_shift import told_lower
 from ..models.model import Model
-from .time_shift import told_lower
 
 
 @torch.no_grad()

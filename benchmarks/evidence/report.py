@@ -6,8 +6,9 @@ network and once over processor time. Intervals are 95% of the bootstrap over se
 
     python benchmarks/evidence/report.py [--page docs/evidence.md] [--images docs/images] [--plotted fresh_300 ...]
 
-A table stands in the page between ``<!-- table: digits short seconds -->`` (or ``forwards``, ``measures`` or
-``corrections``, which has all data, or with ``digits short_20 few``) and ``<!-- end -->``; it is written anew.
+A table stands in the page between ``<!-- table: digits short seconds -->`` (or ``forwards``, ``measures``,
+``solvers``, ``guidance`` or ``corrections``, which has all data; ``digits short_20 few`` is of LoRAs on 20 pictures)
+and ``<!-- end -->``; it is written anew.
 """
 
 from __future__ import annotations
@@ -122,6 +123,17 @@ def other_table(rows: dict[Any, Row], data: str, budget: str, column: str) -> st
             lines.append([about.words, *(f"{mean:.3f}" for mean in means), *(f"{mean:.1%}" for mean in probe)])
     head = ["arm", "FD", "KID", "precision", "recall", "right class", "variance", "output", "lowest", "highest band"]
     return markdown(head, lines)
+
+
+def solvers_table(rows: dict[Any, Row], data: str, budget: str) -> str:
+    """Teacher forcing by solver and evaluations: means over the seeds whose every column was judged."""
+    plain = [row for (name, length, _, arm), row in rows.items() if (name, length, arm) == (data, budget, PLAIN)]
+    whole = [row for row in plain if all(f"{kind}_{n}" in row for kind, n in product(SOLVERS, EVALUATIONS))]
+    lines = [
+        [kind, str(len(whole)), *(f"{np.mean([row[f'{kind}_{n}']['fd'] for row in whole]):.2f}" for n in EVALUATIONS)]
+        for kind in SOLVERS
+    ]
+    return markdown(["solver", "seeds", *(str(n) for n in EVALUATIONS)], lines)
 
 
 def corrections_table(budget: str) -> str:
@@ -259,6 +271,8 @@ def with_tables(page: str, rows: dict[Any, Row]) -> str:
         head, data, budget, kind, end = found.groups()
         if kind == "corrections":
             made = corrections_table(budget)
+        elif kind == "solvers":
+            made = solvers_table(rows, data, budget)
         elif kind == "guidance":
             made = guidance_table(data)
         elif kind == "few":

@@ -169,13 +169,13 @@ def probed(model: Model, name: str) -> dict[str, float]:
 def kept(path: Path = RESULTS) -> dict[tuple[str, str, int, str], dict[str, Any]]:
     """All results by data set, budget, seed and arm; several lines of one of them are put together.
 
-    What was measured first stands: a later line brings columns, but its processor time is that of another hour.
+    Later lines bring columns, or correct them. Their processor time is that of another hour: the first stands.
     """
     found: dict[tuple[str, str, int, str], dict[str, Any]] = {}
     for line in path.read_text().splitlines() if path.is_file() else ():
         row = json.loads(line)
         before = found.setdefault((row["data"], row["budget"], row["seed"], row["arm"]), {})
-        before.update({what: value for what, value in row.items() if what not in before})
+        before.update(row | {what: before[what] for what in ("seconds",) if what in before})
     return found
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..diffusion.schedules import Schedule
-from ..diffusion.solvers import Conditioning, Model
+from .schedules import Schedule
+from .solvers import Conditioning, Model
 
 
 def told_lower(model: Model, schedule: Schedule, by: float) -> Model:
