@@ -18,6 +18,7 @@ from ..data.encodings.encoders import PretrainedEncoders
 from ..data.reading.images import read_image
 from ..diffusion.schedules import DDPM
 from ..diffusion.solvers import Conditioning
+from ..diffusion.time_shift import pipeline_told_lower
 from ..models.families import PretrainedModel
 from ..models.families.pretrained import tile_if_large
 from ..models.loading.load import load_parts
@@ -39,6 +40,8 @@ class SamplingSettings:
     """Images a prompt."""
     seed: int = 0
     """The first image of each prompt starts from this seed, the next from the next; diffusers draws the same noise."""
+    time_shift: float = 0.0
+    """The network is told a timestep lower by so much (0..1000) than the latents have (arXiv 2305.15583)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +170,8 @@ def sample_prompts(
                 random = torch.Generator().manual_seed((settings.seed + number) % 2**64)
                 arguments = pipeline_arguments(model, pipeline, positive, negative, settings)
                 arguments |= {"image": control} if control is not None else {}
-                made = pipeline(**arguments, generator=random, output_type="pt")
+                with pipeline_told_lower(pipeline, settings.time_shift):
+                    made = pipeline(**arguments, generator=random, output_type="pt")
                 images.append(first_images(made).float().cpu())
                 progress(len(images), total)
     return torch.cat(images)

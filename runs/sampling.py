@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from ..diffusion.rollouts.guidance import UNGUIDED, Guidance
 from ..diffusion.schedules import Schedule
 from ..diffusion.solvers import Conditioning, Solver, integrate
-from ..diffusion.solvers import Model as Network
+from ..diffusion.time_shift import told_lower
 from ..models.model import Model
 
 
@@ -48,21 +48,6 @@ def sample(
             solve,
             observe,
         )
-
-
-def told_lower(model: Network, schedule: Schedule, by: float) -> Network:
-    """The network, told of a level so much nearer to the data: sampling with shifted time steps (arXiv 2305.15583).
-
-    Sampled latents of few steps have less variance than training ones of their level: they look like those of a lower
-    one. At the data itself there is nothing lower.
-    """
-    if not by:
-        return model
-
-    def network(x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
-        return model(x, (timestep - by).clamp(min=schedule.clean_timestep), conditioning)
-
-    return network
 
 
 def parse_labels(text: str, classes: int) -> list[int]:

@@ -6,8 +6,9 @@ network and once over processor time. Intervals are 95% of the bootstrap over se
 
     python benchmarks/evidence/report.py [--page docs/evidence.md] [--images docs/images] [--plotted fresh_300 ...]
 
-A table stands in the page between ``<!-- table: digits short seconds -->`` (or ``forwards``, ``measures`` or
-``corrections``, which has all data) and ``<!-- end -->``; it is written anew.
+A table stands in the page between ``<!-- table: digits short seconds -->`` (or ``forwards``, ``measures``,
+``solvers``, ``guidance`` or ``corrections``, which has all data; ``digits short_20 few`` is of LoRAs on 20 pictures)
+and ``<!-- end -->``; it is written anew.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ import json
 import math
 import re
 from collections.abc import Iterable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import few
+import guidance
 import numpy as np
 from arms import ARMS
 from corrections import FILE, VARIANTS
@@ -29,8 +33,9 @@ Row = dict[str, Any]
 DRAWS = 10_000
 FEWEST = 3
 """Fewer seeds never make a ratio bold: their interval is their range."""
-WIDEST = 4.0
-"""Intervals are not drawn beyond this many times teacher forcing."""
+TICKS = (0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.2, 1.5)
+LIMITS = (0.5, 1.6)
+"""Of the plot, in times teacher forcing."""
 
 
 def slope(rows: dict[Any, Row], data: str, column: str, measure: str) -> float:
@@ -120,6 +125,17 @@ def other_table(rows: dict[Any, Row], data: str, budget: str, column: str) -> st
     return markdown(head, lines)
 
 
+def solvers_table(rows: dict[Any, Row], data: str, budget: str) -> str:
+    """Teacher forcing by solver and evaluations: means over the seeds whose every column was judged."""
+    plain = [row for (name, length, _, arm), row in rows.items() if (name, length, arm) == (data, budget, PLAIN)]
+    whole = [row for row in plain if all(f"{kind}_{n}" in row for kind, n in product(SOLVERS, EVALUATIONS))]
+    lines = [
+        [kind, str(len(whole)), *(f"{np.mean([row[f'{kind}_{n}']['fd'] for row in whole]):.2f}" for n in EVALUATIONS)]
+        for kind in SOLVERS
+    ]
+    return markdown(["solver", "seeds", *(str(n) for n in EVALUATIONS)], lines)
+
+
 def corrections_table(budget: str) -> str:
     """Corrections at sampling time over plain sampling of the same model: geometric means over seeds."""
     lines = [json.loads(line) for line in FILE.read_text().splitlines()] if FILE.is_file() else []
@@ -137,6 +153,46 @@ def corrections_table(budget: str) -> str:
     return markdown(["correction", *head], made)
 
 
+def few_table(data: str, budget: str, count: int) -> str:
+    """LoRAs on so many pictures; all arms have had equal forwards, so that they are compared as they are."""
+    rows = [row for row in few.kept() if row["data"] == data]
+    base = {row["seed"]: row["others"]["fd"] for row in rows if row["arm"] == few.BASE}
+    rows = [row for row in rows if (row["budget"], row["count"]) == (budget, count)]
+    plain = {row["seed"]: row for row in rows if row["arm"] == PLAIN}
+    lines = []
+    for arm, about in few.ARMS.items():
+        mine = [row for row in rows if row["arm"] == arm and row["seed"] in plain]
+        if not mine:
+            continue
+        cells = []
+        for column in (f"{kind}_{steps}" for kind, steps in few.COLUMNS):
+            found = [row[column]["fd"] / (1 if arm == PLAIN else plain[row["seed"]][column]["fd"]) for row in mine]
+            cells.append(f"{np.mean(found):.1f}" if arm == PLAIN else cell(found))
+        cells += [f"{np.mean([row['unipc_8'][what] for row in mine]):.2f}" for what in ("recall", "right")]
+        cells += [f"{np.mean([row['unipc_8'][what] for row in mine]):.2f}" for what in ("nearest", "copied")]
+        cells.append(f"{np.mean([row['others']['fd'] / base[row['seed']] for row in mine]):.2f}")
+        words = "teacher forcing: the distance" if arm == PLAIN else about.words
+        lines.append([words, str(len(mine)), f"{np.mean([row['steps'] for row in mine]):.0f}", *cells])
+    head = ["arm", "seeds", "steps", *(f"{kind} {steps}" for kind, steps in few.COLUMNS)]
+    return markdown([*head, "recall", "right class", "nearest", "copied", "others"], lines)
+
+
+def guidance_table(data: str) -> str:
+    """The network of few.py before any LoRA, with guidance: means over seeds."""
+    rows = [row for row in guidance.kept() if row["data"] == data]
+
+    def mean(column: str, scale: float, what: str) -> float:
+        return float(np.mean([row[f"{column}: {scale:g}"][what] for row in rows]))
+
+    columns = [f"{kind}_{steps}" for kind, steps in guidance.COLUMNS]
+    lines = []
+    for scale in guidance.SCALES:
+        rest = [f"{mean('unipc_8', scale, what):.2f}" for what in ("precision", "recall", "right")]
+        lines.append([f"{scale:g}", *(f"{mean(column, scale, 'fd'):.2f}" for column in columns), *rest])
+    head = ["guidance", *(column.replace("_", " ") for column in columns)]
+    return markdown([*head, "precision", "recall", "right class"], lines)
+
+
 def plot(rows: dict[Any, Row], arms: Sequence[str], path: Path) -> None:
     """Ratios over evaluations, a panel for each data set and budget, with their intervals."""
     import matplotlib
@@ -144,29 +200,65 @@ def plot(rows: dict[Any, Row], arms: Sequence[str], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    panels = sorted(
-        {(key[0], key[1]) for key in rows}, key=lambda panel: (list(DATA).index(panel[0]), panel[1] == "long")
-    )
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.8), sharey=True, squeeze=False)
-    for axis, (data, budget) in zip(axes[0], panels, strict=True):
+    names = [name for name in DATA if any(key[0] == name for key in rows)]
+    figure, axes = plt.subplots(2, len(names), figsize=(11, 7), sharex=True, sharey=True, squeeze=False)
+    for axis, (budget, data) in zip(axes.flat, product(("short", "long"), names), strict=True):
         for arm in arms:
             found = [(n, ratios(rows, data, budget, arm, f"euler_{n}", "seconds")) for n in EVALUATIONS]
             points = [(n, *interval(values)) for n, values in found if values]
             if points:
                 at, mean, low, high = map(np.array, zip(*points, strict=True))
                 line = axis.plot(at, mean, marker="o", label=ARMS[arm].words)[0]
-                axis.fill_between(at, low, np.minimum(high, WIDEST), color=line.get_color(), alpha=0.15)
+                axis.fill_between(at, low, high, color=line.get_color(), alpha=0.15)
         axis.axhline(1, color="grey", linewidth=1)
-        axis.set(xscale="log", yscale="log", title=f"{data}, {budget} budget", xlabel="evaluations (Euler)")
+        axis.set(xscale="log", yscale="log", ylim=LIMITS, title=f"{data}, {budget} budget")
+        axis.grid(color="0.9")
         axis.set_xticks(EVALUATIONS, [str(n) for n in EVALUATIONS])
         axis.set_xticks([], minor=True)
-        axis.set_yticks([0.4, 0.5, 0.7, 1, 1.4, 2], ["0.4", "0.5", "0.7", "1", "1.4", "2"])
+        axis.set_yticks(TICKS, [str(tick) for tick in TICKS])
         axis.set_yticks([], minor=True)
-    axes[0, 0].set_ylabel("Fréchet distance over\nteacher forcing of equal time")
+    figure.supylabel("Fréchet distance over teacher forcing of equal time", fontsize=12)
+    figure.supxlabel("evaluations of the network (Euler)", fontsize=12, y=0.12)
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=2, frameon=False, fontsize=8)
-    figure.tight_layout(rect=(0, 0.06 + 0.03 * (len(arms) // 2), 1, 1))
-    figure.savefig(path, dpi=110)
+    figure.legend(handles, [label.replace("`", "") for label in labels], loc="lower center", frameon=False, fontsize=11)
+    figure.tight_layout(rect=(0, 0.13, 1, 1))
+    figure.savefig(path, dpi=100)
+
+
+RECIPES = {
+    "fresh_300": "fewer Euler steps, level with many",
+    "still_300": "the same, cheaper",
+    "reflow": "4 Euler steps and no others",
+    "chains": "every step a chain's, at hardly any cost",
+}
+"""A picture of each in docs/when_to_roll_out.md: its wish."""
+
+
+def recipe_plot(rows: dict[Any, Row], path: Path, data: str = "digits", budget: str = "short") -> None:
+    """What each recipe does at each number of evaluations and with each solver: bars up are worse, bars down better."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(2, 2, figsize=(11, 6.4), sharex=True, sharey=True)
+    for axis, (arm, wish) in zip(axes.flat, RECIPES.items(), strict=True):
+        means = [interval(ratios(rows, data, budget, arm, column, "seconds"))[0] for column in SHOWN]
+        changes = [mean - 1 for mean in means]
+        colours = ["tab:green" if change < 0 else "tab:red" for change in changes]
+        axis.bar(range(len(SHOWN)), changes, bottom=1, color=colours, width=0.6)
+        for place, mean in enumerate(means):
+            axis.annotate(
+                f"{mean:.2f}", (place, mean), (0, 4 if mean > 1 else -13), textcoords="offset points", ha="center"
+            )
+        axis.axhline(1, color="black", linewidth=1)
+        axis.set(title=wish, yscale="log", ylim=(0.5, 1.8))
+        axis.set_yticks(TICKS, [str(tick) for tick in TICKS])
+        axis.set_yticks([], minor=True)
+        axis.set_xticks(range(len(SHOWN)), [column.replace("_", "\n") for column in SHOWN])
+    figure.supylabel("distance over teacher forcing of equal time", fontsize=12)
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
 
 
 TABLE = re.compile(r"(<!-- table: (\w+) (\w+) (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -179,6 +271,13 @@ def with_tables(page: str, rows: dict[Any, Row]) -> str:
         head, data, budget, kind, end = found.groups()
         if kind == "corrections":
             made = corrections_table(budget)
+        elif kind == "solvers":
+            made = solvers_table(rows, data, budget)
+        elif kind == "guidance":
+            made = guidance_table(data)
+        elif kind == "few":
+            length, _, count = budget.partition("_")
+            made = few_table(data, length, int(count))
         elif kind == "measures":
             made = other_table(rows, data, budget, "euler_8")
         else:
@@ -191,7 +290,7 @@ def with_tables(page: str, rows: dict[Any, Row]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--page", type=Path, help="whose tables are written anew")
-    parser.add_argument("--images", type=Path, help="folder for the plot")
+    parser.add_argument("--images", type=Path, help="folder for the plots")
     parser.add_argument("--plotted", nargs="+", choices=ARMS, default=["fresh_300", "fresh_200_ema", "reflow"])
     options = parser.parse_args()
     rows = kept()
@@ -202,6 +301,7 @@ def main() -> None:
             print(f"\n### {data}, {budget}\n\n{ratio_table(rows, data, budget, 'seconds')}")
     if options.images:
         plot(rows, options.plotted, options.images / "evidence.png")
+        recipe_plot(rows, options.images / "recipes.png")
 
 
 if __name__ == "__main__":

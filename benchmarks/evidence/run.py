@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from arms import ARMS
 from comfyui_rollout.diffusion.exposure_bias import measure, summary
+from comfyui_rollout.diffusion.rollouts.guidance import UNGUIDED, Guidance
 from comfyui_rollout.diffusion.schedules import FlowMatching
 from comfyui_rollout.diffusion.solvers import solver
 from comfyui_rollout.models.model import Model
@@ -118,12 +119,12 @@ def trained(arm: str, name: str, seed: int, budget: str) -> Path:
     return folder
 
 
-def samples(model: Model, kind: str, steps: int, labels: torch.Tensor) -> torch.Tensor:
+def samples(model: Model, kind: str, steps: int, labels: torch.Tensor, guidance: Guidance = UNGUIDED) -> torch.Tensor:
     """Pictures of these classes, always from the same noise."""
     generator, parts = torch.Generator().manual_seed(1), []
     for part in labels.split(AT_ONCE):
         told = {"label": part}
-        options: dict[str, Any] = {"count": len(part), "steps": steps, "generator": generator}
+        options: dict[str, Any] = {"count": len(part), "steps": steps, "generator": generator, "guidance": guidance}
         parts.append(sample(model, FlowMatching(), solver(kind), conditioning=told, **options))
     return torch.cat(parts)
 
@@ -166,11 +167,15 @@ def probed(model: Model, name: str) -> dict[str, float]:
 
 
 def kept(path: Path = RESULTS) -> dict[tuple[str, str, int, str], dict[str, Any]]:
-    """All results by data set, budget, seed and arm; several lines of one of them are put together."""
+    """All results by data set, budget, seed and arm; several lines of one of them are put together.
+
+    Later lines bring columns, or correct them. Their processor time is that of another hour: the first stands.
+    """
     found: dict[tuple[str, str, int, str], dict[str, Any]] = {}
     for line in path.read_text().splitlines() if path.is_file() else ():
         row = json.loads(line)
-        found.setdefault((row["data"], row["budget"], row["seed"], row["arm"]), {}).update(row)
+        before = found.setdefault((row["data"], row["budget"], row["seed"], row["arm"]), {})
+        before.update(row | {what: before[what] for what in ("seconds",) if what in before})
     return found
 
 

@@ -28,6 +28,16 @@ from ..base import CATEGORY, MODEL, SAMPLES, SCHEDULE, StepNode, shown
 from ..inputs import UNIQUE_ID, choice, integer, line, number, seed, wire
 from ..models.model import check_guidance
 
+TIME_SHIFT = number(
+    0.0,
+    0.0,
+    200.0,
+    1.0,
+    "Tell the network a timestep lower by so much than the image has: makes up for what few steps lose of contrast and "
+    "detail, for nothing. 0 is off; try 20 with 8 steps.",
+    advanced=True,
+)
+
 
 class SampleImages(StepNode):
     NODE_ID = "RolloutSampleImages"
@@ -71,15 +81,7 @@ class SampleImages(StepNode):
                     "Classifier-free guidance: more of the class, less variety. 1 is off; above, each step asks the "
                     "network twice, and the model needs a null class that label_dropout has trained.",
                 ),
-                "time_shift": number(
-                    0.0,
-                    0.0,
-                    200.0,
-                    1.0,
-                    "Tell the network a timestep lower by so much than the image has: makes up for what few steps lose "
-                    "of contrast and detail, for nothing. 0 is off; try 20 with 8 steps.",
-                    advanced=True,
-                ),
+                "time_shift": TIME_SHIFT,
             },
             "hidden": {**UNIQUE_ID, "prompt": "PROMPT"},
         }

@@ -30,7 +30,7 @@ from ...training.stream import Step, Stream
 from ..base import CATEGORY, MODEL, PIPELINE, SAMPLES, StepNode
 from ..inputs import UNIQUE_ID, integer, line, number, seed, wire
 from ..training.optimizer import OptimizerStep
-from .sample import draw_now, no_images
+from .sample import TIME_SHIFT, draw_now, no_images
 
 
 class SamplePrompts(StepNode):
@@ -99,6 +99,7 @@ class SamplePrompts(StepNode):
                     "each prompt.",
                     multiline=True,
                 ),
+                "time_shift": TIME_SHIFT,
             },
             "hidden": {**UNIQUE_ID, "prompt": "PROMPT"},
         }
@@ -135,6 +136,8 @@ class SamplePrompts(StepNode):
             if isinstance(pipeline, HostedModel):
                 if control.strip():
                     raise ValueError("control: a ComfyUI model is shown no picture here; clear it")
+                if chosen.time_shift:
+                    raise ValueError("time_shift: ComfyUI's own sampler has none; set it to 0")
                 hosted_sampling.check_size(pipeline, chosen.width, chosen.height)
                 encoded = hosted_sampling.encode_prompts(pipeline, lines_of(prompts), avoided)
             else:

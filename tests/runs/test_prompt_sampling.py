@@ -307,3 +307,37 @@ def test_sizes_that_do_not_fit_are_refused(pretrained, width, height, side):
 def test_sizes_that_fit_pass(pretrained):
     for width, height in [(0, 0), (64, 0), (64, 128)]:
         check_size(pretrained(), width, height)
+
+
+@pytest.mark.parametrize("family", sorted(PRETRAINED))
+def test_a_time_shift_tells_every_pipelines_network_a_lower_level(prepared, draw, family):
+    """And steps by the true ones: told what was taken from it again, the network draws what it draws without."""
+    model, pipeline, prompts = prepared(family)
+    settings, told, back = settings_of(family), [], []
+
+    def network(module, inputs, named):
+        name = "t" if "t" in named else "timestep"
+        timestep = named[name] if name in named else inputs[1]
+        told.append(timestep.flatten()[0].double())
+        if back:
+            timestep = back[len(told) - 1].to(timestep.dtype).expand(timestep.shape)
+            if name in named:
+                return inputs, {**named, name: timestep}
+            return (inputs[0], timestep, *inputs[2:]), named
+        return None
+
+    handle = model.network.register_forward_pre_hook(network, with_kwargs=True)
+    plain, true = draw(model, pipeline, prompts, settings), told.copy()
+    told.clear()
+    shifted, low = draw(model, pipeline, prompts, replace(settings, time_shift=20.0)), told.copy()
+    if max(true) > 1:  # told as it is; others are told a thousandth of it, or how near the data are
+        assert low == [max(0, each - 20) for each in true]
+    else:
+        moved = (torch.stack(true) - torch.stack(low)).abs()
+        torch.testing.assert_close(moved, torch.full_like(moved, 0.02), rtol=0.02, atol=0)
+    assert not torch.equal(plain, shifted)
+    told.clear()
+    back.extend(true)
+    assert torch.equal(draw(model, pipeline, prompts, replace(settings, time_shift=20.0)), plain)
+    handle.remove()
+    assert torch.equal(draw(model, pipeline, prompts, settings), plain)
