@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from comfyui_rollout import NODE_CLASS_MAPPINGS
-from comfyui_rollout.server.content.blueprints import about, text_of
 from comfyui_rollout.server.content.locales import spoken, template_lines
 from comfyui_rollout.server.content.templates import index
 
@@ -125,7 +124,7 @@ def test_categories_are_translated(main):
 
 
 def test_templates_are_translated(main):
-    """Every line of every template's note, every title in it; and what names the templates in their browser."""
+    """Every line of every template's note, every title in it; what names the templates in their browser; blueprints."""
     lines = main["rolloutTemplates"]
     assert set(lines) == ALL_LINES | {"Rollout training", "Training"}
     for english, translated in lines.items():
@@ -150,23 +149,6 @@ def test_the_template_browser_speaks_it(language):
         assert is_hindi(after["title"])
         assert is_hindi(after["description"])
         assert not after["description"].startswith("*")
-
-
-@pytest.mark.parametrize("path", BLUEPRINTS, ids=lambda path: path.stem)
-def test_blueprints_speak_it(path, language):
-    """Name, description and titles are in the language; a search for the English name finds it all the same."""
-    lines = template_lines(ROOT / "locales", language)
-    assert is_hindi(about(path, "pack", lines)["name"])
-    workflow, before = json.loads(text_of(path, lines)), json.loads(path.read_text(encoding="utf-8"))
-    assert about(path, "pack", lines)["name"] == workflow["definitions"]["subgraphs"][0]["name"]
-    assert all(is_hindi(line) for line in said_in_blueprint(workflow) if line)
-    assert is_hindi(workflow["extra"]["BlueprintDescription"])
-    assert path.stem in workflow["extra"]["BlueprintSearchAliases"]
-    assert json.loads(text_of(path, {})) == before
-    assert workflow["links"] == before["links"]
-    assert [node["widgets_values"] for node in workflow["nodes"] if "widgets_values" in node] == [
-        node["widgets_values"] for node in before["nodes"] if "widgets_values" in node
-    ]
 
 
 def test_which_language():

@@ -20,7 +20,7 @@ import { Gate } from "./lib/gate.js";
 import { Gallery } from "./lib/gallery.js";
 import { idsOf, nodeAt, nodesOf } from "./lib/graph.js";
 import { Inspector } from "./lib/inspector.js";
-import { LANGUAGES, SETTING, explainOptions, languageOf, translateNodes, translateTemplate } from "./lib/language.js";
+import { LANGUAGES, SETTING, explainOptions, languageOf, translateBlueprints, translateNodes, translateTemplate } from "./lib/language.js";
 import { LossCard } from "./lib/loss_card.js";
 import { Recording, Recordings } from "./lib/recordings.js";
 import { recall, remember } from "./lib/remembered.js";
@@ -486,6 +486,7 @@ sortTemplates(api, "quickstart_digits");
 listen(); // now: a server may tell what is going on before setup is called
 
 const locale = await learnLanguage().catch(() => ({}));
+translateBlueprints(api, locale.rolloutTemplates);
 
 app.registerExtension({
   name: "ComfyUI-Rollout",

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +24,6 @@ def needs(path: Path) -> str | None:
         return COMFYUI
 
 
-def about(path: Path, pack: str, lines: Mapping[str, str]) -> dict[str, Any]:
-    """What ComfyUI says of a blueprint of a node pack; ``lines`` are a language's words, by the English ones."""
-    name = lines.get(path.stem, path.stem)
-    return {"source": "custom_node", "name": name, "info": {"node_pack": f"custom_nodes.{pack}"}}
-
-
-def text_of(path: Path, lines: Mapping[str, str]) -> str:
-    """The file, with its name, its description and the titles in it in a language; it is found by its English name too.
-
-    Raises ValueError, LookupError and TypeError for a file that holds no blueprint, where there are ``lines``.
-    """
-    text = path.read_text(encoding="utf-8")
-    if path.stem not in lines:
-        return text
-    workflow = json.loads(text)
-    (whole,), extra = workflow["definitions"]["subgraphs"], workflow["extra"]
-    extra["BlueprintSearchAliases"].append(path.stem)
-    titled = [(node, "title") for node in (*workflow["nodes"], *whole["nodes"]) if node.get("title")]
-    for part, key in (*titled, (whole, "name"), (whole, "description"), (extra, "BlueprintDescription")):
-        part[key] = lines.get(part[key], part[key])
-    return json.dumps(workflow)
+def about(path: Path, pack: str) -> dict[str, Any]:
+    """What ComfyUI says of a blueprint of a node pack."""
+    return {"source": "custom_node", "name": path.stem, "info": {"node_pack": f"custom_nodes.{pack}"}}

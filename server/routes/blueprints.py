@@ -2,14 +2,14 @@
 
 from aiohttp import web
 
-from ..content.blueprints import about, blueprints, text_of
+from ..content.blueprints import about, blueprints
 from ..studio import STUDIO
-from .templates import PACK, lines_for
+from .templates import PACK
 
 
 async def index(request: web.Request) -> web.Response:
     found = blueprints(request.app[STUDIO].folders.blueprints)
-    return web.json_response({name: about(path, PACK, lines_for(request)) for name, path in found.items()})
+    return web.json_response({name: about(path, PACK) for name, path in found.items()})
 
 
 async def show(request: web.Request) -> web.Response:
@@ -17,8 +17,7 @@ async def show(request: web.Request) -> web.Response:
     path = blueprints(request.app[STUDIO].folders.blueprints).get(request.match_info["id"])
     if path is None:
         return web.json_response(None)
-    lines = lines_for(request)
-    return web.json_response({**about(path, PACK, lines), "data": text_of(path, lines)})
+    return web.json_response({**about(path, PACK), "data": path.read_text(encoding="utf-8")})
 
 
 ROUTES = (

@@ -21,7 +21,7 @@ async def listed_by_pack(request: web.Request) -> web.Response:
     return web.json_response({})
 
 
-def lines_for(request: web.Request) -> dict[str, str]:
+def _lines(request: web.Request) -> dict[str, str]:
     """Of the person's language, which the frontend itself may not speak."""
     locales = request.app[STUDIO].folders.locales
     known = [path.name for path in locales.glob("*")]
@@ -33,7 +33,7 @@ async def show(request: web.Request) -> web.StreamResponse:
     """The index in any language, a workflow, or its thumbnail."""
     name, folder = request.match_info["name"], request.app[STUDIO].folders.workflows
     if re.fullmatch(r"index(\.[\w-]+)?\.json", name):
-        return web.json_response(index(folder, lines_for(request)))
+        return web.json_response(index(folder, _lines(request)))
     if name == "index_logo.json":
         return web.json_response({})
     thumbnail = THUMBNAIL.fullmatch(name)

@@ -57,6 +57,14 @@ def test_nodes_are_hindi(visit):
     assert pictures["inputs"]["crop"] == "center"
 
 
+def test_blueprints_are_hindi(visit, keep):
+    """The library lists the graph in one node by its Hindi name; the English name finds it as well."""
+    visit.evaluate("app.extensionManager.command.execute('Workspace.ToggleSidebarTab.node-library')")
+    visit.get_by_placeholder("Search Nodes...").fill("LoRA Training in One Node")
+    visit.get_by_text("एक नोड में LoRA ट्रेनिंग").first.wait_for()
+    keep(visit, "hindi_blueprint")
+
+
 def test_panels_are_hindi(visit, keep):
     """The tabs and the data set's words; the frontend's own words stay as they are."""
     visit.evaluate("app.extensionManager.command.execute('Workspace.ToggleSidebarTab.rollout-data')")

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { readFileSync, readdirSync } from "node:fs";
-import { LANGUAGES, explainOptions, languageOf, translateNodes, translateTemplate } from "../../web/lib/language.js";
+import { LANGUAGES, explainOptions, languageOf, translateBlueprints, translateNodes, translateTemplate } from "../../web/lib/language.js";
 import { speak, t } from "../../web/lib/words.js";
 
 const web = new URL("../../web/", import.meta.url);
@@ -95,4 +95,25 @@ test("a template's notes are translated line by line, its titles too; what nobod
   const untouched = { nodes: [{ type: "Note", title: "constructor", widgets_values: ["toString"] }] };
   translateTemplate(untouched);
   assert.deepEqual(untouched.nodes[0].widgets_values, ["toString"]);
+});
+
+test("our blueprints have the language's names, descriptions and titles, and are found by the English name; others stay", async () => {
+  for (const name of readdirSync(new URL("../../subgraphs/", import.meta.url))) {
+    const text = readFileSync(new URL(`../../subgraphs/${name}`, import.meta.url), "utf8"), english = name.replace(/\.json$/, "");
+    const api = { getGlobalSubgraphs: async () => ({ ours: { name: english, info: { node_pack: "ours" }, data: Promise.resolve(text) }, other: { name: "toString", data: "{}" } }) };
+    const lines = JSON.parse(readFileSync(new URL("../../locales/hi/main.json", import.meta.url), "utf8")).rolloutTemplates;
+    translateBlueprints(api, lines);
+    const { ours, other } = await api.getGlobalSubgraphs();
+    const before = JSON.parse(text), after = JSON.parse(await ours.data), [whole] = after.definitions.subgraphs;
+    const said = [ours.name, whole.name, whole.description, after.extra.BlueprintDescription, ...whole.nodes.map(({ title }) => title).filter(Boolean)];
+    assert.deepEqual(said.filter((line) => !/[\u0900-\u097f]/.test(line)), []);
+    assert.equal(whole.name, ours.name);
+    assert.deepEqual(ours.info, { node_pack: "ours", search_aliases: [...before.extra.BlueprintSearchAliases, english] });
+    const untold = (graph) => JSON.stringify(graph, (key, value) => (["title", "name", "description", "BlueprintDescription"].includes(key) ? undefined : value));
+    assert.equal(untold(after), untold(before));
+    assert.deepEqual([other.name, other.data], ["toString", "{}"]);
+  }
+  const api = { getGlobalSubgraphs: async () => ({ ours: { name: "LoRA Training in One Node", data: "?" } }) };
+  translateBlueprints(api);
+  assert.deepEqual(await api.getGlobalSubgraphs(), { ours: { name: "LoRA Training in One Node", data: "?" } });
 });

@@ -45,3 +45,26 @@ export function translateTemplate({ nodes, groups = [] }, lines = {}) {
   for (const part of [...nodes, ...groups]) if (part.title) part.title = translated(part.title);
   for (const note of nodes) if (NOTES.includes(note.type)) note.widgets_values = note.widgets_values.map(translated);
 }
+
+/** Lets ``getGlobalSubgraphs`` of the frontend's api give the blueprints whose names ``lines`` know in the language. */
+export function translateBlueprints(api, lines = {}) {
+  const given = api.getGlobalSubgraphs;
+  api.getGlobalSubgraphs = async function () {
+    const found = await given.call(this);
+    for (const blueprint of Object.values(found)) {
+      if (Object.hasOwn(lines, blueprint.name)) Object.assign(blueprint, blueprintIn(lines, blueprint, JSON.parse(await blueprint.data)));
+    }
+    return found;
+  };
+}
+
+/** A blueprint's name, its description and the titles in it. It is found by its English words too. */
+function blueprintIn(lines, { name, info }, workflow) {
+  const { extra } = workflow, aliases = [...(extra.BlueprintSearchAliases ?? []), name];
+  extra.BlueprintDescription = wordFor(lines, extra.BlueprintDescription);
+  for (const whole of workflow.definitions.subgraphs) {
+    Object.assign(whole, { name: wordFor(lines, whole.name), description: wordFor(lines, whole.description) });
+    for (const node of [...workflow.nodes, ...whole.nodes]) if (node.title) node.title = wordFor(lines, node.title);
+  }
+  return { name: lines[name], info: { ...info, search_aliases: aliases }, data: JSON.stringify(workflow) };
+}

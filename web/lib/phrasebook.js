@@ -52,6 +52,7 @@ export class Phrasebook {
 
   #one(line, depth) {
     for (const template of this.#templates) {
+      if (!line.startsWith(template.first) || !line.endsWith(template.last)) continue;
       for (const values of valuesIn(line, template)) {
         const found = this.#filled(template, values, depth);
         if (found) return found;
@@ -89,20 +90,19 @@ function parsed(english) {
   const parts = english.split(/\{(\w+)(?::(\w+))?\}/);
   const literals = parts.filter((_, place) => place % 3 === 0);
   const holes = literals.slice(1).map((_, place) => ({ name: parts[3 * place + 1], kind: parts[3 * place + 2] ?? "" }));
-  return { literals, holes, weight: literals.join("").length };
+  return { first: literals[0], last: literals.at(-1), inner: literals.slice(1, -1), holes, weight: literals.join("").length };
 }
 
 const together = (found, between) => ({ text: found.map(({ text }) => text).join(between), used: found.flatMap(({ used }) => used) });
 
 /**
  * What may stand in the holes: first with each as short as it can be, then with each as long as it can be, from left to
- * right. Never more than two looks along the line, whatever somebody wrote into it.
+ * right. Never more than two looks along the line, which begins with ``first`` and ends with ``last``.
  */
-function* valuesIn(line, { literals, holes }) {
-  const first = literals[0], last = literals.at(-1), end = line.length - last.length;
+function* valuesIn(line, { first, last, inner, holes }) {
+  const end = line.length - last.length;
   if (!holes.length) return void (line === first && (yield []));
-  if (first.length >= end || !line.startsWith(first) || !line.endsWith(last)) return;
-  const inner = literals.slice(1, -1);
+  if (first.length >= end) return;
   const starts = placesOf(inner, line, first.length, end);
   if (!starts) return;
   yield cut(line, first.length, end, inner, starts);
