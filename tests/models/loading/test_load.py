@@ -232,6 +232,7 @@ def test_text_encoders_are_loaded_without_their_tokenizers(single_file, tiny_pip
         "ideogram4",
         "anima",
         "ernie_image",
+        "hidream",
     ],
 )
 def test_a_network_in_diffusers_names_is_loaded(tiny_pipeline, tmp_path, family):
@@ -386,6 +387,27 @@ def test_other_text_encoders(tiny_pipeline, tmp_path, family):
     assert only_first.text_encoder.dtype == torch.bfloat16
     for name in encoders[1:]:
         assert not equal(only_first.components[name].float(), own.components[name])
+
+
+def test_hidreams_folder_may_lack_llama(tiny_pipeline, tmp_path, monkeypatch):
+    """As the hub has it: it is read from elsewhere, with its tokenizer, and the rest from here."""
+    from comfyui_rollout.models.families import hidream
+
+    whole = tiny_pipeline("hidream")
+    own = parts(Source(str(whole), storage="fp32"))
+    folder, llama = shutil.copytree(whole, tmp_path / "hidream"), tmp_path / "llama"
+    index = json.loads((folder / "model_index.json").read_text())
+    for name in ("text_encoder_4", "tokenizer_4"):
+        shutil.move(folder / name, llama / name)
+        index.pop(name)
+    (folder / "model_index.json").write_text(json.dumps(index))
+    monkeypatch.setattr(hidream, "LLAMA", str(llama))
+    loaded = parts(Source(str(folder), storage="fp32"))
+    assert all(equal(loaded.components[name], own.components[name]) for name in encoders_of(PRETRAINED["hidream"]))
+    assert parts(Source(str(folder)), "vae").text_encoder_4 is None
+    files = tuple(str(write(tmp_path / f"{name}.safetensors", {"a": torch.zeros(1)})) for name in "abcd")
+    with pytest.raises(ValueError, match="no text_encoder_4 whose settings|does not fit text_encoder"):
+        parts(Source(str(folder), text_encoders=files))
 
 
 def test_a_processor_of_pictures_is_not_needed_to_read_text(tiny_pipeline, tmp_path):
