@@ -18,7 +18,7 @@ from ..quiet import quiet
 from ..swapping import Swap
 from .hub import local_folder, variant_in
 from .index import parts_of, read_index
-from .network_file import readable, readable_names, without
+from .network_file import check_folder, readable, readable_names, without
 from .scaled_fp8 import is_scaled, read_meant
 from .single_file import PARTS, parts_in
 
@@ -64,6 +64,7 @@ def read_network(source: Source, kind: type[PretrainedModel], part: str, device:
                     readable(source.path, kind, home, dtype), config=str(home), subfolder=part, **options
                 )
         else:
+            check_folder(source.home, kind, home, part)
             options |= variant_in(home / part)
             network = loader.from_pretrained(home, subfolder=part, use_safetensors=True, **options)
     squeeze(network, source.quantization, device)
