@@ -372,6 +372,8 @@ def test_ideogram4_draws_what_its_own_pipeline_draws(tiny_pipeline):
         found = ours(**kind.sampling_arguments(told, None), **common, generator=seed(0)).images
         wanted = plain(["a dog", "a white cat"], guidance_schedule=None, **common, generator=seed(0)).images
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match=r"^guidance: the network that guides Ideogram 4 is not here: set it to 1"):
+        ours("a dog", guidance_scale=4.0, height=32, width=48, num_inference_steps=1)
 
 
 def test_anima_draws_what_its_own_pipeline_draws(tiny_pipeline):
