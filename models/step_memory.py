@@ -162,6 +162,7 @@ def network_of(kind: type[PretrainedModel], config: Mapping[str, Any], plan: Ste
 
     with torch.device("meta"), quiet():
         network = getattr(diffusers, kind.network_class).from_config(config)
+        kind.countable(network)
         return network.to(plan.storage if plan.adapters else plan.trained)
 
 
@@ -209,12 +210,15 @@ def told_like(kind: type[PretrainedModel], config: Mapping[str, Any], batch: int
     """What the network is told beside the level, for long captions; some of it does not go to every network."""
     if not kind.text_parts:
         return {"label": torch.zeros(batch, dtype=torch.long, device="meta")}
-    text = [next(config[name] for name in TEXT_WIDTHS if config.get(name))]
+    if "caption_channels" in config and "llama_layers" in config:
+        text = [max(config["llama_layers"]) + 2, config["caption_channels"][0]]
+    else:
+        text = [next(config[name] for name in TEXT_WIDTHS if config.get(name))]
     if "num_text_layers" in config:
         text.insert(0, config["num_text_layers"])
     short = kind.network_part == "unet"
     tokens = min(kind.longest_text if short or kind.longest_text > SHORT_TEXT else LONG_TEXT, MOST_TEXT)
-    pooled = config.get("pooled_projection_dim") or 0
+    pooled = config.get("pooled_projection_dim") or config.get("text_emb_dim") or 0
     told = {"time_ids": torch.zeros(batch, 6, device="meta")}
     if config.get("addition_embed_type") == "text_time":
         pooled = config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]

@@ -21,6 +21,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils.checkpoint import checkpoint
 
+NOT_OFFLOADED = (
+    "offload_activations: swap in Load Pretrained lets blocks come and go already: set it to 0, or switch "
+    "offload_activations off"
+)
 NOT_TRAINED = (
     "swap: blocks that wait cannot be trained themselves: put an Add LoRA node behind the model, or set it to 0"
 )

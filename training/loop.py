@@ -15,6 +15,7 @@ from ..diffusion import seeds
 from ..diffusion.noisy_batch import NoisyBatch
 from ..models.model import Model
 from ..models.sharded import here, let_go, whole
+from ..models.swapping import NOT_OFFLOADED
 from .micro import MicroBatches
 from .numbers import mean_of_each
 from .one_by_one import OneByOne, check
@@ -342,6 +343,8 @@ def prepare(
     with training_mode():
         live: Model = run.value(model)
         check_parts(live, run.processes)
+        if live.swap and options.get("offload_activations"):
+            raise ValueError(NOT_OFFLOADED)
         live.prepare_training(torch.bfloat16 if options.get("weights_dtype") == "bf16" else torch.float32)
         done = state.step if state else 0
         trainer = Trainer(run, loss, live.network, settings, steps, done=done, around=live.training, **options)

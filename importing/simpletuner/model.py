@@ -31,6 +31,7 @@ OUR_FAMILY = {
     "ideogram": "ideogram4",
     "anima": "anima",
     "ernie": "ernie_image",
+    "hidream": "hidream",
 }
 """Our name of a SimpleTuner family."""
 
@@ -116,6 +117,12 @@ HUB = {
     },
     "ideogram": dict.fromkeys(("", "fp8", "nf4"), "CalamitousFelicitousness/Ideogram-4-bf16-Diffusers"),
     "anima": dict.fromkeys(("", "release", "base-v1.0"), "circlestone-labs/Anima-Base-v1.0-Diffusers"),
+    "hidream": {
+        "": "HiDream-ai/HiDream-I1-Full",
+        "full": "HiDream-ai/HiDream-I1-Full",
+        "dev": "HiDream-ai/HiDream-I1-Dev",
+        "fast": "HiDream-ai/HiDream-I1-Fast",
+    },
     "ernie": {"": "baidu/ERNIE-Image", "base": "baidu/ERNIE-Image", "turbo": "baidu/ERNIE-Image-Turbo"},
     "flux2": {
         "": "black-forest-labs/FLUX.2-klein-base-9B",

@@ -37,7 +37,7 @@ JOINED = ("Flux2Transformer2DModel", "ChromaTransformer2DModel")
 """Transformers of which ComfyUI knows by diffusers' names too what the original has joined or turned, for LoKr and LoHa
 cannot be."""
 
-ONE_NAME = ("QwenImageTransformer2DModel", "ErnieImageTransformer2DModel")
+ONE_NAME = ("QwenImageTransformer2DModel", "ErnieImageTransformer2DModel", "HiDreamImageTransformer2DModel")
 """Transformers whose layers have diffusers' names everywhere."""
 
 

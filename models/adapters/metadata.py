@@ -90,6 +90,7 @@ ARCHITECTURES = {
     "ideogram4": "ideogram-4",
     "anima": "anima",
     "ernie_image": "ernie-image",
+    "hidream": "hidream-i1",
     "wan": "wan-2.1",
 }
 

@@ -8,6 +8,7 @@ from .dit import DiT
 from .ernie_image import ErnieImage
 from .flux import Flux, FluxKontext
 from .flux2 import Flux2Dev, Flux2Klein
+from .hidream import HiDream
 from .ideogram4 import Ideogram4
 from .krea2 import Krea2
 from .lumina2 import Lumina2
@@ -42,6 +43,7 @@ PRETRAINED: dict[str, type[PretrainedModel]] = {
     "ideogram4": Ideogram4,
     "anima": Anima,
     "ernie_image": ErnieImage,
+    "hidream": HiDream,
     "chroma": Chroma,
     "wan": Wan,
 }

@@ -24,9 +24,16 @@ def encoded_pipeline() -> Any:
         def __call__(
             self, prompt: Any, height: int = 1024, width: int = 1024, guidance_scale: float = 7.0, **more: Any
         ) -> Any:
-            """With one guidance for all steps; where that is 1, nobody is asked what guides."""
+            """With one guidance for all steps; up to 1 without the network that guides.
+
+            Raises ValueError for more where that is not here.
+            """
             if self.unconditional_transformer is None:
                 self.unconditional_transformer = Silent(self.transformer.dtype)
+            if isinstance(self.unconditional_transformer, Silent):
+                if guidance_scale > 1:
+                    raise ValueError("guidance: the network that guides Ideogram 4 is not here: set it to 1")
+                guidance_scale = 1.0
             return super().__call__(
                 prompt, height, width, guidance_scale=guidance_scale, guidance_schedule=None, **more
             )

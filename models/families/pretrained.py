@@ -165,6 +165,10 @@ class PretrainedModel(Model):
         return bool(index.get("is_distilled"))
 
     @classmethod
+    def countable(cls, network: nn.Module) -> None:
+        """Have a network whose ways hang on numbers be gone through with tensors that have none."""
+
+    @classmethod
     def own_parts(cls, home: Path) -> dict[str, Callable[[], Any]]:
         """How parts of the pipeline's folder ``home`` are loaded that diffusers would load with more than is needed."""
         return {}

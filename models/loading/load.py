@@ -18,7 +18,7 @@ from ..quiet import quiet
 from ..swapping import Swap
 from .hub import local_folder, variant_in
 from .index import parts_of, read_index
-from .network_file import readable, readable_names, without
+from .network_file import check_folder, readable, readable_names, without
 from .scaled_fp8 import is_scaled, read_meant
 from .single_file import PARTS, parts_in
 
@@ -64,6 +64,7 @@ def read_network(source: Source, kind: type[PretrainedModel], part: str, device:
                     readable(source.path, kind, home, dtype), config=str(home), subfolder=part, **options
                 )
         else:
+            check_folder(source.home, kind, home, part)
             options |= variant_in(home / part)
             network = loader.from_pretrained(home, subfolder=part, use_safetensors=True, **options)
     squeeze(network, source.quantization, device)
@@ -84,7 +85,8 @@ def load_parts(source: Source, info: PretrainedInfo, names: Collection[str], **g
     wanted = ({*names, "scheduler"} & parts) - own.keys()
     if info.kind.guide_part in {*names} & parts and info.kind.guide_part not in given:
         given = {**given, info.kind.guide_part: read_network(source, info.kind, info.kind.guide_part, "cpu")}
-    options: dict[str, Any] = dict.fromkeys(parts) | given | replacements(source, info, wanted - given.keys(), home)
+    absent = dict.fromkeys((*parts, *info.kind.text_parts))  # an index may lack what is loaded otherwise
+    options: dict[str, Any] = absent | given | replacements(source, info, wanted - given.keys(), home)
     missing = {name for name in wanted if options[name] is None and index[name][0]}
     in_file = missing & {*parts_in(source.path), info.kind.network_part} if source.is_file else set()
     dtype = number_format(DTYPES[source.storage])
@@ -150,7 +152,9 @@ def load_text_encoder(source: Source, family: type[PretrainedModel], home: Path,
     """
     import transformers
 
-    kind, scaled = getattr(transformers, read_index(home)[name][1]), is_scaled(header(path))
+    if name not in (index := read_index(home)):
+        raise ValueError(f"text_encoders: the folder {home.name!r} has no {name} whose settings the file could go with")
+    kind, scaled = getattr(transformers, index[name][1]), is_scaled(header(path))
     weights = read_meant(path, DTYPES[source.storage]) if scaled else read_weights(Path(path))
     with refused(source), quiet():
         config = kind.config_class.from_pretrained(home / name)

@@ -13,6 +13,7 @@ from ...files.weights import Header, header, read_weights
 from ...files.whole import read_object
 from ..families import PretrainedModel
 from .scaled_fp8 import is_scaled, network_header, read_meant
+from .weight_count import weight_files
 
 PREFIXES = ("", "model.diffusion_model.", "diffusion_model.", "transformer.", "unet.", "model.")
 """What may stand before diffusers' names in a file of a network."""
@@ -37,6 +38,19 @@ def check_network(path: str, kind: type[PretrainedModel], home: Path) -> None:
         f"{len(wrong)} are missing or of another size, e.g. {name}, which {has}{also}; copy the file again, or name "
         "the pipeline that it was made from in base"
     )
+
+
+def check_folder(path: str, kind: type[PretrainedModel], home: Path, part: str) -> None:
+    """Raises ValueError where the weights in a pipeline's folder go by other names than diffusers', which would leave
+    its network at random; nothing where there are none yet."""
+    names = {name for file in weight_files(home / part) for name in header(file)}
+    wanted = shapes_of(kind, home).keys() if names else set()
+    missing = sorted(wanted - names)
+    if len(missing) * 10 > len(wanted):
+        raise ValueError(
+            f"the model {path!r} lacks {len(missing)} of {len(wanted)} tensors of its {part}, e.g. {missing[0]}: it "
+            "goes by other names than diffusers'; choose a folder in diffusers' layout, or ComfyUI's single file"
+        )
 
 
 def shapes_of(kind: type[PretrainedModel], home: Path) -> dict[str, tuple[int, ...]]:

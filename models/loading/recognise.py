@@ -13,7 +13,7 @@ from ..families import PRETRAINED, PretrainedModel, known_families
 from ..quantization import check_installed
 from .hub import local_folder
 from .index import read_index
-from .network_file import check_network
+from .network_file import check_folder, check_network
 from .scaled_fp8 import refuse_unknown
 from .single_file import OTHER_PURPOSES, family_of_file, single_file_type
 from .source import PretrainedInfo, Source
@@ -41,6 +41,7 @@ def inspect(source: Source) -> PretrainedInfo:
         check_network(source.path, kind, home)
     else:
         refuse_pickled_folder(home / kind.network_part)
+        check_folder(source.path, kind, home, kind.network_part)
     scheduler = read_object(home / "scheduler" / "scheduler_config.json")
     index = read_index(home)
     schedule = kind.schedule(schedule_of(scheduler | said_by_file(source), kind.density, source.prediction), index)

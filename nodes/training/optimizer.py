@@ -12,7 +12,7 @@ from ...data.step_preflight import step_in_words
 from ...diffusion.schedules import Schedule
 from ...hosts.current import current_host
 from ...hosts.device import choose_device, free_memory, memory_of
-from ...models.swapping import NOT_TRAINED
+from ...models.swapping import NOT_OFFLOADED, NOT_TRAINED
 from ...runs.fit import fit
 from ...runs.looks import Checkpoint, Sample, TimeBudget, Validate
 from ...runs.processes.launched import train_launched
@@ -309,6 +309,8 @@ class OptimizerStep(Node):
         check_that_they_fit(loss, model, *([validation] if validation else []))
         check_precision(model.about, options["precision"])
         check_one_by_one(optimizer, options, current_host().processes.count)
+        if options.get("offload_activations") and swaps(model.about):
+            raise ValueError(NOT_OFFLOADED)
         looks: list[Look] = [Sample(samples, options["sample_every"])] if samples else []
         looks += validations(loss, validation, options.get("validate_every", 100))
         try:
@@ -441,7 +443,7 @@ def check_that_they_fit(loss: Stream, model: Stream, *others: Stream) -> None:
     drops = any(stream.inputs.get("label_dropout") for stream in loss.walk())
     if drops and info.pretrained is None and info.classes and not info.null_class:
         raise ValueError("label_dropout in Noisy Batch trains a class for none: turn on null_class in New Model")
-    if info.pretrained is not None and info.pretrained.source.swap and not info.adapters:
+    if swaps(info) and not info.adapters:
         raise ValueError(NOT_TRAINED)
     for stream in dict.fromkeys(part for each in (loss, *others) for part in each.walk()):
         data = stream.about
@@ -465,6 +467,11 @@ def check_one_by_one(optimizer: OptimizerSettings, options: Mapping[str, Any], p
     chosen = {"weights_dtype": "fp32", "fused_backward": False, "on_out_of_memory": "stop", **options}
     if chosen["fused_backward"] or chosen["weights_dtype"] == "bf16":
         one_by_one.check(optimizer.name, {**chosen, "processes": max(processes, options.get("processes", 1))})
+
+
+def swaps(info: ModelInfo) -> bool:
+    """Whether blocks of the network wait in main memory."""
+    return info.pretrained is not None and info.pretrained.source.swap > 0
 
 
 def check_precision(info: ModelInfo, precision: str) -> None:

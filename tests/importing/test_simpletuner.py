@@ -393,6 +393,7 @@ def test_reflexflows_rule(family, wish):
         ("ideogram", "fp8", "CalamitousFelicitousness/Ideogram-4-bf16-Diffusers"),
         ("anima", "base-v1.0", "circlestone-labs/Anima-Base-v1.0-Diffusers"),
         ("ernie", None, "baidu/ERNIE-Image"),
+        ("hidream", "full", "HiDream-ai/HiDream-I1-Full"),
     ],
 )
 def test_newer_families_have_their_models(family, flavour, path):

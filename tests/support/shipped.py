@@ -22,6 +22,7 @@ FAMILIES = {
     "lora_ideogram4": "ideogram4",
     "lora_anima": "anima",
     "lora_ernie_image": "ernie_image",
+    "lora_hidream": "hidream",
     "lora_wan": "wan",
     "lora_chroma": "chroma",
     "dreambooth_rollout": "sd",

@@ -50,7 +50,7 @@ def gemma_tokenizer():
     return GemmaTokenizerFast(vocab={token: number for number, token in enumerate(tokens)}, merges=[])
 
 
-def clip_text_encoder(tokenizer, width=16, projected=False, **options):
+def clip_text_encoder(tokenizer, width=16, projected=False, length=16, **options):
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     config = CLIPTextConfig(
@@ -60,7 +60,7 @@ def clip_text_encoder(tokenizer, width=16, projected=False, **options):
         projection_dim=width,
         num_hidden_layers=2,
         num_attention_heads=2,
-        max_position_embeddings=16,
+        max_position_embeddings=length,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.eos_token_id,
@@ -580,6 +580,44 @@ def ernie_image(folder: Path):
     )
 
 
+def hidream_network(**options):
+    from diffusers import HiDreamImageTransformer2DModel
+
+    settings = {
+        "patch_size": 2, "in_channels": 8, "out_channels": 8, "num_layers": 1, "num_single_layers": 2,
+        "attention_head_dim": 8, "num_attention_heads": 2, "caption_channels": [16, 16], "text_emb_dim": 32,
+        "num_routed_experts": 2, "num_activated_experts": 1, "axes_dims_rope": (4, 2, 2), "max_resolution": (16, 16),
+        "llama_layers": [0, 1, 1],
+    }  # fmt: skip
+    return HiDreamImageTransformer2DModel(**(settings | options)).eval()
+
+
+def hidream(folder: Path):
+    """HiDream-I1, with Llama in its folder."""
+    from diffusers import HiDreamImagePipeline
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    clip, llama = clip_tokenizer(folder / "made"), qwen_tokenizer()
+    llama.pad_token = llama.eos_token = "<|endoftext|>"
+    config = LlamaConfig(
+        vocab_size=len(llama), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, use_cache=False, attn_implementation="eager",
+    )  # fmt: skip
+    return HiDreamImagePipeline(
+        scheduler=flow_scheduler(shift=3.0),
+        vae=flow_vae(0.3611, 0.1159),
+        text_encoder=clip_text_encoder(clip, projected=True, length=128),
+        tokenizer=clip,
+        text_encoder_2=clip_text_encoder(clip, projected=True, length=128, hidden_act="gelu"),
+        tokenizer_2=clip_tokenizer(folder / "made"),
+        text_encoder_3=t5_text_encoder(t5_tokenizer(), width=16),
+        tokenizer_3=t5_tokenizer(),
+        text_encoder_4=LlamaForCausalLM(config).eval(),
+        tokenizer_4=llama,
+        transformer=hidream_network(),
+    )
+
+
 SIGHT = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 
 
@@ -731,7 +769,7 @@ def where_it_is_there(family, maker):
 
 
 MAKERS = {
-    "wan": wan, "ideogram4": ideogram4, "anima": anima, "ernie_image": ernie_image,
+    "wan": wan, "ideogram4": ideogram4, "anima": anima, "ernie_image": ernie_image, "hidream": hidream,
     "sd": sd, "sdxl": sdxl, "sd3": sd3, "flux": flux, "dit": dit, "lumina2": lumina2, "zimage": zimage,
     "qwen_image_edit": qwen_image_edit, "qwen_image_edit_plus": qwen_image_edit_plus, "flux_kontext": flux_kontext,
     "flux2_dev": flux2_dev, "flux2_klein": flux2_klein, "qwen_image": qwen_image, "chroma": chroma, "krea2": krea2,

@@ -113,7 +113,7 @@ def pulled(rate, steps, **options):
 class Ones:
     """A model of one weight, in bf16 if it is asked for that."""
 
-    adapters = ()
+    adapters, swap = (), None
 
     def __init__(self):
         self.network = nn.Module()
@@ -185,3 +185,13 @@ def test_what_waits_elsewhere_changes_no_bit(trainer, monkeypatch):
     assert same(tensors_of(plain), tensors_of(away))
     assert moved
     assert not {weight.data_ptr() for weight in away.parameters} & {*moved}
+
+
+def test_blocks_that_are_swapped_do_not_go_with_activations_that_wait():
+    """Their weights would be taken for activations."""
+    swapped = Ones()
+    swapped.swap = object()
+    model = Stream(lambda step: swapped, node_id="model")
+    loss = Stream(lambda step, model: model.network.weight, {"model": model}, "loss")
+    with pytest.raises(ValueError, match=r"^offload_activations: swap in Load Pretrained .* set it to 0"):
+        prepare(loss, model, OptimizerSettings(), steps=1, run=Run(loss, model), offload_activations=True)

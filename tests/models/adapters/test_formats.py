@@ -30,6 +30,7 @@ FAMILIES = (
     "ideogram4",
     "anima",
     "ernie_image",
+    "hidream",
 )
 
 

@@ -77,6 +77,7 @@ NETWORKS = {
     "krea2": (tiny_pipelines.krea2_network, "Krea2", {"layers": 2}),
     "wan": (tiny_pipelines.wan_network, "WAN21", {}),
     "ernie_image": (tiny_pipelines.ernie_image_network, "ErnieImage", {}),
+    "hidream": (tiny_pipelines.hidream_network, "HiDream", {}),
     "anima": (tiny_pipelines.anima_network, "Anima", {}),
     "ideogram4": (tiny_pipelines.ideogram4_network, "Ideogram4", {}),
     "chroma": (tiny_pipelines.chroma_network, "Chroma", {"depth": 1, "depth_single_blocks": 2, "hidden_size": 16}),
@@ -84,6 +85,7 @@ NETWORKS = {
 
 
 BY_ORIGINAL_NAMES = (
+    "hidream",
     "flux2_dev",
     "flux2_klein",
     "qwen_image",

@@ -315,6 +315,35 @@ def test_wan_is_shifted_as_its_scheduler_says_and_not_of_two_networks(tiny_pipel
         inspect(Source(str(tiny_pipeline("wan", two=True))))
 
 
+@pytest.mark.parametrize("width", [6, 8])
+def test_hidream_puts_out_the_same_while_it_is_trained(live, told, width):
+    """diffusers' experts take another way then, on which gradients come through, and images come out in pieces."""
+    model, info = live("hidream")
+    x, timestep = torch.randn(3, info.channels, 8, width), torch.tensor([300.0, 700.0, 150.0])
+    conditioning = told("hidream")
+    with torch.no_grad():
+        evaluated = ask(model, x, timestep, conditioning)
+    model.network.train()
+    trained = ask(model, x, timestep, conditioning)
+    torch.testing.assert_close(trained, evaluated, atol=1e-5, rtol=1e-4)
+    trained.square().mean().backward()
+    experts = [name for name, weight in model.network.named_parameters() if "experts" in name and "w1" in name]
+    assert all(model.network.get_parameter(name).grad is not None for name in experts)
+    with pytest.raises(ValueError, match=r"takes oblong images of 128 x 128 pixels' area at most: lower size"):
+        ask(model, torch.randn(3, info.channels, 16, 20), timestep, conditioning)
+
+
+def test_hidream_makes_images_of_the_size_that_was_asked_for(tiny_pipeline):
+    """Its own pipeline makes a megapixel of it."""
+    source = Source(str(tiny_pipeline("hidream")), storage="fp32")
+    info = inspect(source)
+    pipeline = load_parts(source, info, [*info.kind.text_parts, "vae", info.kind.network_part])
+    pipeline.set_progress_bar_config(disable=True)
+    for height, width in ((32, 48), (64, 64)):
+        images = pipeline("a cat", height=height, width=width, num_inference_steps=1, output_type="pt").images
+        assert images.shape == (1, 3, height, width)
+
+
 @pytest.mark.parametrize("side", [512, 1024, 2048])
 def test_ideogram4_is_trained_on_the_levels_whose_quantiles_it_is_sampled_at(tiny_pipeline, side):
     """The level below which a share of what is drawn lies is the pipeline's own, at each size of the image."""
@@ -343,6 +372,8 @@ def test_ideogram4_draws_what_its_own_pipeline_draws(tiny_pipeline):
         found = ours(**kind.sampling_arguments(told, None), **common, generator=seed(0)).images
         wanted = plain(["a dog", "a white cat"], guidance_schedule=None, **common, generator=seed(0)).images
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match=r"^guidance: the network that guides Ideogram 4 is not here: set it to 1"):
+        ours("a dog", guidance_scale=4.0, height=32, width=48, num_inference_steps=1)
 
 
 def test_anima_draws_what_its_own_pipeline_draws(tiny_pipeline):

@@ -276,6 +276,21 @@ def example_ernie_image(folder, network, latents, noise, told):
     return Example(mean_square(Pipeline._unpatchify_latents(prediction), noise - latents), timesteps)
 
 
+def example_hidream(folder, network, latents, noise, told):
+    """examples/dreambooth/train_dreambooth_lora_hidream.py."""
+    timesteps, sigmas = flow_levels(folder)
+    noisy = (1.0 - sigmas) * latents + sigmas * noise
+    prediction = network(
+        hidden_states=noisy,
+        encoder_hidden_states_t5=told["text"][:, :, 0],
+        encoder_hidden_states_llama3=told["text"][:, :, 1:].permute(2, 0, 1, 3),
+        pooled_embeds=told["pooled"],
+        timesteps=timesteps,
+        return_dict=False,
+    )[0]
+    return Example(mean_square(-prediction, noise - latents), timesteps)
+
+
 def example_ideogram4(folder, network, latents, noise, told):
     """As its pipeline calls it, with texts before the image and padding behind them; it has no training example."""
     from diffusers import Ideogram4Pipeline
@@ -328,6 +343,7 @@ EXAMPLES = {
     "wan": (example_wan, "wan", {}),
     "ideogram4": (example_ideogram4, "ideogram4", {}),
     "anima": (example_anima, "anima", {}),
+    "hidream": (example_hidream, "hidream", {}),
     "ernie_image": (example_ernie_image, "ernie_image", {}),
 }
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from comfyui_rollout.diffusion.schedules import DDPM, FlowMatching
 from comfyui_rollout.models.families import PRETRAINED
-from comfyui_rollout.models.loading.load import load_network, load_parts, number_format
+from comfyui_rollout.models.loading.load import load_network, load_parts, load_text_encoder, number_format
 from comfyui_rollout.models.loading.pretrained import Pretrained
 from comfyui_rollout.models.loading.recognise import encoders_of, inspect, schedule_of
 from comfyui_rollout.models.loading.source import Source
@@ -234,6 +234,7 @@ def test_text_encoders_are_loaded_without_their_tokenizers(single_file, tiny_pip
         "ideogram4",
         "anima",
         "ernie_image",
+        "hidream",
     ],
 )
 def test_a_network_in_diffusers_names_is_loaded(tiny_pipeline, tmp_path, family):
@@ -388,6 +389,37 @@ def test_other_text_encoders(tiny_pipeline, tmp_path, family):
     assert only_first.text_encoder.dtype == torch.bfloat16
     for name in encoders[1:]:
         assert not equal(only_first.components[name].float(), own.components[name])
+
+
+def test_hidreams_folder_may_lack_llama(tiny_pipeline, tmp_path, monkeypatch):
+    """As the hub has it: it is read from elsewhere, with its tokenizer, and the rest from here."""
+    from comfyui_rollout.models.families import hidream
+
+    whole = tiny_pipeline("hidream")
+    own = parts(Source(str(whole), storage="fp32"))
+    folder, llama = shutil.copytree(whole, tmp_path / "hidream"), tmp_path / "llama"
+    index = json.loads((folder / "model_index.json").read_text())
+    for name in ("text_encoder_4", "tokenizer_4"):
+        shutil.move(folder / name, llama / name)
+        index.pop(name)
+    (folder / "model_index.json").write_text(json.dumps(index))
+    monkeypatch.setattr(hidream, "LLAMA", str(llama))
+    loaded = parts(Source(str(folder), storage="fp32"))
+    assert all(equal(loaded.components[name], own.components[name]) for name in encoders_of(PRETRAINED["hidream"]))
+    assert parts(Source(str(folder)), "vae").text_encoder_4 is None
+    path = str(write(tmp_path / "llama.safetensors", {"a": torch.zeros(1)}))
+    with pytest.raises(ValueError, match=r"^text_encoders: the folder 'hidream' has no text_encoder_4 whose settings"):
+        load_text_encoder(Source(str(folder)), PRETRAINED["hidream"], folder, "text_encoder_4", path)
+
+
+def test_a_folder_by_other_names_is_refused(tiny_pipeline, tmp_path):
+    """As Ideogram 4's own in fp8: diffusers would leave what it does not find at random, and say so in a log only."""
+    whole = tiny_pipeline("ideogram4")
+    weights = ideogram4(network(Source(str(whole), storage="fp32")))
+    folder = shutil.copytree(whole, tmp_path / "original")
+    write(folder / "transformer" / NETWORK_FILE, weights)
+    with pytest.raises(ValueError, match=r"original' lacks \d+ of \d+ tensors of its transformer, e.g. layers.0.att"):
+        inspect(Source(str(folder)))
 
 
 def test_a_processor_of_pictures_is_not_needed_to_read_text(tiny_pipeline, tmp_path):

@@ -82,8 +82,8 @@ def test_families_are_known_by_their_headers(file, tensors, family, base):
         (REFINER, "is the refiner of Stable Diffusion XL"),
         ({"control_model.time_embed.0.weight": (8, 8)}, "is a ControlNet"),
         (
-            {"double_stream_blocks.0.block.adaLN_modulation.1.bias": (8,)},
-            "looks like 'hidream', and we can train Stable Diffusion 1.x",
+            {"txt_in.individual_token_refiner.blocks.0.adaLN_modulation.1.bias": (8,)},
+            "looks like 'hunyuan-video', and we can train Stable Diffusion 1.x",
         ),
         (SDXL | {"edm_mean": (4,)}, "looks like 'playground-v2-5', and we can train"),
         (LORA, "is a LoRA: choose the model that it was made for"),
@@ -125,6 +125,11 @@ def test_a_network_in_diffusers_names_is_known_by_its_base(file):
             {"layers.0.mlp.linear_fc2.weight": (3072, 8192)},
             "ernie_image",
             "baidu/ERNIE-Image or baidu/ERNIE-Image-Turbo",
+        ),
+        (
+            {"double_stream_blocks.0.block.adaLN_modulation.1.bias": (30720,)},
+            "hidream",
+            "HiDream-ai/HiDream-I1-Full or HiDream-ai/HiDream-I1-Dev",
         ),
         (
             {"single_stream_modulation.lin.weight": (9216, 3072)},
