@@ -12,6 +12,7 @@ import torch
 
 from ...files.weights import header, read_weights
 from ...files.whole import read_object
+from ..attention import attend_by
 from ..families import PretrainedModel
 from ..quantization import loading_options, squeeze
 from ..quiet import quiet
@@ -51,6 +52,7 @@ def load_network(source: Source, info: PretrainedInfo, device: torch.device | st
         else:
             options |= variant_in(home / part)
             network = loader.from_pretrained(home, subfolder=part, use_safetensors=True, **options)
+    attend_by(network, source.attention, device)
     squeeze(network, source.quantization, "cpu" if source.swap else device)
     model = kind(network, guidance=source.guidance)
     if source.swap:
