@@ -1,7 +1,8 @@
 """What the choice of attention costs or saves: a step (forward and backward) of a network like FLUX, by each kernel.
 
 Against torch's own choice, ``default``, in one process: each round takes all kernels one after the other, and the
-median of the rounds' ratios counts. On a CPU, torch's flash kernel is what it chooses anyway; flash-attn needs a CUDA card.
+median of the rounds' ratios counts. On a CPU, torch's flash kernel is what it chooses anyway; flash-attn needs a CUDA
+card.
 """
 
 from __future__ import annotations
