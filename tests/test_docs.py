@@ -11,12 +11,14 @@ from comfyui_rollout import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
 from comfyui_rollout.diffusion.seeds import global_seed
 from comfyui_rollout.graph import load, object_info, to_prompt, validate
 from comfyui_rollout.graph.reference import inputs_of, reference
+from comfyui_rollout.models import attention
 from comfyui_rollout.runs.run_folder import read_metrics
 from comfyui_rollout.training import optimizers
 
 ROOT = Path(__file__).parents[1]
-with pytest.MonkeyPatch.context() as patch:  # the page names the optimizers of all optional libraries
+with pytest.MonkeyPatch.context() as patch:  # the page names all optimizers, and the attention that torch has
     patch.setattr(optimizers, "find_spec", lambda library: library)
+    patch.setattr(attention, "find_spec", lambda library: None)
     DEFINITIONS = object_info(NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS)
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WORKFLOWS = sorted((ROOT / "workflows").glob("[!c]*.json"))

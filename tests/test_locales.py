@@ -19,6 +19,7 @@ NAMES = (
     *("scaled_linear", "squaredcos_cap_v2", "epsilon", "v_prediction", "sample", "x", "spec", "defar", "mean", "l1"),
     *("cps", "flow_sde", "comfyui", "diffusers", "kohya", "attention", "attention+mlp"),
     *("adamw", "adafactor", "sgd", "muon", "prodigy", "came", "lion", "adamw_schedule_free", "adamw_8bit"),
+    *("sdpa", "sdpa_flash", "flash", "flash_varlen", "flash_3"),
 )
 """What a widget offers under the same name in every language: methods, formats, symbols."""
 

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from ...diffusion.schedules import Schedule
 from ...diffusion.solvers import Conditioning
 from .flux import Flux
-from .pretrained import masked_prompts
+from .pretrained import Attention, masked_prompts
 
 
 class Chroma(Flux):
     title = "Chroma"
     pipeline_class = "ChromaPipeline"
+    attention: Attention = "masked"
     network_class = "ChromaTransformer2DModel"
     text_parts: tuple[str, ...] = ("tokenizer", "text_encoder")
     single_file_types: tuple[str, ...] = ("chroma",)

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...diffusion.rollouts.guidance import TOLD
 from ...diffusion.schedules import Schedule
 from ...diffusion.solvers import Conditioning
-from .pretrained import CONTROL, Control, PretrainedModel
+from .pretrained import CONTROL, Attention, Control, PretrainedModel
 from .sd3 import JOINT_ATTENTION, JOINT_MLP
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class Flux(PretrainedModel):
     text_parts: tuple[str, ...] = ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2")
     single_file_types: tuple[str, ...] = ("flux-dev", "flux-schnell")
     negative_prompts = False
+    attention: Attention = "any"
     longest_text = 512
     reading_tokenizer = "tokenizer_2"
     told_guidance = True

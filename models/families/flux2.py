@@ -91,6 +91,7 @@ class Flux2(PretrainedModel):
 class Flux2Dev(Flux2):
     title = "FLUX.2 dev"
     pipeline_class = "Flux2Pipeline"
+    attention = "any"
     single_file_types = ("flux-2-dev",)
     negative_prompts = False
     told_guidance = True

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Control = Literal["none", "may", "must"]
+Attention = Literal["fixed", "masked", "any"]
 
 CONTROL = "control"
 """The latents (B, C, H, W) of the pictures that are to be changed, in what the network is told."""
@@ -84,6 +85,9 @@ class PretrainedModel(Model):
     """Whether the text encoder sees that picture too, so that a caption is encoded beside it."""
     vae_of_videos: bool = False
     """Whether the VAE takes films (B, 3, T, H, W), so that an image is a film of one frame."""
+    attention: Attention = "fixed"
+    """What can compute its attention: ``fixed``, only what it was written with; ``masked``, what can leave tokens out;
+    or ``any`` kernel."""
     always_there: tuple[str, ...] = ()
     """Blocks of which the network uses parts beside calling them, so that they cannot wait elsewhere until then."""
     lora_targets: dict[str, tuple[str, ...]]

@@ -21,6 +21,7 @@ class QwenImage(PretrainedModel):
     network_class = "QwenImageTransformer2DModel"
     text_parts: tuple[str, ...] = ("tokenizer", "text_encoder")
     vae_of_videos = True
+    attention = "masked"
     longest_text = 1019
     lora_targets = {  # noqa: RUF012
         "attention": JOINT_ATTENTION,

@@ -23,6 +23,7 @@ class Wan(PretrainedModel):
     pipeline_class = "WanPipeline"
     network_class = "WanTransformer3DModel"
     text_parts = ("tokenizer", "text_encoder")
+    attention = "any"
     single_file_types = ("wan-t2v-1.3B", "wan-t2v-14B")
     vae_of_videos = True
     longest_text = 512

@@ -21,6 +21,7 @@ class ZImage(PretrainedModel):
     pipeline_class = "ZImagePipeline"
     network_class = "ZImageTransformer2DModel"
     text_parts = ("tokenizer", "text_encoder")
+    attention = "masked"
     single_file_types = ("z-image-turbo",)
     bases = ("Tongyi-MAI/Z-Image", "Tongyi-MAI/Z-Image-Turbo")
     guided_above = 0.0

@@ -12,6 +12,7 @@ import torch
 
 from ...files.weights import header, read_weights
 from ...files.whole import read_object
+from ..attention import attend_by
 from ..families import PretrainedModel
 from ..quantization import loading_options, squeeze
 from ..quiet import quiet
@@ -40,6 +41,7 @@ def load_network(source: Source, info: PretrainedInfo, device: torch.device | st
     """The network with its pretrained weights, on the device; raises ValueError where it cannot be loaded."""
     kind = info.kind
     network = read_network(source, kind, kind.network_part, "cpu" if source.swap else device)
+    attend_by(network, source.attention, device)
     model = kind(network, guidance=source.guidance)
     if source.swap:
         model.swap = Swap(network, source.swap, torch.device(device), kind.always_there)

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 
 from ...diffusion.schedules import Schedule
+from ..attention import DEFAULT
 from ..families import PRETRAINED, PretrainedModel
 from ..quantization import Quantization
 from .single_file import default_base
@@ -34,6 +35,8 @@ class Source:
     gradient_checkpointing: bool = False
     swap: int = 0
     """Blocks of the network that wait in main memory until they are called; 0 = all stay on the device."""
+    attention: str = DEFAULT
+    """What computes the network's attention, one of :data:`models.attention.KERNELS`; ``default`` = as torch does."""
     guidance: float = 1.0
     prediction: Literal["auto", "epsilon", "v_prediction"] = "auto"
     clip_skip: int = 0

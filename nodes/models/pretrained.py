@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...hosts.current import current_host
+from ...models.attention import DEFAULT, check_attention, installed
 from ...models.families import PretrainedModel
 from ...models.loading.hub import HUB_ID
 from ...models.loading.load import load_network
@@ -138,6 +139,14 @@ class LoadPretrained(StepNode):
                     "copied to the card while the one before it computes. Slower the more there are; 0 = all stay.",
                     advanced=True,
                 ),
+                "attention": choice(
+                    installed(),
+                    DEFAULT,
+                    "What computes attention. default and sdpa: torch, by the kernel it finds best; sdpa_flash: "
+                    "torch's flash kernel. Where flash-attn is installed, flash and flash_varlen (for models that mask "
+                    "captions); flash_3 for Hopper cards.",
+                    advanced=True,
+                ),
             },
             "hidden": UNIQUE_ID,
         }
@@ -153,6 +162,7 @@ class LoadPretrained(StepNode):
         vae: str = "",
         text_encoders: str = "",
         swap: int | None = 0,
+        attention: str | None = DEFAULT,
     ) -> bool | str:
         if checkpoint is None or path is None:
             return True
@@ -170,6 +180,7 @@ class LoadPretrained(StepNode):
             check_checkpointing(quantize or "none", gradient_checkpointing is not False)
             check_swap(swap or 0, quantize or "none", gradient_checkpointing is not False)
             check_parts(vae or "", text_encoders or "")
+            check_attention(attention or DEFAULT)
         except ValueError as error:
             return str(error)
         return True
@@ -201,6 +212,7 @@ class LoadPretrained(StepNode):
         )
         pretrained = Pretrained(source, inspect(source))
         pretrained.info.kind.check_clip_skip(source.clip_skip)
+        check_attention(source.attention, pretrained.info.kind)
         info = pretrained.info
         null_class = info.classes > 0
         about = ModelInfo(

@@ -732,6 +732,7 @@ def test_paths_of_the_examples(home):
 
 def test_toml_and_env(home):
     """SimpleTuner's two other kinds of configuration give the same graph."""
+    pytest.importorskip("tomllib", reason="from Python 3.11 on")
     plain = {"model_family": "flux", "model_type": "lora", "train_batch_size": 2, "max_train_steps": 7, "lora_rank": 8}
     expected = import_config(Files(plain)).prompt
     (home / "config.toml").write_text("\n".join(f"{key} = {json.dumps(value)}" for key, value in plain.items()))

@@ -63,9 +63,9 @@ def told(tiny_pipeline, pictures):
 def batch_of(live, told):
     """``batch_of(family, timesteps) -> (model, batch)``: a noisy batch of latents 8 high and 6 wide."""
 
-    def make(family, timesteps=(300.0, 700.0, 150.0), **options):
+    def make(family, timesteps=(300.0, 700.0, 150.0), captions=CAPTIONS, **options):
         model, info = live(family, **options)
-        conditioning = {name: value[: len(timesteps)] for name, value in told(family, **options).items()}
+        conditioning = {name: value[: len(timesteps)] for name, value in told(family, captions, **options).items()}
         generator, width = torch.Generator().manual_seed(3), 8 if info.classes else 6
         shape = (len(timesteps), info.channels, 8, width)
         latents, noise = (torch.randn(shape, generator=generator) for _ in range(2))

@@ -216,4 +216,5 @@ def test_old_workflows_keep_their_widgets():
     ]
     assert list(NODE.INPUT_TYPES()["optional"]) == [
         "base", "vae", "prediction", "guidance", "text_encoders", "clip_skip", "swap",
+            "attention",
     ]  # fmt: skip
