@@ -1,6 +1,6 @@
 """The nodes: sockets and widgets, thin, on top of all that is below."""
 
-from .data.dataset import CombineDatasets, DigitsDataset, EmojiDataset, ImageFolderDataset
+from .data.dataset import CombineDatasets, DigitsDataset, ImageFolderDataset
 from .data.encode import EncodeDataset
 from .data.native import ImagesToDataset, LatentsToDataset
 from .data.shards import ShardDataset
@@ -21,7 +21,6 @@ from .training.optimizer import Optimizer, OptimizerStep
 
 NODES = (
     DigitsDataset,
-    EmojiDataset,
     ImageFolderDataset,
     ShardDataset,
     EncodeDataset,

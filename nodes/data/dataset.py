@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...data.data import Batch, Dataset, Digits, next_batch
-from ...data.emoji import Emoji
 from ...data.mixture import Mixture
 from ...data.preflight import images_in_words, mixture_in_words
 from ...data.reading.buckets import MOST_OBLONG
@@ -59,25 +58,6 @@ class DigitsDataset(DatasetNode):
 
     def build(self, unique_id: str, batch_size: int, size: int) -> dict[str, Any]:
         return self.batches(unique_id, Digits(size), batch_size)
-
-
-class EmojiDataset(DatasetNode):
-    NODE_ID = "RolloutEmojiDataset"
-    DISPLAY_NAME = "Emoji Dataset"
-    CATEGORY = f"{CATEGORY}/data"
-    DESCRIPTION = (
-        "118 emoji faces in colour, 24x24 pixels, in 12 groups such as smiling, affection and sleepy. Small enough to "
-        "train a model from scratch on a laptop in minutes. They come with these nodes; nothing is downloaded. Noto "
-        "Emoji by Google, Apache License 2.0."
-    )
-    SEARCH_ALIASES = ("smileys", "faces", "toy data", "example data")
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"batch_size": BATCH_SIZE}, "hidden": UNIQUE_ID}
-
-    def build(self, unique_id: str, batch_size: int) -> dict[str, Any]:
-        return self.batches(unique_id, Emoji(), batch_size)
 
 
 class ImageFolderDataset(DatasetNode):

@@ -10,7 +10,6 @@ from comfyui_rollout.nodes import (
     CombineDatasets,
     DiffusionLoss,
     DigitsDataset,
-    EmojiDataset,
     FlowMatchingSchedule,
     ImageFolderDataset,
     NewModel,
@@ -38,14 +37,6 @@ def test_digits_come_in_batches(wire, pull):
     assert not torch.equal(first.latents, second.latents)
     assert torch.equal(pull(stream, 0)[0].latents, first.latents)
     assert not torch.equal(pull(stream, 0, seed=1)[0].latents, first.latents)
-
-
-def test_emoji_come_in_batches(wire, pull):
-    """Faces in colour with the labels of their groups; New Model reads all that off the wire."""
-    stream = wire(EmojiDataset, batch_size=5)
-    assert (stream.about.size, stream.about.channels, len(stream.about.classes)) == (24, 3, 12)
-    assert pull(stream, 0)[0].latents.shape == (5, 3, 24, 24)
-    assert not torch.equal(pull(stream, 0)[0].latents, pull(stream, 1)[0].latents)
 
 
 def test_a_data_set_says_what_it_holds(wire):
