@@ -159,18 +159,18 @@ def keep_model(prompt: dict[str, Any], changes: list[str], folder: Path) -> int:
 
 def tuned(task: Task, name: str, steps: int) -> tuple[Path, int]:
     """The folder of a LoRA that was trained so many steps, and its cost in forwards of the network."""
-    arm = ARMS[name]
+    chosen = ARMS[name]
     prompt = bypassed(prompt_of(WORKFLOW), "RolloutEncodeDataset", "dataset")
     prompt = replaced(prompt, "RolloutLoadPretrained", "RolloutLoadModel", folder=str(pretrained(task)))
     (lora,) = (node["inputs"]["model"] for node in prompt.values() if node["class_type"] == "RolloutAddLora")
     prompt = replaced(prompt, "RolloutAddLora", SmallLora.NODE_ID, model=lora)
     prompt = replaced(prompt, "RolloutImageFolderDataset", SomePictures.NODE_ID, **task.about, batch_size=10)
-    if arm.reflexflow:
+    if chosen.reflexflow:
         (links,) = (node["inputs"] for node in prompt.values() if node["class_type"] == LOSS)
         wires = {what: value for what, value in links.items() if isinstance(value, list)}
         prompt = replaced(prompt, LOSS, REFLEX_LOSS, **wires, **REFLEXFLOW)
-    prompt = prompt if arm.rolls else bypassed(prompt, "Rollout", "batch")
-    changes = [*LORA_SETTINGS, *arm.changes, f"OptimizerStep.steps={steps}", f"OptimizerStep.seed={task.seed}"]
+    prompt = prompt if chosen.rolls else bypassed(prompt, "Rollout", "batch")
+    changes = [*LORA_SETTINGS, *chosen.changes, f"OptimizerStep.steps={steps}", f"OptimizerStep.seed={task.seed}"]
     folder = RUNS / f"few_{task.data}_{task.seed}_{task.count}_{name}_{steps}"
     shutil.rmtree(folder, ignore_errors=True)
     return folder, keep_model(prompt, changes, folder)

@@ -86,11 +86,6 @@ def mnist() -> Iterator[tuple[str, Image.Image]]:
 
 def emoji() -> Iterator[tuple[str, Image.Image]]:
     """Some 1,640 emoji on white, by category."""
-    return emoji_by("category")
-
-
-def emoji_by(kind: str) -> Iterator[tuple[str, Image.Image]]:
-    """All emoji on white, 64x64, in Unicode's order, by ``category`` or ``subcategory``."""
     with tarfile.open(fetched("emoji-datasource-google-*.tgz", ["npm", "pack", "--silent", EMOJI])) as package:
         files = {member.name: member for member in package.getmembers()}
 
@@ -103,7 +98,7 @@ def emoji_by(kind: str) -> Iterator[tuple[str, Image.Image]]:
             if entry["has_img_google"] and entry["category"] not in UNFIT:
                 drawn = Image.open(io.BytesIO(read(f"img/google/64/{entry['image']}"))).convert("RGBA")
                 white = Image.new("RGBA", drawn.size, "white")
-                yield entry[kind], Image.alpha_composite(white, drawn).convert("RGB")
+                yield entry["category"], Image.alpha_composite(white, drawn).convert("RGB")
 
 
 def fetched(pattern: str, command: list[str]) -> Path:
