@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from comfyui_rollout import nodes
@@ -106,8 +107,8 @@ def test_images_come_out_for_other_nodes(samples, loaded, output):
     images = returned["result"][1]
     assert images.shape == (2, 64, 64, 3)
     assert 0 <= images.min() < images.max() <= 1
-    first = torch.tensor(list(picture(output, returned).crop((0, 0, 64, 64)).get_flattened_data()))
-    torch.testing.assert_close(first.reshape(64, 64, 3) / 255, images[0].cpu(), atol=0.5 / 255 + 1e-6, rtol=0)
+    first = torch.tensor(np.asarray(picture(output, returned).crop((0, 0, 64, 64))))
+    torch.testing.assert_close(first / 255, images[0].cpu(), atol=0.5 / 255 + 1e-6, rtol=0)
 
 
 def test_images_that_are_not_there_yet_are_refused(samples, loaded):
