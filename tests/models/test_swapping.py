@@ -111,8 +111,12 @@ def test_the_device_sees_nothing_of_main_memory(load, family):
         with ApartFrom():
             losses = ask(model, batch.x, batch.timestep, batch.conditioning).square().mean()
             losses.backward()
-    except NotImplementedError:
-        pytest.skip("this network asks its device for numbers, which this one has none of")
+    except RuntimeError as error:
+        if not isinstance(error, NotImplementedError) and "unsupported scalarType" not in str(error):
+            raise
+        pytest.skip(
+            "this network asks its device for numbers, or switches autocast off there, and this one has neither"
+        )
     assert {weight.grad.device.type for weight in model.trained.values() if weight.grad is not None} == {"meta"}
     assert {name for name, weight in model.network.named_parameters() if weight.device.type == "cpu"} == waiting
 
