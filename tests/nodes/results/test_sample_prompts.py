@@ -8,6 +8,7 @@ import torch
 from comfyui_rollout import nodes
 from comfyui_rollout.data.data import Batch, DatasetInfo
 from comfyui_rollout.hosts.host import Interrupted
+from comfyui_rollout.models.hosted import HostedModel
 from comfyui_rollout.nodes.results import sample_prompts
 from comfyui_rollout.training.stream import Run, Stream
 from PIL import Image
@@ -263,3 +264,12 @@ def test_every_guidance_draws(loaded, samples, family, guidance):
     assert picture["filename"].endswith(".png")
     encoded = returned["result"][0].inputs["prompts"]
     assert (encoded.negative is not None) == (guidance > wired.pipeline.info.kind.guided_above)
+
+
+def test_comfyuis_own_sampler_has_no_time_shift(build):
+    """It is refused where it would be passed over in silence."""
+    hosted = HostedModel(model=None)
+    vars(hosted)["facts"] = SimpleNamespace(family="tiny")
+    model = Stream(lambda step: None, about=SimpleNamespace(hosted=hosted, family="comfyui.tiny"))
+    with pytest.raises(ValueError, match=r"^time_shift: ComfyUI's own sampler has none; set it to 0$"):
+        build(nodes.SamplePrompts, model=model, pipeline=hosted, **FEW, time_shift=20.0)
