@@ -35,7 +35,7 @@ def epoch_in_words(
     """
     places = images if places is None else places
     steps = steps_per_epoch(places * repeats, batch_size)
-    why = f"at {' and '.join(map(str, resolutions))}" if len(resolutions) > 1 else "with the repeats of their folders"
+    why = f"at {', '.join(map(str, resolutions))}" if len(resolutions) > 1 else "with the repeats of their folders"
     counted = f" ({places} {why})" if places != images else ""
     items = f"{number_of(images, 'image')}{counted} x {number_of(repeats, 'repeat')}"
     return f"{items} / batch {batch_size} = {number_of(steps, 'step')} per epoch"

@@ -103,20 +103,17 @@ def check(name: str, options: dict[str, object]) -> None:
             f"optimizer: {name} keeps something of all weights together, and {why} updates one at a time: choose "
             f"{', '.join(KINDS)}, or {off}"
         )
-    others = {
-        "accumulation": (options["accumulation"] != 1, "set 1"),
-        "on_out_of_memory": (options["on_out_of_memory"] != "stop", "choose stop"),
-        "precision": (options["precision"] == "fp16" or (half and options["precision"] != "bf16"), "choose bf16"),
-        "processes": (options["processes"] != 1, "set 1"),
-        "clip_norm": (bool(fused and options["clip_norm"]), "set 0"),
-    }
-    reasons = {
-        "accumulation": "gradients are not added up" if fused else "gradients would be added up in bf16",
-        "on_out_of_memory": "gradients are not added up" if fused else "gradients would be added up in bf16",
-        "precision": "the network computes in bf16" if half else "fp16 looks at all gradients before an update",
-        "processes": "gradients of several processes are added up",
-        "clip_norm": "it needs all gradients at once, of which each is let go",
-    }
-    for option, (wrong, remedy) in others.items():
+    added = "gradients are not added up" if fused else "gradients would be added up in bf16"
+    computed = "the network computes in bf16" if half else "fp16 looks at all gradients before an update"
+    whole = "it needs all gradients at once, of which each is let go"
+    unfit = options["precision"] == "fp16" or (half and options["precision"] != "bf16")
+    others = (
+        ("accumulation", options["accumulation"] != 1, added, "set 1"),
+        ("on_out_of_memory", options["on_out_of_memory"] != "stop", added, "choose stop"),
+        ("precision", unfit, computed, "choose bf16"),
+        ("processes", options["processes"] != 1, "gradients of several processes are added up", "set 1"),
+        ("clip_norm", fused and options["clip_norm"], whole, "set 0"),
+    )
+    for option, wrong, reason, remedy in others:
         if wrong:
-            raise ValueError(f"{option}: with {why} {reasons[option]}: {remedy}, or {off}")
+            raise ValueError(f"{option}: with {why} {reason}: {remedy}, or {off}")

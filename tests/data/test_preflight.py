@@ -56,7 +56,7 @@ def test_several_resolutions_are_one_folder(paint, tmp_path):
         paint(f"{name}.png", (128, 64), caption=name)
     found = words(tmp_path, 2, resolutions=[64, 128], repeats=5, validation=0.3)
     assert found[:3] == [
-        "2 images (4 at 64 and 128) x 5 repeats / batch 2 = 10 steps per epoch",
+        "2 images (4 at 64, 128) x 5 repeats / batch 2 = 10 steps per epoch",
         "validation: 1 image not trained, for the validation loss: a.png",
         "captions: 2 of 2",
     ]
