@@ -256,8 +256,8 @@ KINDS: dict[str, Kind] = {
     "caption without picture": Kind(content("gone.txt", "a dog"), "1 caption file without an image: gone.txt"),
     "two pictures, one caption": Kind(picture("good.jpg"), "good.jpg and good.png share good.txt"),
     # Folders of other trainers
-    "kohya's folder": Kind(picture("10_sks dog/bad.png"), "10_sks dog (10 repeats)", caption="sks dog"),
-    "kohya's folder of once": Kind(picture("1_dog/bad.png"), "1_dog (1 repeat)", caption="dog"),
+    "kohya's folder": Kind(picture("10_sks dog/bad.png"), "10_sks dog x 10", caption="sks dog"),
+    "kohya's folder of once": Kind(picture("1_dog/bad.png"), "1_dog x 1", caption="dog"),
     "folder of a year": Kind(picture("2024_holidays/bad.png"), TWO, caption=""),
     "folder of zero": Kind(picture("0_zero/bad.png"), TWO, caption=""),
 }
