@@ -26,6 +26,7 @@ class ErnieImage(PretrainedModel):
     network_class = "ErnieImageTransformer2DModel"
     text_parts = ("tokenizer", "text_encoder")
     single_file_types = ("ernie_image",)
+    attention = "masked"
     bases = ("baidu/ERNIE-Image", "baidu/ERNIE-Image-Turbo")
     longest_text = 100_000  # its tokenizer's settings say more
     lora_targets = {  # noqa: RUF012

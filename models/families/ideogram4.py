@@ -26,6 +26,7 @@ class Ideogram4(PretrainedModel):
     pipeline_class = "Ideogram4Pipeline"
     since = "0.39"
     network_class = "Ideogram4Transformer2DModel"
+    attention = "masked"
     text_parts = ("tokenizer", "text_encoder")
     guide_part = "unconditional_transformer"
     single_file_types = ("ideogram4",)

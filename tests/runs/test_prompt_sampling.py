@@ -316,7 +316,7 @@ def test_a_time_shift_tells_every_pipelines_network_a_lower_level(prepared, draw
     settings, told, back = settings_of(family), [], []
 
     def network(module, inputs, named):
-        name = "t" if "t" in named else "timestep"
+        name = next((name for name in ("t", "timesteps") if name in named), "timestep")
         timestep = named[name] if name in named else inputs[1]
         told.append(timestep.flatten()[0].double())
         if back:
@@ -326,7 +326,8 @@ def test_a_time_shift_tells_every_pipelines_network_a_lower_level(prepared, draw
             return (inputs[0], timestep, *inputs[2:]), named
         return None
 
-    handle = model.network.register_forward_pre_hook(network, with_kwargs=True)
+    networks = [model.network, *([getattr(pipeline, model.guide_part)] if model.guide_part else [])]
+    handles = [each.register_forward_pre_hook(network, with_kwargs=True) for each in networks]
     plain, true = draw(model, pipeline, prompts, settings), told.copy()
     told.clear()
     shifted, low = draw(model, pipeline, prompts, replace(settings, time_shift=20.0)), told.copy()
@@ -339,5 +340,6 @@ def test_a_time_shift_tells_every_pipelines_network_a_lower_level(prepared, draw
     told.clear()
     back.extend(true)
     assert torch.equal(draw(model, pipeline, prompts, replace(settings, time_shift=20.0)), plain)
-    handle.remove()
+    for handle in handles:
+        handle.remove()
     assert torch.equal(draw(model, pipeline, prompts, settings), plain)

@@ -569,7 +569,7 @@ def test_a_curve_that_cannot_be_drawn_fails_no_run(graph, train, monkeypatch, ca
     monkeypatch.setattr(RunFolder, "plot", fail)
     run = train(graph(), steps=3)
     assert run.facts["status"] == "finished"
-    assert [record.message for record in caplog.records if record.name == "root"] == [
+    assert [record.message for record in caplog.records if record.name.startswith("comfyui_rollout")] == [
         "the curve loss.png could not be drawn: no module named matplotlib"
     ]
 
