@@ -104,6 +104,7 @@ def open_quickstart(page: Page, address: str) -> None:
         }""",
         SHORT,
     )
+    page.wait_for_timeout(1000)  # a template moves the canvas to its note when it opens
 
 
 def look_at(page: Page, corner: tuple[int, int], at: tuple[int, int], scale: float) -> None:

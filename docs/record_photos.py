@@ -148,7 +148,7 @@ def show_samples(page: Page) -> Film:
 def show_result(page: Page) -> Film:
     """What was learnt, tried in a graph of its own."""
     page.evaluate("app.extensionManager.bottomPanel.toggleBottomPanelTab('rollout-samples')")  # it covers the line
-    page.locator(".rollout-bar").get_by_role("button", name="Draw your prompts").click()
+    page.locator(".rollout-bar").get_by_role("button", name="Draw with what was learnt").click()
     page.wait_for_function("app.graph.nodes.some(node => node.type === 'RolloutLoadModel')")
     page.evaluate("app.queuePrompt(0, 1)")
     sampler = "app.graph.nodes.find(node => node.type === 'RolloutSampleImages').id"
