@@ -63,7 +63,9 @@ def test_a_loaded_run_brings_its_curves_and_rollouts(visit, keep):
 
 def test_what_was_trained_is_tried(visit, keep):
     """Try it puts a graph on the canvas that runs as it is and shows its images."""
-    visit.locator(".rollout-run", has_text="after_00002").get_by_role("button", name="Draw with what was learnt").click()
+    visit.locator(".rollout-run", has_text="after_00002").get_by_role(
+        "button", name="Draw with what was learnt"
+    ).click()
     visit.wait_for_function("app.graph.nodes.some(node => node.type === 'RolloutLoadModel')")
     visit.evaluate("app.queuePrompt(0, 1)")
     sampler = "app.graph.nodes.find(node => node.type === 'RolloutSampleImages').id"
