@@ -84,6 +84,16 @@ def padded(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [F.pad(tensor, (*[0] * (2 * (tensor.ndim - 2)), 0, longest - tensor.shape[1])) for tensor in tensors]
 
 
+def padded_texts(texts: Sequence[Tensor]) -> Conditioning:
+    """Texts (L, D), each at its own length, as one ``text`` (B, longest, D) and its ``mask`` (B, longest)."""
+    return join([{"text": text[None], "mask": text.new_ones(1, len(text), dtype=torch.bool)} for text in texts])
+
+
+def texts_of(told: Conditioning) -> list[Tensor]:
+    """The texts (L, D), each at its own length, as some networks take them: the inverse of :func:`padded_texts`."""
+    return [text[:length] for text, length in zip(told["text"], lengths_of(told["mask"]), strict=True)]
+
+
 def lengths_of(mask: Tensor) -> list[int]:
     """How long each text of a batch is, for a network that takes lists. Waits for the device, as they are sizes."""
     lengths: list[int] = mask.sum(1).tolist()

@@ -20,7 +20,7 @@ from .micro import MicroBatches
 from .numbers import mean_of_each
 from .one_by_one import OneByOne, check
 from .optimizers import OptimizerSettings, average_by_themselves
-from .sharing import add_up_gradients, check_parts, over_processes
+from .sharing import add_up_gradients, check_parts, over_processes, trained
 from .stream import Look, Number, Run, Step, Stream
 from .teacher import borrowed
 
@@ -43,11 +43,6 @@ def autocast(device: torch.device, precision: Precision) -> Iterator[None]:
     # live weights the averaged ones.
     with torch.autocast(device.type, dtype, enabled=precision != "fp32", cache_enabled=False):
         yield
-
-
-def trained(network: nn.Module) -> list[nn.Parameter]:
-    """The weights that are trained: all of them, or those of the adapters."""
-    return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
 @contextmanager

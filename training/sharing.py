@@ -115,6 +115,7 @@ def check_parts(model: Model, processes: Processes) -> None:
 
 
 def trained(network: nn.Module) -> list[nn.Parameter]:
+    """The weights that are trained: all of them, or those of the adapters."""
     return [weight for weight in network.parameters() if weight.requires_grad]
 
 

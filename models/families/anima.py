@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ...diffusion.solvers import Conditioning
-from ..ragged import join, lengths_of
+from ..ragged import lengths_of, padded_texts
 from .anima_pipeline import anima_pipeline, resizing
 from .pretrained import PretrainedModel
 from .qwen_image import QwenImage
@@ -63,8 +62,7 @@ class Anima(PretrainedModel):
             pipeline, **told, device=device, conditioning_dtype=dtype, output_dtype=dtype
         )
         lengths = lengths_of(told["t5_attention_mask"])
-        own = [text[None, :length] for text, length in zip(texts, lengths, strict=True)]
-        return join([{"text": text, "mask": text.new_ones(text.shape[:2], dtype=torch.bool)} for text in own])
+        return padded_texts([text[:length] for text, length in zip(texts, lengths, strict=True)])
 
     @classmethod
     def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:

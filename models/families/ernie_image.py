@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ...diffusion.solvers import Conditioning
-from ..ragged import join, lengths_of
+from ..ragged import padded_texts, texts_of
 from .flux2 import in_patches, moments, out_of_patches
 from .pretrained import PretrainedModel
 
@@ -53,13 +52,12 @@ class ErnieImage(PretrainedModel):
 
     @classmethod
     def encode_text(cls, pipeline: Any, captions: list[str], negative: bool) -> Conditioning:
-        texts = [text[None] for text in pipeline.encode_prompt(captions, pipeline.text_encoder.device)]
-        return join([{"text": text, "mask": text.new_ones(text.shape[:2], dtype=torch.bool)} for text in texts])
+        return padded_texts(pipeline.encode_prompt(captions, pipeline.text_encoder.device))
 
     @classmethod
     def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:
-        arguments = {"prompt_embeds": own(positive)}
-        return arguments | ({"negative_prompt_embeds": own(negative)} if negative else {})
+        arguments = {"prompt_embeds": texts_of(positive)}
+        return arguments | ({"negative_prompt_embeds": texts_of(negative)} if negative else {})
 
     @classmethod
     def normalised(cls, vae: Any, latents: Tensor) -> Tensor:
@@ -70,8 +68,3 @@ class ErnieImage(PretrainedModel):
     def as_vae_made_them(cls, vae: Any, latents: Tensor) -> Tensor:
         mean, deviation = moments(vae, latents, EPSILON)
         return out_of_patches(in_patches(latents) * deviation + mean)
-
-
-def own(told: Conditioning) -> list[Tensor]:
-    """Each text (L, D) of a batch without what it is padded with."""
-    return [text[:length] for text, length in zip(told["text"], lengths_of(told["mask"]), strict=True)]

@@ -68,9 +68,8 @@ class HiDream(PretrainedModel):
     @classmethod
     def encode_text(cls, pipeline: Any, captions: list[str], negative: bool) -> Conditioning:
         """T5's states and those of all of Llama's layers as one (B, 128, layers + 1, width): 34 MB a caption."""
-        pipeline.tokenizer_4.pad_token = (
-            pipeline.tokenizer_4.eos_token
-        )  # as its pipeline does for one that it was given
+        last = pipeline.tokenizer_4
+        last.pad_token = last.eos_token  # as its pipeline does for one that it was given
         t5, _, llama, _, pooled, _ = pipeline.encode_prompt(
             captions, device=pipeline.text_encoder.device, do_classifier_free_guidance=False
         )

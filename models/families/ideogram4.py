@@ -12,9 +12,8 @@ from torch.nn import functional as F
 
 from ...diffusion.schedules import FlowMatching, Schedule
 from ...diffusion.solvers import Conditioning
-from ..ragged import join
+from ..ragged import join, texts_of
 from . import flux2
-from .ernie_image import own
 from .ideogram4_pipeline import encoded_pipeline
 from .pretrained import PretrainedModel
 
@@ -87,7 +86,7 @@ class Ideogram4(PretrainedModel):
 
     @classmethod
     def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:
-        texts = own(positive)
+        texts = texts_of(positive)
         return {"prompt": texts, "max_sequence_length": max(map(len, texts))}
 
     @classmethod

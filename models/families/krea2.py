@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ...diffusion.schedules import FlowMatching, Schedule
 from ...diffusion.solvers import Conditioning, rows
-from ..ragged import join
+from ..ragged import join, padded_texts
 from .qwen_image import QwenImage
 
 ATTENTION = ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_gate", "attn.to_out.0")
@@ -58,8 +57,7 @@ class Krea2(QwenImage):
     def encode_text(cls, pipeline: Any, captions: list[str], negative: bool) -> Conditioning:
         """Without the pipeline's padding, which no token sees and which would take 31 MB a caption."""
         texts, masks = pipeline.encode_prompt(captions, device=pipeline.text_encoder.device)
-        own = [text[mask][None] for text, mask in zip(texts, masks, strict=True)]
-        return join([{"text": text, "mask": text.new_ones(text.shape[:2], dtype=torch.bool)} for text in own])
+        return padded_texts([text[mask] for text, mask in zip(texts, masks, strict=True)])
 
     @classmethod
     def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:

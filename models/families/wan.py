@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ...diffusion.schedules import Schedule
 from ...diffusion.solvers import Conditioning
-from ..ragged import join
+from ..ragged import padded_texts
 from .pretrained import PretrainedModel
 from .qwen_image import QwenImage
 
@@ -55,8 +54,7 @@ class Wan(PretrainedModel):
             max_sequence_length=cls.longest_text,
             device=pipeline.text_encoder.device,
         )
-        own = [text[text.any(dim=1)][None] for text in texts]
-        return join([{"text": text, "mask": text.new_ones(text.shape[:2], dtype=torch.bool)} for text in own])
+        return padded_texts([text[text.any(dim=1)] for text in texts])
 
     @classmethod
     def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...diffusion.schedules import FlowMatching, Schedule
 from ...diffusion.solvers import Conditioning
-from ..ragged import join, lengths_of
+from ..ragged import padded_texts, texts_of
 from .pretrained import PretrainedModel
 
 ATTENTION = ("attention.to_q", "attention.to_k", "attention.to_v", "attention.to_out.0")
@@ -45,15 +45,9 @@ class ZImage(PretrainedModel):
         texts, _ = pipeline.encode_prompt(
             captions, device=pipeline.text_encoder.device, do_classifier_free_guidance=False
         )
-        return join([{"text": text[None], "mask": text.new_ones(1, len(text), dtype=torch.bool)} for text in texts])
+        return padded_texts(texts)
 
     @classmethod
     def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:
         arguments = {"prompt_embeds": texts_of(positive)}
         return arguments | ({"negative_prompt_embeds": texts_of(negative)} if negative else {})
-
-
-def texts_of(conditioning: Conditioning) -> list[Tensor]:
-    """The texts (L, D), each at its own length, as the network takes them."""
-    lengths = lengths_of(conditioning["mask"])
-    return [text[:length] for text, length in zip(conditioning["text"], lengths, strict=True)]

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from comfyui_rollout.models.ragged import collate, separate
+from comfyui_rollout.models.ragged import collate, padded_texts, separate, texts_of
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
@@ -44,3 +44,13 @@ def test_numbers_are_said_of_all_or_of_none():
     """A number has no size that could say that it is not there."""
     with pytest.raises(ValueError, match="not all have number"):
         collate([item(1), {"text": torch.randn(1, 1, 3)}])
+
+
+def test_texts_come_back_at_their_own_lengths():
+    """What is padded is False in the mask, and gone again for networks that take lists."""
+    texts = [torch.randn(length, 4) for length in (3, 1, 5)]
+    told = padded_texts(texts)
+    assert told["text"].shape == (3, 5, 4)
+    assert told["mask"].sum(1).tolist() == [3, 1, 5]
+    assert not told["text"][~told["mask"]].any()
+    assert all(torch.equal(back, text) for back, text in zip(texts_of(told), texts, strict=True))
