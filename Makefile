@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 BENCHMARKS := graph_overhead quickstart_quality rollout persistent memory targets few_steps server_load panels reliability folder_index decoding saving scaling as_one_process shards
+# Files of tests side by side, a thread each; those with a browser come after them, alone, for they watch the clock.
+TESTS := --numprocesses auto --maxprocesses 4 --dist loadfile --ignore tests/browser
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: help demo serve test test-lowest check format bench screenshots clean
@@ -16,10 +18,12 @@ serve: .venv/serve ## open the graph editor in a browser
 	$(BIN)/comfyui-rollout serve --open
 
 test: .venv/dev .venv/axe ## run all tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest tests/browser
 
 test-lowest: .venv/lowest/tools ## run all tests with the lowest versions that requirements.txt allows, torch aside
-	.venv/lowest/bin/python -m pytest -p no:warnings # older libraries warn of what a newer torch says
+	OMP_NUM_THREADS=1 .venv/lowest/bin/python -m pytest -p no:warnings $(TESTS) # older libraries warn of what a newer torch says
+	.venv/lowest/bin/python -m pytest -p no:warnings tests/browser
 
 check: .venv/dev ## formatting, lint and types
 	$(BIN)/ruff format --check .

@@ -38,12 +38,13 @@ from comfyui_rollout.training.loop import Trainer, averaged, prepare
 from comfyui_rollout.training.optimizers import OptimizerSettings
 from comfyui_rollout.training.state import STATE, find_state, save_state
 from comfyui_rollout.training.stream import Run, Stream
-from digit_judge import DigitJudge
+from digit_judge import Array, DigitJudge
 from report import conclude, table
 
 BUDGET = 1000
 """Teacher-forced steps whose time each arm may use."""
 BATCH, COUNT = 64, 1000
+LABELS = torch.arange(COUNT) % 10
 SETTINGS = OptimizerSettings(learning_rate=2e-3, lr_schedule="cosine", warmup_steps=50)
 COLUMNS = [(name, steps) for name in ("euler", "unipc") for steps in (5, 10, 20, 50)]
 RESULTS = Path(__file__).parent / "results" / "targets.jsonl"
@@ -196,21 +197,17 @@ def train(arm: Arm, steps: int, seed: int, until: float, folder: Path) -> tuple[
     return run, run.value(model)
 
 
-def distances(
-    run: Run, live: Model, judge: DigitJudge, columns: Sequence[tuple[str, int]] = COLUMNS, scale: float = 1.0
-) -> dict[str, float]:
-    """Of samples by each solver in so many steps, with guidance of that scale."""
-    labels = torch.arange(COUNT) % 10
-    found = {}
+def drawn(
+    run: Run, live: Model, columns: Sequence[tuple[str, int]] = COLUMNS, scale: float = 1.0
+) -> Iterator[tuple[str, Array]]:
+    """Samples (n, 64) by each solver in so many steps, with guidance of that scale; always of the same noise."""
     with averaged(run, live.network):
         for name, steps in columns:
             generator = torch.Generator().manual_seed(1)
-            told = {"label": labels}
-            options = {"count": COUNT, "steps": steps, "conditioning": told, "generator": generator}
+            options = {"count": COUNT, "steps": steps, "conditioning": {"label": LABELS}, "generator": generator}
             options["guidance"] = Guidance(scale, negative={"label": torch.tensor([NO_CLASS])})
             latents = sample(live, FlowMatching(), solver(name), **options)
-            found[f"{name}_{steps}"] = judge.frechet_distance(latents.flatten(1).double().numpy())
-    return found
+            yield f"{name}_{steps}", latents.flatten(1).double().numpy()
 
 
 def kept(path: Path) -> list[dict[str, Any]]:
@@ -246,7 +243,8 @@ def measure(options: argparse.Namespace, judge: DigitJudge) -> None:
             print("time is up; run again to go on")
             return
         row = {"arm": name, "seed": seed, "budget": options.budget, "steps": steps}
-        row |= {"extra_cost": costs[paid], "seconds": seconds, **distances(*trained, judge)}
+        row |= {"extra_cost": costs[paid], "seconds": seconds}
+        row |= {column: judge.frechet_distance(made) for column, made in drawn(*trained)}
         options.results.parent.mkdir(exist_ok=True)
         with options.results.open("a") as file:
             file.write(json.dumps(row) + "\n")

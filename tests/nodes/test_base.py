@@ -121,7 +121,7 @@ def test_names_and_defaults_are_a_contract(node_id):
     assert {name: inputs[name][1]["default"] for name in CONTRACT[node_id]} == CONTRACT[node_id]
 
 
-@pytest.mark.parametrize(("place", "values"), CHOICES.items(), ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("place", "values"), CHOICES.items(), ids=lambda value: " ".join(sorted(value)))
 def test_choices_are_a_contract(place, values):
     """A value in a workflow file stays valid."""
     node_id, name = place
