@@ -155,10 +155,10 @@ def plot(rows: Rows, path: Path) -> None:
 
     figure, axis = plt.subplots(figsize=(8, 4.8))
     shown = [
-        (PLAIN, "", 1, "teacher forcing, without guidance"),
-        ("chains", "", 1, "guided chains on a quarter, from half of the training on"),
-        (RECIPE, "", 1, "the recipe: on nine tenths, from three quarters on"),
-        (PLAIN, "guided_", 2, "teacher forcing, with guidance"),
+        (PLAIN, "", 1, "teacher forcing, unguided"),
+        ("chains", "", 1, "guided chains on a quarter, from half on"),
+        (RECIPE, "", 1, "the recipe: nine tenths, from 75% on"),
+        (PLAIN, "guided_", 2, "teacher forcing, guided"),
     ]
     for name, prefix, calls, words in shown:
         mine = [row for (arm, _), row in rows.items() if arm == name]
