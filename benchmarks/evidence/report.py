@@ -200,7 +200,7 @@ def plot(rows: dict[Any, Row], arms: Sequence[str], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    names = [name for name in DATA if any(key[0] == name for key in rows)]
+    names = [name for name in DATA if {"short", "long"} <= {key[1] for key in rows if key[0] == name}]
     figure, axes = plt.subplots(2, len(names), figsize=(11, 7), sharex=True, sharey=True, squeeze=False)
     for axis, (budget, data) in zip(axes.flat, product(("short", "long"), names), strict=True):
         for arm in arms:

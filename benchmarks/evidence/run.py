@@ -66,7 +66,7 @@ class Data:
 
 BUDGETS = {"short": 1500, "long": 3000}
 SMALL = ("NewModel.width=16", "NewModel.depth=3")
-DIT = ("NewModel.family=dit", "NewModel.width=64", "NewModel.depth=7", "Optimizer.learning_rate=0.001")
+DIT = ("NewModel.family=dit", "NewModel.width=64", "NewModel.depth=7", "Optimizer.learning_rate=0.004")
 LARGE = ("NewModel.width=64", "NewModel.depth=4", "Optimizer.learning_rate=0.0005")
 DATA = {
     "digits": Data("digits", 8, (), BUDGETS, 1000),
