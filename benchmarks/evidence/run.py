@@ -70,7 +70,7 @@ DIT = ("NewModel.family=dit", "NewModel.width=64", "NewModel.depth=7", "Optimize
 LARGE = ("NewModel.width=64", "NewModel.depth=4", "Optimizer.learning_rate=0.0005")
 DATA = {
     "digits": Data("digits", 8, (), BUDGETS, 1000),
-    "digits_dit": Data("digits", 8, DIT, BUDGETS, 1000),
+    "digits_dit": Data("digits", 8, DIT, {"least": 700, **BUDGETS}, 1000),
     "mnist": Data("mnist", 16, SMALL, BUDGETS, 600, batch=32),
     "emoji": Data("emoji", 16, SMALL, BUDGETS, 600, batch=32),
     "mnist_large": Data("mnist", 32, LARGE, {"short": 10_000, "long": 20_000}, 5000, batch=128),
@@ -233,7 +233,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--data", nargs="+", choices=DATA, default=["digits", "mnist", "emoji"])
-    parser.add_argument("--budgets", nargs="+", choices=("short", "long"), default=["short", "long"])
+    parser.add_argument("--budgets", nargs="+", choices=("least", "short", "long"), default=["short", "long"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--all-columns", action="store_true", help="judge all solvers at all numbers of evaluations")
