@@ -79,6 +79,8 @@ class Arm:
     changes: tuple[str, ...] = ()
     rolls: bool = True
     reflexflow: bool = False
+    mixed: bool = False
+    """Whether every second batch is of the other classes."""
 
 
 def arm(words: str, rollout: str, loss: str = "", reflexflow: bool = False) -> Arm:
@@ -94,6 +96,7 @@ SOAR = "keep_base=true renoise=same_noise renoise_levels=1 max_step_offset=1 pro
 FROZEN = "target=trajectory reference_weights=frozen reference_sampler=heun reference_steps=1"
 ARMS = {
     PLAIN: Arm("teacher forcing", rolls=False),
+    "prior": Arm("teacher forcing, every second batch of the other classes", rolls=False, mixed=True),
     "spec": arm("Rollout by its documented defaults", SPEC, "target=original"),
     "reflexflow": arm("Rollout and ReflexFlow by their documented defaults", SPEC, reflexflow=True),
     "recipe": arm(
@@ -157,6 +160,15 @@ def keep_model(prompt: dict[str, Any], changes: list[str], folder: Path) -> int:
     return cost.forwards
 
 
+def mixed(prompt: dict[str, Any]) -> dict[str, Any]:
+    """With the pictures of the other classes beside the LoRA's own, as dreambooth_rollout.json has them."""
+    number, own = next((number, node) for number, node in prompt.items() if node["class_type"] == SomePictures.NODE_ID)
+    others = {"class_type": SomePictures.NODE_ID, "inputs": {**own["inputs"], "count": 0}}
+    wires = {"dataset_1": ["own", 0], "weight_1": 1.0, "dataset_2": ["others", 0], "weight_2": 1.0}
+    both = {"class_type": "RolloutCombineDatasets", "inputs": wires}
+    return {**prompt, "own": own, "others": others, number: both}
+
+
 def tuned(task: Task, name: str, steps: int) -> tuple[Path, int]:
     """The folder of a LoRA that was trained so many steps, and its cost in forwards of the network."""
     chosen = ARMS[name]
@@ -165,6 +177,7 @@ def tuned(task: Task, name: str, steps: int) -> tuple[Path, int]:
     (lora,) = (node["inputs"]["model"] for node in prompt.values() if node["class_type"] == "RolloutAddLora")
     prompt = replaced(prompt, "RolloutAddLora", SmallLora.NODE_ID, model=lora)
     prompt = replaced(prompt, "RolloutImageFolderDataset", SomePictures.NODE_ID, **task.about, batch_size=10)
+    prompt = mixed(prompt) if chosen.mixed else prompt
     if chosen.reflexflow:
         (links,) = (node["inputs"] for node in prompt.values() if node["class_type"] == LOSS)
         wires = {what: value for what, value in links.items() if isinstance(value, list)}

@@ -57,16 +57,18 @@ def bypassed(prompt: dict[str, Any], class_type: str, handed_on: str) -> dict[st
     }
 
 
-def train(prompt: dict[str, Any], changes: Sequence[str], output: Path, name: str) -> tuple[Path, Cost]:
+def train(
+    prompt: dict[str, Any], changes: Sequence[str], output: Path, name: str, device: str = "cpu"
+) -> tuple[Path, Cost]:
     """Run it as `comfyui-rollout run` does; the run's folder, and what the training has cost."""
     output.mkdir(parents=True, exist_ok=True)
     file = output / f"{name}.json"
     file.write_text(json.dumps(prompt))
-    arguments = ["run", str(file), "--output", str(output), "--device", "cpu"]
+    arguments = ["run", str(file), "--output", str(output), "--device", device]
     for change in (*QUIET, f"OptimizerStep.run_name={name}", *changes):
         arguments += ["--set", change]
     said = io.StringIO()
-    with metered() as cost, redirect_stdout(said), redirect_stderr(said):
+    with metered(device) as cost, redirect_stdout(said), redirect_stderr(said):
         failed = command_line(arguments)
     if failed:
         raise SystemExit(f"{name} did not train:\n{said.getvalue()}")

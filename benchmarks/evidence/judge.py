@@ -24,16 +24,15 @@ NEIGHBOURS = 3
 class Judge:
     """Trained on three quarters of the pictures; always the same for the same data."""
 
-    def __init__(self, pictures: Pictures) -> None:
+    def __init__(self, pictures: Pictures, device: str = "cpu") -> None:
         random = seeds.generator(0, "judge")
         order = torch.randperm(len(pictures.latents), generator=random)
         held_out = len(order) // 4
         with seeds.global_seed(0):
-            self.network = classifier(pictures.latents.shape[1], len(pictures.names))
-        learn(self.network, pictures, order[held_out:], random)
-        with torch.no_grad():
-            answers = self.network(pictures.latents[order[:held_out]]).argmax(1)
-        self.accuracy = float((answers == pictures.labels[order[:held_out]]).double().mean())
+            self.network = classifier(pictures.latents.shape[1], len(pictures.names)).to(device)
+        self.device = device
+        learn(self.network, pictures, order[held_out:], random, device)
+        self.accuracy = self.right(pictures.latents[order[:held_out]], pictures.labels[order[:held_out]])
         """On the quarter that it has not seen."""
         self.labels = pictures.labels
         self.real = self.features(pictures.latents)
@@ -42,13 +41,14 @@ class Judge:
     @torch.no_grad()
     def features(self, latents: Tensor) -> Array:
         """The last hidden layer (n, 64) for pictures (n, C, H, W)."""
-        parts = [self.network[:-1](part) for part in latents.clamp(-1, 1).split(512)]
-        return torch.cat(parts).double().numpy()
+        parts = [self.network[:-1](part.to(self.device)) for part in latents.clamp(-1, 1).split(512)]
+        return torch.cat(parts).cpu().double().numpy()
 
     @torch.no_grad()
     def right(self, latents: Tensor, labels: Tensor) -> float:
         """Which share of the pictures is taken for the class that was asked for."""
-        return float((self.network(latents.clamp(-1, 1)).argmax(1) == labels).double().mean())
+        answers = self.network(latents.clamp(-1, 1).to(self.device)).argmax(1).cpu()
+        return float((answers == labels).double().mean())
 
     def verdict(self, latents: Tensor, labels: Tensor) -> Mapping[str, float]:
         """All measures of samples (n, C, H, W) that were asked for as these classes (n,)."""
@@ -79,7 +79,7 @@ def classifier(channels: int, classes: int) -> nn.Sequential:
     )
 
 
-def learn(network: nn.Module, pictures: Pictures, items: Tensor, random: torch.Generator) -> None:
+def learn(network: nn.Module, pictures: Pictures, items: Tensor, random: torch.Generator, device: str) -> None:
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.02)
     steps = EPOCHS * (len(items) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, steps)
@@ -88,7 +88,8 @@ def learn(network: nn.Module, pictures: Pictures, items: Tensor, random: torch.G
         if start == 0:
             shuffled = items[torch.randperm(len(items), generator=random)]
         chosen = shuffled[start * BATCH :][:BATCH]
-        F.cross_entropy(network(pictures.latents[chosen]), pictures.labels[chosen]).backward()
+        latents, labels = (each[chosen].to(device) for each in (pictures.latents, pictures.labels))
+        F.cross_entropy(network(latents), labels).backward()
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()

@@ -41,16 +41,19 @@ LIMITS = (0.5, 1.6)
 def slope(rows: dict[Any, Row], data: str, column: str, measure: str) -> float:
     """Of the logarithm of teacher forcing's distance over that of its cost, from the short to the long budget.
 
-    The mean over all seeds that have both, of other data sets too where this one has none; never above 0.
+    Where there is no long one from the least to the short, which says too much: training gains less and less. The mean
+    over all seeds that have both; never above 0.
     """
-    found: dict[bool, list[float]] = {True: [], False: []}
-    for (name, budget, seed, arm), short in rows.items():
-        long = rows.get((name, "long", seed, PLAIN))
-        if (budget, arm) == ("short", PLAIN) and long and column in long and column in short:
-            gain = math.log(long[column]["fd"] / short[column]["fd"])
-            found[name == data].append(gain / math.log(long[measure] / short[measure]))
-    slopes = found[True] or found[False]
-    return min(0.0, float(np.mean(slopes))) if slopes else 0.0
+    for less, more in (("short", "long"), ("least", "short")):
+        slopes = []
+        for (name, budget, seed, arm), short in rows.items():
+            long = rows.get((data, more, seed, PLAIN))
+            if (name, budget, arm) == (data, less, PLAIN) and long and column in long and column in short:
+                gain = math.log(long[column]["fd"] / short[column]["fd"])
+                slopes.append(gain / math.log(long[measure] / short[measure]))
+        if slopes:
+            return min(0.0, float(np.mean(slopes)))
+    return 0.0
 
 
 def ratios(rows: dict[Any, Row], data: str, budget: str, arm: str, column: str, measure: str) -> list[float]:
@@ -200,7 +203,7 @@ def plot(rows: dict[Any, Row], arms: Sequence[str], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    names = [name for name in DATA if any(key[0] == name for key in rows)]
+    names = [name for name in DATA if {"short", "long"} <= {key[1] for key in rows if key[0] == name}]
     figure, axes = plt.subplots(2, len(names), figsize=(11, 7), sharex=True, sharey=True, squeeze=False)
     for axis, (budget, data) in zip(axes.flat, product(("short", "long"), names), strict=True):
         for arm in arms:

@@ -8,6 +8,10 @@ same machine.
 
     python benchmarks/evidence/run.py [--minutes 9] [--data digits mnist emoji] [--seeds 0 1 2] [--budgets short long]
         [--arms teacher_forcing ...] [--all-columns]
+
+Where a GPU is at hand, the larger networks too (`seconds` are then those of the clock; all of it needs one such GPU):
+
+    python benchmarks/evidence/run.py --device cuda --precision bf16 --data mnist_large emoji_large --minutes 600
 """
 
 from __future__ import annotations
@@ -50,6 +54,7 @@ SOLVERS = ("euler", "dpm", "unipc")
 class Data:
     """A data set, the network for it, and how long that is trained."""
 
+    pictures: str
     size: int
     changes: tuple[str, ...]
     budgets: dict[str, int]
@@ -59,35 +64,60 @@ class Data:
     batch: int = 64
 
 
+BUDGETS = {"short": 1500, "long": 3000}
 SMALL = ("NewModel.width=16", "NewModel.depth=3")
+DIT = ("NewModel.family=dit", "NewModel.width=64", "NewModel.depth=7", "Optimizer.learning_rate=0.004")
+LARGE = ("NewModel.width=64", "NewModel.depth=4", "Optimizer.learning_rate=0.0005")
 DATA = {
-    "digits": Data(8, (), {"short": 1500, "long": 3000}, 1000),
-    "mnist": Data(16, SMALL, {"short": 1500, "long": 3000}, 600, batch=32),
-    "emoji": Data(16, SMALL, {"short": 1500, "long": 3000}, 600, batch=32),
+    "digits": Data("digits", 8, (), BUDGETS, 1000),
+    "digits_dit": Data("digits", 8, DIT, {"least": 700, **BUDGETS}, 1000),
+    "mnist": Data("mnist", 16, SMALL, BUDGETS, 600, batch=32),
+    "emoji": Data("emoji", 16, SMALL, BUDGETS, 600, batch=32),
+    "mnist_large": Data("mnist", 32, LARGE, {"short": 10_000, "long": 20_000}, 5000, batch=128),
+    "emoji_large": Data("emoji", 64, LARGE, {"short": 10_000, "long": 20_000}, 1600, batch=128),
 }
 START = 0.7
 """Where arms leave the common way, as a share of the training."""
 
 
+@dataclass(frozen=True)
+class Machine:
+    """What trains, judges and samples, and in what the network computes while it is trained."""
+
+    device: str = "cpu"
+    precision: str = "fp32"
+
+    def named(self, name: str) -> str:
+        """What a data set is called in results and folders; those of a CPU in float32 have its plain name."""
+        return name if self == CPU else f"{name}_{self.device}_{self.precision}"
+
+
+CPU = Machine()
+
+
 @cache
-def judged(name: str) -> tuple[Pictures, Judge]:
-    data = pictures(name, DATA[name].size)
-    return data, Judge(data)
+def real(name: str) -> Pictures:
+    return pictures(DATA[name].pictures, DATA[name].size)
+
+
+@cache
+def judged(name: str, device: str = CPU.device) -> tuple[Pictures, Judge]:
+    return real(name), Judge(real(name), device)
 
 
 def workflow_on(name: str, workflow: str) -> dict[str, Any]:
     """A shipped workflow on a data set."""
     prompt, data = prompt_of(workflow), DATA[name]
-    if name == "digits":
+    if data.pictures == "digits":
         return prompt
-    inputs = {"folder": str(picture_folder(name, data.size)), "size": data.size, "batch_size": data.batch}
-    inputs |= {"color": "L" if name == "mnist" else "RGB", "repeats": 1, "crop": "center", "flip": False}
+    inputs = {"folder": str(picture_folder(data.pictures, data.size)), "size": data.size, "batch_size": data.batch}
+    inputs |= {"color": "L" if data.pictures == "mnist" else "RGB", "repeats": 1, "crop": "center", "flip": False}
     return replaced(prompt, "RolloutDigitsDataset", "RolloutImageFolderDataset", **inputs, background="white")
 
 
-def trained(arm: str, name: str, seed: int, budget: str) -> Path:
+def trained(arm: str, name: str, seed: int, budget: str, machine: Machine = CPU) -> Path:
     """The folder of the model that the arm makes, with a note in it of what that has cost."""
-    place = RUNS / f"{name}_{budget}_{seed}"
+    place = RUNS / f"{machine.named(name)}_{budget}_{seed}"
     folder = place / arm
     if folder.is_dir():
         return folder
@@ -95,16 +125,17 @@ def trained(arm: str, name: str, seed: int, budget: str) -> Path:
     prompt = workflow_on(name, chosen.workflow)
     prompt = prompt if chosen.rolls else bypassed(prompt, "Rollout", "batch")
     changes = [*COMMON, *DATA[name].changes, f"OptimizerStep.steps={steps}", f"OptimizerStep.seed={seed}"]
+    changes += [f"OptimizerStep.precision={machine.precision}"]
     at = round(START * steps)
     if arm != PLAIN:
-        trained(PLAIN, name, seed, budget)  # whose state it goes on from
+        trained(PLAIN, name, seed, budget, machine)  # whose state it goes on from
     shutil.rmtree(RUNS / "unfinished", ignore_errors=True)  # of an arm that was stopped
     if arm != PLAIN:
         copy = shutil.copytree(place / "state", RUNS / "unfinished" / "rollout" / "tuned", dirs_exist_ok=True)
         changes += [*chosen.changes, f"OptimizerStep.resume={copy}@{at}"]
     else:
         changes += [f"OptimizerStep.checkpoint_every={at}", "OptimizerStep.keep_states=8"]
-    run, cost = train(prompt, changes, RUNS / "unfinished", "tuned")
+    run, cost = train(prompt, changes, RUNS / "unfinished", "tuned", machine.device)
     if arm == PLAIN:
         place.mkdir(parents=True, exist_ok=True)
         shutil.copytree(run, place / "state", ignore=shutil.ignore_patterns("model", "checkpoints"), dirs_exist_ok=True)
@@ -123,9 +154,9 @@ def samples(model: Model, kind: str, steps: int, labels: torch.Tensor, guidance:
     """Pictures of these classes, always from the same noise."""
     generator, parts = torch.Generator().manual_seed(1), []
     for part in labels.split(AT_ONCE):
-        told = {"label": part}
+        told = {"label": part.to(model.device)}
         options: dict[str, Any] = {"count": len(part), "steps": steps, "generator": generator, "guidance": guidance}
-        parts.append(sample(model, FlowMatching(), solver(kind), conditioning=told, **options))
+        parts.append(sample(model, FlowMatching(), solver(kind), conditioning=told, **options).cpu())
     return torch.cat(parts)
 
 
@@ -137,12 +168,12 @@ def columns_of(options: argparse.Namespace) -> list[str]:
 
 def labels_of(name: str) -> torch.Tensor:
     """The classes that are asked for: as many of each as there are in the data, spread evenly."""
-    data, _ = judged(name)
+    data = real(name)
     return data.labels.sort().values[torch.linspace(0, len(data.labels) - 1, DATA[name].samples).round().long()]
 
 
 def verdict(model: Model, name: str, column: str) -> dict[str, float]:
-    _, judge = judged(name)
+    _, judge = judged(name, str(model.device))
     kind, _, evaluations = column.partition("_")
     labels = labels_of(name)
     made = samples(model, kind, int(evaluations), labels)
@@ -151,14 +182,14 @@ def verdict(model: Model, name: str, column: str) -> dict[str, float]:
 
 def probed(model: Model, name: str) -> dict[str, float]:
     """The Exposure Bias Probe along 8 Euler steps: mean absolute log ratios of sampled over teacher-forced latents."""
-    data, _ = judged(name)
+    data = real(name)
     chosen = torch.linspace(0, len(data.labels) - 1, 256).round().long()
     with model.evaluating():
         path = measure(
             model,
             FlowMatching(),
-            data.latents[chosen],
-            {"label": data.labels[chosen]},
+            data.latents[chosen].to(model.device),
+            {"label": data.labels[chosen].to(model.device)},
             solver("euler"),
             steps=8,
             generator=torch.Generator().manual_seed(2),
@@ -181,29 +212,33 @@ def kept(path: Path = RESULTS) -> dict[tuple[str, str, int, str], dict[str, Any]
 
 def missing(options: argparse.Namespace) -> Iterator[tuple[str, str, int, str, list[str]]]:
     """Seed by seed, so that what is there can be compared at any time; with the columns that are not there yet."""
-    there = kept()
+    there, machine = kept(), Machine(options.device, options.precision)
     for seed, name, budget, arm in product(options.seeds, options.data, options.budgets, options.arms):
-        row = there.get((name, budget, seed, arm), {})
+        row = there.get((machine.named(name), budget, seed, arm), {})
         if columns := [column for column in columns_of(options) if column not in row]:
             yield name, budget, seed, arm, columns
 
 
-def measure_arm(name: str, budget: str, seed: int, arm: str, columns: list[str]) -> dict[str, Any]:
-    folder = trained(arm, name, seed, budget)
-    model, cost = load_model(folder), json.loads((folder / COST).read_text())
-    row = {"data": name, "budget": budget, "seed": seed, "arm": arm, **cost}
-    row |= {"accuracy": round(judged(name)[1].accuracy, 4), "probe": probed(model, name)}
+def measure_arm(
+    name: str, budget: str, seed: int, arm: str, columns: list[str], machine: Machine = CPU
+) -> dict[str, Any]:
+    folder = trained(arm, name, seed, budget, machine)
+    model, cost = load_model(folder).to(machine.device), json.loads((folder / COST).read_text())
+    row = {"data": machine.named(name), "budget": budget, "seed": seed, "arm": arm, **cost}
+    row |= {"accuracy": round(judged(name, str(model.device))[1].accuracy, 4), "probe": probed(model, name)}
     return row | {column: verdict(model, name, column) for column in columns}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=9.0)
-    parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
-    parser.add_argument("--budgets", nargs="+", choices=("short", "long"), default=["short", "long"])
+    parser.add_argument("--data", nargs="+", choices=DATA, default=["digits", "mnist", "emoji"])
+    parser.add_argument("--budgets", nargs="+", choices=("least", "short", "long"), default=["short", "long"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--all-columns", action="store_true", help="judge all solvers at all numbers of evaluations")
+    parser.add_argument("--device", choices=("cpu", "cuda", "mps"), default=CPU.device)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default=CPU.precision, help="of training")
     options = parser.parse_args()
     torch.set_num_threads(1)
     until = time.monotonic() + 60 * options.minutes
@@ -211,7 +246,7 @@ def main() -> int:
         if time.monotonic() > until:
             print("time is up; run again to go on")
             return 1
-        row = measure_arm(name, budget, seed, arm, columns)
+        row = measure_arm(name, budget, seed, arm, columns, Machine(options.device, options.precision))
         RESULTS.parent.mkdir(exist_ok=True)
         with RESULTS.open("a") as file:
             file.write(json.dumps(row) + "\n")
