@@ -75,12 +75,17 @@ ARMS = {
         "the recipe on half of the items", "frozen", *SINGLE, "probability=1", "step_size=300"
     ),
     "fresh_300_half_late": trajectory(
-        "the same from 85% on", "frozen", *SINGLE, "probability=1", "step_size=300", "start=0.85"
+        "the recipe on half of the items, from 85% on",
+        "frozen",
+        *SINGLE,
+        "probability=1",
+        "step_size=300",
+        "start=0.85",
     ),
     "chains_most": trajectory(
         "`trajectory`, chains down 8 levels on nine tenths of the items", "frozen", *WHOLE, "probability=0.9"
     ),
-    "chains_most_late": trajectory("the same from 85% on", "frozen", *WHOLE, "probability=0.9", "start=0.85"),
+    "chains_most_late": trajectory("such chains from 85% on", "frozen", *WHOLE, "probability=0.9", "start=0.85"),
     "chains_ema": trajectory("chains, averaged reference", "ema", *WHOLE, "probability=0.25"),
     "reflow": Arm("Reflow", ("Reflow.start=0",), REFLOW),
     "spec": rollout("Rollout and ReflexFlow by their documented defaults", *SPEC, workflow=QUICKSTART),

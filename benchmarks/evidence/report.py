@@ -2,7 +2,8 @@
 
 An arm is compared with teacher forcing *of the same seed and the same cost*. How much a longer teacher forcing gains is
 measured between the two budgets, and taken to go straight on logarithmic scales from there: once over forwards of the
-network and once over processor time. Intervals are 95% of the bootstrap over seeds, of the mean of the logarithms.
+network and once over processor time, in which an arm that ran on another machine has no ``seconds``. Intervals are 95%
+of the bootstrap over seeds, of the mean of the logarithms.
 
     python benchmarks/evidence/report.py [--page docs/evidence.md] [--images docs/images] [--plotted fresh_300 ...]
 
@@ -61,7 +62,13 @@ def ratios(rows: dict[Any, Row], data: str, budget: str, arm: str, column: str, 
     found, gain = [], slope(rows, data, column, measure)
     for (name, length, seed, which), row in sorted(rows.items()):
         plain = rows.get((data, budget, seed, PLAIN))
-        if (name, length, which) == (data, budget, arm) and plain and column in row and column in plain:
+        if (
+            (name, length, which) == (data, budget, arm)
+            and plain
+            and measure in row
+            and column in row
+            and column in plain
+        ):
             equal = plain[column]["fd"] * (row[measure] / plain[measure]) ** gain
             found.append(row[column]["fd"] / equal)
     return found
@@ -101,7 +108,11 @@ def ratio_table(rows: dict[Any, Row], data: str, budget: str, measure: str, show
     half_more = [f"{1.5 ** slope(rows, data, column, measure):.2f}" for column in shown]
     lines = [first, ["teacher forcing, half as long again (estimated)", "", "1.50", *half_more]]
     for arm, about in ARMS.items():
-        mine = [row for (name, length, _, which), row in rows.items() if (name, length, which) == (data, budget, arm)]
+        mine = [
+            row
+            for (name, length, _, which), row in rows.items()
+            if (name, length, which) == (data, budget, arm) and measure in row
+        ]
         if arm == PLAIN or not mine:
             continue
         cost = np.mean([row[measure] for row in mine]) / np.mean([row[measure] for row in plain])
