@@ -527,7 +527,7 @@ def test_out_of_memory_says_what_to_change(graph, train, monkeypatch, choice, on
     """What was being computed, which widgets, and what each saves; also where even one item is too much."""
     hungry(monkeypatch, most=0)
     words = (
-        r"node RolloutDiffusionLoss \(Diffusion Loss\), step 0: the device's memory is too small for this step. Change"
+        r"node RolloutDiffusionLoss \(Diffusion Loss\), step 0: the device's memory is too small for this step. Change one of these: "
     )
     with pytest.raises(StepError, match=words) as caught:
         train(graph(), on_out_of_memory=choice)
