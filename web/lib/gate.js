@@ -52,6 +52,11 @@ export class Gate {
     }
   }
 
+  /** Whether the newest job is this one, and of the workflow on the canvas. */
+  isOfCanvas(id) {
+    return this.#entry(id)?.job?.home === this.onCanvas();
+  }
+
   async #begin(id) {
     if (this.#newest?.id === id) return; // told again after a lost connection
     const entry = (this.#newest = { id, waiting: [], held: [], counted: new Set() });
