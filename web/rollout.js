@@ -13,7 +13,7 @@ import { element, fillSelect, iconButton, select } from "./lib/element.js";
 import { FilmReader } from "./lib/film_reader.js";
 import { framesAmong, runOf } from "./lib/film.js";
 import { buttonsOf, newId, savedIn, viewOf } from "./lib/ended.js";
-import { tellFaults } from "./lib/faults.js";
+import { giveReason, tellFaults } from "./lib/faults.js";
 import { fold } from "./lib/folded.js";
 import { Found, linesOf } from "./lib/found.js";
 import { Gate } from "./lib/gate.js";
@@ -480,7 +480,14 @@ function listen() {
     if (isTry() && gate.isOfCanvas(detail.prompt_id)) openSamples(TRIED);
   });
   api.addEventListener("execution_interrupted", () => end("stopped"));
-  api.addEventListener("execution_error", ({ detail }) => end("failed", detail.exception_message?.trim()));
+  api.addEventListener("execution_error", ({ detail }) => {
+    const why = detail.exception_message.trim();
+    if (why && OURS.test(detail.node_type)) {
+      recordings.addWords(detail.prompt_id, detail.node_id, [`✗ ${why}`]);
+      if (gate.isOfCanvas(detail.prompt_id)) giveReason(document, why);
+    }
+    end("failed", why);
+  });
   api.addEventListener("status", () => large.runs?.element.isConnected && large.runs.refresh());
 }
 

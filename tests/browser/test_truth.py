@@ -86,3 +86,20 @@ def test_a_wrong_input_says_why_at_once(visit):
                    ".widgets.find(widget => widget.name === 'run_name').value = 'a/b'")  # fmt: skip
     visit.evaluate("app.queuePrompt(0, 1)")
     visit.get_by_test_id("error-overlay-messages").get_by_text("a/b").wait_for()
+
+
+def test_a_node_that_failed_says_why(visit, photos, keep):
+    """On the node and in the frontend's message: what is wrong and what to do, not only that something is."""
+    workflow = json.loads((ROOT / "workflows" / "lora_sd15.json").read_text(encoding="utf-8"))
+    for node in workflow["nodes"]:
+        if node["type"] == "RolloutImageFolderDataset":
+            node["widgets_values"][0] = str(next(photos.rglob("*.png")).parent)
+        if node["type"] == "RolloutLoadPretrained":
+            node["widgets_values"][1] = "somebody/nothing"
+    visit.evaluate("workflow => app.loadGraphData(workflow, true, true, 'failing')", workflow)
+    visit.evaluate("void app.queuePrompt(0, 1)")
+    why = "the model 'somebody/nothing' is not here"
+    visit.locator(".rollout-found").get_by_text(f"✗ {why}").wait_for()
+    visit.get_by_test_id("error-overlay-messages").get_by_text(why).wait_for()
+    keep(visit, "failed")
+    assert visit.get_by_text(why).filter(visible=True).count() == 2

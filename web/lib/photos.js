@@ -38,7 +38,7 @@ export class Photos {
     folder.callback?.(path);
     for (const list of this.choices) list();
     this.app.canvas?.setDirty(true, true);
-    this.tell("success", t("{title} trains on {name}", { title: target.title, name: path.split(/[\\/]/).filter(Boolean).at(-1) ?? path }));
+    this.tell("success", t("{title}: {name} will be trained on", { title: target.title, name: path.split(/[\\/]/).filter(Boolean).at(-1) ?? path }));
   }
 
   #settings(path) {
