@@ -20,6 +20,7 @@ BUTTONS = """() => {
 @pytest.fixture(scope="module")
 def visit(visit_quickstart):
     visit = visit_quickstart("after", SMALL)
+    visit.evaluate("Object.defineProperty(document, 'hasFocus', { value: () => false })")  # the person looks elsewhere
     for steps in (20, 30):
         visit.evaluate(f"{TRAINER}.widgets.find(widget => widget.name === 'steps').value = {steps}")
         visit.evaluate("app.queuePrompt(0, 1)")
@@ -46,11 +47,14 @@ def test_a_card_says_what_was_saved(visit, keep):
     """Its name, and the way to its path, its pictures and a try."""
     bar = visit.locator(".rollout-bar")
     bar.get_by_text("Model saved").wait_for()
+    visit.wait_for_function("document.title.startsWith('✓ Model saved')")
     assert "quickstart_digits" in bar.inner_text()
     assert [button.inner_text().strip() for button in bar.get_by_role("button").all()][1:4] == [
         "Copy path", "Try it", "Samples",
     ]  # fmt: skip
     keep(visit, "saved")
+    visit.keyboard.press("Shift")
+    visit.wait_for_function("!document.title.includes('✓')")  # it is seen
 
 
 def test_runs_say_what_differs_and_their_buttons_fit(visit, open_page, keep):
