@@ -62,9 +62,9 @@ def test_dropped_photos_become_the_data_set_of_the_node(visit, sets, keep):
     assert rows(visit).nth(0).inner_text().startswith("a.jpg · 900")
     assert "very oblong" in rows(visit).nth(0).inner_text()
     cut = f"{FOLDER}.widgets.find(widget => widget.name === 'size')"
-    for size in (256, 512):  # how the node cuts now is what is drawn
+    for size, becomes in ((256, "256×128"), (512, "640×320")):  # how the node cuts now is what is drawn
         visit.evaluate(f"size => {{ {cut}.value = size; {cut}.callback(size) }}", size)
-        rows(visit).nth(0).get_by_text(f"→ {dict([(256, '448×128'), (512, '896×256')])[size]}").wait_for()
+        rows(visit).nth(0).get_by_text(f"→ {becomes}").wait_for()
     visit.wait_for_function(
         "[...document.querySelectorAll('.rollout-picture img:not([hidden])')].every(image => image.naturalWidth)"
     )

@@ -93,7 +93,7 @@ def test_a_node_that_failed_says_why(visit, photos, keep):
     workflow = json.loads((ROOT / "workflows" / "lora_sd15.json").read_text(encoding="utf-8"))
     for node in workflow["nodes"]:
         if node["type"] == "RolloutImageFolderDataset":
-            node["widgets_values"][0] = str(next(photos.rglob("*.png")).parent)
+            node["widgets_values"][0] = str(next(photos.rglob("*.jp*g")).parent)
         if node["type"] == "RolloutLoadPretrained":
             node["widgets_values"][1] = "somebody/nothing"
     visit.evaluate("workflow => app.loadGraphData(workflow, true, true, 'failing')", workflow)
