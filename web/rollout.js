@@ -47,11 +47,19 @@ const recordings = new Recordings();
 const views = new Map(); // by node, those on the canvas
 const founds = new Map(); // by node, the words on it
 const large = { rollouts: null, curves: null, samples: null, runs: null };
+const runs = new Map(); // by trainer, of what it has just shown
 const gate = new Gate(api, {
   lookUp: (jobId) => backend.job(jobId),
   onCanvas: () => workflowId(),
   settled: (jobId, home) => recordings.settle(jobId, home),
   draws: (id) => views.get(nodeAt(root(), id)) instanceof Inspector,
+  hears: ({ prompt_id: job, node, output }) => {
+    recordings.addWords(job, node, linesOf(output));
+    const isTrainer = output?.images?.some(({ filename }) => filename === "loss.png");
+    if (!isTrainer) return;
+    runs.set(node, runOf(output.images[0].subfolder));
+    output.images = []; // the curve is drawn on the node, and better; the samples are on the node that makes them
+  },
 });
 const chosen = { [ROLLOUT]: "", [TRAINER]: "", run: "" }; // which node the panel shows
 
@@ -440,19 +448,11 @@ async function watchWhatRuns() {
 const photos = new Photos(app, backend, (severity, detail) => tell(severity, detail, t("Pictures")));
 
 function listen() {
-  const runs = new Map(); // by trainer, of what it has just shown
   recordings.addEventListener("change", refresh);
-  api.addEventListener("executed", ({ detail: { prompt_id: job, node, output } }) => {
-    recordings.addWords(job, node, linesOf(output));
-    const isTrainer = output?.images?.some(({ filename }) => filename === "loss.png");
-    if (!isTrainer) return;
-    runs.set(node, runOf(output.images[0].subfolder));
-    output.images = []; // the curve is drawn on the node, and better; the samples are on the node that makes them
-  }, { capture: true });
   api.addEventListener("execution_error", ({ detail }) => (detail.exception_message = say(detail.exception_message ?? "")), { capture: true });
   gate.listen();
   api.addEventListener("execution_start", ({ detail }) => recordings.begin(detail.prompt_id, ""));
-  api.addEventListener("execution_cached", ({ detail }) => recordings.takeAsTheyWere(detail.prompt_id, detail.nodes ?? []));
+  api.addEventListener("execution_cached", ({ detail }) => detail.isCounted || recordings.takeAsTheyWere(detail.prompt_id, detail.taken ?? detail.nodes ?? []));
   api.addEventListener("rollout.metrics", ({ detail }) => {
     recordings.addRows(detail.node, detail.rows, performance.now() / 1000);
     large.runs?.expect();
@@ -475,16 +475,16 @@ function listen() {
     keep(detail.node);
   });
   api.addEventListener("executed", standApart); // a picture makes a node higher
-  api.addEventListener("execution_success", ({ detail }) => {
+  api.addEventListener("execution_success", async ({ detail }) => {
     end("finished");
-    if (isTry() && gate.isOfCanvas(detail.prompt_id)) openSamples(TRIED);
+    if (isTry() && (await gate.isOfCanvas(detail.prompt_id))) openSamples(TRIED);
   });
   api.addEventListener("execution_interrupted", () => end("stopped"));
   api.addEventListener("execution_error", ({ detail }) => {
     const why = detail.exception_message.trim();
     if (why && OURS.test(detail.node_type)) {
       recordings.addWords(detail.prompt_id, detail.node_id, [`✗ ${why}`]);
-      if (gate.isOfCanvas(detail.prompt_id)) giveReason(document, why);
+      gate.isOfCanvas(detail.prompt_id).then((isHere) => isHere && giveReason(document, why));
     }
     end("failed", why);
   });

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import urllib.request
 import zipfile
 from pathlib import Path
@@ -62,9 +63,9 @@ def test_dropped_photos_become_the_data_set_of_the_node(visit, sets, keep):
     assert rows(visit).nth(0).inner_text().startswith("a.jpg · 900")
     assert "very oblong" in rows(visit).nth(0).inner_text()
     cut = f"{FOLDER}.widgets.find(widget => widget.name === 'size')"
-    for size, becomes in ((256, "256×128"), (512, "640×320")):  # how the node cuts now is what is drawn
+    for size, becomes in ((256, "256, 128"), (512, "640, 320")):  # how the node cuts now is what is drawn
         visit.evaluate(f"size => {{ {cut}.value = size; {cut}.callback(size) }}", size)
-        rows(visit).nth(0).get_by_text(f"→ {becomes}").wait_for()
+        rows(visit).nth(0).get_by_text(re.compile("→ " + becomes.replace(", ", "."))).wait_for()
     visit.wait_for_function(
         "[...document.querySelectorAll('.rollout-picture img:not([hidden])')].every(image => image.naturalWidth)"
     )

@@ -9,7 +9,8 @@ ROOT = Path(__file__).resolve().parents[2]
 NODE = "app.graph.nodes.find(node => node.type === '{}')"
 LARGE = ".rollout-sample"
 SIDES = """() => {
-    const [below, above] = ['canvas', '.rollout-wipe-above'].map(name => document.querySelector(`.rollout-sample ${name}`))
+    const find = name => document.querySelector(`.rollout-sample ${name}`)
+    const [below, above] = ['canvas', '.rollout-wipe-above'].map(find)
     const read = one => one.getContext('2d').getImageData(0, 0, one.width, one.height).data.join()
     return [read(below) === read(above), document.querySelector('.rollout-wipe-picture').getBoundingClientRect().width,
         below.getBoundingClientRect().width, below.width / below.height]
@@ -29,7 +30,13 @@ def visit(open_page, tiny_pipeline, photos):
         "RolloutImageFolderDataset": {"folder": str(folder), "size": 64, "batch_size": 2},
         "RolloutSamplePrompts": {"prompts": "a cat\na dog", "steps": 2, "width": 64, "height": 64},
         "RolloutOptimizer": {"learning_rate": 0.05, "schedule": "constant"},
-        "RolloutOptimizerStep": {"steps": 8, "precision": "fp32", "preview_every": 4, "sample_every": 4, "run_name": "tried"},
+        "RolloutOptimizerStep": {
+            "steps": 8,
+            "precision": "fp32",
+            "preview_every": 4,
+            "sample_every": 4,
+            "run_name": "tried",
+        },
         "RolloutSaveLora": {"name": "tried"},
     }
     visit.evaluate(

@@ -169,7 +169,7 @@ def test_a_hub_id_that_cannot_be_fetched_is_one_line(tmp_path, monkeypatch):
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ValueError, match="'somebody/tiny' is not here, .* Put a model into") as caught:
+    with pytest.raises(ValueError, match=r"'somebody/tiny' is not here, .* Put a model into") as caught:
         inspect(Source("somebody/tiny"))
     assert "\n" not in str(caught.value)
 
