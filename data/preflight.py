@@ -137,9 +137,7 @@ def captions_in_words(images: ImageFolder, reads_text: bool = False) -> list[str
         sharing[item.path.with_suffix("")].append(item)
     for twins in (twins for twins in sharing.values() if len(twins) > 1):
         source = twins[0].source
-        lines.append(
-            f"{' and '.join(twin.path.name for twin in twins)} share {source.name if source else 'their name'}"
-        )
+        lines.append(f"{', '.join(twin.path.name for twin in twins)} share {source.name if source else 'their name'}")
     return lines
 
 

@@ -127,7 +127,7 @@ def test_categories_are_translated(main):
 def test_templates_are_translated(main):
     """Every line of every template's note, every title in it; what names the templates in their browser; blueprints."""
     lines = main["rolloutTemplates"]
-    assert set(lines) == ALL_LINES | {"Rollout training", "Training"}
+    assert set(lines) == ALL_LINES | {"Rollout training", "Training", "steps", "min"}
     for english, translated in lines.items():
         assert translated.strip()
         assert re.findall(r"\*\*|\*|`|^#+ |^\d\. |^- ", english) == re.findall(r"\*\*|\*|`|^#+ |^\d\. |^- ", translated)
@@ -138,6 +138,17 @@ def test_templates_are_translated(main):
 def test_templates_open_as_such(path):
     """Only a workflow that says so is translated when it is opened: what people saved stays as they wrote it."""
     assert json.loads(path.read_text(encoding="utf-8"))["extra"]["rollout"]["opens"] is True
+
+
+def test_each_template_says_what_it_needs():
+    """On its card, before it is opened: the memory of a LoRA's card, and how long it trains."""
+    (category,) = index(ROOT / "workflows")
+    shown = {template["name"]: template["tags"] for template in category["templates"]}
+    assert shown["quickstart_digits"] == ["2 min", "Training"]
+    assert shown["lora_sdxl"] == ["12 GB", "1,500 steps", "Training"]
+    unknown = [name for name, tags in shown.items() if name.startswith("lora_") and not tags[0].endswith(" GB")]
+    assert unknown == []
+    assert [name for name, tags in shown.items() if not any(tag.endswith((" min", " steps")) for tag in tags)] == []
 
 
 def test_the_template_browser_speaks_it(language):

@@ -18,7 +18,7 @@ from comfyui_rollout.graph import Executor, load, to_prompt, validate
 from comfyui_rollout.hosts.current import hosted_by
 from comfyui_rollout.hosts.host import Host
 from PIL import Image
-from sentences import kept_for_later, raised, shown_on_nodes
+from sentences import joined_by, kept_for_later, raised, shown_on_nodes
 from shipped import DEFINITIONS, DIGITS, made_small
 
 ROOT = Path(__file__).parents[1]
@@ -36,8 +36,9 @@ OVERHEARD = {
     "process 3: Δ": ["3", "Δ"],  # hosts/watch.py
     "process 3 ended without a word: it was killed, or ran out of memory": ["3"],
     "a: b: it goes on from c.pt, after step 7": ["c.pt", "7"],  # training/state.py
-    "node 5 (Loss), step 7: the device's memory is too small for this step. Change precision bf16 in Optimizer Step "
-    "(nearly half of what a step needs beside the weights)": ["5", "Loss", "7"],  # training/micro.py
+    "node 5 (Loss), step 7: the device's memory is too small for this step. Change one of these: precision bf16 in "
+    "Optimizer Step (nearly half of what a step needs beside the weights); on_out_of_memory halve in Optimizer Step, "
+    "which splits the batch by itself": ["5", "Loss", "7"],  # training/micro.py
 }
 """Sentences that are put together from what others said."""
 ENGLISH = re.compile(
@@ -111,6 +112,11 @@ def test_nothing_of_a_sentence_stays_english(said):
     """No part of one (``3 more``, ``1 repeat``) was taken for a name."""
     left = [found["text"] for found in said.values() if ENGLISH.search(re.sub(r"^\w+: ", "", found["text"]))]
     assert left == []
+
+
+def test_values_are_joined_by_commas():
+    """A hole is carried over as it is: an "or" between two values would stay English in every language."""
+    assert {name: words for name, words in joined_by(ELSEWHERE).items() if re.search("[a-z]{2}", words)} == {}
 
 
 def test_no_template_is_left_over(said, templates):

@@ -58,7 +58,7 @@ def advice(loss: Stream, precision: str, accumulation: int, halves: bool) -> str
     tips.append("a smaller size or resolution of the data set (half the side: a quarter)")
     if not halves:
         tips.append("on_out_of_memory halve in Optimizer Step, which splits the batch by itself")
-    return "; or ".join(tips[:3])
+    return "; ".join(tips[:3])
 
 
 @dataclass
@@ -93,7 +93,7 @@ class MicroBatches:
         if self.count >= size:
             where = str(error).partition(":")[0] if isinstance(error, StepError) else f"step {step.update}, backward"
             tips = advice(self.loss, precision, accumulation, halves)
-            words = f"{where}: the device's memory is too small for this step. Change {tips}"
+            words = f"{where}: the device's memory is too small for this step. Change one of these: {tips}"
             raise StepError(words) from error
         self.count = min(2 * self.count, size)
         log.warning(

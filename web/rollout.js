@@ -13,11 +13,11 @@ import { element, fillSelect, iconButton, select } from "./lib/element.js";
 import { FilmReader } from "./lib/film_reader.js";
 import { framesAmong, runOf } from "./lib/film.js";
 import { buttonsOf, newId, savedIn, viewOf } from "./lib/ended.js";
-import { tellFaults } from "./lib/faults.js";
+import { giveReason, tellFaults } from "./lib/faults.js";
 import { fold } from "./lib/folded.js";
 import { Found, linesOf } from "./lib/found.js";
 import { Gate } from "./lib/gate.js";
-import { Gallery } from "./lib/gallery.js";
+import { Gallery, TRIED } from "./lib/gallery.js";
 import { idsOf, nodeAt, nodesOf } from "./lib/graph.js";
 import { Inspector } from "./lib/inspector.js";
 import { LANGUAGES, SETTING, explainOptions, languageOf, translateBlueprints, translateNodes, translateTemplate } from "./lib/language.js";
@@ -30,7 +30,7 @@ import { RunsTab, STATUS } from "./lib/runs_tab.js";
 import { colourSockets } from "./lib/socket_colours.js";
 import { sortTemplates } from "./lib/template_order.js";
 import { TrainingBar } from "./lib/training_bar.js";
-import { tryIt } from "./lib/try_it.js";
+import { arrange, tryIt } from "./lib/try_it.js";
 import { say, speak, t } from "./lib/words.js";
 
 const ROLLOUT = "Rollout";
@@ -47,11 +47,19 @@ const recordings = new Recordings();
 const views = new Map(); // by node, those on the canvas
 const founds = new Map(); // by node, the words on it
 const large = { rollouts: null, curves: null, samples: null, runs: null };
+const runs = new Map(); // by trainer, of what it has just shown
 const gate = new Gate(api, {
   lookUp: (jobId) => backend.job(jobId),
   onCanvas: () => workflowId(),
   settled: (jobId, home) => recordings.settle(jobId, home),
   draws: (id) => views.get(nodeAt(root(), id)) instanceof Inspector,
+  hears: ({ prompt_id: job, node, output }) => {
+    recordings.addWords(job, node, linesOf(output));
+    const isTrainer = output?.images?.some(({ filename }) => filename === "loss.png");
+    if (!isTrainer) return;
+    runs.set(node, runOf(output.images[0].subfolder));
+    output.images = []; // the curve is drawn on the node, and better; the samples are on the node that makes them
+  },
 });
 const chosen = { [ROLLOUT]: "", [TRAINER]: "", run: "" }; // which node the panel shows
 
@@ -258,13 +266,16 @@ function compare(run) {
 
 function renderSamples(place) {
   if (!large.samples) {
-    const gallery = new Gallery(backend);
+    const gallery = new Gallery(backend, workflowId);
     large.samples = { view: gallery, element: element("div.rollout-slot", {}, gallery.element) };
   }
   renderInto(place, large.samples);
-  large.samples.view.open(chosen.run || runOfCanvas());
+  large.samples.view.open(chosen.run || runOfCanvas() || (isTry() ? TRIED : ""));
   chosen.run = "";
 }
+
+/** Whether the canvas shows a graph that tries what was learnt. */
+const isTry = () => Boolean(root()?.extra?.rollout?.tries);
 
 /** The run that the trainer on the canvas made last. */
 const runOfCanvas = () => idsOf(root(), TRAINER).map((id) => recordingOf(id)?.run).find(Boolean) ?? "";
@@ -302,6 +313,9 @@ async function tryRun(run, path = "") {
   const graph = tryIt(prompt, path || `rollout/${run}`, run);
   if (!graph) throw new Error(t("This run has no Sample Prompts or Sample Images to try it with"));
   await app.loadApiJson(graph, t("Try {run}", { run }));
+  arrange(root(), (name) => globalThis.LiteGraph.createNode(name));
+  root().extra = { ...root().extra, rollout: { tries: run } };
+  lookAtCorner(0.75);
   const both = Object.keys(graph).length > 2; // of a model that was trained whole there is no "without"
   tell("info", both ? t("Press Run: the same prompts from the same noise, without and with what was learnt.") : t("Press Run: images of what was learnt."), t("Try it"));
 }
@@ -363,7 +377,7 @@ async function restore() {
 
 /** Brings back what the nodes said in the newest job of this workflow. */
 async function restoreWords(id) {
-  for (const [node, output] of Object.entries(await backend.outputsOf(id).catch(() => ({})))) recordings.restoreWords(id, node, linesOf(output));
+  for (const [node, output] of Object.entries((await backend.newestJob(id).catch(() => null))?.outputs ?? {})) recordings.restoreWords(id, node, linesOf(output));
 }
 
 /** The films of a node that its run keeps; null where the server cannot list them. */
@@ -402,7 +416,12 @@ function lookAtStart() {
   const graph = root(), asked = graph?.extra?.rollout;
   if (!asked?.opens) return;
   delete asked.opens; // from now on it is the person's own
-  const [left, top, scale] = [90, 110, Math.max(0.75, graph.extra.ds?.scale ?? 0.8)];
+  lookAtCorner(Math.max(0.75, graph.extra.ds?.scale ?? 0.8));
+}
+
+/** Shows the upper left of the graph, after the frontend has fitted all of it into the window. */
+function lookAtCorner(scale) {
+  const graph = root(), [left, top] = [34 + (document.querySelector(".graph-canvas-panel")?.getBoundingClientRect().left ?? 56), 110];
   const x = Math.min(...graph.nodes.map(({ pos }) => pos[0])), y = Math.min(...graph.nodes.map(({ pos }) => pos[1]));
   const show = () => {
     const { ds } = app.canvas;
@@ -411,7 +430,7 @@ function lookAtStart() {
     ds.offset[1] = top / scale - y;
     app.canvas.setDirty(true, true);
   };
-  setTimeout(show, 50); // after the frontend has fitted it into the window
+  setTimeout(show, 50);
   setTimeout(() => (show(), standApart()), 400);
 }
 
@@ -429,19 +448,11 @@ async function watchWhatRuns() {
 const photos = new Photos(app, backend, (severity, detail) => tell(severity, detail, t("Pictures")));
 
 function listen() {
-  const runs = new Map(); // by trainer, of what it has just shown
   recordings.addEventListener("change", refresh);
-  api.addEventListener("executed", ({ detail: { prompt_id: job, node, output } }) => {
-    recordings.addWords(job, node, linesOf(output));
-    const isTrainer = output?.images?.some(({ filename }) => filename === "loss.png");
-    if (!isTrainer) return;
-    runs.set(node, runOf(output.images[0].subfolder));
-    output.images = []; // the curve is drawn on the node, and better; the samples are on the node that makes them
-  }, { capture: true });
   api.addEventListener("execution_error", ({ detail }) => (detail.exception_message = say(detail.exception_message ?? "")), { capture: true });
   gate.listen();
   api.addEventListener("execution_start", ({ detail }) => recordings.begin(detail.prompt_id, ""));
-  api.addEventListener("execution_cached", ({ detail }) => recordings.takeAsTheyWere(detail.prompt_id, detail.nodes ?? []));
+  api.addEventListener("execution_cached", ({ detail }) => detail.isCounted || recordings.takeAsTheyWere(detail.prompt_id, detail.taken ?? detail.nodes ?? []));
   api.addEventListener("rollout.metrics", ({ detail }) => {
     recordings.addRows(detail.node, detail.rows, performance.now() / 1000);
     large.runs?.expect();
@@ -464,9 +475,19 @@ function listen() {
     keep(detail.node);
   });
   api.addEventListener("executed", standApart); // a picture makes a node higher
-  api.addEventListener("execution_success", () => end("finished"));
+  api.addEventListener("execution_success", async ({ detail }) => {
+    end("finished");
+    if (isTry() && (await gate.isOfCanvas(detail.prompt_id))) openSamples(TRIED);
+  });
   api.addEventListener("execution_interrupted", () => end("stopped"));
-  api.addEventListener("execution_error", ({ detail }) => end("failed", detail.exception_message?.trim()));
+  api.addEventListener("execution_error", ({ detail }) => {
+    const why = detail.exception_message.trim();
+    if (why && OURS.test(detail.node_type)) {
+      recordings.addWords(detail.prompt_id, detail.node_id, [`✗ ${why}`]);
+      gate.isOfCanvas(detail.prompt_id).then((isHere) => isHere && giveReason(document, why));
+    }
+    end("failed", why);
+  });
   api.addEventListener("status", () => large.runs?.element.isConnected && large.runs.refresh());
 }
 

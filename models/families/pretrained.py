@@ -226,8 +226,10 @@ class PretrainedModel(Model):
     def check_clip_skip(cls, clip_skip: int) -> None:
         """Raises ValueError where the family cannot read CLIP at this layer."""
         if clip_skip not in cls.clip_skips:
-            can = " or ".join(map(str, cls.clip_skips))
-            raise ValueError(f"clip_skip: {cls.title} is not read at layer {clip_skip} from the last; set it to {can}")
+            can = ", ".join(map(str, cls.clip_skips))
+            raise ValueError(
+                f"clip_skip: {cls.title} is not read at layer {clip_skip} from the last; set it to one of these: {can}"
+            )
 
     @classmethod
     def most_tokens(cls, pipeline: Any) -> int:

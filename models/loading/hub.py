@@ -43,7 +43,8 @@ def download(hub_id: str, *patterns: str, leave_out: tuple[str, ...] = ()) -> Pa
     except Exception as error:  # the hub fails in many ways: offline, gated, misspelt
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"the model {hub_id!r} is no folder here and could not be fetched from the hub: {reason}"
+            f"the model {hub_id!r} is not here, and could not be fetched from the hub. Put a model into "
+            f"models/checkpoints, press R, and choose it in checkpoint. ({reason})"
         ) from error
 
 

@@ -91,7 +91,7 @@ def default_base(path: str) -> str:
     if several:
         raise ValueError(
             f"base: nothing in the file {path!r} says which original it was made from, and their settings differ: name "
-            f"{' or '.join(several)}"
+            f"one of these: {', '.join(several)}"
         )
     if kind not in DIFFUSERS_DEFAULT_PIPELINE_PATHS:
         family_of_file(path)  # says what is wrong with it

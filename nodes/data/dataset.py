@@ -307,5 +307,5 @@ def resolutions_of(text: str) -> list[int]:
 def folder_of(text: str) -> Path:
     """The folder that was typed in; raises ValueError for an empty line, which Path takes for the current folder."""
     if not text.strip():
-        raise ValueError("folder: name the folder that holds the images")
+        raise ValueError("folder: name the folder that holds the images, or drop them on the canvas")
     return Path(text).expanduser()

@@ -129,7 +129,7 @@ class AddLora(StepNode):
                     1.0,
                     0.0,
                     2.0,
-                    0.1,
+                    0.05,
                     "How much of continue_from is put on the model. 1 to train it further; less, or more, to try it.",
                     advanced=True,
                 ),

@@ -16,6 +16,8 @@ SIZE = (640, 400)
 NEEDS_COMFYUI = "comfyui_"
 """How the names of workflows begin that have nodes of ComfyUI itself, which our own runner does not know."""
 COSTS = "**What it costs.**"
+CARD = re.compile(r"card with (\d+ GB)")
+TRAINER = "RolloutOptimizerStep"
 BOLD_START = re.compile(r"\*\*.+?\*\*")
 ENGLISH: Mapping[str, str] = {}
 MOST_LETTERS = 300
@@ -31,6 +33,12 @@ class Told:
     title: str = ""
     description: str = ""
     order: float = LAST
+    memory: str = ""
+    """Of the card that it was made for."""
+    steps: int = 0
+    """How long it trains."""
+    minutes: int = 0
+    """That it takes on two processor cores, where that was measured (``extra.rollout.minutes``)."""
 
 
 def names(workflows: Path) -> list[str]:
@@ -59,10 +67,20 @@ def _entry(path: Path, lines: Mapping[str, str]) -> dict[str, Any]:
         "description": found.description or found.title or title(path.stem),
         "mediaType": "image",
         "mediaSubtype": "jpg",
-        "tags": [lines.get("Training", "Training")],
+        "tags": tags(found, lines),
         "openSource": True,
         "date": "",
     }
+
+
+def tags(found: Told, lines: Mapping[str, str] = ENGLISH) -> list[str]:
+    """What stands below a template's title, and by what they can be filtered: what it needs, and how long it takes.
+
+    The browser of templates shows the first two.
+    """
+    unit, count = ("min", found.minutes) if found.minutes else ("steps", found.steps)
+    needs = (found.memory, f"{count:,} {lines.get(unit, unit)}" if count else "")
+    return [*filter(None, needs), lines.get("Training", "Training")]
 
 
 def opened_anew(path: Path) -> str:
@@ -86,19 +104,30 @@ def told(path: Path, lines: Mapping[str, str] = ENGLISH) -> Told:
     """From the note's heading, its first plain sentence, and the line on what it costs; nothing of a broken file."""
     try:
         workflow = json.loads(path.read_text(encoding="utf-8"))
-        order = ((workflow.get("extra") or {}).get("rollout") or {}).get("order", LAST)
+        asked = (workflow.get("extra") or {}).get("rollout") or {}
+        order, minutes = asked.get("order", LAST), asked.get("minutes", 0)
         notes = [node for node in workflow.get("nodes", []) if node.get("type") in ("MarkdownNote", "Note")]
         text = str(notes[0]["widgets_values"][0]) if notes else ""
+        trainers = [node for node in workflow.get("nodes", []) if node.get("type") == TRAINER]
+        steps = trainers[0]["widgets_values"][0] if trainers else 0
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return Told()
     said = [line.strip() for line in text.splitlines()]
     heading = next((line for line in said if line.startswith("#")), "")
     sentence = next((line for line in said if plain_text(line)[:1].isalnum() and not line.startswith(COSTS)), "")
     costs = next((line for line in said if line.startswith(COSTS)), "")
+    card = CARD.search(costs)
     heading, sentence, costs = (lines.get(line, line) for line in (heading, sentence, costs))
     parts = (plain_text(sentence), plain_text(BOLD_START.sub("", costs, count=1)))
     description = shorten(" ".join(parts), MOST_LETTERS, placeholder=" …")
-    return Told(plain_text(heading).lstrip("# "), description, order if isinstance(order, int | float) else LAST)
+    return Told(
+        plain_text(heading).lstrip("# "),
+        description,
+        order if isinstance(order, int | float) else LAST,
+        card[1] if card else "",
+        steps if isinstance(steps, int) else 0,
+        minutes if isinstance(minutes, int) else 0,
+    )
 
 
 def plain_text(line: str) -> str:

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import urllib.request
 import zipfile
 from pathlib import Path
@@ -61,6 +62,10 @@ def test_dropped_photos_become_the_data_set_of_the_node(visit, sets, keep):
     visit.locator(".rollout-status-line").get_by_text("3 files added").wait_for()
     assert rows(visit).nth(0).inner_text().startswith("a.jpg · 900")
     assert "very oblong" in rows(visit).nth(0).inner_text()
+    cut = f"{FOLDER}.widgets.find(widget => widget.name === 'size')"
+    for size, becomes in ((256, "256, 128"), (512, "640, 320")):  # how the node cuts now is what is drawn
+        visit.evaluate(f"size => {{ {cut}.value = size; {cut}.callback(size) }}", size)
+        rows(visit).nth(0).get_by_text(re.compile("→ " + becomes.replace(", ", "."))).wait_for()
     visit.wait_for_function(
         "[...document.querySelectorAll('.rollout-picture img:not([hidden])')].every(image => image.naturalWidth)"
     )
@@ -108,6 +113,16 @@ def test_two_browsers_editing_one_caption_lose_nothing(visit, sets):
     conflict.get_by_role("button", name="Keep mine").click()
     conflict.wait_for(state="hidden")
     assert (folder / "b.txt").read_text() == "mine"
+
+
+def test_dropped_again_they_are_no_second_data_set(visit, sets):
+    """A drop that was cut off is dropped once more: what is there already stays, and the rest is added."""
+    (folder,) = sets.iterdir()
+    files = {"b.jpg": photo("red"), "a.jpg": photo("blue", (900, 300)), "c.jpg": photo("green")}
+    drop(visit, files, ".rollout-data")
+    visit.locator(".rollout-status-line").get_by_text("1 files added · 2 were there already").wait_for()
+    assert [path.name for path in sets.iterdir()] == [folder.name]
+    (folder / "c.jpg").unlink()
 
 
 def test_an_archive_dropped_on_the_tab_is_a_second_data_set(visit, sets, keep):

@@ -20,6 +20,7 @@ BUTTONS = """() => {
 @pytest.fixture(scope="module")
 def visit(visit_quickstart):
     visit = visit_quickstart("after", SMALL)
+    visit.evaluate("Object.defineProperty(document, 'hasFocus', { value: () => false })")  # the person looks elsewhere
     for steps in (20, 30):
         visit.evaluate(f"{TRAINER}.widgets.find(widget => widget.name === 'steps').value = {steps}")
         visit.evaluate("app.queuePrompt(0, 1)")
@@ -27,22 +28,39 @@ def visit(visit_quickstart):
     return visit
 
 
+def open_runs(page):
+    """The Runs tab, whatever was open before."""
+    page.keyboard.press("Escape")
+    page.evaluate("document.querySelector('.rollout-runs')?.offsetParent || app.extensionManager.command.execute("
+                  "'Workspace.ToggleSidebarTab.rollout-runs')")  # fmt: skip
+    page.locator(".rollout-run").first.wait_for()
+
+
+@pytest.fixture
+def run(visit):
+    """``run(name)``: its card."""
+    open_runs(visit)
+    return lambda name: visit.locator(".rollout-run", has_text=name)
+
+
 def test_a_card_says_what_was_saved(visit, keep):
     """Its name, and the way to its path, its pictures and a try."""
     bar = visit.locator(".rollout-bar")
     bar.get_by_text("Model saved").wait_for()
+    visit.wait_for_function("document.title.startsWith('✓ Model saved')")
     assert "quickstart_digits" in bar.inner_text()
     assert [button.inner_text().strip() for button in bar.get_by_role("button").all()][1:4] == [
         "Copy path", "Try it", "Samples",
     ]  # fmt: skip
     keep(visit, "saved")
+    visit.keyboard.press("Shift")
+    visit.wait_for_function("!document.title.includes('✓')")  # it is seen
 
 
 def test_runs_say_what_differs_and_their_buttons_fit(visit, open_page, keep):
     """In the default width of the sidebar, and on a telephone."""
     for page in (visit, open_page(390, 844)):
-        page.keyboard.press("Escape")
-        page.evaluate("app.extensionManager.command.execute('Workspace.ToggleSidebarTab.rollout-runs')")
+        open_runs(page)
         page.locator(".rollout-run", has_text="after_00002").wait_for()
         page.locator(".rollout-changed").get_by_text("steps 20 → 30").wait_for()
         fits = page.evaluate(BUTTONS)
@@ -51,21 +69,18 @@ def test_runs_say_what_differs_and_their_buttons_fit(visit, open_page, keep):
         keep(page, f"runs_{page.viewport_size['width']}")
 
 
-def test_a_loaded_run_brings_its_curves_and_rollouts(visit, keep):
+def test_a_loaded_run_brings_its_curves_and_rollouts(visit, run, keep):
     """The canvas shows what it showed when the run had ended, and the newer run keeps its own."""
-    run = visit.locator(".rollout-run", has_text="after_00001")
-    run.get_by_role("button", name="Load the run's workflow").click()
+    run("after_00001").get_by_role("button", name="Load the run's workflow").click()
     visit.wait_for_function(f"{TRAINER}?.widgets.find(widget => widget.name === 'steps').value === 20")
     visit.locator(".rollout-card").get_by_text("step 20 of 20").wait_for()
     visit.locator(".rollout-inspector:not(.rollout-large) canvas").first.wait_for()
     keep(visit, "loaded")
 
 
-def test_what_was_trained_is_tried(visit, keep):
+def test_what_was_trained_is_tried(visit, run, keep):
     """Try it puts a graph on the canvas that runs as it is and shows its images."""
-    visit.locator(".rollout-run", has_text="after_00002").get_by_role(
-        "button", name="Draw with what was learnt"
-    ).click()
+    run("after_00002").get_by_role("button", name="Draw with what was learnt").click()
     visit.wait_for_function("app.graph.nodes.some(node => node.type === 'RolloutLoadModel')")
     visit.evaluate("app.queuePrompt(0, 1)")
     sampler = "app.graph.nodes.find(node => node.type === 'RolloutSampleImages').id"
@@ -73,11 +88,9 @@ def test_what_was_trained_is_tried(visit, keep):
     keep(visit, "tried")
 
 
-def test_a_run_gets_tags_and_a_note(visit, studio, keep):
+def test_a_run_gets_tags_and_a_note(visit, run, studio, keep):
     """Written on its card, kept in its folder; what somebody else wrote meanwhile is told, and not written over."""
-    visit.evaluate("document.querySelector('.rollout-runs') || app.extensionManager.command.execute("
-                   "'Workspace.ToggleSidebarTab.rollout-runs')")  # fmt: skip
-    run = visit.locator(".rollout-run", has_text="after_00001")
+    run = run("after_00001")
     run.get_by_role("button", name="Write tags and a note").click()
     run.get_by_role("textbox", name="Tags of").press_sequentially("good, small, Good")
     run.get_by_role("textbox", name="Note on").fill("<b>twenty</b> steps")
@@ -98,8 +111,11 @@ def test_a_run_gets_tags_and_a_note(visit, studio, keep):
     keep(visit, "notes")
 
 
-def test_runs_are_shown_by_tag(visit):
+def test_runs_are_shown_by_tag(visit, run, studio):
     """By the chosen tag, or by a click on it; a second click shows all again."""
+    (studio.output / "rollout" / "after_00001" / "notes.json").write_text(json.dumps({"tags": ["mine"], "note": ""}))
+    visit.get_by_role("button", name="Look again").click()
+    run("after_00001").locator(".rollout-chip").get_by_text("mine").wait_for()
     everything = visit.locator(".rollout-run").count()
     visit.locator(".rollout-chip").get_by_text("mine").click()
     assert visit.locator(".rollout-run").count() == 1 < everything

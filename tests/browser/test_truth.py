@@ -35,6 +35,9 @@ def test_the_training_is_told_in_steps_and_time(visit, other):
     bar.get_by_text("Optimizer Step").wait_for()
     visit.wait_for_function("document.querySelector('.rollout-bar').innerText.includes('left')")
     visit.wait_for_function("document.title.includes('OptimizerStep')")
+    visit.wait_for_function(
+        "/Total:\\s*[0-5]%/.test(document.body.innerText)"
+    )  # most nodes are done, the training is not
     assert visit.evaluate("app.graph.nodes.filter(node => node.progress > 0).map(node => node.type)") == [
         "RolloutOptimizerStep"
     ]
@@ -86,3 +89,24 @@ def test_a_wrong_input_says_why_at_once(visit):
                    ".widgets.find(widget => widget.name === 'run_name').value = 'a/b'")  # fmt: skip
     visit.evaluate("app.queuePrompt(0, 1)")
     visit.get_by_test_id("error-overlay-messages").get_by_text("a/b").wait_for()
+
+
+def test_a_node_that_failed_says_why(visit, photos, keep):
+    """On the node and in the frontend's message: what is wrong and what to do, not only that something is."""
+    workflow = json.loads((ROOT / "workflows" / "lora_sd15.json").read_text(encoding="utf-8"))
+    visit.evaluate("workflow => app.loadGraphData(workflow, true, true, 'failing')", workflow)
+    values = {"RolloutImageFolderDataset": str(photos / "flower"), "RolloutLoadPretrained": "somebody/nothing"}
+    visit.evaluate(
+        """values => {
+            for (const node of app.graph.nodes)
+                for (const widget of (node.type in values && node.widgets) || [])
+                    if (['folder', 'path'].includes(widget.name)) widget.value = values[node.type]
+        }""",
+        values,
+    )
+    visit.evaluate("void app.queuePrompt(0, 1)")
+    why = "the model 'somebody/nothing' is not here"
+    visit.locator(".rollout-found").get_by_text(f"✗ {why}").wait_for()
+    visit.get_by_test_id("error-overlay-messages").get_by_text(why).wait_for()
+    keep(visit, "failed")
+    assert visit.get_by_text(why).filter(visible=True).count() == 2

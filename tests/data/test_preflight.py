@@ -89,7 +89,7 @@ def test_captions_that_are_missing_empty_misspelt_or_shared(paint, tmp_path):
         "captions: 3 of 8; none for c.png, d.png, e.png, 2 more (empty)",
         "1 caption empty: b.png",
         "1 caption file without an image: cc.txt",
-        "a.jpg and a.png share a.txt",
+        "a.jpg, a.png share a.txt",
     ]
 
 

@@ -551,6 +551,18 @@ def raised(silent: tuple[str, ...] = ()) -> dict[str, list[str]]:
     return sentences(found)
 
 
+def joined_by(silent: tuple[str, ...] = ()) -> dict[str, str]:
+    """What stands between values that are joined, by the place in the code, save in the folders that are named."""
+    return {
+        f"{module.name}:{node.lineno}": str(words)
+        for module, function in everywhere()
+        if not module.name.startswith(silent)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Attribute) and node.attr == "join"
+        if isinstance(node.value, ast.Constant) and (words := node.value.value)
+    }
+
+
 def of_a_file(text: Text) -> Text:
     """What begins with a verb (``holds zero bytes``) is said of a file, whose name somebody else puts before it."""
     return (NAME, " ", *text) if str(text[0]).startswith(("is ", "holds ", "says ")) else text

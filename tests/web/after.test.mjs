@@ -5,7 +5,7 @@ import { newId, viewOf } from "../../web/lib/ended.js";
 import { hasTag, tagsIn, tagsOf } from "../../web/lib/run_notes.js";
 import { differences, settingsApart } from "../../web/lib/settings_diff.js";
 import { makeRoom } from "../../web/lib/room.js";
-import { tryIt } from "../../web/lib/try_it.js";
+import { arrange, tryIt } from "../../web/lib/try_it.js";
 
 const trained = {
   1: { class_type: "RolloutLoadPretrained", inputs: { path: "sd15", storage: "bf16" } },
@@ -13,12 +13,12 @@ const trained = {
   11: { class_type: "RolloutSamplePrompts", inputs: { model: ["2", 0], pipeline: ["1", 2], prompts: "a cat", seed: 3, samples: ["12", 0] } },
 };
 
-test("the same prompts from the same noise, without the LoRA and at two strengths", () => {
+test("the same prompts from the same noise, without the LoRA and at three strengths", () => {
   const graph = tryIt(trained, "/out/loras/cat.safetensors", "run_1");
   const samplers = Object.values(graph).filter(({ class_type: name }) => name === "RolloutSamplePrompts");
-  assert.deepEqual(samplers.map(({ inputs }) => [inputs.prompts, inputs.seed, inputs.samples]), Array(3).fill(["a cat", 3, undefined]));
+  assert.deepEqual(samplers.map(({ inputs }) => [inputs.prompts, inputs.seed, inputs.samples]), Array(4).fill(["a cat", 3, undefined]));
   assert.deepEqual(samplers.map(({ inputs: { model: [id] } }) => [graph[id].class_type, graph[id].inputs.strength, graph[id].inputs.continue_from]), [
-    ["RolloutLoadPretrained", undefined, undefined], ["RolloutAddLora", 0.6, "/out/loras/cat.safetensors"], ["RolloutAddLora", 1, "/out/loras/cat.safetensors"],
+    ["RolloutLoadPretrained", undefined, undefined], ...[0.5, 0.75, 1].map((strength) => ["RolloutAddLora", strength, "/out/loras/cat.safetensors"]),
   ]);
   for (const { inputs } of Object.values(graph)) for (const value of Object.values(inputs)) if (Array.isArray(value)) assert.ok(graph[value[0]]);
 });
@@ -28,6 +28,19 @@ test("a model from scratch is loaded whole; where nothing draws there is nothing
   assert.equal(graph[1].inputs.folder, "rollout/digits_1");
   assert.deepEqual(graph[2].inputs, { steps: 20, model: ["1", 0], schedule: ["1", 1] });
   assert.equal(tryIt({ 1: trained[1] }, "x", "y"), null);
+});
+
+test("the prompts are written once for all that draw them, and nothing covers anything", () => {
+  const wired = [];
+  const node = (type, height) => ({ type, size: [200, height], pos: [0, 0], inputs: [{ name: "model" }, { name: "prompts", widget: { name: "prompts" } }] });
+  const words = { size: [0, 0], setSize: (size) => (words.size = size), connect: (from, to, slot) => wired.push([from, to.type, slot]) };
+  const nodes = [node("RolloutLoadPretrained", 300), node("RolloutSamplePrompts", 400), node("RolloutAddLora", 250), node("RolloutSamplePrompts", 400)];
+  arrange({ nodes, add: (one) => nodes.push(one) }, () => words);
+  assert.deepEqual(wired, Array(2).fill([0, "RolloutSamplePrompts", 1]));
+  assert.deepEqual(words.pos, [0, 0]);
+  for (const one of nodes) for (const other of nodes.filter((each) => each !== one)) {
+    assert.ok(one.pos.some((place, axis) => place + one.size[axis] <= other.pos[axis] || other.pos[axis] + other.size[axis] <= place));
+  }
 });
 
 test("only what changes the training differs", () => {

@@ -34,7 +34,7 @@ test("one picture may be a workflow, several are photos", () => {
 test("files come in, and what the server refuses is told", async () => {
   const sent = [];
   const backend = {
-    createDataset: async (name) => ({ name: `${name} 2`, path: "/data/x" }),
+    datasets: async () => [], createDataset: async (name) => ({ name: `${name} 2`, path: "/data/x" }),
     addFile: async (name, path) => {
       sent.push([name, path]);
       if (path === "2.jpg") throw new Error("too large");
@@ -49,6 +49,21 @@ test("files come in, and what the server refuses is told", async () => {
   assert.deepEqual(seen.at(-1), [5, 5]);
   assert.match(toldOf(told), /7 files added · 1 were there already · 3 left out/);
   await assert.rejects(bringIn(backend, files("a.pdf")), /no pictures/);
+});
+
+test("what was cut off goes on where it was; the same names of other pictures are a set of their own", async () => {
+  const photo = (path, size) => ({ path, file: { size } });
+  const kept = [{ name: "c", path: "/c", pictures: 2 }, { name: "c 2", path: "/c 2", pictures: 1 }, { name: "cats", path: "/cats", pictures: 1 }];
+  const entries = { c: [{ picture: "1.jpg", bytes: 10 }, { picture: "old.jpg", bytes: 9 }], "c 2": [{ picture: "1.jpg", bytes: 10 }], cats: [{ picture: "1.jpg", bytes: 10 }] };
+  const made = [];
+  const backend = {
+    datasets: async () => kept, dataset: async (name) => ({ entries: entries[name] }), addFile: async (_, path) => (path === "1.jpg" ? "same" : "added"),
+    createDataset: async (name) => (made.push(name), { name: "c 3", path: "/c 3" }),
+  };
+  const again = await bringIn(backend, [photo("c/1.jpg", 10), photo("c/2.jpg", 20)]);
+  assert.deepEqual([again.name, again.added, again.same, made], ["c 2", 1, 1, []]);
+  assert.equal((await bringIn(backend, [photo("c/1.jpg", 11), photo("c/2.jpg", 20)])).name, "c 3");
+  assert.deepEqual(made, ["c"]);
 });
 
 const entry = (picture, caption, more = {}) => ({ picture, caption, version: `v-${picture}`, flags: [], width: 10, height: 10, ...more });

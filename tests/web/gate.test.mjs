@@ -101,3 +101,35 @@ test("the node that trains is the current one, not those that it pulls", () => {
   assert.equal(shareOf({ 3: running(4), 5: running(0) }, new Set(["3", "5"])), 0.2);
   assert.equal(shareOf({}, new Set()), 0);
 });
+
+test("nodes that a training takes as they were count as it advances; where nothing trains, at once", async () => {
+  const told = (page) => page.heard.filter(([type]) => type === "execution_cached").flatMap(([, { nodes }]) => nodes);
+  const page = painted();
+  start(page);
+  page.tell("execution_cached", { nodes: ["1", "2", "4"] });
+  await page.answer("mine");
+  page.tell("progress_state", { nodes: { 3: running(1) } });
+  assert.deepEqual(told(page), []);
+  page.tell("progress_state", { nodes: { 3: running(5) } });
+  assert.deepEqual(told(page), ["1", "2"]);
+  const drawing = painted({ trainers: [] });
+  start(drawing);
+  drawing.tell("execution_cached", { nodes: ["1", "2"] });
+  assert.deepEqual(told(drawing), []);
+  await drawing.answer("mine");
+  drawing.tell("execution_cached", { nodes: ["4"] });
+  assert.deepEqual(told(drawing), ["1", "2", "4"]);
+});
+
+test("what a node found is heard at once, also where the frontend hears of it later", async () => {
+  const api = new Api(), heard = [];
+  const job = { home: "mine", nodes: ["1", "3"], trainers: new Set(["3"]), ours: new Set(["1", "3"]) };
+  const gate = new Gate(api, { lookUp: async () => job, onCanvas: () => "mine", settled: () => {}, draws: () => false, hears: ({ node }) => heard.push(node) });
+  const late = [];
+  api.addEventListener("executed", ({ detail }) => late.push(detail.node)); // long before the gate
+  gate.listen();
+  api.dispatchCustomEvent("execution_start", { prompt_id: JOB });
+  await new Promise((done) => setTimeout(done));
+  api.dispatchCustomEvent("executed", { prompt_id: JOB, node: "1", output: { text: ["words"] } });
+  assert.deepEqual([heard, late], [["1"], []]);
+});

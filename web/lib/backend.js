@@ -10,15 +10,15 @@ export class Backend {
     this.api = api;
   }
 
-  /** The address of a file in the output folder; the same in ComfyUI and in our server. */
-  view({ filename, subfolder, type = "output" }) {
-    return this.api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`);
+  /** The address of a file in the output folder; the same in ComfyUI and in our server. ``job``: who wrote it last. */
+  view(place) {
+    return this.api.apiURL(`/view?${queryOf(place)}`);
   }
 
   /** The address of a small copy, at most ``side`` pixels long: 96, 192, 384 or 1024. */
-  thumbnail({ filename, subfolder, type = "output" }, side) {
-    if (!this.#isOurs) return this.view({ filename, subfolder, type });
-    return this.api.apiURL(`/rollout/thumbnail?${new URLSearchParams({ filename, subfolder, type, side })}`);
+  thumbnail(place, side) {
+    if (!this.#isOurs) return this.view(place);
+    return this.api.apiURL(`/rollout/thumbnail?${queryOf(place)}&side=${side}`);
   }
 
   async viewJson(place) {
@@ -101,11 +101,14 @@ export class Backend {
     return { home: found.workflow_id ?? "", nodes, trainers: those((name) => name === TRAINER), ours: those((name) => name.startsWith("Rollout")) };
   }
 
-  /** What the nodes of a workflow gave for the eye in its newest job; {} if there is none. */
-  async outputsOf(workflowId) {
+  /**
+   * The newest job of a workflow: what was executed, and what its nodes gave for the eye; null if there is none.
+   * @returns {Promise<{id: string, prompt: Record<string, any>, outputs: Record<string, any>}|null>}
+   */
+  async newestJob(workflowId) {
     const query = new URLSearchParams({ workflow_id: workflowId, sort_by: "created_at", sort_order: "desc", limit: 1 });
-    const newest = (await this.#get(`/jobs?${query}`))?.jobs?.[0];
-    return newest ? ((await this.#get(`/jobs/${newest.id}`))?.outputs ?? {}) : {};
+    const newest = (await this.#get(`/jobs?${query}`))?.jobs?.[0], found = newest && (await this.#get(`/jobs/${newest.id}`));
+    return found ? { id: newest.id, prompt: found.workflow?.prompt ?? {}, outputs: found.outputs ?? {} } : null;
   }
 
   /** The workflow of the job that runs now, for the canvas; null if there is none. */
@@ -170,6 +173,8 @@ export class Backend {
     return reply.json();
   }
 }
+
+const queryOf = ({ filename, subfolder, type = "output", job = "" }) => new URLSearchParams({ filename, subfolder, type, ...(job && { rand: job }) });
 
 const placeIn = (name, path) => `/datasets/${encodeURIComponent(name)}/files/${path.split("/").map(encodeURIComponent).join("/")}`;
 

@@ -14,7 +14,7 @@ const AT_ONCE = 4;
 export async function bringIn(backend, files, { into, progress = () => {}, signal } = {}) {
   const { pictures, captions, archives, left, name } = sorted(files);
   if (!pictures.length && !archives.length) throw new Error(t("There are no pictures among these files"));
-  const set = into ? (await backend.datasets()).find((one) => one.name === into) : await backend.createDataset(name);
+  const set = into ? (await backend.datasets()).find((one) => one.name === into) : ((await begun(backend, name, pictures)) ?? (await backend.createDataset(name)));
   if (!set) throw new Error(t("There is no data set {name}", { name: into }));
   const told = { name: set.name, path: set.path, added: 0, same: 0, leftOut: left.map((path) => `${path}: ${t("neither a picture nor a caption")}`) };
   const waiting = [...pictures, ...captions], total = waiting.length + archives.length;
@@ -44,6 +44,17 @@ export async function bringIn(backend, files, { into, progress = () => {}, signa
     progress(++done, total);
   }
   return told;
+}
+
+/** A data set of this name that holds nothing but some of these pictures: they were brought in before, and cut off. */
+async function begun(backend, name, pictures) {
+  const sizes = new Map(pictures.map(({ path, file }) => [path, file.size]));
+  const isAlike = ({ elsewhere, name: known, pictures: count }) => !elsewhere && count > 0 && count <= sizes.size && (known === name || known.startsWith(`${name} `));
+  for (const set of ((await backend.datasets()) ?? []).filter(isAlike)) {
+    const { entries = [] } = (await backend.dataset(set.name)) ?? {};
+    if (entries.length && entries.every(({ picture, bytes }) => sizes.get(picture) === bytes)) return set;
+  }
+  return null;
 }
 
 /** What came of it, in one line. */

@@ -160,6 +160,11 @@ export class DataTab {
     this.#filter({});
   }
 
+  /** The node on the canvas cuts in another way. */
+  cutAnew() {
+    if (this.element.isConnected) this.#fill();
+  }
+
   get #shown() {
     return chosen([...this.#entries.values()], this.#wish);
   }

@@ -24,3 +24,18 @@ export function translated(reply) {
   for (const fault of [reply?.error, ...ofNodes]) if (typeof fault?.details === "string") fault.details = say(fault.details);
   return reply;
 }
+
+const MESSAGE = '[data-testid="error-overlay-messages"] p'; // the frontend's own, which says of a failed node only that it failed
+const PATIENCE_MS = 3000;
+
+/** Writes why a node failed into the frontend's message, as soon as that is there. The node says it in any case. */
+export function giveReason(page, reason) {
+  const write = () => {
+    const line = page.querySelector(MESSAGE);
+    if (line && line.textContent !== reason) Object.assign(line, { textContent: reason, title: reason });
+  };
+  const watcher = new MutationObserver(write);
+  watcher.observe(page.body, { childList: true, subtree: true, characterData: true });
+  setTimeout(() => watcher.disconnect(), PATIENCE_MS);
+  write();
+}

@@ -1,8 +1,11 @@
-/** The samples of a run over its training: prompts by steps, one of them large, and any two side by side. */
+/**
+ * The samples of a run over its training: prompts by steps, one of them large, and any two side by side. Its recorded
+ * rollouts are looked at in the same way, and so is what a graph without a training drew: prompts by strengths, say.
+ */
 
 import { element, emptyState, fillSelect, iconButton, select, slider } from "./element.js";
 import { spread } from "./item_history.js";
-import { seriesOf, sheetAt } from "./sheets.js";
+import { filmSeries, seriesOf, sheetAt, triesOf } from "./sheets.js";
 import { Wipe } from "./wipe.js";
 import { t } from "./words.js";
 
@@ -10,6 +13,7 @@ const MOST_COLUMNS = 16;
 const MOST_IMAGES = 32; // sheets kept decoded
 const LOOK_AGAIN_MS = 3000;
 const CELL_GAP = 4;
+export const TRIED = "tried:"; // in place of a run: what the newest job of the workflow on the canvas drew
 
 export class Gallery {
   #run = "";
@@ -24,20 +28,25 @@ export class Gallery {
   #listed = []; // the names of all runs
   #timer = 0;
 
-  /** @param {import("./backend.js").Backend} backend */
-  constructor(backend) {
+  /**
+   * @param {import("./backend.js").Backend} backend
+   * @param {() => string} workflowId of the workflow on the canvas
+   */
+  constructor(backend, workflowId = () => "") {
     this.backend = backend;
+    this.workflowId = workflowId;
     this.runs = select(t("Which run"), [], "", (run) => this.open(run));
     this.nodes = select(t("Which samples"), [], "0", (place) => this.#go({ series: Number(place), item: 0 }));
     this.compare = select(t("Compare with"), [], "", (other) => this.#compareWith(other));
     this.facts = element("span.rollout-note");
     this.scrubber = slider(t("Training step"), (place) => this.#go({ step: this.#sheets[place]?.step ?? null }));
+    this.along = element("label");
     this.stepText = element("span.rollout-value");
     this.prompt = element("figcaption.rollout-prompt");
     this.wipe = new Wipe();
     this.large = element(
       "figure.rollout-sample", { tabIndex: 0, onkeydown: (event) => this.#key(event) }, this.prompt, this.wipe.element,
-      element("div.rollout-line", {}, element("label", {}, t("training")), this.scrubber, this.stepText, iconButton("expand", t("Full size (Enter)"), () => this.#full())),
+      element("div.rollout-line", {}, this.along, this.scrubber, this.stepText, iconButton("expand", t("Full size (Enter)"), () => this.#full())),
     );
     this.large.setAttribute("aria-label", t("Sample: arrow keys walk steps and prompts"));
     this.grid = element("div.rollout-samples-grid");
@@ -48,16 +57,18 @@ export class Gallery {
     this.element = element("div.rollout-panel", {}, this.toolbar, this.empty, this.body, this.dialog);
   }
 
-  /** Shows a run; without a name the newest. */
+  /** Shows a run, or what was ``TRIED``; without a name what was shown, or the newest. */
   async open(run = "") {
-    const listed = (await this.backend.runs().catch(() => null)) ?? (run ? [{ name: run }] : []);
-    const wanted = run || this.#run || listed[0]?.name || "";
+    const [tried, runs] = await Promise.all([this.#tried(), this.backend.runs().catch(() => null)]);
+    const listed = runs ?? (run && run !== TRIED ? [{ name: run }] : []);
+    const known = (name) => name && (name !== TRIED || tried.length > 0);
+    const wanted = [run, this.#run, listed[0]?.name, tried.length ? TRIED : ""].find(known) ?? "";
     if (wanted !== this.#run) {
       this.#at = { series: 0, item: 0, step: null };
-      this.#other = "";
+      this.#other = wanted === TRIED && tried[0].sheets.length > 1 ? "step:0" : ""; // without what was learnt
     }
     this.#run = wanted;
-    fillSelect(this.runs, listed.map(({ name }) => [name, name]), wanted);
+    fillSelect(this.runs, [...(tried.length ? [[TRIED, t("on the canvas")]] : []), ...listed.map(({ name }) => [name, name])], wanted);
     this.#isLive = listed.find(({ name }) => name === wanted)?.status === "running";
     this.#listed = listed.map(({ name }) => name);
     await this.refresh();
@@ -82,11 +93,18 @@ export class Gallery {
     if (this.#isLive && this.element.isConnected) this.#timer = setTimeout(() => this.refresh(), LOOK_AGAIN_MS);
   }
 
+  /** What the workflow on the canvas drew when it ran last. */
+  async #tried() {
+    return triesOf(await this.backend.newestJob(this.workflowId()).catch(() => null));
+  }
+
   async #read(run) {
+    if (run === TRIED) return this.#tried();
     const [files, prompt] = await Promise.all([
       this.backend.files(run).catch(() => null), this.backend.viewJson({ filename: "prompt.json", subfolder: `rollout/${run}` }).catch(() => ({})),
     ]);
-    return seriesOf(files ?? [], prompt);
+    const facts = ({ subfolder, data }) => this.backend.viewJson({ filename: data, subfolder });
+    return [...seriesOf(files ?? [], prompt), ...(await filmSeries(files ?? [], prompt, facts).catch(() => []))];
   }
 
   get #current() {
@@ -103,6 +121,7 @@ export class Gallery {
   }
 
   #go(change) {
+    if (change.series !== undefined && change.series !== this.#at.series) Object.assign(this.#at, { step: null });
     Object.assign(this.#at, change);
     this.#show();
   }
@@ -140,16 +159,19 @@ export class Gallery {
   /** The sheet and item right of the line. */
   get #right() {
     const [kind, ...rest] = this.#other.split(":"), name = rest.join(":");
-    if (kind === "step") return { series: this.#current, sheet: this.#sheets.find(({ step }) => step === Number(name)), name: this.#nameOf(Number(name)) };
+    if (kind === "step") {
+      const sheet = this.#sheets.find(({ step }) => step === Number(name));
+      return sheet && { series: this.#current, sheet, name: this.#nameOf(sheet) };
+    }
     if (kind !== "run") return null;
     const theirs = this.#others.get(name) ?? [];
-    const series = theirs.find(({ node }) => node === this.#current.node) ?? theirs[0];
+    const { node, items } = this.#current, series = theirs.find((one) => one.node === node) ?? theirs.find((one) => one.items.length === items.length);
     const sheet = series && sheetAt(series.sheets, this.#sheets[this.#place].step);
-    return sheet && { series, sheet, name: `${name} · ${this.#nameOf(sheet.step)}` };
+    return sheet && { series, sheet, name: `${name} · ${this.#nameOf(sheet)}` };
   }
 
-  #nameOf(step) {
-    return t("step {step}", { step: step.toLocaleString("en-US") });
+  #nameOf({ name, step }) {
+    return name ?? t("step {step}", { step: step.toLocaleString("en-US") });
   }
 
   #show() {
@@ -158,13 +180,14 @@ export class Gallery {
     fillSelect(this.nodes, this.#series.map(({ title: name }, place) => [String(place), name]), String(this.#at.series));
     this.nodes.hidden = this.#series.length < 2;
     fillSelect(this.compare, [
-      ["", t("compare with …")], ...this.#sheets.map(({ step }) => [`step:${step}`, this.#nameOf(step)]),
-      ...this.#listed.filter((name) => name !== this.#run).map((name) => [`run:${name}`, name]),
+      ["", t("compare with …")], ...this.#sheets.map((one) => [`step:${one.step}`, this.#nameOf(one)]),
+      ...(this.#run === TRIED ? [] : this.#listed).filter((name) => name !== this.#run).map((name) => [`run:${name}`, name]),
     ], this.#other);
     this.facts.textContent = facts;
+    this.along.textContent = this.#run === TRIED ? t("tried") : t("training");
     this.scrubber.max = this.#sheets.length - 1;
     this.scrubber.value = this.#place;
-    this.stepText.textContent = `${this.#nameOf(sheet.step)} · ${this.#place + 1}/${this.#sheets.length}`;
+    this.stepText.textContent = `${this.#nameOf(sheet)} · ${this.#place + 1}/${this.#sheets.length}`;
     this.prompt.textContent = items[this.#at.item].name;
     this.prompt.title = title;
     this.#showLarge(sheet);
@@ -178,7 +201,7 @@ export class Gallery {
     if (this.#wanted !== wanted || !pictures) return;
     const draw = (series, image) => (canvas) => drawCells(canvas, image, series.items[Math.min(this.#at.item, series.items.length - 1)]);
     const other = right?.sheet && { name: right.name, draw: draw(right.series, pictures[1]) };
-    this.wipe.show({ name: other ? this.#nameOf(sheet.step) : "", draw: draw(this.#current, pictures[0]) }, other || null);
+    this.wipe.show({ name: other ? this.#nameOf(sheet) : "", draw: draw(this.#current, pictures[0]) }, other || null);
   }
 
   #showGrid() {
@@ -188,7 +211,7 @@ export class Gallery {
     if (key !== this.#drawn) {
       this.#drawn = key;
       this.grid.style.setProperty("--rollout-columns", shown.length);
-      const head = shown.map(({ step }) => element("span.rollout-caption", {}, step.toLocaleString("en-US")));
+      const head = shown.map(({ step, name }) => element("span.rollout-caption", {}, name ?? step.toLocaleString("en-US")));
       const rows = items.flatMap((item, row) => [
         element("span.rollout-row-name", { title: item.name }, item.name), ...shown.map((sheet) => this.#cell(item, row, sheet)),
       ]);
@@ -203,7 +226,7 @@ export class Gallery {
 
   #cell(item, row, sheet) {
     const canvas = element("canvas");
-    const label = `${item.name}, ${this.#nameOf(sheet.step)}`;
+    const label = `${item.name}, ${this.#nameOf(sheet)}`;
     const button = element("button.rollout-sample-cell", { type: "button", title: `${label}\n${t("Shift-click: compare with it")}`, onclick: (event) => {
       if (event.shiftKey) this.#compareWith(`step:${sheet.step}`);
       else this.#go({ item: row, step: sheet.step });

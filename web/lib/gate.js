@@ -3,11 +3,12 @@
  * workflows have the same ids: what a job says of its nodes is held back until the server told whose it is, and then
  * goes to the nodes on the canvas, or to none.
  *
- * It listens before the frontend does (capture), and changes what the events say rather than the frontend.
+ * It hears of events before the frontend does, and changes what they say rather than the frontend.
  */
 
 const NOWHERE = "-1"; // an id that no node has
 const MOST_WAITING = 2000;
+const ENDS = new Set(["execution_success", "execution_error", "execution_interrupted"]);
 
 /** The kinds of events that paint nodes, and how each is turned away from the canvas. */
 const PAINTING = {
@@ -31,34 +32,52 @@ const away = (id) => `${NOWHERE}:${id}`;
  */
 
 export class Gate {
-  /** @type {{id: string, job?: Job, waiting: [string, object][], held: object[], counted: Set<string>}|null} the newest job */
+  /** @type {{id: string, job?: Job, waiting: [string, object][], held: object[], counted: Set<string>, cached: string[],
+   *   known?: Promise<Job>}|null} the newest job */
   #newest = null;
 
   /**
    * @param {EventTarget & {dispatchCustomEvent: (type: string, detail: object) => void}} api the frontend's
    * @param {{lookUp: (jobId: string) => Promise<Job|undefined>, onCanvas: () => string, settled: (jobId: string, home: string) => void,
-   *   draws: (nodeId: string) => boolean}} world ``draws``: whether a node on the canvas shows its pictures by itself
+   *   draws: (nodeId: string) => boolean, hears?: (detail: object) => void}} world ``draws``: whether a node on the canvas
+   *   shows its pictures by itself; ``hears`` is told what a node gave at once, and may change it
    */
-  constructor(api, { lookUp, onCanvas, settled, draws }) {
-    Object.assign(this, { api, lookUp, onCanvas, settled, draws });
+  constructor(api, { lookUp, onCanvas, settled, draws, hears = () => {} }) {
+    Object.assign(this, { api, lookUp, onCanvas, settled, draws, hears });
   }
 
+  /** From now on events pass here before anybody hears of them: the frontend's stores listen before an extension can. */
   listen() {
-    const early = { capture: true };
-    this.api.addEventListener("execution_start", ({ detail }) => this.#begin(detail.prompt_id), early);
-    for (const type of Object.keys(PAINTING)) this.api.addEventListener(type, (event) => this.#pass(type, event), early);
-    for (const type of ["execution_success", "execution_error", "execution_interrupted"]) {
-      this.api.addEventListener(type, ({ detail }) => this.#end(detail.prompt_id), early);
-    }
+    const tell = this.api.dispatchCustomEvent.bind(this.api);
+    this.api.dispatchCustomEvent = (type, detail) => this.#lets(type, detail) && tell(type, detail);
+  }
+
+  /** Whether an event goes on, now; what it says may have been changed. */
+  #lets(type, detail) {
+    if (type === "executed") this.hears(detail);
+    if (type === "execution_start") this.#begin(detail.prompt_id);
+    else if (Object.hasOwn(PAINTING, type)) return this.#pass(type, detail);
+    else if (type === "execution_cached") this.#keepCached(detail);
+    else if (ENDS.has(type)) this.#end(detail.prompt_id);
+    return true;
+  }
+
+  /** Whether the newest job is this one, and of the workflow on the canvas; as soon as that is known. */
+  async isOfCanvas(id) {
+    const entry = this.#entry(id);
+    await entry?.known;
+    return entry?.job?.home === this.onCanvas();
   }
 
   async #begin(id) {
     if (this.#newest?.id === id) return; // told again after a lost connection
-    const entry = (this.#newest = { id, waiting: [], held: [], counted: new Set() });
+    const entry = (this.#newest = { id, waiting: [], held: [], counted: new Set(), cached: [] });
     const shown = this.onCanvas();
-    const found = await this.lookUp(id).catch(() => undefined);
-    entry.job = found ?? { home: shown, nodes: [], trainers: new Set(), ours: new Set() }; // a server that does not say tells only us
+    const only = { home: shown, nodes: [], trainers: new Set(), ours: new Set() }; // a server that does not say tells only us
+    entry.known = this.lookUp(id).catch(() => undefined).then((found) => (entry.job = found ?? only));
+    await entry.known;
     this.settled(id, entry.job.home);
+    if (!entry.job.trainers.size) this.#tellDone(entry, entry.cached.splice(0));
     for (const [type, detail] of entry.waiting.splice(0)) this.api.dispatchCustomEvent(type, detail);
   }
 
@@ -70,26 +89,39 @@ export class Gate {
     this.#release(entry, Infinity);
   }
 
+  /** Nodes that need not run again count as the training advances, like those that have: else nearly all is done at once. */
+  #keepCached(detail) {
+    const entry = this.#entry(detail.prompt_id);
+    if (!entry || detail.isCounted) return;
+    detail.taken = (detail.nodes ?? []).map(String);
+    detail.nodes = [];
+    entry.cached.push(...detail.taken);
+    if (entry.job && !entry.job.trainers.size) this.#tellDone(entry, entry.cached.splice(0));
+  }
+
+  #tellDone(entry, nodes) {
+    if (nodes.length) this.api.dispatchCustomEvent("execution_cached", { prompt_id: entry.id, nodes, timestamp: Date.now(), isCounted: true });
+  }
+
   #entry(id) {
     return this.#newest?.id === id ? this.#newest : null;
   }
 
-  #pass(type, event) {
-    const { detail } = event;
+  #pass(type, detail) {
     const entry = this.#entry(detail.prompt_id ?? detail.jobId);
-    if (!entry) return;
+    if (!entry) return true;
     if (!entry.job) {
-      event.stopImmediatePropagation();
       if (entry.waiting.length < MOST_WAITING) entry.waiting.push([type, detail]);
-      return;
+      return false;
     }
-    if (type === "executed" && this.#holds(entry, detail)) return event.stopImmediatePropagation();
+    if (type === "executed" && this.#holds(entry, detail)) return false;
     if (type === "progress_state") {
       detail.nodes = focused(detail.nodes, entry.job.trainers);
       this.#release(entry, Math.floor(shareOf(detail.nodes, entry.job.trainers) * entry.job.nodes.length));
     }
     const isDrawn = type === "b_preview_with_metadata" && this.draws(String(detail.displayNodeId));
     if (isDrawn || entry.job.home !== this.onCanvas()) PAINTING[type](detail);
+    return true;
   }
 
   /**
@@ -115,7 +147,7 @@ export class Gate {
     const others = job ? job.nodes.filter((id) => !counted.has(id)).slice(0, Math.max(0, done - counted.size)) : [];
     if (!others.length || done === Infinity) return;
     for (const id of others) counted.add(id);
-    this.api.dispatchCustomEvent("execution_cached", { prompt_id: entry.id, nodes: others, timestamp: Date.now() });
+    this.#tellDone(entry, others);
   }
 }
 

@@ -38,7 +38,7 @@ export class Photos {
     folder.callback?.(path);
     for (const list of this.choices) list();
     this.app.canvas?.setDirty(true, true);
-    this.tell("success", t("{title} trains on {name}", { title: target.title, name: path.split(/[\\/]/).filter(Boolean).at(-1) ?? path }));
+    this.tell("success", t("{title}: {name} will be trained on", { title: target.title, name: path.split(/[\\/]/).filter(Boolean).at(-1) ?? path }));
   }
 
   #settings(path) {
@@ -107,6 +107,10 @@ export class Photos {
     const see = iconButton("images", t("Bring pictures in, see them and write captions"), () => this.see(folder.value), t("Pictures"));
     const row = element("div.rollout-card.rollout-line.rollout-choice", {}, choice, see);
     node.addDOMWidget("rollout_pictures", "rollout_pictures", row, { serialize: false, hideOnZoom: false, getMinHeight: () => 32, getMaxHeight: () => 32 }).serialize = false;
+    for (const cut of ["size", "buckets"].map((name) => widgetOf(node, name)).filter(Boolean)) {
+      const callback = cut.callback;
+      cut.callback = (...args) => (this.made?.cutAnew(), callback?.apply(cut, args));
+    }
     this.choices.add(list);
     const removed = node.onRemoved;
     node.onRemoved = (...args) => (this.choices.delete(list), removed?.apply(node, args));

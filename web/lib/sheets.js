@@ -1,12 +1,17 @@
 /** Sheets of sample images: which prompt or class each cell shows, and where on the sheet it is. */
 
+import { framesAmong } from "./film.js";
 import { t } from "./words.js";
 
 const GAP = 2; // pixels between two cells, as in training/preview.py
 const PICTURE = /^(.+)_step_(\d+)\.png$/;
+const FILM = /^(.+)_step_\d+_frames\.json$/;
+const TRAINER = "RolloutOptimizerStep";
+const DRAWS = new Set(["RolloutSamplePrompts", "RolloutSampleImages"]);
 
 /**
- * @typedef {{step: number, view: {filename: string, subfolder: string, type?: string}}} Sheet
+ * @typedef {{step: number, name?: string, view: {filename: string, subfolder: string, type?: string}}} Sheet of a training
+ *   step, or one that has a name
  * @typedef {{node: string, title: string, facts: string, items: {name: string, places: (size: {width: number, height: number}) => object[]}[], sheets: Sheet[]}} Series
  *   what one node drew over the training; an item is a prompt or a class, its places are its images on a sheet
  */
@@ -29,6 +34,53 @@ export function seriesOf(files, prompt) {
   return [...byNode].map(([node, sheets]) => ({
     node, sheets: sheets.sort((a, b) => a.step - b.step), title: prompt[node]?._meta?.title ?? t("node {id}", { id: node }), ...layoutOf(prompt[node]),
   }));
+}
+
+/**
+ * What the newest job of a workflow drew: nodes that draw the same prompts side by side, each a sheet of one series.
+ * Nothing where it trained, for then there is a run.
+ * @param {{id: string, prompt: Record<string, any>, outputs: Record<string, any>}|null} job
+ * @returns {Series[]}
+ */
+export function triesOf(job) {
+  const alike = new Map(), nodes = Object.entries(job?.prompt ?? {});
+  if (nodes.some(([, told]) => told.class_type === TRAINER)) return [];
+  for (const [node, told] of nodes) {
+    const view = job.outputs[node]?.images?.[0];
+    if (!DRAWS.has(told.class_type) || !view) continue;
+    const { items, facts } = layoutOf(told), key = JSON.stringify([told.class_type, told.inputs.count, items.map(({ name }) => name)]);
+    if (!alike.has(key)) alike.set(key, { node, title: t("tried"), facts, items, sheets: [] });
+    const { sheets } = alike.get(key);
+    sheets.push({ step: sheets.length, name: told._meta?.title ?? t("node {id}", { id: node }), view: { ...view, job: job.id } });
+  }
+  return [...alike.values()];
+}
+
+/**
+ * The recorded rollouts of a run: a row an item, as the model left it at the end of the rollout.
+ * @param {{path: string, view: object}[]} files of the run
+ * @param {Record<string, any>} prompt its graph
+ * @param {(frames: object) => Promise<{items: number, cell: [number, number], sampler: string}>} read the facts of a film
+ * @returns {Promise<Series[]>}
+ */
+export async function filmSeries(files, prompt, read) {
+  const names = files.map(({ path, view }) => path.startsWith("rollouts/") && FILM.exec(view.filename)?.[1]).filter(Boolean);
+  return Promise.all([...new Set(names)].map(async (name) => {
+    const node = name.replaceAll("-", ":"), films = framesAmong(files, node), { items, cell, sampler } = await read(films[0]);
+    const title = t("{node}: rolled out", { node: prompt[node]?._meta?.title ?? t("node {id}", { id: node }) });
+    return {
+      node, title, facts: sampler, sheets: films.map(({ step, subfolder, image }) => ({ step, view: { filename: image, subfolder } })),
+      items: Array.from({ length: items }, (_, item) => ({ name: t("item {item}", { item: item + 1 }), places: endOf(item, items, cell) })),
+    };
+  }));
+}
+
+/** The last state of an item on a film's sheet: what was rolled out is below, and ends with the target. */
+function endOf(item, items, [across, down]) {
+  return (size) => {
+    const width = size.width / items, height = (width * down) / across;
+    return [{ x: item * width, y: size.height - height, width, height }];
+  };
 }
 
 function layoutOf(node) {

@@ -2,7 +2,8 @@
 
 import { t } from "./words.js";
 
-const STRENGTHS = [0.6, 1];
+const STRENGTHS = [0.5, 0.75, 1];
+const APART = 60; // pixels between nodes
 
 /** The first node of a class in a graph that ComfyUI executes: its id and itself. */
 const first = (prompt, name) => Object.entries(prompt).find(([, node]) => node.class_type === name) ?? [];
@@ -36,6 +37,37 @@ function withLora(base, adapter, prompts, trained) {
     draw(sample, add, t("With the LoRA at {strength}", { strength }));
   });
   return graph;
+}
+
+/**
+ * Makes the graph one that a person works with: the prompts are written once, for all, and nodes stand in columns.
+ * @param {object} graph on the canvas
+ * @param {(name: string) => object} create makes a node
+ */
+export function arrange(graph, create) {
+  const of = (name) => graph.nodes.filter(({ type }) => type === name);
+  const samplers = of("RolloutSamplePrompts");
+  const words = samplers.length > 1 ? shared(graph, samplers, create("PrimitiveNode")) : null;
+  const columns = [[words, ...of("RolloutLoadPretrained"), ...of("RolloutLoadModel")], of("RolloutAddLora"), [...samplers, ...of("RolloutSampleImages")]];
+  let x = 0;
+  for (const column of columns.map((nodes) => nodes.filter(Boolean)).filter(({ length }) => length)) {
+    let y = 0;
+    for (const node of column) {
+      node.pos = [x, y];
+      y += node.size[1] + APART;
+    }
+    x += Math.max(...column.map(({ size }) => size[0])) + APART;
+  }
+}
+
+/** One place for the prompts of several nodes, which the frontend keeps alike. */
+function shared(graph, nodes, words) {
+  if (!words) return null;
+  graph.add(words);
+  for (const node of nodes) words.connect(0, node, node.inputs.findIndex(({ widget }) => widget?.name === "prompts"));
+  words.title = t("Your prompts, one a line");
+  words.setSize([320, 140]);
+  return words;
 }
 
 /** A model that was made here is loaded whole. */

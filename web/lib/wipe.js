@@ -12,7 +12,7 @@ export class Wipe {
     this.slider = element("input.rollout-slider", { type: "range", min: 0, max: 100, value: 50, oninput: () => this.#place(Number(this.slider.value)) });
     this.slider.setAttribute("aria-label", t("How much of A is shown before B"));
     this.picture = element("div.rollout-wipe-picture", { onpointermove: (event) => this.#follow(event) }, this.below, this.above, this.line, ...this.labels);
-    this.element = element("div.rollout-wipe", {}, this.picture, this.slider);
+    this.element = element("div.rollout-wipe", {}, element("div.rollout-wipe-stage", {}, this.picture), this.slider);
     this.#place(50);
   }
 
@@ -20,6 +20,7 @@ export class Wipe {
   show(a, b) {
     a.draw(this.below);
     if (b) b.draw(this.above);
+    this.picture.style.setProperty("--rollout-ratio", this.below.width / (this.below.height || 1)); // the line ends where the picture does
     for (const part of [this.above, this.line, this.slider, this.labels[1]]) part.hidden = !b;
     this.labels[0].textContent = a.name;
     this.labels[1].textContent = b?.name ?? "";

@@ -127,7 +127,9 @@ def test_clip_skip_is_comfyuis(pipeline, clip_skip):
 @pytest.mark.parametrize(("family", "clip_skip"), [("sdxl", 1), ("flux", 2), ("sd3", 1)])
 def test_clip_skip_is_refused_where_it_makes_no_sense(family, clip_skip):
     """With the family's name, and what may be chosen."""
-    with pytest.raises(ValueError, match=f"clip_skip: {PRETRAINED[family].title.split('/')[0].strip()}.* set it to 0"):
+    with pytest.raises(
+        ValueError, match=f"clip_skip: {PRETRAINED[family].title.split('/')[0].strip()}.* set it to one of these: 0"
+    ):
         PRETRAINED[family].check_clip_skip(clip_skip)
 
 
