@@ -80,8 +80,7 @@ class Anima(PretrainedModel):
         found: dict[str, Tensor] = convert({n: value for n, value in bare.items() if not n.startswith("llm_adapter.")})
         return found
 
-    normalised = QwenImage.normalised
-    as_vae_made_them = QwenImage.as_vae_made_them
+    moments = QwenImage.moments
 
 
 def whole(text: Tensor) -> Tensor:
