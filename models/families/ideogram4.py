@@ -95,10 +95,9 @@ class Ideogram4(PretrainedModel):
         return moments_of_patches(vae, latents, out_of_patches)
 
     @classmethod
-    def from_original(cls, checkpoint: Mapping[str, Tensor], **_: Any) -> dict[str, Tensor]:
+    def from_original(cls, checkpoint: Mapping[str, Tensor]) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         for name, value in checkpoint.items():
-            name = name.removeprefix("model.diffusion_model.").removeprefix("diffusion_model.")
             if cls.original_mark in name:
                 parts = zip(("to_q", "to_k", "to_v"), value.chunk(3), strict=True)
                 found |= {name.replace("qkv", part): rows for part, rows in parts}

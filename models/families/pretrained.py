@@ -176,8 +176,11 @@ class PretrainedModel(Model):
         return {}
 
     @classmethod
-    def from_original(cls, checkpoint: Mapping[str, Tensor], **_: Any) -> dict[str, Tensor]:
-        """A network's weights by diffusers' names, of those by the original ones, where diffusers knows no way."""
+    def from_original(cls, checkpoint: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A network's weights by diffusers' names, of those by the original ones, where diffusers knows no way.
+
+        What files have before these names is taken off (see loading/network_file.py).
+        """
         raise NotImplementedError(f"diffusers knows the original names of {cls.title}")
 
     @classmethod
