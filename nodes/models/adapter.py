@@ -11,6 +11,7 @@ from typing import Any
 from ...diffusion import seeds
 from ...hosts.current import current_host
 from ...models.adapters.existing import find_lora, read_lora, text_tensors_in
+from ...models.adapters.formats import for_diffusers_alone
 from ...models.adapters.layers import LayerAdapter
 from ...models.adapters.names import Names, names_in
 from ...models.adapters.network import add_adapter, continue_adapter
@@ -200,6 +201,8 @@ class AddLora(StepNode):
             shapes = [names.layers[layer] for layer in layers]
             needs = f": {memory_in_words(pretrained, shapes, settings.rank)}" if settings.kind == "lora" else ""
             text = f"{settings.kind} of rank {settings.rank} on {len(layers)} of {len(names.layers)} layers{needs}"
+            if for_diffusers_alone(layers, settings.kind, names):
+                text += "; Save LoRA can write it in the format diffusers only: a loha goes into all of them"
             inputs |= {"settings": settings, "asked": asked}
         about: ModelInfo = replace(model.about, adapters=(*model.about.adapters, name))
         stream = self.stream(unique_id, {"model": model, "name": name, "names": names, **inputs}, about=about)
