@@ -34,7 +34,7 @@ Format = Literal["diffusers", "comfyui", "kohya"]
 NAMED_BY_DIFFUSERS = ("FluxTransformer2DModel", "SD3Transformer2DModel", "ZImageTransformer2DModel")
 """Transformers that ComfyUI knows by diffusers' names too, which keep q, k and v apart: no rank is added."""
 
-JOINED = ("Flux2Transformer2DModel", "ChromaTransformer2DModel")
+JOINED = ("Flux2Transformer2DModel", "ChromaTransformer2DModel", "LongCatImageTransformer2DModel")
 """Transformers of which ComfyUI knows by diffusers' names too what the original has joined or turned: a LoKr cannot be,
 a LoHa need not."""
 

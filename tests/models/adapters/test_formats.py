@@ -25,6 +25,7 @@ FAMILIES = (
     "flux2_klein",
     "qwen_image",
     "chroma",
+    "longcat_image",
     "krea2",
     "wan",
     "ideogram4",
@@ -77,6 +78,10 @@ def loaded_by_diffusers(made, format, tmp_path):
     about = settings_metadata({made.part: settings}) if format == "diffusers" else {}
     save_weights(path, to_file(made.adapter, format, made.names, made.part), about)
     pipeline = copy.deepcopy(made.pipeline)
+    if not hasattr(pipeline, "load_lora_weights"):  # LongCat-Image's has no such door, and its network has
+        network = getattr(pipeline, made.part)
+        network.load_lora_adapter(path.parent, weight_name=path.name, prefix=made.part, adapter_name="b")
+        return network
     pipeline.load_lora_weights(path.parent, adapter_name="b")
     return getattr(pipeline, made.part)
 

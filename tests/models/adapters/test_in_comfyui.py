@@ -80,6 +80,8 @@ NETWORKS = {
     "hidream": (tiny_pipelines.hidream_network, "HiDream", {}),
     "anima": (tiny_pipelines.anima_network, "Anima", {}),
     "ideogram4": (tiny_pipelines.ideogram4_network, "Ideogram4", {}),
+    "longcat_image": (tiny_pipelines.longcat_network, "LongCatImage",
+                      {"depth": 1, "depth_single_blocks": 2, "hidden_size": 16}),
     "chroma": (tiny_pipelines.chroma_network, "Chroma", {"depth": 1, "depth_single_blocks": 2, "hidden_size": 16}),
 }  # fmt: skip
 
@@ -90,6 +92,7 @@ BY_ORIGINAL_NAMES = (
     "flux2_klein",
     "qwen_image",
     "chroma",
+    "longcat_image",
     "krea2",
     "wan",
     "ideogram4",
