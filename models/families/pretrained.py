@@ -163,8 +163,11 @@ class PretrainedModel(Model):
 
     @classmethod
     def few_steps(cls, schedule: Schedule, index: Mapping[str, Any], network: Mapping[str, Any]) -> bool:
-        """Whether this one was distilled to few sampling steps, which training undoes; from settings alone."""
-        return bool(index.get("is_distilled"))
+        """Whether this one was distilled to few sampling steps, which training undoes; from settings alone.
+
+        Its pipeline says so, or comes with the sampler of such models (HiDream-I1 Dev and Fast).
+        """
+        return bool(index.get("is_distilled")) or "LCM" in str(index.get("scheduler"))
 
     @classmethod
     def countable(cls, network: nn.Module) -> None:

@@ -596,9 +596,9 @@ def hidream_network(**options):
     return HiDreamImageTransformer2DModel(**(settings | options)).eval()
 
 
-def hidream(folder: Path):
+def hidream(folder: Path, *, dev=False):
     """HiDream-I1, with Llama in its folder."""
-    from diffusers import HiDreamImagePipeline
+    from diffusers import FlowMatchLCMScheduler, HiDreamImagePipeline
     from transformers import LlamaConfig, LlamaForCausalLM
 
     clip, llama = clip_tokenizer(folder / "made"), qwen_tokenizer()
@@ -608,7 +608,7 @@ def hidream(folder: Path):
         num_key_value_heads=1, use_cache=False, attn_implementation="eager",
     )  # fmt: skip
     return HiDreamImagePipeline(
-        scheduler=flow_scheduler(shift=3.0),
+        scheduler=FlowMatchLCMScheduler(shift=6.0) if dev else flow_scheduler(shift=3.0),
         vae=flow_vae(0.3611, 0.1159),
         text_encoder=clip_text_encoder(clip, projected=True, length=128),
         tokenizer=clip,

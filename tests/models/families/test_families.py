@@ -283,6 +283,8 @@ def test_krea2_turbo_is_shifted_alike_at_every_size(tiny_pipeline):
         ("flux", {"guidance": False}, True),
         ("flux2_klein", {}, False),
         ("chroma", {}, False),
+        ("hidream", {}, False),
+        ("hidream", {"dev": True}, True),
     ],
 )
 def test_models_of_few_steps_are_told_apart(tiny_pipeline, family, options, few):
