@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import torch
 
 from ..files.whole import read_object
 from ..models.adapters.settings import AdapterSettings
+from ..models.adapters.text_encoders import empty_text_encoders
 from ..models.loading.hub import local_folder
 from ..models.loading.pretrained import Pretrained
 from ..models.loading.source import DTYPES
@@ -36,22 +38,26 @@ def step_in_words(
     room: int | None,
     trained: str = "fp32",
     fused: bool = False,
+    reads_anew: bool = False,
+    guided: bool = False,
 ) -> list[str]:
     """What a step needs, and whether that fits into ``room`` bytes; nothing for small networks, and those on the hub.
 
     ``factor``: how many pixels a latent is high and wide. ``trained``: what trained weights are kept in; ``fused``:
-    their gradients are let go at once.
+    their gradients are let go at once; ``reads_anew``: text encoders are trained along; ``guided``: so are samples.
     """
     kind, source = pretrained.info.kind, pretrained.source
     if pretrained.weights().get(kind.network_part, 0) < WORTH_SAYING:
         return []
-    config = read_object(local_folder(source.home) / kind.network_part / "config.json")
+    home = local_folder(source.home)
+    config = read_object(home / kind.network_part / "config.json")
+    guide = read_object(home / kind.guide_part / "config.json") if guided and kind.guide_part else None
     height, width = largest(data, factor)
     autocast = DTYPES[precision] if precision != "fp32" else None
     plan = StepPlan(
         height, width, batch, tuple(adapters), DTYPES[source.storage], autocast,
         source.quantization, source.gradient_checkpointing, source.swap, REMEMBERED[optimizer.name] + 4 * averaged,
-        DTYPES[trained], fused,
+        DTYPES[trained], fused, partial(empty_text_encoders, pretrained) if reads_anew else None, guide,
     )  # fmt: skip
     memory = step_memory(kind, config, plan)
     if room is None:
@@ -71,6 +77,11 @@ def described(memory: StepMemory) -> str:
     if memory.swapped:
         parts += f", less {in_words(memory.away(memory.swapped), 'B')} of {memory.swapped} swapped blocks"
     blocks = f"; {len(memory.blocks)} blocks could be swapped" if memory.blocks and not memory.swapped else ""
+    if memory.guide > memory.activations:
+        return (
+            f"drawing guided samples needs about {in_words(memory.total, 'B')} ({parts}, or "
+            f"{in_words(memory.guide, 'B')} of the network that guides){blocks}"
+        )
     return f"a training step needs about {in_words(memory.total, 'B')} ({parts}){blocks}"
 
 
@@ -80,6 +91,8 @@ def fits(memory: StepMemory, room: int) -> bool:
 
 def changes(plan: StepPlan, memory: StepMemory, room: int) -> Iterator[tuple[str, StepPlan]]:
     """What may help, what costs least first; each by itself."""
+    if plan.guide:
+        yield "guidance 1 in Sample Prompts, which does without its second network", replace(plan, guide=None)
     if not plan.gradient_checkpointing:
         yield "gradient_checkpointing on in Load Pretrained", replace(plan, gradient_checkpointing=True)
     if plan.batch > 1:

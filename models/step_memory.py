@@ -23,6 +23,7 @@ from ..diffusion import losses
 from ..diffusion.solvers import Conditioning, ask
 from .adapters.network import add_adapter
 from .adapters.settings import AdapterSettings
+from .adapters.text_encoders import ATTACHED, join
 from .families import PretrainedModel
 from .quantization import Quantization
 from .quiet import quiet
@@ -72,6 +73,10 @@ class StepPlan:
     """What trained weights are kept in."""
     fused: bool = False
     """Whether each gradient is let go as soon as it is there."""
+    text_encoders: Callable[[], Mapping[str, nn.Module]] | None = None
+    """Makes those that are trained along, of tensors without numbers."""
+    guide: Mapping[str, Any] | None = None
+    """The settings of the network that guides samples; None where none are drawn with it."""
 
 
 @dataclass(frozen=True)
@@ -88,10 +93,12 @@ class StepMemory:
     """How many blocks come and go."""
     blocks: tuple[int, ...]
     """How large those are that could."""
+    guide: int = 0
+    """The network that guides samples, which is there while they are drawn, when nothing else is computed."""
 
     @property
     def total(self) -> int:
-        return self.weights - self.away(self.swapped) + self.remembered + self.activations
+        return self.weights - self.away(self.swapped) + self.remembered + max(self.activations, self.guide)
 
     def away(self, count: int) -> int:
         """What ``count`` blocks that come and go take off the device: all but room for two."""
@@ -104,17 +111,18 @@ def step_memory(kind: type[PretrainedModel], config: Mapping[str, Any], plan: St
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         network = network_of(kind, config, plan)
-        counts = alike(network)
+        counts, own = alike(network), swappable(network, kind.always_there)
         few = dict.fromkeys(counts, FEW)
         whole = with_adapters(kind, network, plan)
         trained = list(whole.trained.values())
-        blocks = [frozen_bytes(block, plan) for block in swappable(whole.network, kind.always_there)]
+        blocks = [frozen_bytes(block, plan) for block in own]
+        guide = guide_bytes(kind, plan)
         least = most_in_a_step(kind, config, plan, few)
         activations = least + sum(
             (count - FEW) * (most_in_a_step(kind, config, plan, few | {name: FEW + 1}) - least)
             for name, count in counts.items()
         )
-        activations += most_unsqueezed(whole.network, plan)
+        activations += most_unsqueezed(own, plan)
         if plan.trained != torch.float32:  # one weight and its gradient at a time are updated in float32
             activations += 8 * max((weight.numel() for weight in trained), default=0)
     return StepMemory(
@@ -123,6 +131,7 @@ def step_memory(kind: type[PretrainedModel], config: Mapping[str, Any], plan: St
         activations,
         min(plan.swap, len(blocks)),
         tuple(blocks),
+        guide,
     )
 
 
@@ -148,11 +157,13 @@ def kind_of(block: nn.Module) -> tuple[Any, ...]:
 
 def with_adapters(kind: type[PretrainedModel], network: Any, plan: StepPlan) -> PretrainedModel:
     model = kind(network)
+    if plan.gradient_checkpointing:
+        network.enable_gradient_checkpointing()
+    if plan.text_encoders:
+        join(model, {part: each.to(plan.storage) for part, each in plan.text_encoders().items()})
     for settings in plan.adapters:
         add_adapter(model, settings, seed=0)
     model.prepare_training(plan.trained)
-    if plan.gradient_checkpointing:
-        network.enable_gradient_checkpointing()
     return model
 
 
@@ -193,16 +204,27 @@ def frozen_bytes(module: nn.Module, plan: StepPlan) -> int:
     return sum(weight.nbytes for weight in frozen) - round(linear_weights(module) * saved)
 
 
-def most_unsqueezed(network: nn.Module, plan: StepPlan) -> int:
+def guide_bytes(kind: type[PretrainedModel], plan: StepPlan) -> int:
+    """Of the network that guides samples, which is kept as the trained one is."""
+    if plan.guide is None:
+        return 0
+    return frozen_bytes(network_of(kind, plan.guide, plan).to(plan.storage).requires_grad_(False), plan)
+
+
+def most_unsqueezed(blocks: Iterable[nn.Module], plan: StepPlan) -> int:
     """Bytes of the largest block's weights as it computes with them, where they are kept in less."""
     if plan.quantization == "none":
         return 0
-    return max((linear_weights(block) for block in swappable(network)), default=0) * plan.storage.itemsize
+    return max((linear_weights(block) for block in blocks), default=0) * plan.storage.itemsize
 
 
 def linear_weights(module: nn.Module) -> int:
-    """How many weights are squeezed, by whoever squeezes: those of linear layers."""
-    layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
+    """How many weights are squeezed, by whoever squeezes: those of linear layers, but for text encoders'."""
+    layers = [
+        layer
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Linear) and not name.startswith(ATTACHED)
+    ]
     return sum(layer.weight.numel() for layer in layers if not layer.weight.requires_grad)
 
 
@@ -245,6 +267,10 @@ def most_in_a_step(
     there = [*network.parameters(), *network.buffers(), inputs, *told.values()]
     if "text" in told:
         told["mask"] = torch.ones(told["text"].shape[:2], dtype=torch.bool)  # networks read its numbers
+    if model.text_encoders:
+        reads: Any = model.text_encoders[0].config
+        window = torch.zeros(plan.batch, len(model.text_encoders), reads.max_position_embeddings, dtype=torch.long)
+        told["tokens"] = window  # its numbers are looked into
     level = torch.full((plan.batch,), 500.0, dtype=torch.float64)
     for weight in model.trained.values() if plan.fused else ():
         weight.register_post_accumulate_grad_hook(let_go)

@@ -22,6 +22,7 @@ from .data.encode import EncodeDataset, encoding_of, words_on
 from .data.shards import ShardDataset
 from .models.adapter import AddLora
 from .models.pretrained import LoadPretrained
+from .results.sample_prompts import SamplePrompts
 from .rollouts.rollout import Rollout
 from .training.optimizer import Optimizer, OptimizerStep
 
@@ -149,11 +150,15 @@ def memory_in_words(graph: Graph, node_id: str, above: list[str]) -> list[str]:
     encoder = next((one for one in graph.of(EncodeDataset) if one in above), None)
     folder = graph.origin(encoder, "dataset") if encoder else None
     optimizer = next((one for one in graph.of(Optimizer) if one in above), None)
-    if pretrained is None or encoder is None or folder not in {*graph.of(ImageFolderDataset)} or optimizer is None:
+    kind = next((kind for kind in (ImageFolderDataset, ShardDataset) if folder in {*graph.of(kind)}), None)
+    if pretrained is None or encoder is None or folder is None or kind is None or optimizer is None:
         return []
     try:
-        adapters = [adapter_of(graph, part).inputs["asked"] for part in above if part in {*graph.of(AddLora)}]
-        images = graph.value(folder, ImageFolderDataset)[0].inputs
+        put_on = [adapter_of(graph, part) for part in above if part in {*graph.of(AddLora)}]
+        adapters = [stream.inputs["asked"] for stream in put_on]
+        drawn = [graph.inputs(part).get("guidance") for part in above if part in {*graph.of(SamplePrompts)}]
+        guided = any(not isinstance(one, (int, float)) or one > pretrained.info.kind.guided_above for one in drawn)
+        images = graph.value(folder, kind)[0].inputs
         factor = encoding_of(
             images["dataset"], pretrained, {**defaults(EncodeDataset), **graph.inputs(encoder)}
         ).encoders.factor
@@ -164,6 +169,7 @@ def memory_in_words(graph: Graph, node_id: str, above: list[str]) -> list[str]:
             pretrained, adapters, about, factor, images["batch_size"],
             settings(graph, optimizer, Optimizer, OptimizerSettings), options["precision"], options["ema_decay"] > 0,
             memory_of(current_host().device), options["weights_dtype"], options["fused_backward"],
+            any(stream.inputs["read_anew"] for stream in put_on), guided,
         )  # fmt: skip
     except (KeyError, OSError, TypeError, ValueError):
         return []

@@ -20,7 +20,7 @@ from ..diffusion.schedules import DDPM
 from ..diffusion.solvers import Conditioning
 from ..diffusion.time_shift import pipeline_told_lower
 from ..models.families import PretrainedModel
-from ..models.families.pretrained import tile_if_large
+from ..models.families.vae import tile_if_large
 from ..models.loading.load import load_parts
 from ..models.loading.pretrained import Pretrained
 from ..models.quiet import quiet

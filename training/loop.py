@@ -15,7 +15,7 @@ from ..diffusion import seeds
 from ..diffusion.noisy_batch import NoisyBatch
 from ..models.model import Model
 from ..models.sharded import here, let_go, whole
-from ..models.swapping import NOT_OFFLOADED
+from ..models.swapping import NOT_OFFLOADED, taken_apart
 from .micro import MicroBatches
 from .numbers import mean_of_each
 from .one_by_one import OneByOne, check
@@ -48,11 +48,12 @@ def autocast(device: torch.device, precision: Precision) -> Iterator[None]:
 @contextmanager
 def waiting(network: nn.Module, device: torch.device) -> Iterator[None]:
     """What autograd saves inside, weights aside, waits in main memory (pinned, for a GPU) until it is asked for."""
-    weights = {part.untyped_storage().data_ptr() for part in (*network.parameters(), *network.buffers())}
+    parts = (part for weight in (*network.parameters(), *network.buffers()) for part in taken_apart(weight)[0])
+    weights = {part.untyped_storage().data_ptr() for part in parts}
     hooks = torch.autograd.graph.save_on_cpu(pin_memory=device.type == "cuda")
 
     def away(tensor: Tensor) -> Any:
-        stays = tensor.untyped_storage().data_ptr() in weights
+        stays = all(part.untyped_storage().data_ptr() in weights for part in taken_apart(tensor)[0])
         return tensor if stays else hooks.pack_hook(tensor)
 
     def back(saved: Any) -> Tensor:

@@ -33,6 +33,18 @@ class StepError(RuntimeError):
     """A node failed during a training step; the message names the node and the step."""
 
 
+NOT_COMPILED = (
+    "compile: torch cannot compile this network with the other options that are on: switch it off in Optimizer Step"
+)
+
+
+def said(error: Exception) -> str:
+    """What an error says; of the many lines of torch's compiler, which name its own insides, what helps."""
+    if type(error).__module__.startswith("torch._dynamo") or "TORCHDYNAMO_VERBOSE" in str(error):
+        return NOT_COMPILED
+    return str(error) or type(error).__name__
+
+
 @runtime_checkable
 class Kept(Protocol):
     """A value that outlives a step and belongs to the state of a run. A node keeps one at most."""
@@ -227,7 +239,7 @@ class Step:
             if isinstance(error, StepError):
                 raise
             where = f"node {stream.node_id} ({stream.title}), step {self.update}"
-            raise StepError(f"{where}: {str(error) or type(error).__name__}") from error
+            raise StepError(f"{where}: {said(error)}") from error
         finally:
             self.current = outer
 

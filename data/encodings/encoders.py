@@ -13,7 +13,8 @@ from torch import Tensor
 from ...diffusion.solvers import Conditioning
 from ...files.whole import read_object
 from ...hosts.device import free_memory
-from ...models.families.pretrained import Control, downscaling
+from ...models.families.pretrained import Control
+from ...models.families.vae import downscaling
 from ...models.loading.load import load_parts, local_folder
 from ...models.loading.pretrained import Pretrained
 from ...models.loading.recognise import encoders_of, tokenizers_of

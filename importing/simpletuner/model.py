@@ -26,6 +26,7 @@ OUR_FAMILY = {
     "qwen_image": "qwen_image",
     "krea2": "krea2",
     "chroma": "chroma",
+    "longcat_image": "longcat_image",
     "flux2": "flux2_klein",
     "wan": "wan",
     "ideogram": "ideogram4",
@@ -108,6 +109,11 @@ HUB = {
         "base": "lodestones/Chroma1-Base",
         "hd": "lodestones/Chroma1-HD",
         "flash": "lodestones/Chroma1-Flash",
+    },
+    "longcat_image": {
+        "": "meituan-longcat/LongCat-Image",
+        "final": "meituan-longcat/LongCat-Image",
+        "dev": "meituan-longcat/LongCat-Image-Dev",
     },
     "wan": {
         "": "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",

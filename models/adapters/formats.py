@@ -19,6 +19,7 @@ ComfyUI and sd-scripts both know.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -33,9 +34,9 @@ Format = Literal["diffusers", "comfyui", "kohya"]
 NAMED_BY_DIFFUSERS = ("FluxTransformer2DModel", "SD3Transformer2DModel", "ZImageTransformer2DModel")
 """Transformers that ComfyUI knows by diffusers' names too, which keep q, k and v apart: no rank is added."""
 
-JOINED = ("Flux2Transformer2DModel", "ChromaTransformer2DModel")
-"""Transformers of which ComfyUI knows by diffusers' names too what the original has joined or turned, for LoKr and LoHa
-cannot be."""
+JOINED = ("Flux2Transformer2DModel", "ChromaTransformer2DModel", "LongCatImageTransformer2DModel")
+"""Transformers of which ComfyUI knows by diffusers' names too what the original has joined or turned: a LoKr cannot be,
+a LoHa need not."""
 
 ONE_NAME = ("QwenImageTransformer2DModel", "ErnieImageTransformer2DModel", "HiDreamImageTransformer2DModel")
 """Transformers whose layers have diffusers' names everywhere."""
@@ -89,6 +90,13 @@ def unjoinable(adapter: Adapter, names: Names) -> dict[str, LayerAdapter]:
         return {}
     joined = {layer for layers in names.groups.values() if len(layers) > 1 or names.turned(*layers) for layer in layers}
     return {layer: part for layer, part in adapter.items() if part.kind != "lora" and layer in joined}
+
+
+def for_diffusers_alone(layers: Iterable[str], kind: str, names: Names) -> bool:
+    """Whether other tools have some of these layers as one, and no way to say what this kind does to each of them."""
+    together = {layer for members in names.groups.values() if len(members) > 1 for layer in members}
+    split_names = names.network_class in (*NAMED_BY_DIFFUSERS, *JOINED)
+    return kind == "lokr" and not split_names and bool(together & {*layers})
 
 
 def original_layers(adapter: Adapter, names: Names) -> dict[str, LayerAdapter]:

@@ -128,48 +128,64 @@ def kronecker_shape(part: LayerAdapter, name: str) -> tuple[int, int]:
     return part.weights[f"{name}_a"].shape[0], part.weights[f"{name}_b"].shape[1]
 
 
-def fuse(parts: Sequence[LayerAdapter | None], sizes: Sequence[int], inputs: int) -> LayerAdapter:
-    """One LoRA for a layer whose outputs are those of several layers with the same input, one after another.
+FACTORS = {"lora": ((UP, DOWN),), "loha": (("hada_w1_a", "hada_w1_b"), ("hada_w2_a", "hada_w2_b"))}
+"""The products of two matrices (out, rank) and (rank, in) that a kind consists of; LoHa multiplies two, number by
+number, so that rows of outputs stay apart there too."""
 
-    Exact: the A of all parts are stacked, the B stand on the diagonal. ``sizes`` are their numbers of outputs; a part
-    that has no adapter is None. Raises ValueError for kinds of adapters that cannot be joined.
+
+def fuse(parts: Sequence[LayerAdapter | None], sizes: Sequence[int], inputs: int) -> LayerAdapter:
+    """One LoRA or LoHa for a layer whose outputs are those of several layers with the same input, one after another.
+
+    Exact: in each product the right matrices of all parts are stacked, the left ones stand on the diagonal. ``sizes``
+    are their numbers of outputs; a part that has no adapter is None. Raises ValueError for what cannot be joined.
     """
     there = [part for part in parts if part is not None]
-    if any(part.kind != "lora" for part in there):
-        raise ValueError("only LoRA can be joined into one layer, not LoKr or LoHa")
+    factors = FACTORS.get(there[0].kind, ())
+    if not factors or any(part.kind != there[0].kind for part in there):
+        raise ValueError(
+            f"a LoKr of {len(parts)} layers cannot be said in this file, where they are one: choose format diffusers, "
+            "or train a lora or loha (kind in Add LoRA)"
+        )
     if any(part.has_magnitude for part in there) and len(there) < len(parts):
         raise ValueError("DoRA can be joined into one layer only where all its parts have one")
-    scale, rank, dtype = there[0].scale, sum(part.rank for part in there), there[0].weights[DOWN].dtype
-    down, up = torch.zeros(rank, inputs, dtype=dtype), torch.zeros(sum(sizes), rank, dtype=dtype)
-    row = column = 0
-    for part, size in zip(parts, sizes, strict=True):
-        if part is not None:
-            down[column : column + part.rank] = part.weights[DOWN]
-            up[row : row + size, column : column + part.rank] = part.weights[UP] * (part.scale / scale)
-            column += part.rank
-        row += size
-    weights = {DOWN: down, UP: up}
+    scale, rank, dtype = there[0].scale, sum(part.rank for part in there), there[0].weights[factors[0][0]].dtype
+    weights: dict[str, Tensor] = {}
+    for left, right in factors:
+        down, up = torch.zeros(rank, inputs, dtype=dtype), torch.zeros(sum(sizes), rank, dtype=dtype)
+        row = column = 0
+        for part, size in zip(parts, sizes, strict=True):
+            if part is not None:
+                ratio = part.scale / scale if left in SCALED else 1.0
+                down[column : column + part.rank] = part.weights[right]
+                up[row : row + size, column : column + part.rank] = part.weights[left] * ratio
+                column += part.rank
+            row += size
+        weights |= {left: up, right: down}
     if there[0].has_magnitude:
         weights[MAGNITUDE] = torch.cat([part.weights[MAGNITUDE] for part in there])
     return LayerAdapter(weights, scale)
 
 
 def split(joined: LayerAdapter, sizes: Sequence[int]) -> list[LayerAdapter | None]:
-    """The inverse of :func:`fuse`: one LoRA for each of the layers, without the ranks that do not reach it.
+    """The inverse of :func:`fuse`: one adapter for each of the layers, without the ranks that do not reach it.
 
     None for a layer that nothing reaches, unless nothing reaches any: then it is a new adapter, for all of them.
     Raises ValueError for kinds of adapters that cannot be taken apart.
     """
-    if joined.kind != "lora":
-        raise ValueError("only LoRA can be taken apart into several layers, not LoKr or LoHa")
-    down, magnitude = joined.weights[DOWN], joined.weights.get(MAGNITUDE)
-    is_new = not joined.weights[UP].any()
+    factors = FACTORS.get(joined.kind, ())
+    if not factors:
+        raise ValueError("a LoKr of a layer that is several here cannot be taken apart: continue a lora or loha")
+    magnitude = joined.weights.get(MAGNITUDE)
+    is_new = not joined.weights[factors[0][0]].any()
     parts: list[LayerAdapter | None] = []
     row = 0
     for size in sizes:
-        up = joined.weights[UP][row : row + size]
-        reaches = torch.ones(joined.rank, dtype=torch.bool) if is_new else up.ne(0).any(0)
-        weights = {DOWN: down[reaches], UP: up[:, reaches]}
+        reaches = torch.full((joined.rank,), is_new)
+        for left, _ in factors:
+            reaches |= joined.weights[left][row : row + size].ne(0).any(0)
+        weights: dict[str, Tensor] = {}
+        for left, right in factors:
+            weights |= {left: joined.weights[left][row : row + size, reaches], right: joined.weights[right][reaches]}
         if magnitude is not None:
             weights[MAGNITUDE] = magnitude[row : row + size]
         parts.append(LayerAdapter(weights, joined.scale) if reaches.any() else None)
@@ -178,9 +194,9 @@ def split(joined: LayerAdapter, sizes: Sequence[int]) -> list[LayerAdapter | Non
 
 
 def turn(part: LayerAdapter) -> LayerAdapter:
-    """The adapter of a layer whose two halves of outputs change places. Raises ValueError for LoKr and LoHa."""
-    if part.kind != "lora":
-        raise ValueError("a LoKr or LoHa of the last normalisation has no place in the original layout")
-    names = [name for name in (UP, MAGNITUDE) if name in part.weights]
+    """The adapter of a layer whose two halves of outputs change places. Raises ValueError for LoKr."""
+    if part.kind not in FACTORS:
+        raise ValueError("a LoKr of the last normalisation has no place in this file: choose format diffusers")
+    names = [*(left for left, _ in FACTORS[part.kind]), *([MAGNITUDE] if part.has_magnitude else [])]
     turned = {name: torch.cat(part.weights[name].chunk(2)[::-1]) for name in names}
     return replace(part, weights={**part.weights, **turned})

@@ -154,6 +154,12 @@ FLUX2: Groups = {
     "final_layer.linear": ("proj_out",),
 }
 
+LONGCAT: Groups = {
+    **FLUX,
+    "time_in.in_layer": ("time_embed.timestep_embedder.linear_1",),
+    "time_in.out_layer": ("time_embed.timestep_embedder.linear_2",),
+}
+
 CHROMA: Groups = {
     **FLUX,
     "distilled_guidance_layer.in_proj": ("distilled_guidance_layer.in_proj",),
@@ -252,6 +258,7 @@ ORIGINAL: Mapping[str, Groups] = {
     "ZImageTransformer2DModel": ZIMAGE,
     "Flux2Transformer2DModel": FLUX2,
     "ChromaTransformer2DModel": CHROMA,
+    "LongCatImageTransformer2DModel": LONGCAT,
     "Krea2Transformer2DModel": KREA2,
     "WanTransformer3DModel": WAN,
     "Ideogram4Transformer2DModel": IDEOGRAM4,
@@ -262,7 +269,7 @@ ORIGINAL: Mapping[str, Groups] = {
 
 def turned(network_class: str, layer: str, layers: Layers) -> bool:
     """Whether diffusers has the two halves of this layer's outputs, scale and shift, the other way round."""
-    if network_class in ("FluxTransformer2DModel", "Flux2Transformer2DModel"):
+    if network_class in ("FluxTransformer2DModel", "Flux2Transformer2DModel", "LongCatImageTransformer2DModel"):
         return layer == "norm_out.linear"
     if network_class == "SD3Transformer2DModel":
         last = sum(name.endswith(".norm1_context.linear") for name in layers) - 1

@@ -6,6 +6,7 @@ state follow by name. In files a layer is ``<part>.<layer>``, beside the network
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -28,9 +29,13 @@ def attach_text_encoders(model: PretrainedModel, pretrained: Pretrained) -> None
         return
     parts = model.trainable_text_parts
     pipeline = load_parts(pretrained.source, pretrained.info, parts)
-    model.text_encoders = tuple(getattr(pipeline, part).to(model.device) for part in parts)
-    named = {part: as_in_files(encoder) for part, encoder in zip(parts, model.text_encoders, strict=True)}
-    model.network.text_encoders = nn.ModuleDict(named)
+    join(model, {part: getattr(pipeline, part).to(model.device) for part in parts})
+
+
+def join(model: PretrainedModel, encoders: Mapping[str, nn.Module]) -> None:
+    """Make text encoders, by their parts' names in the pipeline's order, a part of the network."""
+    model.text_encoders = tuple(encoders.values())
+    model.network.text_encoders = nn.ModuleDict({part: as_in_files(each) for part, each in encoders.items()})
 
 
 def as_in_files(encoder: nn.Module) -> nn.Module:
@@ -38,23 +43,30 @@ def as_in_files(encoder: nn.Module) -> nn.Module:
     return encoder if hasattr(encoder, "text_model") else nn.ModuleDict({"text_model": encoder})
 
 
-def text_layers(pretrained: Pretrained) -> dict[str, tuple[int, ...]]:
-    """Shapes of the weights of the trainable text encoders' layers, from their small files alone."""
+def empty_text_encoders(pretrained: Pretrained) -> dict[str, nn.Module]:
+    """The trainable text encoders by their parts, of tensors without numbers, from their small files alone."""
     import torch
     import transformers
 
-    home, layers = local_folder(pretrained.source.home), {}
+    home, encoders = local_folder(pretrained.source.home), {}
     for part in pretrained.info.kind.trainable_text_parts:
         kind: Any = getattr(transformers, read_index(home)[part][1])
         with torch.device("meta"):
             config = kind.config_class.from_pretrained(home / part)
             if pretrained.info.family == "sd":
                 config.num_hidden_layers -= max(0, pretrained.source.clip_skip - 1)
-            encoder = as_in_files(kind(config))
-        for name, layer in encoder.named_modules():
-            if isinstance(layer, nn.Linear):
-                layers[f"{ATTACHED}{part}.{name}"] = tuple(layer.weight.shape)
-    return layers
+            encoders[part] = kind(config)
+    return encoders
+
+
+def text_layers(pretrained: Pretrained) -> dict[str, tuple[int, ...]]:
+    """Shapes of the weights of the trainable text encoders' layers, from their small files alone."""
+    return {
+        f"{ATTACHED}{part}.{name}": tuple(layer.weight.shape)
+        for part, encoder in empty_text_encoders(pretrained).items()
+        for name, layer in as_in_files(encoder).named_modules()
+        if isinstance(layer, nn.Linear)
+    }
 
 
 def name_in_file(name: str, network_part: str) -> str:

@@ -11,6 +11,7 @@ from .flux2 import Flux2Dev, Flux2Klein
 from .hidream import HiDream
 from .ideogram4 import Ideogram4
 from .krea2 import Krea2
+from .longcat_image import LongCatImage
 from .lumina2 import Lumina2
 from .pretrained import PretrainedModel
 from .qwen_image import QwenImage
@@ -45,6 +46,7 @@ PRETRAINED: dict[str, type[PretrainedModel]] = {
     "ernie_image": ErnieImage,
     "hidream": HiDream,
     "chroma": Chroma,
+    "longcat_image": LongCatImage,
     "wan": Wan,
 }
 """Families that Load Pretrained knows, by their short name."""

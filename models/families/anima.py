@@ -70,18 +70,15 @@ class Anima(PretrainedModel):
         return arguments | ({"negative_prompt_embeds": whole(negative["text"])} if negative else {})
 
     @classmethod
-    def from_original(cls, checkpoint: Mapping[str, Tensor], **_: Any) -> dict[str, Tensor]:
-        """As diffusers converts Cosmos, less what makes the text, whatever stands before the names."""
+    def from_original(cls, checkpoint: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """As diffusers converts Cosmos, less what makes the text."""
         from diffusers.loaders.single_file_utils import convert_cosmos_transformer_checkpoint_to_diffusers as convert
 
-        bare = {
-            name.removeprefix("model.diffusion_model.").removeprefix("net."): checkpoint[name] for name in checkpoint
-        }
-        found: dict[str, Tensor] = convert({n: value for n, value in bare.items() if not n.startswith("llm_adapter.")})
+        network = {name: value for name, value in checkpoint.items() if not name.startswith("llm_adapter.")}
+        found: dict[str, Tensor] = convert(network)
         return found
 
-    normalised = QwenImage.normalised
-    as_vae_made_them = QwenImage.as_vae_made_them
+    moments = QwenImage.moments
 
 
 def whole(text: Tensor) -> Tensor:

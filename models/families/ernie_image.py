@@ -9,8 +9,9 @@ from torch import Tensor
 
 from ...diffusion.solvers import Conditioning
 from ..ragged import padded_texts, texts_of
-from .flux2 import in_patches, moments, out_of_patches
+from .flux2 import in_patches, out_of_patches
 from .pretrained import PretrainedModel
+from .vae import Moments, moments_of_patches
 
 ATTENTION = tuple(f"self_attention.{name}" for name in ("to_q", "to_k", "to_v", "to_out.0"))
 
@@ -60,11 +61,5 @@ class ErnieImage(PretrainedModel):
         return arguments | ({"negative_prompt_embeds": texts_of(negative)} if negative else {})
 
     @classmethod
-    def normalised(cls, vae: Any, latents: Tensor) -> Tensor:
-        mean, deviation = moments(vae, latents, EPSILON)
-        return out_of_patches((in_patches(latents) - mean) / deviation)
-
-    @classmethod
-    def as_vae_made_them(cls, vae: Any, latents: Tensor) -> Tensor:
-        mean, deviation = moments(vae, latents, EPSILON)
-        return out_of_patches(in_patches(latents) * deviation + mean)
+    def moments(cls, vae: Any, latents: Tensor) -> Moments:
+        return moments_of_patches(vae, latents, out_of_patches, EPSILON)

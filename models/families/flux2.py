@@ -15,6 +15,7 @@ from ...diffusion.schedules import FlowMatching, Schedule
 from ...diffusion.solvers import Conditioning
 from .pretrained import CONTROL, PretrainedModel
 from .sd3 import JOINT_ATTENTION
+from .vae import Moments, moments_of_patches
 
 SINGLE_ATTENTION = (
     "attn.to_qkv_mlp_proj",
@@ -78,14 +79,8 @@ class Flux2(PretrainedModel):
         return {"prompt_embeds": positive["text"]}
 
     @classmethod
-    def normalised(cls, vae: Any, latents: Tensor) -> Tensor:
-        mean, deviation = moments(vae, latents)
-        return out_of_patches((in_patches(latents) - mean) / deviation)
-
-    @classmethod
-    def as_vae_made_them(cls, vae: Any, latents: Tensor) -> Tensor:
-        mean, deviation = moments(vae, latents)
-        return out_of_patches(in_patches(latents) * deviation + mean)
+    def moments(cls, vae: Any, latents: Tensor) -> Moments:
+        return moments_of_patches(vae, latents, out_of_patches)
 
 
 class Flux2Dev(Flux2):
@@ -142,12 +137,6 @@ def in_patches(latents: Tensor) -> Tensor:
 
 def out_of_patches(patches: Tensor) -> Tensor:
     return torch.nn.functional.pixel_shuffle(patches, 2)
-
-
-def moments(vae: Any, latents: Tensor, epsilon: float | None = None) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel of a patch, as its VAE has them; ``epsilon`` in place of its own."""
-    mean, variance = (value.to(latents).view(1, -1, 1, 1) for value in (vae.bn.running_mean, vae.bn.running_var))
-    return mean, (variance + (epsilon or vae.config.batch_norm_eps)).sqrt()
 
 
 def places(height: int, width: int, length: int, device: torch.device, picture: int = 0) -> Tensor:

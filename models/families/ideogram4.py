@@ -16,6 +16,7 @@ from ..ragged import join, texts_of
 from . import flux2
 from .ideogram4_pipeline import encoded_pipeline
 from .pretrained import PretrainedModel
+from .vae import Moments, moments_of_patches
 
 ATTENTION = ("attention.to_q", "attention.to_k", "attention.to_v", "attention.to_out.0")
 
@@ -90,20 +91,13 @@ class Ideogram4(PretrainedModel):
         return {"prompt": texts, "max_sequence_length": max(map(len, texts))}
 
     @classmethod
-    def normalised(cls, vae: Any, latents: Tensor) -> Tensor:
-        mean, deviation = flux2.moments(vae, latents)
-        return out_of_patches((in_patches(latents) - mean) / deviation)
+    def moments(cls, vae: Any, latents: Tensor) -> Moments:
+        return moments_of_patches(vae, latents, out_of_patches)
 
     @classmethod
-    def as_vae_made_them(cls, vae: Any, latents: Tensor) -> Tensor:
-        mean, deviation = flux2.moments(vae, latents)
-        return out_of_patches(in_patches(latents) * deviation + mean)
-
-    @classmethod
-    def from_original(cls, checkpoint: Mapping[str, Tensor], **_: Any) -> dict[str, Tensor]:
+    def from_original(cls, checkpoint: Mapping[str, Tensor]) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         for name, value in checkpoint.items():
-            name = name.removeprefix("model.diffusion_model.").removeprefix("diffusion_model.")
             if cls.original_mark in name:
                 parts = zip(("to_q", "to_k", "to_v"), value.chunk(3), strict=True)
                 found |= {name.replace("qkv", part): rows for part, rows in parts}

@@ -16,6 +16,7 @@ from ...diffusion.schedules import Density, Schedule
 from ...diffusion.solvers import Conditioning
 from ..model import Model
 from ..quiet import quiet
+from .vae import Moments, downscaling, keep_from_overflowing, moments_of_all, tile_if_large
 
 if TYPE_CHECKING:
     from diffusers.models.modeling_utils import ModelMixin
@@ -26,9 +27,6 @@ Attention = Literal["fixed", "masked", "any"]
 
 CONTROL = "control"
 """The latents (B, C, H, W) of the pictures that are to be changed, in what the network is told."""
-
-MOST_PIXELS = 1_500_000
-"""Of an image that a VAE takes whole; larger ones in tiles. Families are made for 1 megapixel, well below."""
 
 
 class PretrainedModel(Model):
@@ -165,8 +163,11 @@ class PretrainedModel(Model):
 
     @classmethod
     def few_steps(cls, schedule: Schedule, index: Mapping[str, Any], network: Mapping[str, Any]) -> bool:
-        """Whether this one was distilled to few sampling steps, which training undoes; from settings alone."""
-        return bool(index.get("is_distilled"))
+        """Whether this one was distilled to few sampling steps, which training undoes; from settings alone.
+
+        Its pipeline says so, or comes with the sampler of such models (HiDream-I1 Dev and Fast).
+        """
+        return bool(index.get("is_distilled")) or "LCM" in str(index.get("scheduler"))
 
     @classmethod
     def countable(cls, network: nn.Module) -> None:
@@ -178,8 +179,11 @@ class PretrainedModel(Model):
         return {}
 
     @classmethod
-    def from_original(cls, checkpoint: Mapping[str, Tensor], **_: Any) -> dict[str, Tensor]:
-        """A network's weights by diffusers' names, of those by the original ones, where diffusers knows no way."""
+    def from_original(cls, checkpoint: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A network's weights by diffusers' names, of those by the original ones, where diffusers knows no way.
+
+        What files have before these names is taken off (see loading/network_file.py).
+        """
         raise NotImplementedError(f"diffusers knows the original names of {cls.title}")
 
     @classmethod
@@ -260,28 +264,25 @@ class PretrainedModel(Model):
         images = images.to(vae.dtype)
         distribution = vae.encode(images.unsqueeze(2) if cls.vae_of_videos else images).latent_dist
         latents = distribution.mode() if generator is None else distribution.sample(generator)
-        return cls.normalised(vae, (latents.squeeze(2) if cls.vae_of_videos else latents).float())
+        latents = (latents.squeeze(2) if cls.vae_of_videos else latents).float()
+        mean, scale = cls.moments(vae, latents)
+        return (latents - mean) * scale
 
     @classmethod
     def decode_latents(cls, vae: Any, latents: Tensor) -> Tensor:
         """Images (B, 3, H, W), float32, in about -1..1 of latents."""
         keep_from_overflowing(vae)
         tile_if_large(vae, latents.shape[-2] * latents.shape[-1] * downscaling(vae.config) ** 2)
-        latents = cls.as_vae_made_them(vae, latents.float()).to(vae.dtype)
+        latents = latents.float()
+        mean, scale = cls.moments(vae, latents)
+        latents = (latents / scale + mean).to(vae.dtype)
         images: Tensor = vae.decode(latents.unsqueeze(2) if cls.vae_of_videos else latents).sample
         return (images.squeeze(2) if cls.vae_of_videos else images).float()
 
     @classmethod
-    def normalised(cls, vae: Any, latents: Tensor) -> Tensor:
-        """What the network sees of a VAE's latents (B, C, H, W): of about unit variance."""
-        shift: float = vae.config.get("shift_factor") or 0.0
-        return (latents - shift) * vae.config.scaling_factor
-
-    @classmethod
-    def as_vae_made_them(cls, vae: Any, latents: Tensor) -> Tensor:
-        """The inverse of :meth:`normalised`."""
-        shift: float = vae.config.get("shift_factor") or 0.0
-        return latents / vae.config.scaling_factor + shift
+    def moments(cls, vae: Any, latents: Tensor) -> Moments:
+        """What the VAE's ``latents`` (B, C, H, W) are freed of before the network sees them: of about unit variance."""
+        return moments_of_all(vae)
 
     @classmethod
     @abstractmethod
@@ -295,30 +296,3 @@ def masked_prompts(positive: Conditioning, negative: Conditioning | None, mask: 
     if negative:
         arguments |= {"negative_prompt_embeds": negative["text"], f"negative_{mask}": negative["mask"]}
     return arguments
-
-
-def keep_from_overflowing(vae: Any) -> None:
-    """Move a VAE whose values do not fit in fp16 to float32, as diffusers' pipelines do."""
-    if vae.dtype == torch.float16 and vae.config.get("force_upcast"):
-        vae.to(torch.float32)
-
-
-def tile_if_large(vae: Any, pixels: int) -> None:
-    """Have the VAE work in overlapping tiles on an image of more than MOST_PIXELS, which would not fit otherwise."""
-    if hasattr(vae, "use_tiling"):  # those of diffusers that can
-        (vae.enable_tiling if pixels > MOST_PIXELS else vae.disable_tiling)()
-
-
-def downscaling(vae_config: Mapping[str, Any]) -> int:
-    """How many pixels a latent is high and wide: every level of a VAE but the last halves the image.
-
-    Raises ValueError where its settings do not say. Those that halve the image in patches too say so apart.
-    """
-    if "temperal_downsample" in vae_config:  # Qwen-Image's and Wan's, for videos: an entry a level
-        return 2 ** len(vae_config["temperal_downsample"]) * int(vae_config.get("patch_size") or 1)
-    if "spatial_compression_ratio" in vae_config:
-        return int(vae_config["spatial_compression_ratio"])
-    levels = vae_config.get("block_out_channels") or vae_config.get("encoder_block_out_channels")
-    if not isinstance(levels, (list, tuple)):
-        raise ValueError(f"the VAE {vae_config.get('_class_name')} is none whose latents' size we know")
-    return 2 ** (len(levels) - 1)

@@ -11,6 +11,7 @@ from torch import Tensor
 from ...diffusion.solvers import Conditioning
 from .pretrained import CONTROL, PretrainedModel, masked_prompts
 from .sd3 import JOINT_ATTENTION
+from .vae import Moments, moments_of_channels
 
 MLP = ("img_mlp.net.0.proj", "img_mlp.net.2", "txt_mlp.net.0.proj", "txt_mlp.net.2")
 
@@ -58,17 +59,5 @@ class QwenImage(PretrainedModel):
         return masked_prompts(positive, negative, "prompt_embeds_mask")
 
     @classmethod
-    def normalised(cls, vae: Any, latents: Tensor) -> Tensor:
-        mean, deviation = moments(vae, latents)
-        return (latents - mean) / deviation
-
-    @classmethod
-    def as_vae_made_them(cls, vae: Any, latents: Tensor) -> Tensor:
-        mean, deviation = moments(vae, latents)
-        return latents * deviation + mean
-
-
-def moments(vae: Any, latents: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel of the latents, as the VAE's settings have them."""
-    mean, deviation = (torch.tensor(vae.config[name]) for name in ("latents_mean", "latents_std"))
-    return mean.to(latents).view(1, -1, 1, 1), deviation.to(latents).view(1, -1, 1, 1)
+    def moments(cls, vae: Any, latents: Tensor) -> Moments:
+        return moments_of_channels(vae, latents)

@@ -61,8 +61,7 @@ class Wan(PretrainedModel):
         arguments = {"prompt_embeds": whole(positive["text"]), "num_frames": 1}
         return arguments | ({"negative_prompt_embeds": whole(negative["text"])} if negative else {})
 
-    normalised = QwenImage.normalised
-    as_vae_made_them = QwenImage.as_vae_made_them
+    moments = QwenImage.moments
 
 
 def whole(text: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ from ..families import PretrainedModel
 from .scaled_fp8 import is_scaled, network_header, read_meant
 from .weight_count import weight_files
 
-PREFIXES = ("", "model.diffusion_model.", "diffusion_model.", "transformer.", "unet.", "model.")
-"""What may stand before diffusers' names in a file of a network."""
+PREFIXES = ("", "model.diffusion_model.", "diffusion_model.", "transformer.", "unet.", "model.", "net.")
+"""What may stand before the names in a file of a network, diffusers' or a family's original ones."""
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -76,6 +76,12 @@ def without(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
+def without_any(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the prefix that each name has."""
+    longest = {name: max(filter(name.startswith, PREFIXES), key=len) for name in tensors}
+    return {name.removeprefix(longest[name]): value for name, value in tensors.items()}
+
+
 def converted(
     path: str, tensors: Mapping[str, Header], kind: type[PretrainedModel], home: Path
 ) -> dict[str, torch.Tensor]:
@@ -103,7 +109,9 @@ def readable_names(kind: type[PretrainedModel]) -> Iterator[None]:
 
     before = dict(CONVERTERS)
     if "from_original" in vars(kind):
-        CONVERTERS[kind.network_class] = {"checkpoint_mapping_fn": kind.from_original}
+        CONVERTERS[kind.network_class] = {
+            "checkpoint_mapping_fn": lambda checkpoint, **_: kind.from_original(without_any(checkpoint))
+        }
     try:
         yield
     finally:

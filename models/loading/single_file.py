@@ -42,6 +42,8 @@ def single_file_type(tensors: Mapping[str, Header]) -> str:
         if any(name.endswith(mark) for name in tensors):
             return ours
     kind: str = infer_diffusers_model_type(tensors)
+    if kind == "flux-schnell" and not any("vector_in." in name for name in tensors):
+        return "longcat_image"  # which does not read CLIP
     if kind == "flux-2-dev" and not any("guidance_in." in name for name in tensors):
         return "flux-2-klein"  # which is not told its guidance
     if kind != "v1":

@@ -11,6 +11,7 @@ from typing import Any
 from ...diffusion import seeds
 from ...hosts.current import current_host
 from ...models.adapters.existing import find_lora, read_lora, text_tensors_in
+from ...models.adapters.formats import for_diffusers_alone
 from ...models.adapters.layers import LayerAdapter
 from ...models.adapters.names import Names, names_in
 from ...models.adapters.network import add_adapter, continue_adapter
@@ -33,6 +34,8 @@ PRESETS = list(dict.fromkeys(preset for kind in PRETRAINED.values() for preset i
 
 REGULAR_EXPRESSION = re.compile(r"[\\*+?()\[\]{}|^$]")
 """Characters that no layer's name has."""
+
+DIFFUSERS_ALONE = "Save LoRA can write it in the format diffusers only: a loha goes into all of them"
 
 
 class AddLora(StepNode):
@@ -178,6 +181,7 @@ class AddLora(StepNode):
             refuse_family(pretrained.info.kind)
         names, name = names_in(pretrained, text_encoders), adapter_name(unique_id)
         inputs: dict[str, Any] = {"read_anew": pretrained if text_encoders else None}
+        alone = False
         if continue_from.strip():
             path = find_lora(current_host(), continue_from.strip())
             found = read_lora(path, names, pretrained.info.kind)
@@ -200,10 +204,11 @@ class AddLora(StepNode):
             shapes = [names.layers[layer] for layer in layers]
             needs = f": {memory_in_words(pretrained, shapes, settings.rank)}" if settings.kind == "lora" else ""
             text = f"{settings.kind} of rank {settings.rank} on {len(layers)} of {len(names.layers)} layers{needs}"
+            alone = for_diffusers_alone(layers, settings.kind, names)
             inputs |= {"settings": settings, "asked": asked}
         about: ModelInfo = replace(model.about, adapters=(*model.about.adapters, name))
         stream = self.stream(unique_id, {"model": model, "name": name, "names": names, **inputs}, about=about)
-        return {"ui": {"text": [text]}, "result": (stream,)}
+        return {"ui": {"text": [text, *([DIFFUSERS_ALONE] if alone else [])]}, "result": (stream,)}
 
     def step(self, step: Step, model: Model, **inputs: Any) -> Model:
         step.keep(lambda: self._add(step, model, **inputs))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ...data.data import DatasetInfo, held_out
@@ -359,7 +359,7 @@ class OptimizerStep(Node):
             node_id=node_id,
             notes=[
                 *run_in_words(loss, model, optimizer, options["steps"], options["accumulation"] * host.processes.count),
-                *memory_in_words(loss, model, optimizer, options, memory_of(host.device)),
+                *memory_in_words(loss, model, optimizer, options, memory_of(host.device), looks),
             ],
             **{name: value for name, value in options.items() if name in OPTIONS_OF_FIT},
         )
@@ -395,13 +395,20 @@ class OptimizerStep(Node):
 
 
 def memory_in_words(
-    loss: Stream, model: Stream, optimizer: OptimizerSettings, options: Mapping[str, Any], room: int | None
+    loss: Stream,
+    model: Stream,
+    optimizer: OptimizerSettings,
+    options: Mapping[str, Any],
+    room: int | None,
+    looks: Iterable[Look],
 ) -> list[str]:
     """What a step needs, where all that it depends on is known; it never keeps a training from starting."""
     info: ModelInfo = model.about
     data = next((part for part in loss.walk() if "batch_size" in part.inputs), None)
     encoders = getattr(data.inputs.get("dataset"), "encoders", None) if data else None
-    adapters = [part.inputs["asked"] for part in model.walk() if "asked" in part.inputs]
+    put_on = [part.inputs for part in model.walk() if "asked" in part.inputs]
+    adapters = [inputs["asked"] for inputs in put_on]
+    drawn = [part.inputs.get("prompts") for look in looks for stream in look.streams for part in stream.walk()]
     if info.pretrained is None or data is None or encoders is None or len(adapters) != len(info.adapters):
         return []
     about: DatasetInfo = data.about
@@ -409,7 +416,8 @@ def memory_in_words(
         return step_in_words(
             info.pretrained, adapters, about, encoders.factor, data.inputs["batch_size"], optimizer,
             options["precision"], options["ema_decay"] > 0, room, options.get("weights_dtype", "fp32"),
-            options.get("fused_backward", False),
+            options.get("fused_backward", False), any(inputs["read_anew"] for inputs in put_on),
+            any(prompts is not None and prompts.negative is not None for prompts in drawn),
         )  # fmt: skip
     except Exception as error:  # it goes through code that is not ours, with tensors that are none
         log.debug("the memory of a step could not be told: %s", error)

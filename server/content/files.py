@@ -1,6 +1,5 @@
 """Sending and listing files."""
 
-import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from ...files.whole import UNFINISHED
+from ..guard.inside import followed
 
 TYPES = {
     ".html": "text/html", ".js": "text/javascript", ".mjs": "text/javascript", ".css": "text/css",
@@ -75,7 +75,4 @@ def walk(folder: Path, recurse: bool = True, most: int = 10_000) -> list[Path]:
         found += [Path(root, name) for name in sorted(names) if not name.endswith(".part")]
         if len(found) >= most:
             break
-    base = folder.resolve()
-    with contextlib.suppress(OSError):
-        found = [path for path in found if not path.is_symlink() or path.resolve().is_relative_to(base)]
-    return found[:most]
+    return [path for path in found if not path.is_symlink() or followed(path, folder)][:most]

@@ -25,14 +25,19 @@ def inside(folder: Path, relative: str) -> Path:
     for reading in _readings(relative):
         for part in reading.split("/"):
             _check(part)
-    base = folder.resolve()
-    try:
-        path = (base / relative).resolve()
-    except (OSError, RuntimeError) as error:  # a circle of links
-        raise Outside(f"{relative!r} cannot be followed") from error
-    if not path.is_relative_to(base):
+    path = followed(folder / relative, folder)
+    if path is None:
         raise Outside(f"{relative!r} leads out of its folder")
     return path
+
+
+def followed(path: Path, folder: Path) -> Path | None:
+    """Where links lead from a path; None for what lies outside of ``folder`` then, or goes in a circle of links."""
+    try:
+        path, base = path.resolve(), folder.resolve()
+    except (OSError, RuntimeError):
+        return None
+    return path if path.is_relative_to(base) else None
 
 
 def _readings(name: str) -> list[str]:

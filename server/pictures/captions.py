@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ...files.text import decoded
 from ...files.whole import write_bytes
+from ..guard.inside import followed
 
 SUFFIXES = (".txt", ".caption")
 LONGEST = 20_000  # letters
@@ -40,18 +41,10 @@ def caption_path(picture: Path) -> Path:
     return next((path for path in beside if path.is_file()), picture.with_suffix(SUFFIXES[0]))
 
 
-def is_foreign(path: Path, folder: Path) -> bool:
-    """Whether a link leads out of ``folder``; one that leads in a circle leads nowhere."""
-    try:
-        return not path.resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError):
-        return True
-
-
 def read_caption(picture: Path, folder: Path) -> Caption:
     """The caption of a picture in the data set ``folder``."""
     path = caption_path(picture)
-    if is_foreign(path, folder):
+    if followed(path, folder) is None:
         return Caption("", FOREIGN)
     try:
         data = path.read_bytes()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from comfyui_rollout.data import step_preflight
 from comfyui_rollout.data.data import DatasetInfo, Group
-from comfyui_rollout.data.step_preflight import changes, largest, step_in_words
+from comfyui_rollout.data.step_preflight import changes, described, largest, step_in_words
 from comfyui_rollout.models.adapters.settings import AdapterSettings
 from comfyui_rollout.models.families import PRETRAINED
 from comfyui_rollout.models.loading.pretrained import Pretrained
@@ -61,6 +61,21 @@ def test_the_first_change_that_does(words, tiny_pipeline):
         "first: gradient_checkpointing on in Load Pretrained"
     )
     assert words(room(1), 4).endswith("first: batch_size 1, with accumulation 4 in Optimizer Step")
+
+
+def test_guided_samples_of_two_networks_may_need_more_than_a_step(monkeypatch):
+    """Then the line is of them, and the first thing to change is the one that costs no training."""
+    monkeypatch.setattr(step_preflight, "RESERVE", 0)
+    memory = StepMemory(1000, 10, 100, 0, (100,) * 8, guide=1000)
+    assert described(memory).startswith(
+        "drawing guided samples needs about 2 kB (1 kB weights, 10 B of the optimizer, "
+    )
+    assert "or 1 kB of the network that guides" in described(memory)
+    assert described(replace(memory, guide=99)).startswith("a training step needs about 1 kB (")
+    plan = StepPlan(8, 8, 1, (LORA,), guide={"num_layers": 2})
+    words, other = next(changes(plan, memory, 1500))
+    assert words == "guidance 1 in Sample Prompts, which does without its second network"
+    assert other == replace(plan, guide=None)
 
 
 def test_so_many_blocks_are_swapped_as_it_takes(monkeypatch):

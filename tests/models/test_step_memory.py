@@ -1,14 +1,23 @@
 """The memory of a step, told before anything is loaded, is what the allocator then gives out."""
 
 import json
+from dataclasses import replace
+from functools import partial
 from itertools import accumulate
 
 import pytest
 import torch
 from comfyui_rollout.diffusion.losses import elementwise, per_item
 from comfyui_rollout.diffusion.solvers import ask
+from comfyui_rollout.models.adapters.network import add_adapter
 from comfyui_rollout.models.adapters.settings import AdapterSettings
+from comfyui_rollout.models.adapters.text_encoders import TARGETS, attach_text_encoders, empty_text_encoders
 from comfyui_rollout.models.families import PRETRAINED
+from comfyui_rollout.models.loading.load import load_network
+from comfyui_rollout.models.loading.pretrained import Pretrained
+from comfyui_rollout.models.loading.recognise import inspect
+from comfyui_rollout.models.loading.source import Source
+from comfyui_rollout.models.loading.weight_count import count_in_folder
 from comfyui_rollout.models.step_memory import (
     StepMemory,
     StepPlan,
@@ -32,10 +41,11 @@ def weighed(work, tmp_path):
     return max(accumulate(event["args"]["Bytes"] for event in changes))
 
 
-def one_step(model, config, plan):
+def one_step(model, config, plan, **more):
     kind = type(model)
     x = torch.randn(plan.batch, kind.latent_channels(config), plan.height, plan.width)
     told = {name: torch.zeros(value.shape) for name, value in told_like(kind, config, plan.batch).items()}
+    told |= more
     level = torch.full((plan.batch,), 500.0, dtype=torch.float64)
 
     def work():
@@ -77,6 +87,53 @@ def test_every_family_is_gone_through(tiny_pipeline, family):
     told = step_memory(kind, config, StepPlan(8, 8, 1, (lora,)))
     assert told.blocks
     assert 0 < told.remembered < told.weights < told.total
+
+
+@pytest.mark.parametrize("family", ["sd", "sdxl"])
+def test_text_encoders_that_are_trained_along_are_counted(tiny_pipeline, tmp_path, family):
+    """Their weights, their adapters and what they keep of a caption, within 15%; none of their layers is squeezed."""
+    source = Source(str(tiny_pipeline(family)), storage="fp32")
+    wired = Pretrained(source, inspect(source))
+    lora = AdapterSettings("new", rank=2, targets=("to_q", "to_v", *TARGETS))
+    plan = StepPlan(
+        8, 8, 2, (lora,), torch.float32, None, gradient_checkpointing=False,
+        text_encoders=partial(empty_text_encoders, wired),
+    )  # fmt: skip
+    model = load_network(source, wired.info, "cpu")
+    config = dict(model.network.config)
+    attach_text_encoders(model, wired)
+    add_adapter(model, lora, 0)
+    model.prepare_training()
+    there = sum(weight.nbytes for weight in model.network.parameters())
+    length = model.text_encoders[0].config.max_position_embeddings
+    tokens = torch.zeros(2, len(model.text_encoders), length, dtype=torch.long)
+    told = step_memory(PRETRAINED[family], config, plan)
+    assert told.weights == there
+    measured = there + weighed(one_step(model, config, plan, tokens=tokens), tmp_path)
+    assert told.total - told.remembered == pytest.approx(measured, rel=0.15)
+    alone = step_memory(PRETRAINED[family], config, replace(plan, text_encoders=None))
+    texts = sum(weight.nbytes for encoder in model.text_encoders for weight in encoder.parameters())
+    assert told.weights - alone.weights == texts
+    squeezed = [step_memory(PRETRAINED[family], config, replace(each, quantization="int8"))
+                for each in (plan, replace(plan, text_encoders=None))]  # fmt: skip
+    assert squeezed[0].weights - squeezed[1].weights == texts
+    assert told.blocks == alone.blocks
+
+
+def test_a_network_that_guides_counts_while_samples_are_drawn(tiny_pipeline):
+    """As large as its file says, kept as the trained one; in place of what a step computes, never beside it."""
+    folder, kind = tiny_pipeline("ideogram4"), PRETRAINED["ideogram4"]
+    config, guide = (
+        json.loads((folder / part / "config.json").read_text()) for part in ("transformer", kind.guide_part)
+    )
+    lora = AdapterSettings("new", rank=2, targets=kind.lora_targets["attention"])
+    plain = step_memory(kind, config, StepPlan(8, 8, 1, (lora,)))
+    told = step_memory(kind, config, StepPlan(8, 8, 1, (lora,), guide=guide))
+    numbers = count_in_folder(folder / kind.guide_part)
+    assert (plain.guide, told.guide) == (0, 2 * numbers)
+    assert told.total - told.weights - told.remembered == max(told.activations, 2 * numbers)
+    squeezed = step_memory(kind, config, StepPlan(8, 8, 1, (lora,), guide=guide, quantization="int8"))
+    assert numbers < squeezed.guide < 2 * numbers
 
 
 def test_swapped_and_squeezed_weights_take_less(tiny_pipelines):

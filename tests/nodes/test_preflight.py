@@ -6,10 +6,13 @@ import tarfile
 import pytest
 from comfyui_rollout import nodes
 from comfyui_rollout.data import step_preflight
+from comfyui_rollout.models.step_memory import StepMemory
 from comfyui_rollout.nodes.preflight import preflight
 from comfyui_rollout.nodes.training.optimizer import memory_in_words
 from comfyui_rollout.training.optimizers import OptimizerSettings
 from PIL import Image
+
+TINY = StepMemory(1, 1, 1, 0, ())
 
 
 @pytest.fixture
@@ -104,6 +107,31 @@ def test_the_memory_of_a_step_is_told_before_the_run(prompt, monkeypatch):
     assert re.search(r"\n  a training step needs about \d+ .B \(.* to compute\); \d+ blocks could be swapped", run)
 
 
+@pytest.mark.parametrize(("guidance", "guides"), [(1.0, 0), (7.0, 1)])
+def test_the_network_that_guides_samples_is_asked_for_where_it_is_used(
+    prompt, tiny_pipeline, monkeypatch, guidance, guides
+):
+    """Before the run and at its beginning: above the guidance at which the family loads it."""
+    asked = []
+    monkeypatch.setattr(step_preflight, "WORTH_SAYING", 1)
+    monkeypatch.setattr(step_preflight, "step_memory", lambda kind, config, plan: asked.append(plan.guide) or TINY)
+    prompt["1"]["inputs"]["path"] = str(tiny_pipeline("ideogram4"))
+    prompt["2"]["inputs"] = {"model": ["1", 0], "targets": "attention"}
+    prompt["10"] = node(nodes.SamplePrompts, model=["2", 0], pipeline=["1", 2], prompts="a", guidance=guidance)
+    prompt["9"]["inputs"]["samples"] = ["10", 0]
+    preflight(prompt, data=True)
+    assert [guide is not None for guide in asked] == [bool(guides)]
+
+
+def test_the_text_encoders_that_are_trained_along_are_counted(prompt, monkeypatch):
+    asked = []
+    monkeypatch.setattr(step_preflight, "WORTH_SAYING", 1)
+    monkeypatch.setattr(step_preflight, "step_memory", lambda kind, config, plan: asked.append(plan) or TINY)
+    prompt["2"]["inputs"] |= {"text_encoders": True, "pattern": "attn2.to_q"}
+    preflight(prompt, data=True)
+    assert [*asked[0].text_encoders()] == ["text_encoder"]
+
+
 def test_the_trainer_tells_the_same(prompt, build, wire, monkeypatch, tmp_path):
     """As Optimizer Step says it when it begins, of what is wired to it."""
     monkeypatch.setattr(step_preflight, "WORTH_SAYING", 1)
@@ -114,8 +142,8 @@ def test_the_trainer_tells_the_same(prompt, build, wire, monkeypatch, tmp_path):
     batch = wire(nodes.NoisyBatch, dataset=data, schedule=schedule)
     loss = wire(nodes.DiffusionLoss, batch=batch, model=model)
     options = {"precision": "fp32", "ema_decay": 0.0}
-    (line,) = memory_in_words(loss, model, OptimizerSettings(), options, 10**12)
+    (line,) = memory_in_words(loss, model, OptimizerSettings(), options, 10**12, [])
     assert line.endswith("1000.0 GB are here: fits")
-    assert memory_in_words(loss, pretrained, OptimizerSettings(), options, 1)[0].endswith(
+    assert memory_in_words(loss, pretrained, OptimizerSettings(), options, 1, [])[0].endswith(
         "change first: the size of the images, and quantize and swap in Load Pretrained together"
     )

@@ -230,7 +230,7 @@ def test_large_images_are_decoded_in_tiles(prepared, draw, monkeypatch):
     """Only those that would not fit otherwise: the next ones are decoded whole again."""
     model, pipeline, prompts = prepared()
     for limit, tiled in ((SMALL.width * SMALL.height - 1, True), (SMALL.width * SMALL.height, False)):
-        monkeypatch.setattr("comfyui_rollout.models.families.pretrained.MOST_PIXELS", limit)
+        monkeypatch.setattr("comfyui_rollout.models.families.vae.MOST_PIXELS", limit)
         draw(model, pipeline, prompts)
         assert pipeline.vae.use_tiling is tiled
 

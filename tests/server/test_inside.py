@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from comfyui_rollout.server.content.files import walk
 from comfyui_rollout.server.guard.inside import Outside, inside
 
 GOOD = [
@@ -54,6 +55,18 @@ def test_links(tmp_path):
             inside(folder, name)
     (tmp_path / "also").symlink_to(folder)
     assert inside(tmp_path / "also", "x") == folder.resolve() / "x"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need rights on Windows")
+def test_a_list_of_files_has_no_links_that_lead_out_or_nowhere(tmp_path):
+    """One circle of links does not take the whole list along."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("real.json", "../secret"):
+        (folder / name).write_text("{}")
+    for name, target in {"also.json": "real.json", "out": tmp_path / "secret", "circle": "circle"}.items():
+        (folder / name).symlink_to(target)
+    assert [path.name for path in walk(folder)] == ["also.json", "real.json"]
 
 
 def test_the_room_knows_its_neighbours_only():

@@ -25,6 +25,7 @@ FAMILIES = {
     "lora_hidream": "hidream",
     "lora_wan": "wan",
     "lora_chroma": "chroma",
+    "lora_longcat_image": "longcat_image",
     "dreambooth_rollout": "sd",
 }
 PAIRS = ("lora_qwen_image_edit", "lora_flux_kontext")

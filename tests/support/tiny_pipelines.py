@@ -107,10 +107,14 @@ def vae(channels=4, **options):
     ).eval()
 
 
-def flow_vae(scaling_factor, shift_factor):
+def flow_vae(scaling_factor, shift_factor, channels=8):
     """As SD3, FLUX and Lumina have it: more channels, shifted latents, no convolution around them."""
     return vae(
-        8, scaling_factor=scaling_factor, shift_factor=shift_factor, use_quant_conv=False, use_post_quant_conv=False
+        channels,
+        scaling_factor=scaling_factor,
+        shift_factor=shift_factor,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
     )
 
 
@@ -592,9 +596,9 @@ def hidream_network(**options):
     return HiDreamImageTransformer2DModel(**(settings | options)).eval()
 
 
-def hidream(folder: Path):
+def hidream(folder: Path, *, dev=False):
     """HiDream-I1, with Llama in its folder."""
-    from diffusers import HiDreamImagePipeline
+    from diffusers import FlowMatchLCMScheduler, HiDreamImagePipeline
     from transformers import LlamaConfig, LlamaForCausalLM
 
     clip, llama = clip_tokenizer(folder / "made"), qwen_tokenizer()
@@ -604,7 +608,7 @@ def hidream(folder: Path):
         num_key_value_heads=1, use_cache=False, attn_implementation="eager",
     )  # fmt: skip
     return HiDreamImagePipeline(
-        scheduler=flow_scheduler(shift=3.0),
+        scheduler=FlowMatchLCMScheduler(shift=6.0) if dev else flow_scheduler(shift=3.0),
         vae=flow_vae(0.3611, 0.1159),
         text_encoder=clip_text_encoder(clip, projected=True, length=128),
         tokenizer=clip,
@@ -644,8 +648,13 @@ def write_processor(folder: Path):
         "image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25],
     }  # fmt: skip
     (folder / "processor" / "preprocessor_config.json").write_text(json.dumps(settings))
+    write_in_index(folder, "processor", "Qwen2_5_VLProcessor")
+
+
+def write_in_index(folder: Path, part, kind):
+    """A part of the hub's pipeline that needs torchvision, which is not asked for here."""
     index = json.loads((folder / "model_index.json").read_text())
-    index["processor"] = ["transformers", "Qwen2_5_VLProcessor"]
+    index[part] = ["transformers", kind]
     (folder / "model_index.json").write_text(json.dumps(index))
 
 
@@ -662,16 +671,10 @@ def small_pictures(monkeypatch):
     monkeypatch.setattr(pipeline_flux_kontext, "PREFERRED_KONTEXT_RESOLUTIONS", [(64, 48)])
 
 
-def qwen_image(folder: Path, *, kind=None, **parts):
-    """Qwen-Image. ``folder`` is not used."""
-    from diffusers import QwenImagePipeline
+def qwen25_vl(tokenizer, **places):
+    """Qwen2.5-VL as Qwen-Image and LongCat-Image read it."""
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-    tokenizer, places = qwen_tokenizer(), {}
-    if kind:
-        tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>", *SIGHT]})
-        names = ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id")
-        places = dict(zip(names, tokenizer.convert_tokens_to_ids(SIGHT), strict=True))
     sight = {
         "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16,
         "fullatt_block_indexes": [0],
@@ -681,12 +684,23 @@ def qwen_image(folder: Path, *, kind=None, **parts):
         "num_attention_heads": 2, "num_key_value_heads": 1, "use_cache": False,
         "rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]},
     }  # fmt: skip
+    config = Qwen2_5_VLConfig(text_config=reader, vision_config=sight, tie_word_embeddings=False, **places)
+    return Qwen2_5_VLForConditionalGeneration(config).eval()
+
+
+def qwen_image(folder: Path, *, kind=None, **parts):
+    """Qwen-Image. ``folder`` is not used."""
+    from diffusers import QwenImagePipeline
+
+    tokenizer, places = qwen_tokenizer(), {}
+    if kind:
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>", *SIGHT]})
+        names = ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id")
+        places = dict(zip(names, tokenizer.convert_tokens_to_ids(SIGHT), strict=True))
     return (kind or QwenImagePipeline)(
         **parts,
         vae=qwen_vae(),
-        text_encoder=Qwen2_5_VLForConditionalGeneration(
-            Qwen2_5_VLConfig(text_config=reader, vision_config=sight, tie_word_embeddings=False, **places)
-        ).eval(),
+        text_encoder=qwen25_vl(tokenizer, **places),
         tokenizer=tokenizer,
         transformer=qwen_image_network(),
         scheduler=flow_scheduler(
@@ -718,6 +732,31 @@ def chroma(folder: Path):
         tokenizer=tokenizer,
         transformer=chroma_network(),
         scheduler=flow_scheduler(shift=3.0),
+    )
+
+
+def longcat_network(**options):
+    from diffusers import LongCatImageTransformer2DModel
+
+    settings = {
+        "in_channels": 4 * 16, "num_layers": 1, "num_single_layers": 2, "attention_head_dim": 8,
+        "num_attention_heads": 2, "joint_attention_dim": 16, "pooled_projection_dim": 16, "axes_dims_rope": (2, 2, 4),
+    }  # fmt: skip
+    return LongCatImageTransformer2DModel(**(settings | options)).eval()
+
+
+def longcat_image(folder: Path):
+    """LongCat-Image, without what only writes captions anew; its pipeline knows 16 channels. ``folder`` is not used."""
+    from diffusers import LongCatImagePipeline
+
+    tokenizer = qwen_tokenizer()
+    return LongCatImagePipeline(
+        vae=flow_vae(0.3611, 0.1159, channels=16),
+        text_encoder=qwen25_vl(tokenizer),
+        tokenizer=tokenizer,
+        text_processor=None,
+        transformer=longcat_network(),
+        scheduler=dynamic_shift(3.0),
     )
 
 
@@ -773,6 +812,7 @@ MAKERS = {
     "sd": sd, "sdxl": sdxl, "sd3": sd3, "flux": flux, "dit": dit, "lumina2": lumina2, "zimage": zimage,
     "qwen_image_edit": qwen_image_edit, "qwen_image_edit_plus": qwen_image_edit_plus, "flux_kontext": flux_kontext,
     "flux2_dev": flux2_dev, "flux2_klein": flux2_klein, "qwen_image": qwen_image, "chroma": chroma, "krea2": krea2,
+    "longcat_image": longcat_image,
 }  # fmt: skip
 MAKERS = {family: where_it_is_there(family, maker) for family, maker in MAKERS.items()}
 
@@ -792,6 +832,8 @@ def save(family: str, folder: Path, *, variant: str | None = None, **options) ->
     pipeline.save_pretrained(str(folder), variant=variant, **modular)
     if "edit" in family:
         write_processor(folder)
+    if family == "longcat_image":
+        write_in_index(folder, "text_processor", "Qwen2VLProcessor")
     return folder
 
 

@@ -137,6 +137,17 @@ def test_an_error_names_node_title_and_step():
     assert isinstance(caught.value.__cause__, ValueError)
 
 
+def test_what_the_compiler_says_of_its_insides_is_one_line():
+    """With what helps, in place of a page of it."""
+
+    def fail(step):
+        raise AssertionError("lift_tracked\n\nfrom user code:\n  File ...\n\nSet TORCHDYNAMO_VERBOSE=1 for the trace")
+
+    stream = Stream(fail, node_id="7", title="Loss")
+    with pytest.raises(StepError, match=r"^node 7 \(Loss\), step 0: compile: torch cannot [^\n]*switch it off in .*$"):
+        Step(Run(stream), 0).value(stream)
+
+
 def test_an_error_without_words_is_named_by_its_type():
     """A bare assertion still tells something."""
 

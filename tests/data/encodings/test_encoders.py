@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from comfyui_rollout.data.encodings.encoders import PretrainedEncoders, identity
-from comfyui_rollout.models.families.pretrained import downscaling
+from comfyui_rollout.models.families.vae import downscaling
 from comfyui_rollout.models.loading.pretrained import Pretrained
 from comfyui_rollout.models.loading.recognise import inspect
 from comfyui_rollout.models.loading.source import Source

@@ -171,5 +171,5 @@ def test_a_lokr_of_joined_layers_is_refused(made, tmp_path):
     path, layer = tmp_path / "a.safetensors", "diffusion_model.double_blocks.0.img_attn.qkv"
     weights = {f"{layer}.lokr_w1": torch.ones(3, 1), f"{layer}.lokr_w2": torch.ones(width, width)}
     save_weights(path, weights, {})
-    with pytest.raises(ValueError, match=r"^a\.safetensors cannot be continued: only LoRA can be taken apart"):
+    with pytest.raises(ValueError, match=r"^a\.safetensors cannot be continued: a LoKr of a layer that is several"):
         read_lora(path, it.names, PRETRAINED["flux"])

@@ -13,7 +13,17 @@ def lora(out, rank, scale, seed, inputs=6, magnitude=False):
     return LayerAdapter(weights, scale)
 
 
+def loha(out, rank, scale, seed, inputs=6):
+    generator = torch.Generator().manual_seed(seed)
+    sizes = {"a": (out, rank), "b": (rank, inputs)}
+    names = [(f"hada_{first}_{second}", size) for first in ("w1", "w2") for second, size in sizes.items()]
+    return LayerAdapter({name: torch.randn(size, generator=generator) for name, size in names}, scale)
+
+
 def delta(part):
+    if part.kind == "loha":
+        first, second = (part.weights[f"{name}_a"] @ part.weights[f"{name}_b"] for name in ("hada_w1", "hada_w2"))
+        return part.scale * first * second
     return part.scale * part.weights[UP] @ part.weights[DOWN]
 
 
@@ -49,6 +59,19 @@ def test_a_joined_adapter_of_others_is_shared_by_its_parts():
     torch.testing.assert_close(torch.cat([delta(part) for part in back]), delta(joined))
 
 
+def test_hadamard_products_are_joined_and_taken_apart():
+    """Rows of outputs stay apart in them, whatever their ranks and scales; parts without one have no change."""
+    parts = [loha(4, 2, 0.5, 0), None, loha(3, 3, 2.0, 1)]
+    joined = fuse(parts, [4, 2, 3], 6)
+    assert (joined.kind, joined.rank) == ("loha", 5)
+    torch.testing.assert_close(delta(joined), torch.cat([delta(parts[0]), torch.zeros(2, 6), delta(parts[2])]))
+    back = split(joined, [4, 2, 3])
+    assert [part and part.rank for part in back] == [2, None, 3]
+    for part, again in ((parts[0], back[0]), (parts[2], back[2])):
+        torch.testing.assert_close(delta(again), delta(part))
+    torch.testing.assert_close(delta(turn(parts[0])), torch.cat(delta(parts[0]).chunk(2)[::-1]))
+
+
 def test_a_part_that_nothing_reaches_had_no_adapter():
     """It was left out when the others were joined."""
     query = lora(4, 2, 0.5, 0)
@@ -73,9 +96,11 @@ def test_halves_change_places():
 def test_other_kinds_are_refused():
     """A Kronecker product of a joined layer is none of its parts'."""
     lokr = LayerAdapter({"lokr_w1": torch.ones(2, 2), "lokr_w2": torch.ones(2, 3)}, 1.0)
-    with pytest.raises(ValueError, match="only LoRA can be joined"):
+    with pytest.raises(ValueError, match="LoKr of 2 layers cannot be said in this file, where they are one: choose"):
         fuse([lokr, lokr], [4, 4], 6)
-    with pytest.raises(ValueError, match="only LoRA can be taken apart"):
+    with pytest.raises(ValueError, match="LoKr of 2 layers"):
+        fuse([lora(4, 2, 1.0, 0), lokr], [4, 4], 6)
+    with pytest.raises(ValueError, match="cannot be taken apart: continue a lora or loha"):
         split(lokr, [2, 2])
     with pytest.raises(ValueError, match="no place"):
         turn(lokr)

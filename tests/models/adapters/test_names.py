@@ -14,6 +14,7 @@ FAMILIES = (
     "zimage",
     "flux2_klein",
     "chroma",
+    "longcat_image",
     "krea2",
     "wan",
     "ideogram4",

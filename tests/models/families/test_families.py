@@ -218,6 +218,8 @@ def test_encoded_prompts_draw_what_the_prompts_draw(tiny_pipeline, pictures, fam
     common |= {"max_area": 32 * 48} if family == "flux_kontext" else {}
     text = {"class_labels": [1]} if info.classes else {"prompt": "dog"}
     text |= {"negative_prompt": "bad"} if kind.negative_prompts and takes_negative else {}
+    if family == "longcat_image":
+        common |= {"enable_prompt_rewrite": arguments.pop("enable_prompt_rewrite")}
     if family == "wan":
         common |= {"num_frames": 1}
         arguments.pop("num_frames")
@@ -281,6 +283,8 @@ def test_krea2_turbo_is_shifted_alike_at_every_size(tiny_pipeline):
         ("flux", {"guidance": False}, True),
         ("flux2_klein", {}, False),
         ("chroma", {}, False),
+        ("hidream", {}, False),
+        ("hidream", {"dev": True}, True),
     ],
 )
 def test_models_of_few_steps_are_told_apart(tiny_pipeline, family, options, few):

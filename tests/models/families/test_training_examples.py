@@ -213,6 +213,26 @@ def example_chroma(folder, network, latents, noise, told):
     return Example(mean_square(prediction, noise - latents), timesteps)
 
 
+def example_longcat_image(folder, network, latents, noise, told):
+    """As for FLUX.1; places are its pipeline's, of which diffusers has no training example."""
+    from diffusers import LongCatImagePipeline
+    from diffusers.pipelines.longcat_image.pipeline_longcat_image import prepare_pos_ids
+
+    timesteps, sigmas = flow_levels(folder)
+    batch, channels, height, width = latents.shape
+    noisy = (1.0 - sigmas) * latents + sigmas * noise
+    prediction = network(
+        hidden_states=LongCatImagePipeline._pack_latents(noisy, batch, channels, height, width),
+        timestep=timesteps / 1000,
+        encoder_hidden_states=told["text"],
+        txt_ids=prepare_pos_ids(modality_id=0, type="text", start=(0, 0), num_token=told["text"].shape[1]),
+        img_ids=prepare_pos_ids(1, "image", start=(512, 512), height=height // 2, width=width // 2),
+        return_dict=False,
+    )[0]
+    prediction = LongCatImagePipeline._unpack_latents(prediction, height * 8, width * 8, 8)
+    return Example(mean_square(prediction, noise - latents), timesteps)
+
+
 def example_krea2(folder, network, latents, noise, told):
     """As its pipeline calls it, of which diffusers has no training example."""
     timesteps, sigmas = flow_levels(folder)
@@ -339,6 +359,7 @@ EXAMPLES = {
     "flux_kontext, shown": (example_flux, "flux_kontext", {}),
     "flux2_klein, shown": (example_flux2, "flux2_klein", {}),
     "chroma": (example_chroma, "chroma", {}),
+    "longcat_image": (example_longcat_image, "longcat_image", {}),
     "krea2": (example_krea2, "krea2", {}),
     "wan": (example_wan, "wan", {}),
     "ideogram4": (example_ideogram4, "ideogram4", {}),

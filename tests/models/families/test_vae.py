@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from comfyui_rollout.models.families import pretrained as module
+from comfyui_rollout.models.families import vae as module
 from comfyui_rollout.models.loading.load import load_parts
 from comfyui_rollout.models.loading.recognise import inspect
 from comfyui_rollout.models.loading.source import Source

@@ -4,16 +4,22 @@ import json
 import shutil
 from dataclasses import replace
 from importlib.metadata import version
+from inspect import signature
 from pathlib import Path
 
 import pytest
 import torch
 from comfyui_rollout.diffusion.schedules import DDPM, FlowMatching
+from comfyui_rollout.models.adapters.names import names_of
 from comfyui_rollout.models.families import PRETRAINED
 from comfyui_rollout.models.loading.load import load_network, load_parts, load_text_encoder, number_format
+from comfyui_rollout.models.loading.network_file import readable_names
 from comfyui_rollout.models.loading.pretrained import Pretrained
 from comfyui_rollout.models.loading.recognise import encoders_of, inspect, schedule_of
+from comfyui_rollout.models.loading.single_file import default_base, family_of_file
 from comfyui_rollout.models.loading.source import Source
+from diffusers import LongCatImageTransformer2DModel
+from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
 from original_names import anima, clip, ideogram4, ldm_unet, ldm_vae, sd3, write, write_header
 from safetensors.torch import load_file, save_file
 
@@ -44,8 +50,9 @@ def pipeline_of(tiny_pipeline):
 
     def load(family, **options):
         kind = PRETRAINED[family]
-        unread = dict.fromkeys({"processor"} & {*kind.text_parts})  # it needs torchvision
         loader, folder = getattr(diffusers, kind.pipeline_class), tiny_pipeline(family, **options)
+        takes = {*signature(loader.__init__).parameters}
+        unread = dict.fromkeys({"processor", "text_processor"} & takes)  # they need torchvision
         if issubclass(loader, diffusers.ModularPipeline):
             pipeline = loader.from_pretrained(folder)
             pipeline.load_components()
@@ -230,6 +237,7 @@ def test_text_encoders_are_loaded_without_their_tokenizers(single_file, tiny_pip
         "flux2_klein",
         "qwen_image",
         "chroma",
+        "longcat_image",
         "krea2",
         "ideogram4",
         "anima",
@@ -286,6 +294,65 @@ def test_anima_is_read_with_what_makes_its_text(tiny_pipeline, tmp_path, prefix)
     assert equal(loaded.text_conditioner, conditioner.text_conditioner)
     assert equal(loaded.text_encoder, parts(Source(folder, storage="fp32")).text_encoder)
     assert Pretrained(source, inspect(source)).weights()["text_conditioner"] > 0
+
+
+LONGCAT = {
+    "in_channels": 64, "num_layers": 2, "num_single_layers": 2, "attention_head_dim": 128, "num_attention_heads": 24,
+    "joint_attention_dim": 3584, "pooled_projection_dim": 3584, "axes_dims_rope": [16, 56, 56],
+}  # fmt: skip
+"""Of the real width, for which alone diffusers converts FLUX.1's names."""
+
+
+def rows_of(network, layer):
+    """A layer's weight or bias of which each row has a number of its own; its columns take no memory."""
+    kind, shape = layer.rpartition(".")[2], network.state_dict()[layer].shape
+    start = 10 * (sum(layer.removesuffix(f".{kind}").encode()) % 997)
+    numbers = torch.arange(shape[0], dtype=torch.float32) + start
+    return numbers.view(-1, *[1] * (len(shape) - 1)).expand(shape)
+
+
+def first_column(weight):
+    return weight[:, :1] if weight.ndim > 1 else weight
+
+
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
+def test_longcat_image_is_read_by_its_original_names(prefix):
+    """ComfyUI's file has FLUX.1's, less those of CLIP: q, k and v in one, and the last shift before its scale."""
+    with torch.device("meta"):
+        live = LongCatImageTransformer2DModel(**LONGCAT)
+    names = names_of(type(live).__name__, LONGCAT)
+    original = {}
+    for joined, layers in names.groups.items():
+        for kind in ("weight", "bias"):
+            value = torch.cat([first_column(rows_of(live, f"{layer}.{kind}")) for layer in layers])
+            value = torch.cat(value.chunk(2)[::-1]) if names.turned(layers[0]) else value
+            original[f"{prefix}{joined}.{kind}"] = value
+    norms = {"query_norm": "norm_q", "key_norm": "norm_k"}
+    for block in range(2):
+        for theirs, ours in norms.items():
+            places = {f"double_blocks.{block}.img_attn": f"transformer_blocks.{block}.attn.{ours}"}
+            places |= {
+                f"double_blocks.{block}.txt_attn": f"transformer_blocks.{block}.attn.{ours.replace('_', '_added_')}"
+            }
+            places |= {f"single_blocks.{block}": f"single_transformer_blocks.{block}.attn.{ours}"}
+            for there, here in places.items():
+                original[f"{prefix}{there}.norm.{theirs}.scale"] = rows_of(live, f"{here}.weight")
+    with readable_names(PRETRAINED["longcat_image"]):
+        convert = SINGLE_FILE_LOADABLE_CLASSES["LongCatImageTransformer2DModel"]["checkpoint_mapping_fn"]
+        found = convert(checkpoint=dict(original), config=LONGCAT)
+    assert found.keys() == live.state_dict().keys()
+    for name, value in found.items():
+        assert torch.equal(value, first_column(rows_of(live, name))), name
+
+
+def test_longcat_image_is_told_from_flux_by_its_header(tmp_path):
+    """By what reads CLIP, which it has not; FLUX.1 schnell has."""
+    names = {"double_blocks.0.img_attn.norm.key_norm.scale": (128,), "img_in.weight": (3072, 64)}
+    path = write_header(tmp_path / "longcat.safetensors", **names)
+    assert family_of_file(str(path)) == "longcat_image"
+    assert default_base(str(path)) == "meituan-longcat/LongCat-Image"
+    path = write_header(tmp_path / "schnell.safetensors", **names, **{"vector_in.in_layer.weight": (3072, 768)})
+    assert family_of_file(str(path)) == "flux"
 
 
 @pytest.mark.parametrize("start", ["model.", "model.language_model."])

@@ -419,7 +419,20 @@ def test_text_encoders_that_cannot_be_trained_are_refused(base, adapt, one_line)
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize(
-    "family", ["sd", "sdxl", "sd3", "flux", "lumina2", "zimage", "flux2_dev", "flux2_klein", "qwen_image", "chroma"]
+    "family",
+    [
+        "sd",
+        "sdxl",
+        "sd3",
+        "flux",
+        "lumina2",
+        "zimage",
+        "flux2_dev",
+        "flux2_klein",
+        "qwen_image",
+        "chroma",
+        "longcat_image",
+    ],
 )
 def test_what_is_saved_is_what_was_trained(base, adapt, trained, save, family, format):
     """In every family and format: read again, the same numbers come out."""

@@ -7,12 +7,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 from comfyui_rollout import nodes
+from comfyui_rollout.data.data import Loader
 from comfyui_rollout.files.lock import held
 from comfyui_rollout.hosts.host import Interrupted
 from comfyui_rollout.models.families import UNet
 from comfyui_rollout.runs.run_folder import read_metrics
 from comfyui_rollout.training.state import find_state, states_in
 from comfyui_rollout.training.stream import StepError, Stream
+from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
@@ -88,6 +90,44 @@ def test_a_resumed_run_equals_one_that_never_stopped(name, graph, wire, train, s
     assert numbers(resumed.folder) == numbers(whole.folder)
     for film in sorted((whole.folder / "rollouts").iterdir()):
         assert (resumed.folder / "rollouts" / film.name).read_bytes() == film.read_bytes(), film.name
+
+
+@pytest.fixture
+def adapted(build, wire, tiny_pipeline, tmp_path):
+    """A LoRA on pictures that come in two resolutions, mirrored and with dropped captions; five places an epoch."""
+    for name, size in {"a": (128, 128), "b": (160, 120), "c": (64, 64)}.items():
+        Image.new("RGB", size, (len(name) * 40, size[0], size[1])).save(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.txt").write_text(f"picture {name}")
+    model, schedule, pipeline = build(nodes.LoadPretrained, path=str(tiny_pipeline("sd")), storage="fp32")["result"]
+    resolutions = {"resolutions": "64, 128", "buckets": True, "upscale": False, "flip": True}
+    images = wire(nodes.ImageFolderDataset, folder=str(tmp_path), batch_size=1, **resolutions)
+    data = wire(
+        nodes.EncodeDataset, dataset=images, pipeline=pipeline, caption_dropout=0.3, cache_folder=str(tmp_path / "c")
+    )
+    model = wire(nodes.AddLora, model=model, rank=2)
+    batch = wire(nodes.NoisyBatch, dataset=data, schedule=schedule)
+    return SimpleNamespace(model=model, data=data, loss=wire(nodes.DiffusionLoss, batch=batch, model=model))
+
+
+@pytest.mark.parametrize("after", [3, 5, 7])
+def test_a_run_of_several_resolutions_goes_on_in_the_middle_of_them(
+    adapted, build, wire, stop, same_bits, output, after
+):
+    """Before, at and behind the end of an epoch: sizes, order, views and captions are those that would have come."""
+    dataset = adapted.data.inputs["dataset"]
+    sizes = [tuple(Loader(dataset, 1, 0, "data").batch(index).latents.shape[-2:]) for index in range(5)]
+    assert (len(dataset.info.groups), len({*sizes})) == (4, 4)  # c, which is not enlarged, comes once
+    rate = wire(nodes.Optimizer, learning_rate=0.01)
+
+    def run(**options):
+        inputs = {"loss": adapted.loss, "model": adapted.model, "optimizer": rate, "steps": 9, "seed": 4, **options}
+        return build(nodes.OptimizerStep, **inputs)["result"][1]
+
+    whole = run()
+    stop(adapted, after, optimizer=rate, steps=9, seed=4, run_name="other")
+    resumed = run(resume="other_00001")
+    assert same_bits(state_of(resumed), state_of(whole))
+    assert numbers(resumed) == numbers(whole)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
