@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,12 @@ INDEX, MODULAR_INDEX = "model_index.json", "modular_model_index.json"
 def index_file(folder: Path) -> Path | None:
     """The file of that folder, a plain pipeline's first; None where there is neither."""
     return next((folder / name for name in (INDEX, MODULAR_INDEX) if (folder / name).is_file()), None)
+
+
+def check_parts(folder: Path, names: Collection[str]) -> None:
+    """Raises ValueError where a pipeline's folder lacks some of its parts: it was copied or fetched by halves."""
+    if lacking := sorted(name for name in names if not (folder / name).is_dir()):
+        raise ValueError(f"the model {str(folder)!r} lacks {', '.join(lacking)}: get its folder whole, and choose that")
 
 
 def read_index(folder: Path) -> dict[str, Any]:

@@ -537,6 +537,17 @@ def test_text_encoders_that_do_not_fit_are_refused(tiny_pipeline, tmp_path):
 # ---- what is refused
 
 
+@pytest.mark.parametrize("part", ["text_encoder", "tokenizer", "vae"])
+def test_a_folder_that_lacks_a_part_says_which(tiny_pipeline, tmp_path, part):
+    """Half a download is told in one line when the part is needed; who has encoded everything needs none of them."""
+    folder = shutil.copytree(tiny_pipeline("sd"), tmp_path / "half")
+    shutil.rmtree(folder / part)
+    with pytest.raises(ValueError, match=f"half' lacks {part}: get its folder whole") as refusal:
+        parts(Source(str(folder)))
+    assert "\n" not in str(refusal.value)
+    assert inspect(Source(str(folder))).family == "sd"
+
+
 @pytest.mark.parametrize("suffix", ["ckpt", "bin", "pt", "CKPT"])
 def test_pickled_files_are_refused(tmp_path, suffix):
     """They are not opened at all, and the line says why."""
