@@ -50,6 +50,13 @@ class LowerTimesteps:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._scheduler, name)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """What a pipeline sets is its scheduler's: some set where the steps end."""
+        if name.startswith("_"):
+            super().__setattr__(name, value)
+        else:
+            setattr(self._scheduler, name, value)
+
     @property
     def timesteps(self) -> Tensor:
         true: Tensor = self._scheduler.timesteps

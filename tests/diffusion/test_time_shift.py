@@ -58,3 +58,11 @@ def test_a_pipeline_has_its_own_scheduler_again():
         fail()
     assert seen[0] is not scheduler
     assert pipeline.scheduler is scheduler
+
+
+def test_what_a_pipeline_sets_is_its_schedulers():
+    """Z-Image's of older diffusers sets where the steps end, before it asks for them."""
+    pipeline = SimpleNamespace(scheduler=FlowMatchEulerDiscreteScheduler())
+    with pipeline_told_lower(pipeline, 20.0):
+        pipeline.scheduler.sigma_min = 0.0
+    assert pipeline.scheduler.sigma_min == 0.0

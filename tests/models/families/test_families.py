@@ -351,9 +351,10 @@ def test_hidream_makes_images_of_the_size_that_was_asked_for(tiny_pipeline):
 @pytest.mark.parametrize("side", [512, 1024, 2048])
 def test_ideogram4_is_trained_on_the_levels_whose_quantiles_it_is_sampled_at(tiny_pipeline, side):
     """The level below which a share of what is drawn lies is the pipeline's own, at each size of the image."""
+    folder = tiny_pipeline("ideogram4")
     from diffusers.pipelines.ideogram4.pipeline_ideogram4 import _logit_normal_sigmas, _resolution_aware_mu
 
-    schedule = inspect(Source(str(tiny_pipeline("ideogram4")))).schedule.at_size((side // 16) ** 2)
+    schedule = inspect(Source(str(folder))).schedule.at_size((side // 16) ** 2)
     theirs = _logit_normal_sigmas(8, _resolution_aware_mu(side, side, 0.0), std=1.5).double().flip(0)
     drawn = schedule.sample_timesteps(200_000, torch.Generator().manual_seed(0)) / 1000
     torch.testing.assert_close(drawn.quantile(torch.arange(1, 8).double() / 8), theirs[:-1], atol=4e-3, rtol=0)
@@ -361,9 +362,9 @@ def test_ideogram4_is_trained_on_the_levels_whose_quantiles_it_is_sampled_at(tin
 
 def test_ideogram4_draws_what_its_own_pipeline_draws(tiny_pipeline):
     """In words and encoded, guided by its second network; where guidance is 1, without it."""
+    folder, kind = tiny_pipeline("ideogram4"), PRETRAINED["ideogram4"]
     from diffusers import Ideogram4Pipeline
 
-    folder, kind = tiny_pipeline("ideogram4"), PRETRAINED["ideogram4"]
     source = Source(str(folder), storage="fp32")
     info, plain = inspect(source), Ideogram4Pipeline.from_pretrained(folder)
     plain.set_progress_bar_config(disable=True)
@@ -382,9 +383,9 @@ def test_ideogram4_draws_what_its_own_pipeline_draws(tiny_pipeline):
 
 def test_anima_draws_what_its_own_pipeline_draws(tiny_pipeline):
     """A modular one, which is told words; guided, and where guidance is 1."""
+    folder, kind = tiny_pipeline("anima"), PRETRAINED["anima"]
     from diffusers import AnimaModularPipeline, ClassifierFreeGuidance
 
-    folder, kind = tiny_pipeline("anima"), PRETRAINED["anima"]
     source = Source(str(folder), storage="fp32")
     info, plain = inspect(source), AnimaModularPipeline.from_pretrained(folder)
     plain.load_components(dtype=torch.float32)
