@@ -254,7 +254,7 @@ KINDS: dict[str, Kind] = {
         captioned('file_name,text\nbad.png,"a dog, red"\n', "metadata.csv"), "captions: 2 of 2", caption="a dog, red"
     ),
     "caption without picture": Kind(content("gone.txt", "a dog"), "1 caption file without an image: gone.txt"),
-    "two pictures, one caption": Kind(picture("good.jpg"), "good.jpg and good.png share good.txt"),
+    "two pictures, one caption": Kind(picture("good.jpg"), "good.jpg, good.png share good.txt"),
     # Folders of other trainers
     "kohya's folder": Kind(picture("10_sks dog/bad.png"), "10_sks dog x 10", caption="sks dog"),
     "kohya's folder of once": Kind(picture("1_dog/bad.png"), "1_dog x 1", caption="dog"),

@@ -2,6 +2,7 @@
 
 import json
 from functools import wraps
+from inspect import signature
 from pathlib import Path
 
 import old_tokenizers
@@ -793,6 +794,14 @@ def wan(folder: Path, *, two=False):
         transformer=wan_network(),
         transformer_2=wan_network() if two else None,
     )  # fmt: skip
+
+
+def unread(kind):
+    """What a family's pipeline has for pictures in its text: it needs torchvision, and is left out."""
+    import diffusers
+
+    takes = signature(getattr(diffusers, kind.pipeline_class).__init__).parameters
+    return dict.fromkeys({"processor", "text_processor"} & {*takes})
 
 
 def where_it_is_there(family, maker):

@@ -4,7 +4,6 @@ import json
 import shutil
 from dataclasses import replace
 from importlib.metadata import version
-from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ from diffusers import LongCatImageTransformer2DModel
 from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
 from original_names import anima, clip, ideogram4, ldm_unet, ldm_vae, sd3, write, write_header
 from safetensors.torch import load_file, save_file
+from tiny_pipelines import unread
 
 FAMILIES = sorted(PRETRAINED)
 NEWER = f"Stable Diffusion 3.* needs diffusers 99.9 or newer, and {version('diffusers')} is installed: pip install .*"
@@ -51,13 +51,11 @@ def pipeline_of(tiny_pipeline):
     def load(family, **options):
         kind = PRETRAINED[family]
         loader, folder = getattr(diffusers, kind.pipeline_class), tiny_pipeline(family, **options)
-        takes = {*signature(loader.__init__).parameters}
-        unread = dict.fromkeys({"processor", "text_processor"} & takes)  # they need torchvision
         if issubclass(loader, diffusers.ModularPipeline):
             pipeline = loader.from_pretrained(folder)
             pipeline.load_components()
             return pipeline
-        return loader.from_pretrained(folder, use_safetensors=True, **unread)
+        return loader.from_pretrained(folder, use_safetensors=True, **unread(kind))
 
     return load
 

@@ -14,6 +14,7 @@ from comfyui_rollout.models.loading.weight_count import (
     weight_files,
 )
 from original_names import ldm_unet, ldm_vae, write, write_header
+from tiny_pipelines import unread
 
 
 def saved_tensors(network):
@@ -30,9 +31,7 @@ def test_every_component_is_counted(tiny_pipeline, family):
     """The same numbers as those of the loaded networks."""
     kind = PRETRAINED[family]
     source = Source(str(tiny_pipeline(family)))
-    pipeline = kind.pipeline().from_pretrained(
-        source.path, use_safetensors=True, **dict.fromkeys({"processor"} & {*kind.text_parts})
-    )
+    pipeline = kind.pipeline().from_pretrained(source.path, use_safetensors=True, **unread(kind))
     names = [kind.network_part, "vae", *encoders_of(kind)]
     counted = Pretrained(source, inspect(source)).weights()
     # Parameters, and the buffers that are in the files too, such as SD3's table of positions.
