@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 BENCHMARKS := graph_overhead quickstart_quality rollout persistent memory targets few_steps server_load panels reliability folder_index decoding attention saving scaling as_one_process shards
 # Files of tests side by side, a thread each; those with a browser come after them, alone, for they watch the clock.
-TESTS := --numprocesses auto --maxprocesses 4 --dist loadfile --ignore tests/browser
+TESTS := --numprocesses logical --maxprocesses 4 --dist loadfile --ignore tests/browser
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: help demo serve test test-lowest check format bench screenshots clean
