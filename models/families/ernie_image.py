@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -24,6 +23,7 @@ class ErnieImage(PretrainedModel):
     pipeline_class = "ErnieImagePipeline"
     since = "0.38"
     network_class = "ErnieImageTransformer2DModel"
+    packed = 4
     text_parts = ("tokenizer", "text_encoder")
     single_file_types = ("ernie_image",)
     attention = "masked"
@@ -33,10 +33,6 @@ class ErnieImage(PretrainedModel):
         "attention": ATTENTION,
         "all": (*ATTENTION, "mlp.gate_proj", "mlp.up_proj", "mlp.linear_fc2"),
     }
-
-    @classmethod
-    def latent_channels(cls, network: Mapping[str, Any]) -> int:
-        return int(network["in_channels"]) // 4
 
     @classmethod
     def most_tokens(cls, pipeline: Any) -> int:

@@ -25,6 +25,7 @@ class Flux(PretrainedModel):
     title = "FLUX.1"
     pipeline_class: str = "FluxPipeline"
     network_class = "FluxTransformer2DModel"
+    packed = 4
     text_parts: tuple[str, ...] = ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2")
     single_file_types: tuple[str, ...] = ("flux-dev", "flux-schnell")
     negative_prompts = False
@@ -45,10 +46,6 @@ class Flux(PretrainedModel):
     @classmethod
     def few_steps(cls, schedule: Schedule, index: Mapping[str, Any], network: Mapping[str, Any]) -> bool:
         return not network.get("guidance_embeds")  # schnell is not told its guidance
-
-    @classmethod
-    def latent_channels(cls, network: Any) -> int:
-        return int(network["in_channels"]) // 4
 
     def predict(self, x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
         from diffusers import FluxPipeline

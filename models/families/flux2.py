@@ -29,16 +29,13 @@ STEPS = 50
 
 class Flux2(PretrainedModel):
     network_class = "Flux2Transformer2DModel"
+    packed = 4
     text_parts = ("tokenizer", "text_encoder")
     control = "may"
     lora_targets = {  # noqa: RUF012
         "attention": (*JOINT_ATTENTION, *SINGLE_ATTENTION),
         "all": (*JOINT_ATTENTION, *SINGLE_ATTENTION, *MLP),
     }
-
-    @classmethod
-    def latent_channels(cls, network: Mapping[str, Any]) -> int:
-        return int(network["in_channels"]) // 4
 
     @classmethod
     def schedule(cls, schedule: Schedule, index: Mapping[str, Any]) -> Schedule:

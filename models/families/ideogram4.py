@@ -26,6 +26,7 @@ class Ideogram4(PretrainedModel):
     pipeline_class = "Ideogram4Pipeline"
     since = "0.39"
     network_class = "Ideogram4Transformer2DModel"
+    packed = 4
     attention = "masked"
     text_parts = ("tokenizer", "text_encoder")
     guide_part = "unconditional_transformer"
@@ -43,10 +44,6 @@ class Ideogram4(PretrainedModel):
     @classmethod
     def pipeline(cls) -> Any:
         return encoded_pipeline()
-
-    @classmethod
-    def latent_channels(cls, network: Mapping[str, Any]) -> int:
-        return int(network["in_channels"]) // 4
 
     @classmethod
     def schedule(cls, schedule: Schedule, index: Mapping[str, Any]) -> Schedule:

@@ -18,6 +18,7 @@ class LongCatImage(PretrainedModel):
     title = "LongCat-Image"
     pipeline_class = "LongCatImagePipeline"
     network_class = "LongCatImageTransformer2DModel"
+    packed = 4
     text_parts = ("tokenizer", "text_encoder")
     attention = "any"
     single_file_types = ("longcat_image",)
@@ -28,10 +29,6 @@ class LongCatImage(PretrainedModel):
     @classmethod
     def pipeline(cls) -> Any:
         return encoded_pipeline()
-
-    @classmethod
-    def latent_channels(cls, network: Mapping[str, Any]) -> int:
-        return int(network["in_channels"]) // 4
 
     def predict(self, x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
         from diffusers import LongCatImagePipeline as Pipeline

@@ -61,6 +61,8 @@ class PretrainedModel(Model):
     """How training timesteps are drawn unless the user says otherwise, as diffusers' training example does."""
     patch: int = 2
     """Side of a patch in latent pixels: image sides are multiples of this times the VAE's factor."""
+    packed: int = 1
+    """Latent pixels that the network takes as one token with all their channels; 4 where the latents come packed."""
     clip_skips: tuple[int, ...] = (0,)
     """What clip_skip may be, 0 for what the family does anyway."""
     longest_text: int = 77
@@ -150,8 +152,7 @@ class PretrainedModel(Model):
     @classmethod
     def latent_channels(cls, network: Mapping[str, Any]) -> int:
         """Channels of the latents, from the network's settings."""
-        channels: int = network["in_channels"]
-        return channels
+        return int(network["in_channels"]) // cls.packed
 
     @classmethod
     def schedule(cls, schedule: Schedule, index: Mapping[str, Any]) -> Schedule:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ class QwenImage(PretrainedModel):
     title = "Qwen-Image"
     pipeline_class = "QwenImagePipeline"
     network_class = "QwenImageTransformer2DModel"
+    packed = 4
     text_parts: tuple[str, ...] = ("tokenizer", "text_encoder")
     vae_of_videos = True
     attention = "masked"
@@ -28,10 +28,6 @@ class QwenImage(PretrainedModel):
         "attention": JOINT_ATTENTION,
         "all": (*JOINT_ATTENTION, *MLP),
     }
-
-    @classmethod
-    def latent_channels(cls, network: Mapping[str, Any]) -> int:
-        return int(network["in_channels"]) // 4
 
     def predict(self, x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
         from diffusers import QwenImagePipeline as Pipeline
