@@ -36,6 +36,7 @@ def step_in_words(
     precision: str,
     averaged: bool,
     room: int | None,
+    *,
     trained: str = "fp32",
     fused: bool = False,
     reads_anew: bool = False,

@@ -168,8 +168,8 @@ def memory_in_words(graph: Graph, node_id: str, above: list[str]) -> list[str]:
         return step_in_words(
             pretrained, adapters, about, factor, images["batch_size"],
             settings(graph, optimizer, Optimizer, OptimizerSettings), options["precision"], options["ema_decay"] > 0,
-            memory_of(current_host().device), options["weights_dtype"], options["fused_backward"],
-            any(stream.inputs["read_anew"] for stream in put_on), guided,
+            memory_of(current_host().device), trained=options["weights_dtype"], fused=options["fused_backward"],
+            reads_anew=any(stream.inputs["read_anew"] for stream in put_on), guided=guided,
         )  # fmt: skip
     except (KeyError, OSError, TypeError, ValueError):
         return []

@@ -15,7 +15,7 @@ from ...files.whole import read_object
 from ...hosts.device import free_memory
 from ...models.families.pretrained import Control
 from ...models.families.vae import downscaling
-from ...models.loading.index import check_parts
+from ...models.loading.index import check_complete
 from ...models.loading.load import load_parts, local_folder
 from ...models.loading.pretrained import Pretrained
 from ...models.loading.recognise import encoders_of, tokenizers_of
@@ -146,7 +146,7 @@ def vae_folder(source: Source, home: Path) -> Path:
     """Where the settings of the VAE are: a VAE in a file of its own has the settings of the pipeline's."""
     if source.vae and Path(source.vae).is_dir():
         return Path(source.vae)
-    check_parts(home, ["vae"])
+    check_complete(home, ["vae"])
     return home / "vae"
 
 

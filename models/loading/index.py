@@ -16,7 +16,7 @@ def index_file(folder: Path) -> Path | None:
     return next((folder / name for name in (INDEX, MODULAR_INDEX) if (folder / name).is_file()), None)
 
 
-def check_parts(folder: Path, names: Collection[str]) -> None:
+def check_complete(folder: Path, names: Collection[str]) -> None:
     """Raises ValueError where a pipeline's folder lacks some of its parts: it was copied or fetched by halves."""
     if lacking := sorted(name for name in names if not (folder / name).is_dir()):
         raise ValueError(f"the model {str(folder)!r} lacks {', '.join(lacking)}: get its folder whole, and choose that")

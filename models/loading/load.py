@@ -18,7 +18,7 @@ from ..quantization import loading_options, squeeze
 from ..quiet import quiet
 from ..swapping import Swap
 from .hub import local_folder, variant_in
-from .index import check_parts, parts_of, read_index
+from .index import check_complete, parts_of, read_index
 from .network_file import check_folder, readable, readable_names, without
 from .scaled_fp8 import is_scaled, read_meant
 from .single_file import PARTS, parts_in
@@ -94,7 +94,7 @@ def load_parts(source: Source, info: PretrainedInfo, names: Collection[str], **g
     dtype = number_format(DTYPES[source.storage])
     in_base = missing - in_file
     local_folder(source.home, *(name for name in in_base if name not in ("scheduler", *tokenizers_of(info.kind))))
-    check_parts(home, in_base)
+    check_complete(home, in_base)
     with refused(source), quiet():
         from_base = {name: value for name, value in options.items() if name not in in_base}
         variant = next((found for name in sorted(in_base) if (found := variant_in(home / name))), {})

@@ -415,9 +415,9 @@ def memory_in_words(
     try:
         return step_in_words(
             info.pretrained, adapters, about, encoders.factor, data.inputs["batch_size"], optimizer,
-            options["precision"], options["ema_decay"] > 0, room, options.get("weights_dtype", "fp32"),
-            options.get("fused_backward", False), any(inputs["read_anew"] for inputs in put_on),
-            any(prompts is not None and prompts.negative is not None for prompts in drawn),
+            options["precision"], options["ema_decay"] > 0, room, trained=options.get("weights_dtype", "fp32"),
+            fused=options.get("fused_backward", False), reads_anew=any(inputs["read_anew"] for inputs in put_on),
+            guided=any(prompts is not None and prompts.negative is not None for prompts in drawn),
         )  # fmt: skip
     except Exception as error:  # it goes through code that is not ours, with tensors that are none
         log.debug("the memory of a step could not be told: %s", error)
