@@ -42,7 +42,7 @@ from run import DATA, PLAIN, RESULTS, RUNS, judged, samples
 from torch import Tensor
 
 FILE = RESULTS.with_name("evidence_few.jsonl")
-PRETRAINING = {"mnist": 1500, "digits": 1000}
+PRETRAINING = {"mnist": 1500, "emoji": 1500, "digits": 1000}
 STEPS = {"least": 60, "short": 150, "long": 500}
 """Of teacher forcing. The first is for it alone, to compare arms with that have fewer steps for their forwards."""
 LEAST = "least"
@@ -169,14 +169,21 @@ def mixed(prompt: dict[str, Any]) -> dict[str, Any]:
     return {**prompt, "own": own, "others": others, number: both}
 
 
-def tuned(task: Task, name: str, steps: int) -> tuple[Path, int]:
-    """The folder of a LoRA that was trained so many steps, and its cost in forwards of the network."""
-    chosen = ARMS[name]
-    prompt = bypassed(prompt_of(WORKFLOW), "RolloutEncodeDataset", "dataset")
+def made_small(prompt: dict[str, Any], task: Task, batch_size: int = 10, folder: str = "") -> dict[str, Any]:
+    """A workflow for a LoRA, with the network of this bench and the task's pictures in place of a pipeline's.
+
+    It goes on with the LoRA in ``folder``, if that is given.
+    """
+    prompt = bypassed(prompt, "RolloutEncodeDataset", "dataset")
     prompt = replaced(prompt, "RolloutLoadPretrained", "RolloutLoadModel", folder=str(pretrained(task)))
     (lora,) = (node["inputs"]["model"] for node in prompt.values() if node["class_type"] == "RolloutAddLora")
-    prompt = replaced(prompt, "RolloutAddLora", SmallLora.NODE_ID, model=lora)
-    prompt = replaced(prompt, "RolloutImageFolderDataset", SomePictures.NODE_ID, **task.about, batch_size=10)
+    prompt = replaced(prompt, "RolloutAddLora", SmallLora.NODE_ID, model=lora, folder=folder)
+    return replaced(prompt, "RolloutImageFolderDataset", SomePictures.NODE_ID, **task.about, batch_size=batch_size)
+
+
+def tuned(task: Task, name: str, steps: int) -> tuple[Path, int]:
+    """The folder of a LoRA that was trained so many steps, and its cost in forwards of the network."""
+    chosen, prompt = ARMS[name], made_small(prompt_of(WORKFLOW), task)
     prompt = mixed(prompt) if chosen.mixed else prompt
     if chosen.reflexflow:
         (links,) = (node["inputs"] for node in prompt.values() if node["class_type"] == LOSS)

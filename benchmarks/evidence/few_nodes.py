@@ -14,7 +14,7 @@ import torch
 from comfyui_rollout import NODE_CLASS_MAPPINGS
 from comfyui_rollout.data.data import Batch, DatasetInfo, no_class
 from comfyui_rollout.diffusion import seeds
-from comfyui_rollout.models.adapters.network import add_adapter
+from comfyui_rollout.models.adapters.network import add_adapter, merged_weights
 from comfyui_rollout.models.adapters.saved import restore_adapters
 from comfyui_rollout.models.adapters.settings import AdapterSettings
 from comfyui_rollout.models.model import Model
@@ -85,23 +85,34 @@ class SmallLora(StepNode):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"model": wire(MODEL, "From Load Model.")}, "hidden": UNIQUE_ID}
+        required = {"model": wire(MODEL, "From Load Model."), "folder": line("", "Of a LoRA that it goes on with.")}
+        return {"required": required, "hidden": UNIQUE_ID}
 
-    def build(self, unique_id: str, model: Stream) -> tuple[Stream]:
+    def build(self, unique_id: str, model: Stream, folder: str) -> tuple[Stream]:
         about = Frozen(**{**vars(model.about), "adapters": (LORA.name,)})
-        return (self.stream(unique_id, {"model": model}, about=about),)
+        return (self.stream(unique_id, {"model": model, "folder": folder}, about=about),)
 
-    def step(self, step: Step, model: Model) -> Model:
-        step.keep(lambda: add_adapter(model, LORA, step.run.seed))
+    def step(self, step: Step, model: Model, folder: str) -> Model:
+        step.keep(lambda: put_in(model, folder, step.run.seed))
         return model
+
+
+def put_in(model: Model, folder: str | Path, seed: int = 0) -> None:
+    """A new LoRA, or the one in that folder."""
+    add_adapter(model, LORA, seed)
+    if folder:
+        restore_adapters(Path(folder), model)
 
 
 NODE_CLASS_MAPPINGS |= {node.NODE_ID: node for node in (SomePictures, SmallLora)}
 
 
-def with_lora(base: Path, folder: Path) -> Model:
-    """The network with what was trained on it."""
+def with_lora(base: Path, *folders: Path) -> Model:
+    """The network with what was trained on it; of several LoRAs all but the last are merged into its weights."""
     model = load_model(base)
-    add_adapter(model, LORA, 0)
-    restore_adapters(folder, model)
+    for folder in folders:
+        if model.adapters:
+            weights, model = merged_weights(model), load_model(base)
+            model.network.load_state_dict(weights)
+        put_in(model, folder)
     return model

@@ -8,8 +8,8 @@ of the bootstrap over seeds, of the mean of the logarithms.
     python benchmarks/evidence/report.py [--page docs/evidence.md] [--images docs/images] [--plotted fresh_300 ...]
 
 A table stands in the page between ``<!-- table: digits short seconds -->`` (or ``forwards``, ``measures``,
-``solvers``, ``guidance`` or ``corrections``, which has all data; ``digits short_20 few`` is of LoRAs on 20 pictures)
-and ``<!-- end -->``; it is written anew.
+``solvers``, ``guidance``, ``fast`` or ``corrections``, which has all data; ``digits short_20 few`` is of LoRAs on 20
+pictures, ``digits 100 fast`` of fast LoRAs of LoRAs on 100) and ``<!-- end -->``; it is written anew.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import fast
 import few
 import guidance
 import numpy as np
@@ -35,6 +36,7 @@ DRAWS = 10_000
 FEWEST = 3
 """Fewer seeds never make a ratio bold: their interval is their range."""
 TICKS = (0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.2, 1.5)
+FEW_STEPS = (4, 8)
 LIMITS = (0.5, 1.6)
 """Of the plot, in times teacher forcing."""
 
@@ -57,6 +59,13 @@ def slope(rows: dict[Any, Row], data: str, column: str, measure: str) -> float:
     return 0.0
 
 
+def cost(row: Row, plain: Row, measure: str) -> float:
+    """In times teacher forcing's; processor time over that of the same machine in the same hour, where it was noted."""
+    if measure == "seconds" and "times" in row:
+        return float(row["times"])
+    return float(row[measure] / plain[measure])
+
+
 def ratios(rows: dict[Any, Row], data: str, budget: str, arm: str, column: str, measure: str) -> list[float]:
     """Over teacher forcing of equal cost, one for each seed that has both."""
     found, gain = [], slope(rows, data, column, measure)
@@ -69,7 +78,7 @@ def ratios(rows: dict[Any, Row], data: str, budget: str, arm: str, column: str, 
             and column in row
             and column in plain
         ):
-            equal = plain[column]["fd"] * (row[measure] / plain[measure]) ** gain
+            equal = plain[column]["fd"] * cost(row, plain, measure) ** gain
             found.append(row[column]["fd"] / equal)
     return found
 
@@ -102,22 +111,24 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def ratio_table(rows: dict[Any, Row], data: str, budget: str, measure: str, shown: Sequence[str] = SHOWN) -> str:
     """One line an arm; the first has teacher forcing's distances themselves."""
-    plain = [row for (name, length, _, arm), row in rows.items() if (name, length, arm) == (data, budget, PLAIN)]
+    plain = {
+        seed: row for (name, length, seed, arm), row in rows.items() if (name, length, arm) == (data, budget, PLAIN)
+    }
     first = ["teacher forcing: the distance", str(len(plain)), ""]
-    first += [f"{np.mean([row[column]['fd'] for row in plain if column in row]):.3f}" for column in shown]
+    first += [f"{np.mean([row[column]['fd'] for row in plain.values() if column in row]):.3f}" for column in shown]
     half_more = [f"{1.5 ** slope(rows, data, column, measure):.2f}" for column in shown]
     lines = [first, ["teacher forcing, half as long again (estimated)", "", "1.50", *half_more]]
     for arm, about in ARMS.items():
-        mine = [
-            row
-            for (name, length, _, which), row in rows.items()
-            if (name, length, which) == (data, budget, arm) and measure in row
-        ]
+        mine = {
+            seed: row
+            for (name, length, seed, which), row in rows.items()
+            if (name, length, which) == (data, budget, arm) and measure in row and seed in plain
+        }
         if arm == PLAIN or not mine:
             continue
-        cost = np.mean([row[measure] for row in mine]) / np.mean([row[measure] for row in plain])
+        costs = [cost(row, plain[seed], measure) for seed, row in mine.items()]
         cells = [cell(ratios(rows, data, budget, arm, column, measure)) for column in shown]
-        lines.append([about.words, str(len(mine)), f"{cost:.2f}", *cells])
+        lines.append([about.words, str(len(mine)), f"{np.mean(costs):.2f}", *cells])
     head = ["arm", "seeds", "cost", *(column.replace("_", " ") for column in shown)]
     return markdown(head, lines)
 
@@ -207,6 +218,34 @@ def guidance_table(data: str) -> str:
     return markdown([*head, "precision", "recall", "right class"], lines)
 
 
+FAST = {
+    "to_guided": {
+        fast.PLAIN: ("without it", 1),
+        fast.GUIDED: ("without it, guided", 2),
+        "guided": ("**fast LoRA**", 1),
+        fast.BESIDE: ("fast LoRA of the network alone, loaded beside", 1),
+        fast.TOGETHER: ("pictures and speed at once", 1),
+    },
+    "to_data": {fast.PLAIN: ("without it", 1), "unguided": ("**fast LoRA**, reference without guidance", 1)},
+}
+"""The lines of its table: what is aimed at, and of each arm its words and how often a step asks the network."""
+
+
+def fast_table(data: str, count: int) -> str:
+    """The LoRAs of fast.py: distances to what each aims at, means over seeds, behind them their range."""
+    rows = [row for row in fast.kept() if (row["data"], row["count"]) == (data, count)]
+    columns = [f"{kind}_{steps}" for kind, steps in fast.COLUMNS if steps in FEW_STEPS]
+    lines = []
+    for aim, arms in FAST.items():
+        for arm, (words, calls) in arms.items():
+            if arm in rows[0]:
+                values = [[row[arm][column][aim] for row in rows] for column in columns]
+                cells = [f"{np.mean(each):.2f} ({min(each):.2f} to {max(each):.2f})" for each in values]
+                evaluations = " or ".join(str(calls * steps) for steps in FEW_STEPS)
+                lines.append([aim.replace("_", " "), words, evaluations, *cells])
+    return markdown(["distance", "", "evaluations", *(column.replace("_", " ") for column in columns)], lines)
+
+
 def plot(rows: dict[Any, Row], arms: Sequence[str], path: Path) -> None:
     """Ratios over evaluations, a panel for each data set and budget, with their intervals."""
     import matplotlib
@@ -291,6 +330,8 @@ def with_tables(page: str, rows: dict[Any, Row]) -> str:
             made = solvers_table(rows, data, budget)
         elif kind == "guidance":
             made = guidance_table(data)
+        elif kind == "fast":
+            made = fast_table(data, int(budget))
         elif kind == "few":
             length, _, count = budget.partition("_")
             made = few_table(data, length, int(count))

@@ -224,7 +224,9 @@ def measure_arm(
 ) -> dict[str, Any]:
     folder = trained(arm, name, seed, budget, machine)
     model, cost = load_model(folder).to(machine.device), json.loads((folder / COST).read_text())
+    plain = json.loads((trained(PLAIN, name, seed, budget, machine) / COST).read_text())
     row = {"data": machine.named(name), "budget": budget, "seed": seed, "arm": arm, **cost}
+    row["times"] = round(cost["seconds"] / plain["seconds"], 4)
     row |= {"accuracy": round(judged(name, str(model.device))[1].accuracy, 4), "probe": probed(model, name)}
     return row | {column: verdict(model, name, column) for column in columns}
 

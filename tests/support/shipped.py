@@ -30,7 +30,7 @@ FAMILIES = {
 }
 PAIRS = ("lora_qwen_image_edit", "lora_flux_kontext")
 """Those that train on pairs of pictures."""
-BESIDE = {"soar_lora": "sd3", "few_steps_lora": "sd3"}
+BESIDE = {"soar_lora": "sd3", "few_steps_lora": "sd3", "fast_lora": "sd3"}
 """Workflows with the plain loss, whose LoRAs are saved as those of their families are."""
 DIGITS = ("quickstart_digits", "quickstart_emoji", "rollout_trajectory_digits", "few_steps_digits", "reflow_digits")
 """Workflows that train a model of their own."""
