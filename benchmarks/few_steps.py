@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from digit_judge import Array, DigitJudge, frechet_distance
 from report import table
-from targets import HEUN, LABELS, RESULTS, Arm, chains, drawn, extra_cost, kept, train
+from targets import HEUN, LABELS, RESULTS, SOAR, Arm, chains, drawn, extra_cost, kept, train
 
 SCALE = 2.0
 FEW = [("euler", 4), ("euler", 8), ("unipc", 4), ("unipc", 8)]
@@ -45,8 +45,12 @@ ARMS = {
     "chains_most_later": chains(0.9, 200.0, **{**GUIDED, "start": 0.85}),
     "chains_most_late_250": chains(0.9, 250.0, **{**GUIDED, "start": 0.75}),
     "chains_most_late_125": chains(0.9, 125.0, **{**GUIDED, "start": 0.75}),
+    "chains_all_late": chains(1.0, 200.0, **{**GUIDED, "start": 0.75}),
+    "chains_all_late_125": chains(1.0, 125.0, **{**GUIDED, "start": 0.75}),
     "chains_own_sampler": chains(0.25, 200.0, sampler="unipc", order=2, target_sampler="rollout", **GUIDED),
     "fresh": Arm({"max_step_offset": 1, "probability": 0.5, "step_size": 200.0}, "trajectory", **{**HEUN, **GUIDED}),
+    # For those who sample with guidance: their samples' distance to the data is what counts.
+    "soar_guided_late": Arm({**SOAR, "guidance": SCALE}, "clean", null_class=True),
     # The control: a reference that is itself in training, and guides again what it has learnt to guide.
     "chains_of_ema": chains(0.25, 200.0, **{**GUIDED, "reference_weights": "ema"}),
 }

@@ -13,13 +13,14 @@ more trains fewer steps. Judged are
 It stops and goes on as run.py does.
 
     python benchmarks/evidence/few.py [--minutes 9] [--data mnist digits] [--seeds 0 1] [--counts 20 100]
-        [--budgets short long] [--arms teacher_forcing ...]
+        [--budgets short long longest] [--arms teacher_forcing ...]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import time
@@ -43,7 +44,7 @@ from torch import Tensor
 
 FILE = RESULTS.with_name("evidence_few.jsonl")
 PRETRAINING = {"mnist": 1500, "emoji": 1500, "digits": 1000}
-STEPS = {"least": 60, "short": 150, "long": 500}
+STEPS = {"least": 60, "short": 150, "long": 500, "longest": 1500}
 """Of teacher forcing. The first is for it alone, to compare arms with that have fewer steps for their forwards."""
 LEAST = "least"
 TRIED = 24
@@ -83,35 +84,53 @@ class Arm:
     """Whether every second batch is of the other classes."""
 
 
-def arm(words: str, rollout: str, loss: str = "", reflexflow: bool = False) -> Arm:
+def arm(words: str, rollout: str, loss: str = "", reflexflow: bool = False, averages: bool = False) -> Arm:
     """Settings as ``name=value`` with spaces between them; what is not said of the Rollout is as it is without SOAR."""
     plain = "keep_base=false renoise=none guidance=1"
     changes = [f"Rollout.{each}" for each in f"{plain} {rollout}".split()]
     of_loss = f"{'ReflexFlowLoss' if reflexflow else 'DiffusionLoss'}."
-    return Arm(words, (*changes, *(of_loss + each for each in loss.split())), reflexflow=reflexflow)
+    changes += [of_loss + each for each in loss.split()]
+    words, changes = (f"{words}, {AVERAGED}", [*changes, EMA]) if averages else (words, changes)
+    return Arm(words, tuple(changes), reflexflow=reflexflow)
 
 
+EMA, AVERAGED = "OptimizerStep.ema_decay=0.99", "averaged weights"
+BY_SPEC = "Rollout and ReflexFlow by their documented defaults"
 SPEC = "sampler=unipc max_step_offset=10 probability=1 step_size=1"
-SOAR = "keep_base=true renoise=same_noise renoise_levels=1 max_step_offset=1 probability=1 step_size=25"
+SOAR = (
+    "keep_base=true renoise=same_noise renoise_levels=1 max_step_offset=1 probability=1 step_size=25 copies_weight=0.25"
+)
+RECIPE = "the recipe: `trajectory`, single steps of 300, from 70% on"
+SINGLE = "start=0.7 max_step_offset=1 probability=0.5 step_size=300"
+WHOLE = "rollout=persistent from_noise=true max_step_offset=7 step_size=125"
+MOST = "`trajectory`, such chains on nine tenths of the places, from 75% on"
 FROZEN = "target=trajectory reference_weights=frozen reference_sampler=heun reference_steps=1"
 ARMS = {
     PLAIN: Arm("teacher forcing", rolls=False),
+    "averaged": Arm(f"teacher forcing, {AVERAGED}", (EMA,), rolls=False),
+    "decayed": Arm("teacher forcing, the learning rate falls (cosine)", ("Optimizer.lr_schedule=cosine",), rolls=False),
     "prior": Arm("teacher forcing, every second batch of the other classes", rolls=False, mixed=True),
     "spec": arm("Rollout by its documented defaults", SPEC, "target=original"),
-    "reflexflow": arm("Rollout and ReflexFlow by their documented defaults", SPEC, reflexflow=True),
-    "recipe": arm(
-        "the recipe: `trajectory`, single steps of 300, from 70% on",
-        "start=0.7 max_step_offset=1 probability=0.5 step_size=300",
-        FROZEN,
-    ),
+    "reflexflow": arm(BY_SPEC, SPEC, reflexflow=True),
+    "reflexflow_averaged": arm(BY_SPEC, SPEC, reflexflow=True, averages=True),
+    "recipe": arm(RECIPE, SINGLE, FROZEN),
+    "recipe_averaged": arm(RECIPE, SINGLE, FROZEN, averages=True),
     "chains": arm(
         "`trajectory`, persistent chains down 8 levels, from 70% on",
-        "start=0.7 rollout=persistent from_noise=true max_step_offset=7 probability=0.25 step_size=125",
+        f"start=0.7 {WHOLE} probability=0.25",
         FROZEN,
     ),
-    "soar": arm("SOAR without guidance", f"{SOAR} copies_weight=0.25", "target=clean"),
-    "soar_guided": arm(
-        f"SOAR with guidance {GUIDANCE:g}", f"{SOAR} copies_weight=0.25 guidance={GUIDANCE}", "target=clean"
+    "chains_averaged": arm(MOST, f"start=0.75 {WHOLE} probability=0.9", FROZEN, averages=True),
+    "chains_guided_averaged": arm(
+        f"the same, reference with guidance {GUIDANCE:g} (`few_steps_lora.json`)",
+        f"start=0.75 {WHOLE} probability=0.9",
+        f"{FROZEN} reference_guidance={GUIDANCE}",
+        averages=True,
+    ),
+    "soar": arm("SOAR without guidance", SOAR, "target=clean"),
+    "soar_guided": arm(f"SOAR with guidance {GUIDANCE:g}", f"{SOAR} guidance={GUIDANCE}", "target=clean"),
+    "soar_guided_averaged": arm(
+        f"SOAR with guidance {GUIDANCE:g}", f"{SOAR} guidance={GUIDANCE}", "target=clean", averages=True
     ),
 }
 
@@ -152,8 +171,7 @@ def pretrained(task: Task) -> Path:
 
 def keep_model(prompt: dict[str, Any], changes: list[str], folder: Path) -> int:
     """Train, and keep the model alone in that folder; the forwards that it has cost."""
-    unfinished = RUNS / "unfinished_few"
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a training that was stopped
+    unfinished = RUNS / f"unfinished_few_{os.getpid()}"  # two of them may run side by side
     run, cost = train(prompt, changes, unfinished, "tuned")
     (run / "model").rename(folder)
     shutil.rmtree(unfinished)
@@ -299,7 +317,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--data", nargs="+", choices=PRETRAINING, default=["digits"])
-    parser.add_argument("--budgets", nargs="+", choices=("short", "long"), default=["short", "long"])
+    parser.add_argument("--budgets", nargs="+", choices=("short", "long", "longest"), default=["short", "long"])
     parser.add_argument("--counts", nargs="+", type=int, default=[20, 100])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
