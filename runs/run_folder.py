@@ -35,12 +35,12 @@ from ..files.whole import (
     flush,
     flush_folder,
     new_folder,
-    read_object,
     tidy,
     whole_or_nothing,
     writable,
     write_text,
 )
+from ..training.state import FACTS, facts_in
 from .pictures.plots import plot_metrics
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ MOST_FILMS = 64
 PICTURE = re.compile(r".+_step_(\d{6,})(_frames)?\.(png|json)")
 """The names of a run's pictures and their facts; whatever else lies in these folders is somebody else's."""
 
-FACTS, METRICS = "run.json", "metrics.jsonl"
+METRICS = "metrics.jsonl"
 
 PACKAGES = ("torch", "diffusers", "safetensors", "numpy")
 
@@ -273,14 +273,6 @@ def save_picture(path: Path, picture: Image) -> None:
     """Whole, but not flushed: a power cut may cost a picture."""
     with whole_or_nothing(path, durable=False) as unfinished:
         picture.save(unfinished)
-
-
-def facts_in(folder: Path) -> dict[str, Any]:
-    """What run.json says; nothing where it is damaged: that is no reason not to go on with the run."""
-    try:
-        return read_object(folder / FACTS)
-    except ValueError:
-        return {}
 
 
 def name_of(node_id: str) -> str:
