@@ -25,13 +25,13 @@ def in_words(trainer: Trainer, step: int, looks: Sequence[Look]) -> str:
 
 
 def _items(trainer: Trainer, look: Look) -> Iterator[str]:
-    source = next((part for part in trainer.loss.walk() if {"dataset", "batch_size"} <= part.inputs.keys()), None)
+    source = trainer.loss.data()
     for row, finite in enumerate(look.finite.tolist()):
         if finite:
             continue
         place = row if look.places is None else int(look.places[row])
         name = f"item {place} of the batch"
-        if source is not None:
+        if source is not None and "dataset" in source.inputs:
             dataset, size = source.inputs["dataset"], source.inputs["batch_size"]
             size *= trainer.processes.count
             items = plan_batch(dataset.info, size, look.index, trainer.run.seed, source.node_id)

@@ -114,7 +114,8 @@ def fit(
 
 
 def batch_size_in(loss: Stream) -> int | None:
-    return next((part.inputs["batch_size"] for part in loss.walk() if "batch_size" in part.inputs), None)
+    data = loss.data()
+    return data.inputs["batch_size"] if data else None
 
 
 def batch_of_an_update(loss: Stream, count: int, accumulation: int) -> dict[str, int]:

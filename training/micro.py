@@ -40,8 +40,7 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 
 def advice(loss: Stream, precision: str, accumulation: int, halves: bool) -> str:
     """Which widgets to change when the memory is too small, and what each saves."""
-    data = next((part for part in loss.walk() if "batch_size" in part.inputs), None)
-    tips = []
+    data, tips = loss.data(), []
     if data is not None and data.inputs["batch_size"] > 1:
         size = data.inputs["batch_size"]
         tips.append(

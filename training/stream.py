@@ -98,6 +98,10 @@ class Stream:
                 stack.append((stream, True))
                 stack.extend((value, False) for value in stream.inputs.values() if isinstance(value, Stream))
 
+    def data(self) -> Stream | None:
+        """The first stream that this one pulls from which hands out batches of a data set; None where there is none."""
+        return next((part for part in self.walk() if "batch_size" in part.inputs), None)
+
     def constants(self, kind: type) -> Iterator[Any]:
         """Every constant of that type wired anywhere into this stream."""
         return (value for stream in self.walk() for value in stream.inputs.values() if isinstance(value, kind))

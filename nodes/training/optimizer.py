@@ -404,7 +404,7 @@ def memory_in_words(
 ) -> list[str]:
     """What a step needs, where all that it depends on is known; it never keeps a training from starting."""
     info: ModelInfo = model.about
-    data = next((part for part in loss.walk() if "batch_size" in part.inputs), None)
+    data = loss.data()
     encoders = getattr(data.inputs.get("dataset"), "encoders", None) if data else None
     put_on = [part.inputs for part in model.walk() if "asked" in part.inputs]
     adapters = [inputs["asked"] for inputs in put_on]
@@ -432,7 +432,7 @@ def validations(loss: Stream, wired: Stream | None, every: int) -> list[Look]:
     """
     if not every:
         return []
-    data = wired or next((part for part in loss.walk() if "batch_size" in part.inputs), None)
+    data = wired or loss.data()
     if data is None:
         return []
     dataset = data.inputs["dataset"] if wired else held_out(data.inputs.get("dataset"))
