@@ -20,11 +20,13 @@ from ..training.optimizers import OptimizerSettings
 from .data.dataset import ImageFolderDataset
 from .data.encode import EncodeDataset, encoding_of, words_on
 from .data.shards import ShardDataset
+from .inputs import defaults
 from .models.adapter import AddLora
 from .models.pretrained import LoadPretrained
 from .results.sample_prompts import SamplePrompts
 from .rollouts.rollout import Rollout
-from .training.optimizer import Optimizer, OptimizerStep
+from .training.optimizer import Optimizer
+from .training.optimizer_step import OptimizerStep
 
 Prompt = Mapping[str, Mapping[str, Any]]
 """A graph in API format, validated."""
@@ -82,12 +84,6 @@ class Graph:
             return self.value(loader, LoadPretrained)[2] if loader else None
         except (OSError, ValueError):
             return None
-
-
-def defaults(kind: Any) -> dict[str, Any]:
-    types = kind.INPUT_TYPES()
-    declared = {**types["required"], **types.get("optional", {})}
-    return {name: options["default"] for name, (_, options) in declared.items() if "default" in options}
 
 
 def data_in_words(graph: Graph) -> Iterator[tuple[str, str, list[str]]]:

@@ -275,6 +275,12 @@ def save_picture(path: Path, picture: Image) -> None:
         picture.save(unfinished)
 
 
+def pictures_of(run: Path) -> list[Path]:
+    """What sums a run up: the curve and the newest samples, as far as there are any."""
+    newest = sorted(run.glob("samples/*.png"))[-1:]
+    return [path for path in (run / "loss.png", *newest) if path.is_file()]
+
+
 def name_of(node_id: str) -> str:
     """A node's id in a file's name; those in subgraphs (7:3) make trouble on some systems."""
     return node_id.replace(":", "-")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ..hosts.machine import Machine
@@ -207,13 +206,6 @@ class Session:
         shares = sorted(((seconds / total, name) for name, seconds in self.metrics.seconds.items()), reverse=True)
         named = [(share, titles.get(name) or name.removeprefix(f"{self.node_id}.")) for share, name in shares]
         return "time: " + ", ".join(f"{name} {share:.0%}" for share, name in named if share >= 0.005)
-
-    def pictures(self) -> list[Path]:
-        """What sums the run up: the curve and the newest samples."""
-        if self.folder is None:
-            return []
-        newest = sorted(self.folder.folder.glob("samples/*.png"))[-1:]
-        return [path for path in [self.folder.folder / "loss.png", *newest] if path.is_file()]
 
 
 def due(every: int, session: Session) -> bool:
