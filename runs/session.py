@@ -12,8 +12,7 @@ from ..models.sharded import here
 from ..training.loop import Trainer
 from ..training.metrics import Metrics
 from ..training.state import find_state
-from ..training.stream import Look as Items
-from ..training.stream import Step, StepError, Stream
+from ..training.stream import FiniteLosses, Step, StepError, Stream
 from .bad_steps import MOST_IN_A_ROW, in_words
 from .run_folder import RunFolder, read_metrics
 
@@ -126,7 +125,7 @@ class Session:
             for look in self.looks:
                 look.read(self, rows)
 
-    def _judge(self, step: int, bad: Mapping[int, Sequence[Items]]) -> None:
+    def _judge(self, step: int, bad: Mapping[int, Sequence[FiniteLosses]]) -> None:
         """Remember a step of which nothing could be learnt."""
         if step not in bad:
             self.bad.clear()
@@ -134,7 +133,7 @@ class Session:
         if self.trainer.on_bad_step == "stop":
             self.diverged_at = step if self.diverged_at is None else self.diverged_at
             return
-        if self.trainer.scaler.is_enabled() and all(bool(look.finite.all()) for look in bad[step]):
+        if self.trainer.scaler.is_enabled() and all(bool(pull.finite.all()) for pull in bad[step]):
             return  # fp16 looks for its scale
         self.bad[step] = in_words(self.trainer, step, bad[step])
         self.skipped.append(step)

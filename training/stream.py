@@ -108,7 +108,7 @@ class Stream:
 
 
 @dataclass(frozen=True)
-class Look:
+class FiniteLosses:
     """Which items of a pull have a finite loss: read only where one has not."""
 
     index: int
@@ -217,7 +217,7 @@ class Step:
         """What was reported."""
         self.pulls: list[dict[str, Number]] = []
         """What was reported in each pull of the update, where the numbers are means over them."""
-        self.finite: list[Look] = []
+        self.finite: list[FiniteLosses] = []
         """Whose losses are finite numbers, by pull."""
         self.current: Stream | None = None
         self._memo: dict[Stream, Any] = {}
