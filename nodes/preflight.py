@@ -17,6 +17,7 @@ from ..hosts.current import current_host
 from ..hosts.device import memory_of
 from ..models.loading.pretrained import Pretrained
 from ..training.optimizers import OptimizerSettings
+from .base import Node
 from .data.dataset import ImageFolderDataset
 from .data.encode import EncodeDataset, encoding_of, words_on
 from .data.shards import ShardDataset
@@ -48,9 +49,9 @@ class Graph:
 
     prompt: Prompt
 
-    def of(self, kind: type) -> Iterator[str]:
+    def of(self, kind: type[Node]) -> Iterator[str]:
         """Ids of all nodes of a class."""
-        return (node_id for node_id, node in self.prompt.items() if node["class_type"] == kind.NODE_ID)  # type: ignore[attr-defined]
+        return (node_id for node_id, node in self.prompt.items() if node["class_type"] == kind.NODE_ID)
 
     def inputs(self, node_id: str) -> Mapping[str, Any]:
         """The inputs of a node, widgets that are left out by their defaults."""

@@ -162,11 +162,12 @@ def open_folder(
     folder: Path | str | None, resume: SavedState | None, facts: Mapping[str, Any], processes: Processes = ONE
 ) -> RunFolder | None:
     """The run's folder: the resumed run's own, a new one, or none. Raises ValueError if nothing can be written."""
-    if not (folder or resume):
+    place = resume.folder if resume else Path(folder) if folder else None
+    if place is None:
         return None
     record = None
     if processes.leads:
-        record = RunFolder(resume.folder) if resume else RunFolder.create(Path(folder).parent, Path(folder).name, facts)  # type: ignore[arg-type]
+        record = RunFolder(place) if resume else RunFolder.create(place.parent, place.name, facts)
     where, known = processes.from_lead((record.folder, record.facts) if record else (Path(), {}))
     return record or FolderOfAnother(where, known)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...training.optimizers import OptimizerSettings, check_optimizer, installed
+from ...training.optimizers import OptimizerName, OptimizerSettings, check_optimizer, installed
 from ..base import CATEGORY, OPTIMIZER, Node
 from ..inputs import choice, integer, number, switch
 
@@ -98,6 +98,6 @@ class Optimizer(Node):
             return str(error)
         return True
 
-    def build(self, optimizer: str, **options: Any) -> tuple[OptimizerSettings]:
+    def build(self, optimizer: OptimizerName, **options: Any) -> tuple[OptimizerSettings]:
         check_optimizer(optimizer, options["learning_rate"])
-        return (OptimizerSettings(name=optimizer, **options),)  # type: ignore[arg-type]
+        return (OptimizerSettings(name=optimizer, **options),)
