@@ -16,7 +16,7 @@ from ...diffusion.schedules import Density, Schedule
 from ...diffusion.solvers import Conditioning
 from ..model import Model
 from ..quiet import quiet
-from .vae import Moments, downscaling, keep_from_overflowing, moments_of_all, tile_if_large
+from .vae import Moments, downscaling, keep_from_overflowing, moments_of_all, moments_of_channels, tile_if_large
 
 if TYPE_CHECKING:
     from diffusers.models.modeling_utils import ModelMixin
@@ -283,7 +283,7 @@ class PretrainedModel(Model):
     @classmethod
     def moments(cls, vae: Any, latents: Tensor) -> Moments:
         """What the VAE's ``latents`` (B, C, H, W) are freed of before the network sees them: of about unit variance."""
-        return moments_of_all(vae)
+        return moments_of_channels(vae, latents) if cls.vae_of_videos else moments_of_all(vae)
 
     @classmethod
     @abstractmethod
@@ -291,9 +291,16 @@ class PretrainedModel(Model):
         """The pipeline's keyword arguments for encoded prompts, in place of text; ``negative`` only with guidance."""
 
 
-def masked_prompts(positive: Conditioning, negative: Conditioning | None, mask: str) -> dict[str, Any]:
-    """The arguments of a pipeline that takes captions with a mask, which it calls ``mask``."""
-    arguments = {"prompt_embeds": positive["text"], mask: positive["mask"]}
-    if negative:
-        arguments |= {"negative_prompt_embeds": negative["text"], f"negative_{mask}": negative["mask"]}
-    return arguments
+def prompt_arguments(
+    positive: Conditioning, negative: Conditioning | None, **told: str | Callable[[Conditioning], Any]
+) -> dict[str, Any]:
+    """A pipeline's arguments by name: what the network is told of that name, or what is made of it.
+
+    Of the negative the same, with ``negative_`` before the arguments' names.
+    """
+    given = {"": positive} | ({"negative_": negative} if negative else {})
+    return {
+        start + name: each[of] if isinstance(of, str) else of(each)
+        for start, each in given.items()
+        for name, of in told.items()
+    }
