@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, get_args
 
 from .layers import Adapter, AdapterKind, kronecker_shape
-from .names import Layers
+from .original import Layers
 
 if TYPE_CHECKING:
     from peft import PeftConfig
