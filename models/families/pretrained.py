@@ -112,12 +112,15 @@ class PretrainedModel(Model):
         """Those that are trained along with the network (see text_encoders.py), in the pipeline's order."""
 
     def __call__(self, x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
-        """The output (B, C, H, W), in the network's own dtype; numbers that are no fractions, such as sizes, stay."""
-        told = {
+        """The output (B, C, H, W), in the network's own dtype."""
+        return self.predict(x.to(self.dtype), timestep, self.told(conditioning))
+
+    def told(self, conditioning: Conditioning) -> Conditioning:
+        """What the network is told, in its own dtype; numbers that are no fractions, such as sizes, stay."""
+        return {
             name: value.to(self.dtype) if value.is_floating_point() else value
             for name, value in self.read_anew(conditioning).items()
         }
-        return self.predict(x.to(self.dtype), timestep, told)
 
     def read_anew(self, conditioning: Conditioning) -> Conditioning:
         """The conditioning as text encoders that are trained read its captions now; without them, as it is."""
