@@ -20,7 +20,7 @@ def run_in_words(
 
     ``loss`` and ``model`` are what Optimizer Step is wired to; nothing is loaded.
     """
-    data = next((part for part in loss.walk() if "batch_size" in part.inputs), None)
+    data = loss.data()
     epochs = [steps_in_words(data.about.count, data.inputs["batch_size"], steps, accumulation)] if data else []
     adapters = [part.inputs for part in model.walk() if isinstance(part.inputs.get("asked"), AdapterSettings)]
     return [

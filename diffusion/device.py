@@ -1,4 +1,4 @@
-"""How numbers come to the device."""
+"""How numbers come to the device, and rows are taken there."""
 
 from __future__ import annotations
 
@@ -11,3 +11,8 @@ def moved(values: Tensor, device: torch.device, dtype: torch.dtype | None = None
     # Not on MPS: a copy there reads memory of the CPU that may be freed and used again by then, and the numbers are
     # silently wrong (pytorch issue 189690). CUDA has read it, or put it aside, before the call returns.
     return values.to(device, dtype or values.dtype, non_blocking=device.type == "cuda")
+
+
+def picked(values: Tensor, index: slice | Tensor) -> Tensor:
+    """Some rows (n, ...); a tensor of their numbers (n,) is on the CPU, whatever device the values are on."""
+    return values[index if isinstance(index, slice) else moved(index, values.device)]

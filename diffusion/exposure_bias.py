@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 
 from .noisy_batch import noisy_batch
 from .schedules import Schedule
-from .solvers import Conditioning, Model, Solver, ask, integrate
+from .solvers import Conditioning, Model, Solver, ask, from_noise
 
 BANDS = 4
 
@@ -78,8 +78,7 @@ def measure(
 
     The images are asked for with the conditioning of the real ones, so that the two distributions should be the same.
     """
-    count = len(latents)
-    grid = schedule.sampling_timesteps(steps)[:, None].expand(-1, count)
+    grid = schedule.sampling_timesteps(steps)[:, None].expand(-1, len(latents))
     start, *noises = (torch.randn(latents.shape, generator=generator).to(latents.device) for _ in range(3))
     path: list[LevelStatistics] = []
 
@@ -92,8 +91,7 @@ def measure(
             measured = [at_level(each, grid[step]) for each in (x, *forced)]
             path.append(LevelStatistics(float(grid[step, 0]), *measured))
 
-    begin = schedule.add_noise(torch.zeros_like(latents), start, grid[0])
-    integrate(model, schedule, begin, grid, torch.full((count,), steps), conditioning, solve, compare)
+    from_noise(model, schedule, start, steps, conditioning, solve, compare)
     return path
 
 

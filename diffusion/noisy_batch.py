@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Generator, Tensor
 
+from .device import picked
 from .predictions import blend, per_item
 from .schedules import Schedule
 from .share import Share
-from .solvers import Conditioning, History, Model, Solver, ask
+from .solvers import Conditioning, History, Model, Solver, ask, rows
+
+PER_ITEM = ("latents", "noise", "timestep", "teacher_forced", "x", "lengths", "source", "stride", "clean_output",
+            "mask", "weight")  # fmt: skip
+"""What a noisy batch has for each item, beside what the network is told."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,27 @@ class NoisyBatch:
         A perfect model drifts too, since one item's path is not straight: this is no measure of exposure bias.
         """
         return per_item((self.x - self.teacher_forced) ** 2)
+
+    def items(self, index: slice | Tensor) -> NoisyBatch:
+        """Some items; a tensor of their numbers (n,) is on the CPU, and may repeat them.
+
+        What is known of the batch as a whole (its share, memory, fine paths, listener) stays, for the caller to change.
+        """
+        values = {name: getattr(self, name) for name in PER_ITEM}
+        some: dict[str, Any] = {name: None if value is None else picked(value, index) for name, value in values.items()}
+        return replace(self, conditioning=rows(self.conditioning, index), **some)
+
+    def followed_by(self, more: NoisyBatch) -> NoisyBatch:
+        """These items, and then others; what only one side has for each of its items is left out.
+
+        What is known of the batch as a whole stays, for the caller to change.
+        """
+        pairs = ((name, getattr(self, name), getattr(more, name)) for name in PER_ITEM)
+        both: dict[str, Any] = {
+            name: None if mine is None or other is None else torch.cat([mine, other]) for name, mine, other in pairs
+        }
+        told = {name: torch.cat([value, more.conditioning[name]]) for name, value in self.conditioning.items()}
+        return replace(self, conditioning=told, **both)
 
 
 def noisy_batch(

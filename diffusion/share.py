@@ -13,7 +13,7 @@ from heapq import heapify, heapreplace
 import torch
 from torch import Tensor
 
-from .device import moved
+from .device import picked
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Share:
         """What belongs to the items here (b, ...), of what was drawn for all (total, ...), on any device."""
         if len(values) != self.total:
             raise ValueError(f"something was drawn for {len(values)} items, and the global batch has {self.total}")
-        return values if self.is_whole else values[moved(self.places, values.device)]
+        return values if self.is_whole else picked(values, self.places)
 
     def first(self, count: int) -> Tensor:
         """Which of the first ``count`` places of the global batch are here (n,): those of the first n items here."""

@@ -71,7 +71,7 @@ class Model(ABC):
     @property
     def trained(self) -> dict[str, nn.Parameter]:
         """The weights that are trained, by name."""
-        return {name: weight for name, weight in self.network.named_parameters() if weight.requires_grad}
+        return trained_in(self.network)
 
     def prepare_training(self, dtype: torch.dtype = torch.float32) -> None:
         """Train the adapters, or everything where there are none, in float32: small updates vanish in 16 bits.
@@ -106,6 +106,11 @@ class Model(ABC):
         finally:
             for module, mode in modes:
                 module.training = mode
+
+
+def trained_in(network: nn.Module) -> dict[str, nn.Parameter]:
+    """The weights of a network that are trained, by name: all of them, or those of the adapters."""
+    return {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
 
 
 def numbered(labels: Tensor, classes: int) -> Tensor:

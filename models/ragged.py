@@ -81,7 +81,12 @@ def padded(tensors: Sequence[Tensor]) -> list[Tensor]:
     if tensors[0].ndim < 2:
         return list(tensors)
     longest = max(tensor.shape[1] for tensor in tensors)
-    return [F.pad(tensor, (*[0] * (2 * (tensor.ndim - 2)), 0, longest - tensor.shape[1])) for tensor in tensors]
+    return [padded_to(tensor, longest) for tensor in tensors]
+
+
+def padded_to(tensor: Tensor, length: int) -> Tensor:
+    """A tensor (B, L, ...) with zeros up to a length (B, length, ...)."""
+    return F.pad(tensor, (*[0] * (2 * (tensor.ndim - 2)), 0, length - tensor.shape[1]))
 
 
 def padded_texts(texts: Sequence[Tensor]) -> Conditioning:

@@ -17,7 +17,8 @@ from .rollouts.loss import DiffusionLoss, ReflexFlowLoss
 from .rollouts.reflow import Reflow
 from .rollouts.rollout import Rollout
 from .rollouts.schedule import DDPMSchedule, FlowMatchingSchedule, NoisyBatch
-from .training.optimizer import Optimizer, OptimizerStep
+from .training.optimizer import Optimizer
+from .training.optimizer_step import OptimizerStep
 
 NODES = (
     DigitsDataset,

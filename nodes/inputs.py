@@ -49,6 +49,13 @@ def seed(tooltip: str) -> Input:
     return integer(0, 0, LARGEST_SEED, tooltip, control_after_generate="fixed")
 
 
+def defaults(node: Any) -> dict[str, Any]:
+    """What the widgets of a node class say where nobody has touched them."""
+    types = node.INPUT_TYPES()
+    declared = {**types["required"], **types.get("optional", {})}
+    return {name: options["default"] for name, (_, options) in declared.items() if "default" in options}
+
+
 def refusal(name: str, check: Callable[[], object]) -> str | None:
     """What VALIDATE_INPUTS says of the input of this name if the check raises ValueError: it begins with the name."""
     try:

@@ -17,14 +17,17 @@ from ..hosts.current import current_host
 from ..hosts.device import memory_of
 from ..models.loading.pretrained import Pretrained
 from ..training.optimizers import OptimizerSettings
+from .base import Node
 from .data.dataset import ImageFolderDataset
 from .data.encode import EncodeDataset, encoding_of, words_on
 from .data.shards import ShardDataset
+from .inputs import defaults
 from .models.adapter import AddLora
 from .models.pretrained import LoadPretrained
 from .results.sample_prompts import SamplePrompts
 from .rollouts.rollout import Rollout
-from .training.optimizer import Optimizer, OptimizerStep
+from .training.optimizer import Optimizer
+from .training.optimizer_step import OptimizerStep
 
 Prompt = Mapping[str, Mapping[str, Any]]
 """A graph in API format, validated."""
@@ -46,9 +49,9 @@ class Graph:
 
     prompt: Prompt
 
-    def of(self, kind: type) -> Iterator[str]:
+    def of(self, kind: type[Node]) -> Iterator[str]:
         """Ids of all nodes of a class."""
-        return (node_id for node_id, node in self.prompt.items() if node["class_type"] == kind.NODE_ID)  # type: ignore[attr-defined]
+        return (node_id for node_id, node in self.prompt.items() if node["class_type"] == kind.NODE_ID)
 
     def inputs(self, node_id: str) -> Mapping[str, Any]:
         """The inputs of a node, widgets that are left out by their defaults."""
@@ -82,12 +85,6 @@ class Graph:
             return self.value(loader, LoadPretrained)[2] if loader else None
         except (OSError, ValueError):
             return None
-
-
-def defaults(kind: Any) -> dict[str, Any]:
-    types = kind.INPUT_TYPES()
-    declared = {**types["required"], **types.get("optional", {})}
-    return {name: options["default"] for name, (_, options) in declared.items() if "default" in options}
 
 
 def data_in_words(graph: Graph) -> Iterator[tuple[str, str, list[str]]]:

@@ -69,13 +69,12 @@ def fit(
     with processes.watched(note_failure), processes.ending():
         resume = processes.from_lead(resume)
         seed = resume.seed if resume else seed
-        facts = {"seed": seed, "steps": steps, "node": node_id, "device": place, "versions": versions()}
-        update = batch_of_an_update(loss, processes.count, options.get("accumulation", 1))
+        batch = batch_of_an_update(loss, processes.count, options.get("accumulation", 1))
         notes = [*notes, *processes_in_words(loss, processes.count)]
         if resume:
-            notes += other_batch_in_words(facts_in(resume.folder).get("batch"), update)
-        facts |= {"said": list(notes), "batch": update}
-        told = list(notes)
+            notes += other_batch_in_words(facts_in(resume.folder).get("batch"), batch)
+        facts = {"seed": seed, "steps": steps, "node": node_id, "device": place, "versions": versions()}
+        facts |= {"said": notes, "batch": batch}
         if processes.count > 1 or resume:
             facts["processes"] = processes.count
         record = open_folder(folder, resume, facts, processes)
@@ -89,24 +88,19 @@ def fit(
         with record.locked() if record else nullcontext(), log_kept(record.folder if record else None, processes):
             for note in notes if processes.leads else ():  # before the training is paid for; the node says it later
                 log.info("node %s: %s", node_id, note)
-            trainer = None
+            trainer: Trainer | None = None
+            restored: list[str] = []
             if resume and record:  # what does not fit is refused before anything in the run's folder changes
                 resume.still_there()
                 trainer = ready()
-                processes.any(False)  # nor before all have read the state
-                restored = [*resume.notes, resume.in_words(trainer)]
-                record.go_on(resume.step, facts, resume.run)
-                if processes.leads:
-                    resume.take()
-                run.host.resumed(node_id, "; ".join(restored))
-                told = [*restored, *told]
+                restored = take_up(record, resume, trainer, facts)
             if record:
                 for name, content in (files or {}).items():
                     record.write_json(name, content)
             with status_of(record, host if processes.leads else reports), processes.ending():
                 trainer = trainer or ready()
                 session = Session(trainer, run.value(model), in_order(looks), record)
-                session.notes += told
+                session.notes += [*restored, *notes]
                 session.train(preview_every)
     for part in run.parts:
         host.finish(part.node_id)
@@ -114,7 +108,8 @@ def fit(
 
 
 def batch_size_in(loss: Stream) -> int | None:
-    return next((part.inputs["batch_size"] for part in loss.walk() if "batch_size" in part.inputs), None)
+    data = loss.data()
+    return data.inputs["batch_size"] if data else None
 
 
 def batch_of_an_update(loss: Stream, count: int, accumulation: int) -> dict[str, int]:
@@ -161,13 +156,26 @@ def open_folder(
     folder: Path | str | None, resume: SavedState | None, facts: Mapping[str, Any], processes: Processes = ONE
 ) -> RunFolder | None:
     """The run's folder: the resumed run's own, a new one, or none. Raises ValueError if nothing can be written."""
-    if not (folder or resume):
+    place = resume.folder if resume else Path(folder) if folder else None
+    if place is None:
         return None
     record = None
     if processes.leads:
-        record = RunFolder(resume.folder) if resume else RunFolder.create(Path(folder).parent, Path(folder).name, facts)  # type: ignore[arg-type]
+        record = RunFolder(place) if resume else RunFolder.create(place.parent, place.name, facts)
     where, known = processes.from_lead((record.folder, record.facts) if record else (Path(), {}))
     return record or FolderOfAnother(where, known)
+
+
+def take_up(record: RunFolder, resume: SavedState, trainer: Trainer, facts: Mapping[str, Any]) -> list[str]:
+    """Go on in a run's folder from the state that was put into the trainer; returns what the user is told of it."""
+    processes = trainer.processes
+    processes.any(False)  # not before all have read the state
+    restored = [*resume.notes, resume.in_words(trainer)]
+    record.go_on(resume.step, facts, resume.run)
+    if processes.leads:
+        resume.take()
+    trainer.run.host.resumed(trainer.node_id, "; ".join(restored))
+    return restored
 
 
 @contextmanager

@@ -206,11 +206,7 @@ def pipeline_arguments(
 
 def told(conditioning: Conditioning, model: PretrainedModel) -> Conditioning:
     """What the network is told, on its device and in what it computes in; a pipeline's latents follow this."""
-    there = {name: value.to(model.device) for name, value in conditioning.items()}
-    return {
-        name: value.to(model.dtype) if value.is_floating_point() else value
-        for name, value in model.read_anew(there).items()
-    }
+    return model.told({name: value.to(model.device) for name, value in conditioning.items()})
 
 
 @contextmanager

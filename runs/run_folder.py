@@ -35,12 +35,12 @@ from ..files.whole import (
     flush,
     flush_folder,
     new_folder,
-    read_object,
     tidy,
     whole_or_nothing,
     writable,
     write_text,
 )
+from ..training.state import FACTS, facts_in
 from .pictures.plots import plot_metrics
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ MOST_FILMS = 64
 PICTURE = re.compile(r".+_step_(\d{6,})(_frames)?\.(png|json)")
 """The names of a run's pictures and their facts; whatever else lies in these folders is somebody else's."""
 
-FACTS, METRICS = "run.json", "metrics.jsonl"
+METRICS = "metrics.jsonl"
 
 PACKAGES = ("torch", "diffusers", "safetensors", "numpy")
 
@@ -275,12 +275,10 @@ def save_picture(path: Path, picture: Image) -> None:
         picture.save(unfinished)
 
 
-def facts_in(folder: Path) -> dict[str, Any]:
-    """What run.json says; nothing where it is damaged: that is no reason not to go on with the run."""
-    try:
-        return read_object(folder / FACTS)
-    except ValueError:
-        return {}
+def pictures_of(run: Path) -> list[Path]:
+    """What sums a run up: the curve and the newest samples, as far as there are any."""
+    newest = sorted(run.glob("samples/*.png"))[-1:]
+    return [path for path in (run / "loss.png", *newest) if path.is_file()]
 
 
 def name_of(node_id: str) -> str:

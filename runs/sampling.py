@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from ..diffusion.rollouts.guidance import UNGUIDED, Guidance
 from ..diffusion.schedules import Schedule
-from ..diffusion.solvers import Conditioning, Solver, integrate
+from ..diffusion.solvers import Conditioning, Solver, from_noise
 from ..diffusion.time_shift import told_lower
 from ..models.model import Model
 
@@ -34,20 +34,9 @@ def sample(
     is told a timestep lower by ``time_shift`` (0..1000) than the latents have: see :func:`told_lower`.
     """
     noise = torch.randn(count, *model.latent_shape, generator=generator).to(model.device)
-    timestep = schedule.sampling_timesteps(steps)
-    grid = timestep[:, None].expand(-1, count)
-    x = noise * float(schedule.coefficients(timestep[:1])[1])
+    network = guidance.of(told_lower(model, schedule, time_shift))
     with model.evaluating():
-        return integrate(
-            guidance.of(told_lower(model, schedule, time_shift)),
-            schedule,
-            x,
-            grid,
-            torch.full((count,), steps),
-            conditioning,
-            solve,
-            observe,
-        )
+        return from_noise(network, schedule, noise, steps, conditioning, solve, observe)
 
 
 def parse_labels(text: str, classes: int) -> list[int]:

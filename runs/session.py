@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ..hosts.machine import Machine
@@ -13,8 +12,7 @@ from ..models.sharded import here
 from ..training.loop import Trainer
 from ..training.metrics import Metrics
 from ..training.state import find_state
-from ..training.stream import Look as Items
-from ..training.stream import Step, StepError, Stream
+from ..training.stream import FiniteLosses, Step, StepError, Stream
 from .bad_steps import MOST_IN_A_ROW, in_words
 from .run_folder import RunFolder, read_metrics
 
@@ -127,7 +125,7 @@ class Session:
             for look in self.looks:
                 look.read(self, rows)
 
-    def _judge(self, step: int, bad: Mapping[int, Sequence[Items]]) -> None:
+    def _judge(self, step: int, bad: Mapping[int, Sequence[FiniteLosses]]) -> None:
         """Remember a step of which nothing could be learnt."""
         if step not in bad:
             self.bad.clear()
@@ -135,7 +133,7 @@ class Session:
         if self.trainer.on_bad_step == "stop":
             self.diverged_at = step if self.diverged_at is None else self.diverged_at
             return
-        if self.trainer.scaler.is_enabled() and all(bool(look.finite.all()) for look in bad[step]):
+        if self.trainer.scaler.is_enabled() and all(bool(pull.finite.all()) for pull in bad[step]):
             return  # fp16 looks for its scale
         self.bad[step] = in_words(self.trainer, step, bad[step])
         self.skipped.append(step)
@@ -207,13 +205,6 @@ class Session:
         shares = sorted(((seconds / total, name) for name, seconds in self.metrics.seconds.items()), reverse=True)
         named = [(share, titles.get(name) or name.removeprefix(f"{self.node_id}.")) for share, name in shares]
         return "time: " + ", ".join(f"{name} {share:.0%}" for share, name in named if share >= 0.005)
-
-    def pictures(self) -> list[Path]:
-        """What sums the run up: the curve and the newest samples."""
-        if self.folder is None:
-            return []
-        newest = sorted(self.folder.folder.glob("samples/*.png"))[-1:]
-        return [path for path in [self.folder.folder / "loss.png", *newest] if path.is_file()]
 
 
 def due(every: int, session: Session) -> bool:

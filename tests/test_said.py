@@ -35,7 +35,7 @@ OVERHEARD = {
     "cannot read x.png: cannot identify image file 'b.png'": ["x.png", "b.png"],
     "process 3: Δ": ["3", "Δ"],  # hosts/watch.py
     "process 3 ended without a word: it was killed, or ran out of memory": ["3"],
-    "a: b: it goes on from c.pt, after step 7": ["c.pt", "7"],  # training/state.py
+    "a: b: it goes on from c.pt, after step 7": ["c.pt", "7"],  # training/state/find.py
     "node 5 (Loss), step 7: the device's memory is too small for this step. Change one of these: precision bf16 in "
     "Optimizer Step (nearly half of what a step needs beside the weights); on_out_of_memory halve in Optimizer Step, "
     "which splits the batch by itself": ["5", "Loss", "7"],  # training/micro.py

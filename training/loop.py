@@ -13,15 +13,15 @@ from torch import Tensor, nn
 
 from ..diffusion import seeds
 from ..diffusion.noisy_batch import NoisyBatch
-from ..models.model import Model
+from ..models.model import Model, trained_in
 from ..models.sharded import here, let_go, whole
 from ..models.swapping import NOT_OFFLOADED, taken_apart
 from .micro import MicroBatches
 from .numbers import mean_of_each
 from .one_by_one import OneByOne, check
 from .optimizers import OptimizerSettings, average_by_themselves
-from .sharing import add_up_gradients, check_parts, over_processes, trained
-from .stream import Look, Number, Run, Step, Stream
+from .sharing import add_up_gradients, check_parts, over_processes
+from .stream import FiniteLosses, Number, Run, Step, Stream
 from .teacher import borrowed
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -90,7 +90,7 @@ def other_weights(run: Run, network: nn.Module, put: Callable[[list[nn.Parameter
     """What is trained has the values inside that ``put`` gives it, and its own behind it."""
     run.processes.settle()  # with weights in parts, what others ask of us is asked with the weights that they have
     let_go(network)
-    with borrowed(parameters := trained(network)):
+    with borrowed(parameters := list(trained_in(network).values())):
         put(parameters)
         let_go(network)
         try:
@@ -145,7 +145,7 @@ class Trainer:
             self.network.compile(dynamic=True)
         self.optimizers = self.settings.optimizers(self.network)
         over_processes(self.network, self.optimizers, self.settings.name, self.processes)
-        self.weights = {name: weight for name, weight in self.network.named_parameters() if weight.requires_grad}
+        self.weights = trained_in(self.network)
         self.parameters = list(self.weights.values())
         if self.precision == "fp16" and len(self.optimizers) > 1:
             raise ValueError(
@@ -200,7 +200,7 @@ class Trainer:
         step = pulls[-1]
         step.pulls = [pull.numbers for pull in pulls]
         step.numbers = {name: Number(mean) for name, mean in mean_of_each([pull.metrics for pull in pulls]).items()}
-        step.finite = [look for pull in pulls for look in pull.finite]
+        step.finite = [each for pull in pulls for each in pull.finite]
         if number == 0 and not self.fused_backward and all(weight.grad is None for weight in self.parameters):
             raise ValueError(NOT_OF_THIS_MODEL)
         self.done = number + 1  # from here on the weights are no longer those of the update before
@@ -221,7 +221,7 @@ class Trainer:
             with self.around(), autocast(self.run.device, self.precision), self._elsewhere():
                 losses = self.micro.losses(step, self._backward)
             step.report("loss", losses)
-            step.finite = [Look(step.index, losses.detach().isfinite(), levels_of(step), places_of(step))]
+            step.finite = [FiniteLosses(step.index, losses.detach().isfinite(), levels_of(step), places_of(step))]
 
     def _begin_again(self, pulls: list[Step], error: Exception) -> None:
         """The same update once more, in smaller parts, where the memory was too small for it; else raises the error."""

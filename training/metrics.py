@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..hosts.processes import Processes
 from .numbers import joined, mean_of_each
-from .stream import Look, Number, Run, Step
+from .stream import FiniteLosses, Number, Run, Step
 
 SPIKE = 3.0
 """A loss so many times the median of those before it is one."""
@@ -56,7 +56,7 @@ class Pending:
     """Of each pull alone."""
     numbers: dict[str, Number]
     """Of the whole update."""
-    looks: list[Look]
+    finite: list[FiniteLosses]
     """Its items, by pull."""
 
     def reports(self, alone: bool) -> list[dict[str, Number]]:
@@ -73,7 +73,7 @@ class Metrics:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.pending: list[Pending] = []
-        self.bad: dict[int, list[Look]] = {}
+        self.bad: dict[int, list[FiniteLosses]] = {}
         """Of the last reading, the steps whose loss or gradient was no finite number, with their items."""
         self.spikes = Spikes()
         self.timed = 0
@@ -98,7 +98,7 @@ class Metrics:
         alone = self.run.processes.count == 1
         rows = merged(updates, self.run.processes.gathered(read([each.reports(alone) for each in self.pending])))
         self.bad = {
-            row["step"]: [everybodys(self.run.processes, look) for look in each.looks]
+            row["step"]: [everybodys(self.run.processes, own) for own in each.finite]
             for row, each in zip(rows, self.pending, strict=True)
             if row.get("loss") is None or row.get("skipped")
         }
@@ -154,18 +154,18 @@ def merged(updates: list[int], everybodys: list[list[list[dict[str, Number]]]]) 
     return rows
 
 
-def everybodys(processes: Processes, look: Look) -> Look:
-    """The same look at the whole global batch."""
+def everybodys(processes: Processes, own: FiniteLosses) -> FiniteLosses:
+    """Which items of the whole global batch, of what each process knows of its own."""
     if processes.count == 1:
-        return look
-    looks = processes.gathered(Look(look.index, look.finite.cpu(), look.levels, look.places))
-    if any(each.places is None for each in looks):
-        return look
-    levels = [each.levels for each in looks if each.levels is not None]
-    places = [each.places for each in looks if each.places is not None]
-    return Look(
-        look.index,
-        torch.cat([each.finite for each in looks]),
-        torch.cat(levels) if len(levels) == len(looks) else None,
+        return own
+    parts = processes.gathered(FiniteLosses(own.index, own.finite.cpu(), own.levels, own.places))
+    if any(each.places is None for each in parts):
+        return own
+    levels = [each.levels for each in parts if each.levels is not None]
+    places = [each.places for each in parts if each.places is not None]
+    return FiniteLosses(
+        own.index,
+        torch.cat([each.finite for each in parts]),
+        torch.cat(levels) if len(levels) == len(parts) else None,
         torch.cat(places),
     )

@@ -11,7 +11,6 @@ import gc
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,10 +23,6 @@ from .sharing import mean_over
 from .stream import Step, StepError, Stream
 
 log = logging.getLogger(__name__)
-
-PER_ITEM = ("latents", "noise", "timestep", "teacher_forced", "x", "lengths", "source", "stride", "clean_output",
-            "mask", "weight")  # fmt: skip
-"""What a noisy batch has for each item."""
 
 
 def causes_of(error: BaseException | None) -> Iterator[BaseException]:
@@ -45,8 +40,7 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 
 def advice(loss: Stream, precision: str, accumulation: int, halves: bool) -> str:
     """Which widgets to change when the memory is too small, and what each saves."""
-    data = next((part for part in loss.walk() if "batch_size" in part.inputs), None)
-    tips = []
+    data, tips = loss.data(), []
     if data is not None and data.inputs["batch_size"] > 1:
         size = data.inputs["batch_size"]
         tips.append(
@@ -139,14 +133,9 @@ def parts_of(batch: NoisyBatch, count: int) -> Iterator[NoisyBatch]:
     """The batch in so many parts, as even as can be; each has a :class:`Heard` of its own where somebody listens."""
     for places in torch.arange(len(batch.latents)).tensor_split(count):
         chosen = slice(int(places[0]), int(places[-1]) + 1)
-        values = {name: getattr(batch, name) for name in PER_ITEM}
-        told = {name: value[chosen] for name, value in batch.conditioning.items()}
-        kept: dict[str, Any] = {name: None if value is None else value[chosen] for name, value in values.items()}
         fine = None if batch.fine is None or chosen.start >= len(batch.fine) else batch.fine[chosen]
         yield replace(
-            batch,
-            **kept,
-            conditioning=told,
+            batch.items(chosen),
             fine=fine,
             memory=tuple(memory_of(batch.memory, chosen)),
             listener=None if batch.listener is None else Heard(),

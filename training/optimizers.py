@@ -12,6 +12,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from ..models.model import trained_in
+
 OptimizerName = Literal[
     "adamw", "adafactor", "sgd", "muon", "prodigy", "came", "lion", "adamw_schedule_free", "adamw_8bit"
 ]
@@ -78,7 +80,7 @@ class OptimizerSettings:
     def optimizers(self, network: nn.Module) -> list[Optimizer]:
         """One optimizer; two for Muon, which is made for matrices: AdamW takes all other parameters."""
         check_optimizer(self.name, self.learning_rate)
-        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        trained = list(trained_in(network).values())
         return self._muon(trained) if self.name == "muon" else [self._single(trained)]
 
     def _single(self, parameters: list[nn.Parameter]) -> Optimizer:

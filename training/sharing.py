@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..hosts.processes import Processes
-from ..models.model import Model
+from ..models.model import Model, trained_in
 from ..models.quantization import is_squeezed
 from .stream import Step
 
@@ -87,7 +87,7 @@ def over_processes(network: nn.Module, optimizers: list[Optimizer], name: str, p
         return
     if not processes.shards:
         with torch.no_grad():
-            for weight in trained(network):
+            for weight in trained_in(network).values():
                 torch.distributed.broadcast(weight, src=0)
         return
     if name not in SHARDABLE:
@@ -112,11 +112,6 @@ def check_parts(model: Model, processes: Processes) -> None:
             "quantize: squeezed weights do not go with FSDP, which cuts them in parts: set quantize to none, or start "
             "the processes without FSDP"
         )
-
-
-def trained(network: nn.Module) -> list[nn.Parameter]:
-    """The weights that are trained: all of them, or those of the adapters."""
-    return [weight for weight in network.parameters() if weight.requires_grad]
 
 
 def mean_over(processes: Processes, losses: Tensor) -> Tensor:

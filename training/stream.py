@@ -98,13 +98,17 @@ class Stream:
                 stack.append((stream, True))
                 stack.extend((value, False) for value in stream.inputs.values() if isinstance(value, Stream))
 
+    def data(self) -> Stream | None:
+        """The first stream that this one pulls from which hands out batches of a data set; None where there is none."""
+        return next((part for part in self.walk() if "batch_size" in part.inputs), None)
+
     def constants(self, kind: type) -> Iterator[Any]:
         """Every constant of that type wired anywhere into this stream."""
         return (value for stream in self.walk() for value in stream.inputs.values() if isinstance(value, kind))
 
 
 @dataclass(frozen=True)
-class Look:
+class FiniteLosses:
     """Which items of a pull have a finite loss: read only where one has not."""
 
     index: int
@@ -213,7 +217,7 @@ class Step:
         """What was reported."""
         self.pulls: list[dict[str, Number]] = []
         """What was reported in each pull of the update, where the numbers are means over them."""
-        self.finite: list[Look] = []
+        self.finite: list[FiniteLosses] = []
         """Whose losses are finite numbers, by pull."""
         self.current: Stream | None = None
         self._memo: dict[Stream, Any] = {}

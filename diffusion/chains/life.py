@@ -8,14 +8,14 @@ from dataclasses import replace
 import torch
 from torch import Generator, Tensor
 
-from ..device import moved
+from ..device import moved, picked
 from ..noisy_batch import Memory, NoisyBatch
 from ..rollouts.guidance import UNGUIDED, Guidance
 from ..rollouts.plan import RolloutPlan
 from ..schedules import Schedule
 from ..solvers import Conditioning, History, Level, Model, Predictor, Solver, ask, rows
 from .levels import Ways, draw_ways
-from .state import Chains, Lives, picked
+from .state import Chains, Lives
 
 OLDEST = 10
 """A chain that lives more than so many training steps for each of its own begins anew: its weights are long gone."""
@@ -104,23 +104,22 @@ def seated(batch: NoisyBatch, ride: Ride, *, remember: bool = False) -> NoisyBat
     """
     chains, solve = ride.chains, ride.solve
     timestep = chains.timestep()
-
-    def joined(mine: Tensor, others: Tensor) -> Tensor:
-        return torch.cat([mine, others[len(chains) :]])
-
-    return replace(
+    riding = replace(
         batch,
-        latents=joined(chains.latents, batch.latents),
-        noise=joined(chains.noise, batch.noise),
-        timestep=joined(timestep, batch.timestep),
-        teacher_forced=joined(batch.schedule.add_noise(chains.latents, chains.noise, timestep), batch.teacher_forced),
-        x=joined(chains.x, batch.x),
-        conditioning={name: joined(value, batch.conditioning[name]) for name, value in chains.conditioning.items()},
-        lengths=joined(chains.age, batch.lengths),
-        source=joined(chains.grid[:, 0], batch.source),
-        stride=joined(timestep - chains.timestep(1), batch.stride),
-        mask=None if chains.mask is None or batch.mask is None else joined(chains.mask, batch.mask),
-        weight=None if chains.weight is None or batch.weight is None else joined(chains.weight, batch.weight),
+        latents=chains.latents,
+        noise=chains.noise,
+        timestep=timestep,
+        teacher_forced=batch.schedule.add_noise(chains.latents, chains.noise, timestep),
+        x=chains.x,
+        conditioning=chains.conditioning,
+        lengths=chains.age,
+        source=chains.grid[:, 0],
+        stride=timestep - chains.timestep(1),
+        mask=chains.mask,
+        weight=chains.weight,
+    )
+    return replace(
+        riding.followed_by(batch.items(slice(len(chains), None))),
         solve=solve,
         memory=tuple(memories(chains, batch.schedule, solve)) if remember else (),
         fine=chains.fine,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..device import moved
+from ..device import moved, picked
 from ..noisy_batch import NoisyBatch
 from ..solvers import Conditioning
 
@@ -101,11 +101,6 @@ class Chains:
     def timestep(self, later: int = 0) -> Tensor:
         """Each chain's level (n,) now, or some steps later; beyond the clean end if the way goes there."""
         return self.grid.gather(1, (self.age + later).clamp(0, self.grid.shape[1] - 1)[:, None])[:, 0]
-
-
-def picked(values: Tensor, index: slice | Tensor) -> Tensor:
-    """Some rows; a tensor of their numbers is on the CPU, whatever device they are on."""
-    return values[index if isinstance(index, slice) else moved(index, values.device)]
 
 
 def kind_of(batch: NoisyBatch) -> str:

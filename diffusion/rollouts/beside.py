@@ -19,7 +19,7 @@ from ..predictions import blend
 from ..rollout import roll_out
 from ..schedules import Schedule
 from ..share import Share
-from ..solvers import Model, Solver, rows
+from ..solvers import Model, Solver
 from .guidance import UNGUIDED, Guidance
 from .plan import Draw
 
@@ -83,24 +83,7 @@ def lowest(schedule: Schedule, copies: Beside) -> float:
 
 def items(batch: NoisyBatch, places: Tensor, dealt: Share | None) -> NoisyBatch:
     """Some items (n,) of a batch; their numbers are on the CPU, and may repeat. ``dealt`` is then their share."""
-    there = moved(places, batch.x.device)
-    return replace(
-        batch,
-        latents=batch.latents[there],
-        noise=batch.noise[there],
-        timestep=batch.timestep[places],
-        teacher_forced=batch.teacher_forced[there],
-        x=batch.x[there],
-        conditioning=rows(batch.conditioning, there),
-        lengths=batch.lengths[places],
-        source=batch.source[places],
-        stride=batch.stride[places],
-        mask=None if batch.mask is None else batch.mask[there],
-        weight=None if batch.weight is None else batch.weight[moved(places, batch.weight.device)],
-        memory=(),
-        dealt=dealt,
-        timestep_of_all=None,
-    )
+    return replace(batch.items(places), memory=(), dealt=dealt, timestep_of_all=None)
 
 
 def at(batch: NoisyBatch, timestep: Tensor) -> NoisyBatch:
@@ -132,18 +115,7 @@ def joined(batch: NoisyBatch, more: NoisyBatch) -> NoisyBatch:
     """Both, one behind the other; what the solver remembers is of the items behind."""
     count = len(batch.x)
     return replace(
-        batch,
-        latents=torch.cat([batch.latents, more.latents]),
-        noise=torch.cat([batch.noise, more.noise]),
-        timestep=torch.cat([batch.timestep, more.timestep]),
-        teacher_forced=torch.cat([batch.teacher_forced, more.teacher_forced]),
-        x=torch.cat([batch.x, more.x]),
-        conditioning={name: torch.cat([value, more.conditioning[name]]) for name, value in batch.conditioning.items()},
-        lengths=torch.cat([batch.lengths, more.lengths]),
-        source=torch.cat([batch.source, more.source]),
-        stride=torch.cat([batch.stride, more.stride]),
-        mask=None if batch.mask is None or more.mask is None else torch.cat([batch.mask, more.mask]),
-        weight=None if batch.weight is None or more.weight is None else torch.cat([batch.weight, more.weight]),
+        batch.followed_by(more),
         solve=more.solve,
         memory=tuple(Memory(count + part.places, part.history) for part in more.memory),
         dealt=batch.dealt and batch.dealt.followed_by(more.share),

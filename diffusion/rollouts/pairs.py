@@ -16,8 +16,7 @@ from torch import Generator, Tensor
 
 from ..device import moved
 from ..noisy_batch import NoisyBatch
-from ..schedules import Schedule
-from ..solvers import Conditioning, Model, Solver, integrate
+from ..solvers import Conditioning
 
 TOLD = "conditioning/"
 
@@ -25,16 +24,6 @@ TOLD = "conditioning/"
 def packed(latents: Tensor, noise: Tensor, conditioning: Conditioning) -> dict[str, Tensor]:
     """Pairs (n, ...) as :class:`Pairs` keeps them, by names."""
     return {"latents": latents, "noise": noise} | {TOLD + name: value for name, value in conditioning.items()}
-
-
-@torch.no_grad()
-def made_by(
-    model: Model, schedule: Schedule, noise: Tensor, conditioning: Conditioning, solve: Solver, steps: int
-) -> Tensor:
-    """The images (n, ...) that a sampler of so many steps makes of the noise (n, ...)."""
-    grid = schedule.sampling_timesteps(steps)[:, None].expand(-1, len(noise))
-    x = schedule.add_noise(torch.zeros_like(noise), noise, grid[0])
-    return integrate(model, schedule, x, grid, torch.full((len(noise),), steps), conditioning, solve)
 
 
 class Pairs:

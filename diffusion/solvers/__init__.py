@@ -5,7 +5,7 @@ from __future__ import annotations
 from .dpm import dpm
 from .euler import euler, euler_linear, transfer
 from .heun import heun
-from .integration import integrate
+from .integration import from_noise, integrate
 from .rk4 import rk4
 from .step import Conditioning, History, Level, Linear, Model, Predictor, Solver, Step, ask, rows
 from .unipc import Variant, unipc
@@ -22,6 +22,7 @@ __all__ = [
     "Step",
     "Variant",
     "ask",
+    "from_noise",
     "integrate",
     "rows",
     "solver",

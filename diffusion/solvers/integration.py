@@ -1,4 +1,4 @@
-"""Walk a whole ragged batch down its grid."""
+"""Walk a whole ragged batch down its grid, or samples from pure noise down a sampler's."""
 
 from __future__ import annotations
 
@@ -44,3 +44,18 @@ def integrate(
         if observe is not None:
             observe(step + 1, x)
     return x
+
+
+def from_noise(
+    model: Model,
+    schedule: Schedule,
+    noise: Tensor,
+    steps: int,
+    conditioning: Conditioning,
+    solve: Solver,
+    observe: Callable[[int, Tensor], None] | None = None,
+) -> Tensor:
+    """The samples (B, ...) that a sampler of so many steps makes of the noise (B, ...); ``observe`` as above."""
+    grid = schedule.sampling_timesteps(steps)[:, None].expand(-1, len(noise))
+    x = schedule.add_noise(torch.zeros_like(noise), noise, grid[0])
+    return integrate(model, schedule, x, grid, torch.full((len(noise),), steps), conditioning, solve, observe)

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ..device import moved
+from ..device import moved, picked
 from ..predictions import to_denoised
 from ..schedules import Schedule
 
@@ -26,8 +26,8 @@ Model = Callable[[Tensor, Tensor, Conditioning], Tensor]
 
 
 def rows(conditioning: Conditioning, index: slice | Tensor) -> Conditioning:
-    """The conditioning of some items of the batch."""
-    return {name: value[index] for name, value in conditioning.items()}
+    """The conditioning of some items of the batch; a tensor of their numbers may be on the CPU."""
+    return {name: picked(value, index) for name, value in conditioning.items()}
 
 
 def ask(model: Model, x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
@@ -82,11 +82,10 @@ class History:
 
     def items(self, index: slice | Tensor) -> History:
         """What is remembered of some samples; a tensor of their numbers is on the CPU."""
-        there = index if self.x is None or isinstance(index, slice) else moved(index, self.x.device)
         return History(
             tuple(level.items(index) for level in self.levels),
-            tuple(value[there] for value in self.denoised),
-            None if self.x is None else self.x[there],
+            tuple(picked(value, index) for value in self.denoised),
+            None if self.x is None else picked(self.x, index),
         )
 
     def after(self, level: Level, denoised: Tensor, x: Tensor, keep: int) -> History:

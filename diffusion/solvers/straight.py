@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..predictions import blend, mix
+from ..predictions import blend, determinant, mix
 from ..schedules import Schedule
 from .step import Level, Predictor
 
@@ -25,10 +25,10 @@ def walked(x: Tensor, now: Level, to: Level, step: Tensor, *slopes: tuple[Tensor
 
 def slope_at(predict: Predictor, x: Tensor, level: Level) -> Tensor:
     """The predicted ``noise - latents`` (B, ...), from ``output = a * latents + b * noise``; 0 where it is unknown."""
-    output = predict.output(x, level)
-    a, b = mix(predict.schedule.prediction, level.alpha, level.sigma)
-    determinant = a * level.sigma - b * level.alpha
-    scale = torch.where(determinant == 0, 0, 1 / determinant)
+    output, kind = predict.output(x, level), predict.schedule.prediction
+    a, b = mix(kind, level.alpha, level.sigma)
+    size = determinant(kind, level.alpha, level.sigma)
+    scale = torch.where(size == 0, 0, 1 / size)
     return blend(((a + b) * scale, x), (-(level.alpha + level.sigma) * scale, output))
 
 

@@ -17,7 +17,7 @@ from ..loading.load import load_network
 from ..loading.pretrained import Pretrained
 from .formats import NAMED_BY_DIFFUSERS
 from .layers import DOWN, MAGNITUDE, UP, Adapter, LayerAdapter
-from .names import Layers, turned
+from .original import Layers, turned
 from .text_encoders import ATTACHED, attach_text_encoders
 
 Turned = Callable[[str], bool]

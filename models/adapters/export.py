@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...files.weights import read_weights, save_checked
 from .dora import for_comfyui, turned_by_comfyui
-from .formats import Format, by_diffusers_names, named, to_file, with_unit_scales
+from .formats import Format, by_diffusers_names, flat, named, to_file, with_unit_scales
 from .layers import DOWN, UP, LayerAdapter
 from .metadata import About, Base, hashes, kohya_fields, modelspec
 from .names import Names
@@ -103,7 +103,7 @@ STARTS = (".lora_", ".lokr_", ".hada_", ".alpha")
 
 
 def kohya_name(layer: str) -> str:
-    return "lora_unet_" + layer.removeprefix("diffusion_model.").replace(".", "_")
+    return "lora_unet_" + flat(layer.removeprefix("diffusion_model."))
 
 
 def hosted_part(weights: Mapping[str, Tensor]) -> LayerAdapter:

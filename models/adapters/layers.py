@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+AdapterKind = Literal["lora", "lokr", "loha"]
 
 DOWN, UP, MAGNITUDE = "lora_A.weight", "lora_B.weight", "lora_magnitude_vector"
 
@@ -29,7 +31,7 @@ class LayerAdapter:
     by that of the frozen weight, W: the magnitude of a file for ComfyUI is made for that (see dora.py)."""
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> AdapterKind:
         if DOWN in self.weights:
             return "lora"
         return "loha" if "hada_w1_a" in self.weights else "lokr"

@@ -13,7 +13,7 @@ from ...diffusion import seeds
 from ..model import Model
 from .dora import for_peft, turned_by_comfyui, weights_of
 from .layers import Adapter, to_peft
-from .names import Layers
+from .original import Layers
 from .settings import AdapterSettings, settings_of
 from .text_encoders import ATTACHED
 

@@ -6,16 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-from .layers import Adapter, kronecker_shape
-from .names import Layers
+from .layers import Adapter, AdapterKind, kronecker_shape
+from .original import Layers
 
 if TYPE_CHECKING:
     from peft import PeftConfig
 
-
-AdapterKind = Literal["lora", "lokr", "loha"]
 
 RANKS, ALPHAS = PATTERNS = ("rank_pattern", "alpha_pattern")
 """Where peft keeps the ranks and alphas of single layers."""
@@ -82,7 +80,7 @@ def settings_of(adapter: Adapter, layers: Layers, name: str, dropout: float = 0.
     kind = parts[0].kind
     return AdapterSettings(
         name,
-        kind,  # type: ignore[arg-type]
+        kind,
         rank,
         alpha,
         targets="|".join(map(re.escape, adapter)),

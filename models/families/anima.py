@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from ...diffusion.solvers import Conditioning
-from ..ragged import lengths_of, padded_texts
+from ..ragged import lengths_of, padded_texts, padded_to
 from .anima_pipeline import anima_pipeline, resizing
-from .pretrained import PretrainedModel
-from .qwen_image import QwenImage
+from .pretrained import PretrainedModel, prompt_arguments
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 
@@ -43,7 +41,7 @@ class Anima(PretrainedModel):
             film: Tensor = self.network(
                 x.unsqueeze(2),
                 timestep=timestep / 1000,
-                encoder_hidden_states=whole(conditioning["text"]),
+                encoder_hidden_states=padded_to(conditioning["text"], self.longest_text),
                 padding_mask=x.new_zeros(1, 1, *x.shape[-2:]),
             ).sample
         return film.squeeze(2)
@@ -66,8 +64,9 @@ class Anima(PretrainedModel):
 
     @classmethod
     def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:
-        arguments = {"prompt_embeds": whole(positive["text"])}
-        return arguments | ({"negative_prompt_embeds": whole(negative["text"])} if negative else {})
+        return prompt_arguments(
+            positive, negative, prompt_embeds=lambda told: padded_to(told["text"], cls.longest_text)
+        )
 
     @classmethod
     def from_original(cls, checkpoint: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -77,10 +76,3 @@ class Anima(PretrainedModel):
         network = {name: value for name, value in checkpoint.items() if not name.startswith("llm_adapter.")}
         found: dict[str, Tensor] = convert(network)
         return found
-
-    moments = QwenImage.moments
-
-
-def whole(text: Tensor) -> Tensor:
-    """Texts (B, L, D) with zeros up to the length that the network always sees."""
-    return F.pad(text, (0, 0, 0, Anima.longest_text - text.shape[1]))

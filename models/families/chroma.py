@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ...diffusion.schedules import Schedule
 from ...diffusion.solvers import Conditioning
 from .flux import Flux
-from .pretrained import Attention, masked_prompts
+from .pretrained import Attention, prompt_arguments
 
 
 class Chroma(Flux):
@@ -55,7 +55,7 @@ class Chroma(Flux):
 
     @classmethod
     def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:
-        return masked_prompts(positive, negative, "prompt_attention_mask")
+        return prompt_arguments(positive, negative, prompt_embeds="text", prompt_attention_mask="mask")
 
 
 @contextmanager

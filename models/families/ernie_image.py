@@ -9,7 +9,7 @@ from torch import Tensor
 from ...diffusion.solvers import Conditioning
 from ..ragged import padded_texts, texts_of
 from .flux2 import in_patches, out_of_patches
-from .pretrained import PretrainedModel
+from .pretrained import PretrainedModel, prompt_arguments
 from .vae import Moments, moments_of_patches
 
 ATTENTION = tuple(f"self_attention.{name}" for name in ("to_q", "to_k", "to_v", "to_out.0"))
@@ -53,8 +53,7 @@ class ErnieImage(PretrainedModel):
 
     @classmethod
     def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:
-        arguments = {"prompt_embeds": texts_of(positive)}
-        return arguments | ({"negative_prompt_embeds": texts_of(negative)} if negative else {})
+        return prompt_arguments(positive, negative, prompt_embeds=texts_of)
 
     @classmethod
     def moments(cls, vae: Any, latents: Tensor) -> Moments:

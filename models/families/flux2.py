@@ -13,7 +13,7 @@ from torch import Tensor
 from ...diffusion.rollouts.guidance import TOLD
 from ...diffusion.schedules import FlowMatching, Schedule
 from ...diffusion.solvers import Conditioning
-from .pretrained import CONTROL, PretrainedModel
+from .pretrained import CONTROL, PretrainedModel, prompt_arguments
 from .sd3 import JOINT_ATTENTION
 from .vae import Moments, moments_of_patches
 
@@ -115,9 +115,7 @@ class Flux2Klein(Flux2):
 
     @classmethod
     def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:
-        return super().sampling_arguments(positive, None) | (
-            {"negative_prompt_embeds": negative["text"]} if negative else {}
-        )
+        return prompt_arguments(positive, negative, prompt_embeds="text")
 
 
 def shift_at(tokens: int) -> float:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ...diffusion.solvers import Conditioning
-from .pretrained import PretrainedModel
+from .pretrained import PretrainedModel, prompt_arguments
 
 ATTENTION = tuple(f"attn1.to_{name}{side}" for side in ("", "_t") for name in ("q", "k", "v", "out"))
 
@@ -77,13 +77,13 @@ class HiDream(PretrainedModel):
 
     @classmethod
     def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:
-        told = {"": positive} | ({"negative_": negative} if negative else {})
-        arguments: dict[str, Any] = {}
-        for start, each in told.items():
-            text = each["text"].movedim(2, 0)
-            arguments |= {f"{start}prompt_embeds_t5": text[0], f"{start}prompt_embeds_llama3": text[1:]}
-            arguments[f"{start}pooled_prompt_embeds"] = each["pooled"]
-        return arguments
+        return prompt_arguments(
+            positive,
+            negative,
+            prompt_embeds_t5=lambda told: told["text"].movedim(2, 0)[0],
+            prompt_embeds_llama3=lambda told: told["text"].movedim(2, 0)[1:],
+            pooled_prompt_embeds="pooled",
+        )
 
     @classmethod
     def countable(cls, network: nn.Module) -> None:

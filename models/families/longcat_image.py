@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...diffusion.solvers import Conditioning
 from .flux import Flux
-from .pretrained import PretrainedModel
+from .pretrained import PretrainedModel, prompt_arguments
 
 
 class LongCatImage(PretrainedModel):
@@ -56,8 +56,7 @@ class LongCatImage(PretrainedModel):
     @classmethod
     def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:
         """As they are: its pipeline would have its text encoder write captions anew, which is not there any more."""
-        arguments = {"prompt_embeds": positive["text"], "enable_prompt_rewrite": False}
-        return arguments | ({"negative_prompt_embeds": negative["text"]} if negative else {})
+        return {**prompt_arguments(positive, negative, prompt_embeds="text"), "enable_prompt_rewrite": False}
 
     @classmethod
     def from_original(cls, checkpoint: Mapping[str, Tensor]) -> dict[str, Tensor]:

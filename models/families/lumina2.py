@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...diffusion.solvers import Conditioning
-from .pretrained import PretrainedModel, masked_prompts
+from .pretrained import PretrainedModel, prompt_arguments
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 
@@ -51,4 +51,4 @@ class Lumina2(PretrainedModel):
 
     @classmethod
     def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:
-        return masked_prompts(positive, negative, "prompt_attention_mask")
+        return prompt_arguments(positive, negative, prompt_embeds="text", prompt_attention_mask="mask")

@@ -16,7 +16,7 @@ from ...diffusion.schedules import Density, Schedule
 from ...diffusion.solvers import Conditioning
 from ..model import Model
 from ..quiet import quiet
-from .vae import Moments, downscaling, keep_from_overflowing, moments_of_all, tile_if_large
+from .vae import Moments, downscaling, keep_from_overflowing, moments_of_all, moments_of_channels, tile_if_large
 
 if TYPE_CHECKING:
     from diffusers.models.modeling_utils import ModelMixin
@@ -112,12 +112,15 @@ class PretrainedModel(Model):
         """Those that are trained along with the network (see text_encoders.py), in the pipeline's order."""
 
     def __call__(self, x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
-        """The output (B, C, H, W), in the network's own dtype; numbers that are no fractions, such as sizes, stay."""
-        told = {
+        """The output (B, C, H, W), in the network's own dtype."""
+        return self.predict(x.to(self.dtype), timestep, self.told(conditioning))
+
+    def told(self, conditioning: Conditioning) -> Conditioning:
+        """What the network is told, in its own dtype; numbers that are no fractions, such as sizes, stay."""
+        return {
             name: value.to(self.dtype) if value.is_floating_point() else value
             for name, value in self.read_anew(conditioning).items()
         }
-        return self.predict(x.to(self.dtype), timestep, told)
 
     def read_anew(self, conditioning: Conditioning) -> Conditioning:
         """The conditioning as text encoders that are trained read its captions now; without them, as it is."""
@@ -283,7 +286,7 @@ class PretrainedModel(Model):
     @classmethod
     def moments(cls, vae: Any, latents: Tensor) -> Moments:
         """What the VAE's ``latents`` (B, C, H, W) are freed of before the network sees them: of about unit variance."""
-        return moments_of_all(vae)
+        return moments_of_channels(vae, latents) if cls.vae_of_videos else moments_of_all(vae)
 
     @classmethod
     @abstractmethod
@@ -291,9 +294,16 @@ class PretrainedModel(Model):
         """The pipeline's keyword arguments for encoded prompts, in place of text; ``negative`` only with guidance."""
 
 
-def masked_prompts(positive: Conditioning, negative: Conditioning | None, mask: str) -> dict[str, Any]:
-    """The arguments of a pipeline that takes captions with a mask, which it calls ``mask``."""
-    arguments = {"prompt_embeds": positive["text"], mask: positive["mask"]}
-    if negative:
-        arguments |= {"negative_prompt_embeds": negative["text"], f"negative_{mask}": negative["mask"]}
-    return arguments
+def prompt_arguments(
+    positive: Conditioning, negative: Conditioning | None, **told: str | Callable[[Conditioning], Any]
+) -> dict[str, Any]:
+    """A pipeline's arguments by name: what the network is told of that name, or what is made of it.
+
+    Of the negative the same, with ``negative_`` before the arguments' names.
+    """
+    given = {"": positive} | ({"negative_": negative} if negative else {})
+    return {
+        start + name: each[of] if isinstance(of, str) else of(each)
+        for start, each in given.items()
+        for name, of in told.items()
+    }

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from ...diffusion.solvers import Conditioning
-from .pretrained import CONTROL, PretrainedModel, masked_prompts
+from .pretrained import CONTROL, PretrainedModel, prompt_arguments
 from .sd3 import JOINT_ATTENTION
-from .vae import Moments, moments_of_channels
 
 MLP = ("img_mlp.net.0.proj", "img_mlp.net.2", "txt_mlp.net.0.proj", "txt_mlp.net.2")
 
@@ -52,8 +51,4 @@ class QwenImage(PretrainedModel):
 
     @classmethod
     def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:
-        return masked_prompts(positive, negative, "prompt_embeds_mask")
-
-    @classmethod
-    def moments(cls, vae: Any, latents: Tensor) -> Moments:
-        return moments_of_channels(vae, latents)
+        return prompt_arguments(positive, negative, prompt_embeds="text", prompt_embeds_mask="mask")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ...diffusion.solvers import Conditioning
 from .clip import MOST_WINDOWS, alike, joined, skip_layers, split, tokens_of
-from .pretrained import PretrainedModel
+from .pretrained import PretrainedModel, prompt_arguments
 
 UNET_TARGETS = {
     "attention": ("to_q", "to_k", "to_v", "to_out.0"),
@@ -54,5 +54,4 @@ class StableDiffusion(PretrainedModel):
     def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:
         if negative:
             positive, negative = alike(positive, negative)
-        arguments = {"prompt_embeds": positive["text"]}
-        return arguments | ({"negative_prompt_embeds": negative["text"]} if negative else {})
+        return prompt_arguments(positive, negative, prompt_embeds="text")

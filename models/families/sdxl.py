@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...diffusion.solvers import Conditioning
 from .clip import MOST_WINDOWS, alike, first_of, joined, split, tokens_of
-from .pretrained import PretrainedModel
+from .pretrained import PretrainedModel, prompt_arguments
 from .sd import UNET_TARGETS
 
 
@@ -55,10 +55,4 @@ class StableDiffusionXL(PretrainedModel):
     def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:
         if negative:
             positive, negative = alike(positive, negative)
-        arguments = {"prompt_embeds": positive["text"], "pooled_prompt_embeds": positive["pooled"]}
-        if negative:
-            arguments |= {
-                "negative_prompt_embeds": negative["text"],
-                "negative_pooled_prompt_embeds": negative["pooled"],
-            }
-        return arguments
+        return prompt_arguments(positive, negative, prompt_embeds="text", pooled_prompt_embeds="pooled")

@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from ...diffusion.schedules import Schedule
 from ...diffusion.solvers import Conditioning
-from ..ragged import padded_texts
-from .pretrained import PretrainedModel
-from .qwen_image import QwenImage
+from ..ragged import padded_texts, padded_to
+from .pretrained import PretrainedModel, prompt_arguments
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 
@@ -41,8 +39,8 @@ class Wan(PretrainedModel):
         return schedule
 
     def predict(self, x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
-        output = self.network(x.unsqueeze(2), timestep=timestep, encoder_hidden_states=whole(conditioning["text"]))
-        film: Tensor = output.sample
+        text = padded_to(conditioning["text"], self.longest_text)
+        film: Tensor = self.network(x.unsqueeze(2), timestep=timestep, encoder_hidden_states=text).sample
         return film.squeeze(2)
 
     @classmethod
@@ -58,12 +56,7 @@ class Wan(PretrainedModel):
 
     @classmethod
     def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:
-        arguments = {"prompt_embeds": whole(positive["text"]), "num_frames": 1}
-        return arguments | ({"negative_prompt_embeds": whole(negative["text"])} if negative else {})
-
-    moments = QwenImage.moments
-
-
-def whole(text: Tensor) -> Tensor:
-    """Texts (B, L, D) with zeros up to the length that the network always sees."""
-    return F.pad(text, (0, 0, 0, Wan.longest_text - text.shape[1]))
+        texts = prompt_arguments(
+            positive, negative, prompt_embeds=lambda told: padded_to(told["text"], cls.longest_text)
+        )
+        return {**texts, "num_frames": 1}

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...diffusion.schedules import FlowMatching, Schedule
 from ...diffusion.solvers import Conditioning
 from ..ragged import padded_texts, texts_of
-from .pretrained import PretrainedModel
+from .pretrained import PretrainedModel, prompt_arguments
 
 ATTENTION = ("attention.to_q", "attention.to_k", "attention.to_v", "attention.to_out.0")
 
@@ -49,5 +49,4 @@ class ZImage(PretrainedModel):
 
     @classmethod
     def sampling_arguments(cls, positive: Conditioning, negative: Conditioning | None) -> dict[str, Any]:
-        arguments = {"prompt_embeds": texts_of(positive)}
-        return arguments | ({"negative_prompt_embeds": texts_of(negative)} if negative else {})
+        return prompt_arguments(positive, negative, prompt_embeds=texts_of)

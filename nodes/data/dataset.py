@@ -224,9 +224,9 @@ class ImageFolderDataset(DatasetNode):
         resolutions: str = "",
         **options: Any,
     ) -> dict[str, Any]:
-        beside = {"mask_folder": masks_of(mask_folder), "control": control_of(control)}
+        beside: dict[str, Any] = {"mask_folder": masks_of(mask_folder), "control": control_of(control)}
         options |= {"resolutions": resolutions_of(resolutions), "indexes": current_host().output_folder / "index"}
-        images = ImageFolder(folder_of(folder), **beside, **options)  # type: ignore[arg-type]
+        images = ImageFolder(folder_of(folder), **beside, **options)
         return self.batches(unique_id, images, batch_size, *images_in_words(images, batch_size))
 
 

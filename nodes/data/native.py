@@ -234,10 +234,15 @@ def encode(
                 host.check_interrupted()
     items = []
     for picture, seen, text, mask in zip(pictures, latents, texts, masks, strict=True):
-        told = known[text] | encoders.describe_size((picture.shape[1], picture.shape[2]), (0, 0), picture.shape[1:])  # type: ignore[arg-type]
         look = None if mask is None else shrink(mask, seen.shape[-2:])
-        items.append(Item(seen, told, text, look))
-    return items, known[""] | encoders.describe_size(pictures[0].shape[1:], (0, 0), pictures[0].shape[1:])  # type: ignore[arg-type]
+        items.append(Item(seen, known[text] | size_of(encoders, picture), text, look))
+    return items, known[""] | size_of(encoders, pictures[0])
+
+
+def size_of(encoders: Encoders, picture: Tensor) -> Conditioning:
+    """What the network is told about the size of a picture (3, H, W) of which nothing is cut off."""
+    _, height, width = picture.shape
+    return encoders.describe_size((height, width), (0, 0), (height, width))
 
 
 def on_cpu(told: Conditioning) -> dict[str, Tensor]:

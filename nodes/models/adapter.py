@@ -12,7 +12,7 @@ from ...diffusion import seeds
 from ...hosts.current import current_host
 from ...models.adapters.existing import find_lora, read_lora, text_tensors_in
 from ...models.adapters.formats import for_diffusers_alone
-from ...models.adapters.layers import LayerAdapter
+from ...models.adapters.layers import AdapterKind, LayerAdapter
 from ...models.adapters.names import Names, names_in
 from ...models.adapters.network import add_adapter, continue_adapter
 from ...models.adapters.settings import AdapterSettings
@@ -21,7 +21,6 @@ from ...models.adapters.text_encoders import TARGETS as TEXT_TARGETS
 from ...models.families import PRETRAINED, PretrainedModel
 from ...models.loading.pretrained import Pretrained
 from ...models.loading.weight_count import in_words, lora_weights, training_bytes
-from ...models.model import Model
 from ...training.stream import Step, Stream
 from ..base import CATEGORY, MODEL, StepNode
 from ..inputs import UNIQUE_ID, choice, integer, line, number, refusal, switch, wire
@@ -142,7 +141,7 @@ class AddLora(StepNode):
 
     @classmethod
     def VALIDATE_INPUTS(
-        cls, kind: str, targets: str, pattern: str = "", dora: bool = False, rslora: bool = False,
+        cls, kind: AdapterKind | None, targets: str, pattern: str = "", dora: bool = False, rslora: bool = False,
         continue_from: str = "", text_encoders: bool = False,
     ) -> bool | str:  # fmt: skip
         if targets is not None and targets not in (*PRESETS, CUSTOM):
@@ -150,7 +149,7 @@ class AddLora(StepNode):
         try:
             if targets == CUSTOM and pattern is not None and not continue_from:
                 layers_in(pattern)
-            AdapterSettings("x", kind or "lora", dora=bool(dora), rslora=bool(rslora))  # type: ignore[arg-type]
+            AdapterSettings("x", kind or "lora", dora=bool(dora), rslora=bool(rslora))
             if text_encoders and kind is not None and not continue_from:
                 refuse_kind(kind)
         except ValueError as error:
@@ -210,14 +209,14 @@ class AddLora(StepNode):
         stream = self.stream(unique_id, {"model": model, "name": name, "names": names, **inputs}, about=about)
         return {"ui": {"text": [text, *([DIFFUSERS_ALONE] if alone else [])]}, "result": (stream,)}
 
-    def step(self, step: Step, model: Model, **inputs: Any) -> Model:
+    def step(self, step: Step, model: PretrainedModel, **inputs: Any) -> PretrainedModel:
         step.keep(lambda: self._add(step, model, **inputs))
         return model
 
     def _add(
         self,
         step: Step,
-        model: Model,
+        model: PretrainedModel,
         name: str,
         names: Names,
         settings: AdapterSettings | None = None,
@@ -228,11 +227,11 @@ class AddLora(StepNode):
         read_anew: Pretrained | None = None,
     ) -> int:
         if read_anew is not None:
-            attach_text_encoders(model, read_anew)  # type: ignore[arg-type]
+            attach_text_encoders(model, read_anew)
         if settings is not None:
             numbers = add_adapter(model, settings, seeds.derive(step.run.seed, step.node_id, "adapter"))
         else:
-            found = read_lora(path, names, type(model))  # type: ignore[arg-type]
+            found = read_lora(path, names, type(model))
             found = {layer: replace(part, scale=part.scale * strength) for layer, part in found.items()}
             numbers = continue_adapter(model, found, names.layers, name, dropout)
         log.info("node %s (%s): %s trained weights", step.node_id, self.DISPLAY_NAME, f"{numbers:,}")

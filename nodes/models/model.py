@@ -322,7 +322,7 @@ class SaveModel(Node):
                 save_model(folder, live, schedule, metadata)
             return {"ui": {"text": [str(folder)]}}
         metadata |= modelspec(base_of(pretrained, schedule), About(name), is_lora=False, by_diffusers=True)
-        weights = {key: value.to(DTYPES[dtype]) for key, value in trained_weights(model).items()}  # type: ignore[index]
+        weights = {key: value.to(DTYPES[dtype]) for key, value in trained_weights(model).items()}
         if format == "single_file":
             with reserved(host.model_folders("diffusion_models")[0], name, ".safetensors") as path:
                 written = save_single_file(path, pretrained, weights, metadata)

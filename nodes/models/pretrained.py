@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ...models.loading.model_files import CHECKPOINTS, changed_at, find_model, f
 from ...models.loading.pretrained import Pretrained
 from ...models.loading.recognise import inspect, refuse_pickle
 from ...models.loading.source import Source
-from ...models.quantization import check_checkpointing, check_installed
+from ...models.quantization import Quantization, check_checkpointing, check_installed
 from ...models.swapping import check_swap
 from ...training.stream import Step
 from ..base import CATEGORY, MODEL, PIPELINE, SCHEDULE, StepNode
@@ -190,7 +191,7 @@ class LoadPretrained(StepNode):
         unique_id: str,
         checkpoint: str,
         path: str,
-        quantize: str,
+        quantize: Quantization,
         gradient_checkpointing: bool,
         base: str = "",
         vae: str = "",
@@ -206,7 +207,7 @@ class LoadPretrained(StepNode):
             base=find_model(host, base, "diffusers"),
             vae=find_model(host, vae, "vae"),
             text_encoders=find_models(host, text_encoders, *TEXT_ENCODERS),
-            quantization=quantize,  # type: ignore[arg-type]
+            quantization=quantize,
             gradient_checkpointing=gradient_checkpointing,
             **options,
         )
@@ -256,7 +257,7 @@ def check_parts(vae: str, text_encoders: str) -> None:
         *(("text_encoders", file) for file in find_models(host, text_encoders, *TEXT_ENCODERS)),
     ]
     for name, file in named:
-        if said := refusal(name, lambda file=file: refuse_pickle(file)):  # type: ignore[misc]
+        if said := refusal(name, partial(refuse_pickle, file)):
             raise ValueError(said)
         if file and not Path(file).exists():
             raise ValueError(

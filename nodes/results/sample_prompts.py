@@ -29,7 +29,7 @@ from ...training.loop import training_mode
 from ...training.stream import Step, Stream
 from ..base import CATEGORY, MODEL, PIPELINE, SAMPLES, StepNode
 from ..inputs import UNIQUE_ID, integer, line, number, seed, wire
-from ..training.optimizer import OptimizerStep
+from ..training.optimizer_step import OptimizerStep
 from .sample import TIME_SHIFT, draw_now, no_images
 
 

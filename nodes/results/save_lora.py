@@ -12,6 +12,7 @@ from ...files.whole import read_object, reserved
 from ...hosts.current import current_host
 from ...models.adapters.dora import frozen_weights
 from ...models.adapters.export import export_hosted, export_lora
+from ...models.adapters.formats import Format
 from ...models.adapters.metadata import About, base_of
 from ...models.adapters.names import names_in
 from ...models.adapters.saved import adapter_files
@@ -78,7 +79,7 @@ class SaveLora(Node):
         self,
         model: Stream,
         name: str,
-        format: str,
+        format: Format,
         dtype: str,
         embed_workflow: bool,
         title: str = "",
@@ -98,8 +99,8 @@ class SaveLora(Node):
                 export_hosted(
                     hosted_file(model.about.trained),
                     path,
-                    format,  # type: ignore[arg-type]
-                    DTYPES[dtype],  # type: ignore[index]
+                    format,
+                    DTYPES[dtype],
                     hosted.facts.family,
                     about(title or name),
                     run_facts(model.about.trained.parent, prompt),
@@ -115,10 +116,10 @@ class SaveLora(Node):
                 saved = export_lora(
                     source,
                     path,
-                    format,  # type: ignore[arg-type]
+                    format,
                     names,
                     part=pretrained.info.kind.network_part,
-                    dtype=DTYPES[dtype],  # type: ignore[index]
+                    dtype=DTYPES[dtype],
                     base=base,
                     about=about(title or stem),
                     run=run_facts(folder.parent, prompt),

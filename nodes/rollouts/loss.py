@@ -17,7 +17,7 @@ from ...diffusion.solvers import SOLVERS, Solver, solver
 from ...diffusion.solvers import Model as Network
 from ...diffusion.trajectory import fine_path, target_onto
 from ...models.model import Model
-from ...training.loop import averaged, other_weights, trained
+from ...training.loop import averaged, other_weights
 from ...training.stream import Step, Stream
 from ...training.teacher import Teacher
 from ..base import BATCH, CATEGORY, LOSS, MODEL, StepNode
@@ -216,7 +216,7 @@ def reference(step: Step, model: Model, batch: NoisyBatch, weights: str) -> Abst
 def teacher(step: Step, model: Model) -> Teacher:
     """The weights as they are now; their running average, which knows more, if there is one."""
     with averaged(step.run, model.network):
-        return Teacher(trained(model.network))
+        return Teacher(list(model.trained.values()))
 
 
 class ReflexFlowLoss(StepNode):

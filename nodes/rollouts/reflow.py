@@ -11,11 +11,11 @@ from torch import Tensor
 from ...diffusion.chains import kind_of
 from ...diffusion.noisy_batch import NoisyBatch
 from ...diffusion.rollouts.guidance import Guidance
-from ...diffusion.rollouts.pairs import PairsByKind, made_by, packed
+from ...diffusion.rollouts.pairs import PairsByKind, packed
 from ...diffusion.rollouts.plan import RolloutPlan
 from ...diffusion.schedules import Schedule
 from ...diffusion.share import Share
-from ...diffusion.solvers import SOLVERS, Solver, solver
+from ...diffusion.solvers import SOLVERS, Solver, from_noise, solver
 from ...hosts.processes import Processes
 from ...models.model import Model
 from ...runs.pictures.preview import colours_of, picture_of_latents
@@ -129,8 +129,8 @@ class Reflow(StepNode):
                 guide = replace(guide, negative=negative_rows(step, batch.negative))
             shape, device = (batch.share.total, *batch.noise.shape[1:]), batch.x.device
             noise = batch.share.of(torch.randn(shape, generator=step.generator(device), device=device))
-            with model.evaluating(), averaged(step.run, model.network):
-                latents = made_by(guide.of(model), batch.schedule, noise, batch.conditioning, solve, plan.steps)
+            with torch.no_grad(), model.evaluating(), averaged(step.run, model.network):
+                latents = from_noise(guide.of(model), batch.schedule, noise, plan.steps, batch.conditioning, solve)
             pairs.add(everybodys(step.run.processes, batch.share, packed(latents, noise, batch.conditioning)))
             step.show("pairs", lambda: picture_of_latents(latents, colours=colours_of(step.run)))
         share = plan.probability * batch.share.total

@@ -130,7 +130,8 @@ def estimate(
     plan: RolloutPlan, solve: Solver, batch: Stream, guide: Guidance = UNGUIDED, copies: Beside | None = None
 ) -> str:
     """What the rollouts will cost, said before it is paid."""
-    items = next((stream.inputs["batch_size"] for stream in batch.walk() if "batch_size" in stream.inputs), 1)
+    data = batch.data()
+    items = data.inputs["batch_size"] if data else 1
     if not plan.active:
         return "no rollouts: max_step_offset or probability is 0"
     if plan.still:

@@ -13,7 +13,7 @@ from ...diffusion.device import moved
 from ...diffusion.noisy_batch import NoisyBatch as NoisyLatents
 from ...diffusion.noisy_batch import Perturbation, noisy_batch
 from ...diffusion.rollouts.guidance import unconditional
-from ...diffusion.schedules import DDPM, FlowMatching, Schedule
+from ...diffusion.schedules import DDPM, Density, FlowMatching, Schedule
 from ...diffusion.solvers import Conditioning
 from ...runs.pictures.preview import colours_of, picture_of_latents
 from ...training.stream import Step, Stream
@@ -69,8 +69,8 @@ class FlowMatchingSchedule(Node):
             },
         }
 
-    def build(self, timestep_sampling: str, **options: Any) -> tuple[Schedule]:
-        return (FlowMatching(density=timestep_sampling, **options),)  # type: ignore[arg-type]
+    def build(self, timestep_sampling: Density, **options: Any) -> tuple[Schedule]:
+        return (FlowMatching(density=timestep_sampling, **options),)
 
 
 class DDPMSchedule(Node):

@@ -13,26 +13,7 @@ from comfyui_rollout.models.adapters.reading import from_file
 from comfyui_rollout.models.adapters.saved import settings_metadata
 from comfyui_rollout.models.adapters.settings import settings_of
 from comfyui_rollout.models.families import PRETRAINED
-
-FAMILIES = (
-    "sd",
-    "sdxl",
-    "sd3",
-    "flux",
-    "lumina2",
-    "zimage",
-    "flux2_dev",
-    "flux2_klein",
-    "qwen_image",
-    "chroma",
-    "longcat_image",
-    "krea2",
-    "wan",
-    "ideogram4",
-    "anima",
-    "ernie_image",
-    "hidream",
-)
+from own_networks import READERS
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +70,7 @@ def loaded_by_diffusers(made, format, tmp_path):
 @pytest.mark.parametrize("preset", ["attention", "all"])
 @pytest.mark.parametrize(
     ("family", "format"),
-    [*((family, "diffusers") for family in FAMILIES), ("sd", "kohya"), ("sdxl", "kohya"), ("flux", "comfyui")],
+    [*((family, "diffusers") for family in READERS), ("sd", "kohya"), ("sdxl", "kohya"), ("flux", "comfyui")],
 )
 def test_diffusers_loads_the_very_change(trained, family, format, preset, tmp_path, change):
     """load_lora_weights gives W + alpha / rank * B A, in each format that this pipeline knows."""
@@ -156,7 +137,7 @@ def test_a_format_that_nobody_reads_is_refused(trained):
 
 @pytest.mark.parametrize("kind", ["lora", "lokr", "loha"])
 @pytest.mark.parametrize("format", ["diffusers", "comfyui", "kohya"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", READERS)
 def test_what_we_write_we_read(trained, family, format, kind):
     """Every layer of every family: the same tensors come back, joined or not."""
     made = trained(family, kind=kind)
@@ -177,7 +158,7 @@ def test_what_we_write_we_read(trained, family, format, kind):
 
 
 @pytest.mark.parametrize("format", ["diffusers", "comfyui", "kohya"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", READERS)
 def test_dora_is_read_again(trained, family, format):
     """Lengths of weight vectors, of matrices and convolutions, alone and joined."""
     made = trained(family, targets=PRETRAINED[family].lora_targets["all"], dora=True)

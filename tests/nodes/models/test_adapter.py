@@ -19,6 +19,7 @@ from comfyui_rollout.models.loading.weight_count import in_words
 from comfyui_rollout.nodes import AddLora, LoadPretrained, SaveLora, SaveModel
 from comfyui_rollout.nodes.models.model import trained_model
 from comfyui_rollout.training.stream import Run, Stream
+from own_networks import READERS
 
 FORMATS = ("comfyui", "diffusers", "kohya")
 
@@ -418,22 +419,7 @@ def test_text_encoders_that_cannot_be_trained_are_refused(base, adapt, one_line)
 
 
 @pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize(
-    "family",
-    [
-        "sd",
-        "sdxl",
-        "sd3",
-        "flux",
-        "lumina2",
-        "zimage",
-        "flux2_dev",
-        "flux2_klein",
-        "qwen_image",
-        "chroma",
-        "longcat_image",
-    ],
-)
+@pytest.mark.parametrize("family", READERS)
 def test_what_is_saved_is_what_was_trained(base, adapt, trained, save, family, format):
     """In every family and format: read again, the same numbers come out."""
     made = trained(adapt(base(family)))
