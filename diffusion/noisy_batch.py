@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Generator, Tensor
 
-from .predictions import blend, per_item
+from .predictions import blend, per_item, per_sample
 from .schedules import Schedule
 from .share import Share
 from .solvers import Conditioning, History, Model, Solver, ask
@@ -94,11 +94,12 @@ class NoisyBatch:
 
     @property
     def drift(self) -> Tensor:
-        """How far rolling out moved each item: the mean square of ``x - teacher_forced`` (B,), on the device.
+        """How far rolling out moved each item: the mean square of ``x - teacher_forced`` (B,), on the device; else 0.
 
         A perfect model drifts too, since one item's path is not straight: this is no measure of exposure bias.
         """
-        return per_item((self.x - self.teacher_forced) ** 2)
+        moved = per_item((self.x - self.teacher_forced) ** 2)
+        return per_sample(self.rolled, moved) * moved
 
 
 def noisy_batch(

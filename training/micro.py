@@ -89,9 +89,11 @@ class MicroBatches:
         halves = self.halves and not processes.shards  # in parts, the forwards of processes would be unequal in number
         if halves and not any(isinstance(one, OutOfMemoryElsewhere) for one in causes_of(error)):
             processes.tell_out_of_memory()
+        where = str(error).partition(":")[0] if isinstance(error, StepError) else f"step {step.update}, backward"
+        if halves:
+            let_go(error, step.run.device)
         size = processes.least(batch_size(step, self.loss)) if halves else 0
         if self.count >= size:
-            where = str(error).partition(":")[0] if isinstance(error, StepError) else f"step {step.update}, backward"
             tips = advice(self.loss, precision, accumulation, halves)
             words = f"{where}: the device's memory is too small for this step. Change one of these: {tips}"
             raise StepError(words) from error
@@ -99,15 +101,27 @@ class MicroBatches:
         log.warning(
             "step %d: out of memory; from now on the loss of a batch is computed in %d parts", step.update, self.count
         )
-        error.__traceback__ = error.__cause__ = error.__context__ = None  # they hold the tensors of what failed
-        gc.collect()
-        if step.run.device.type == "cuda":
-            torch.cuda.empty_cache()
+
+
+def let_go(error: Exception, device: torch.device) -> None:
+    """Of the memory that the attempt took which has failed."""
+    error.__traceback__ = error.__cause__ = error.__context__ = None  # they hold the tensors of what failed
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def batch_size(step: Step, loss: Stream) -> int:
-    """Items of the batch that a loss is of; 0 where it is not of one batch, and cannot be had in parts."""
-    inputs = [step.value(value) for value in loss.inputs.values()]
+    """Items of the batch that a loss is of; 0 where it is not of one batch, and cannot be had in parts.
+
+    Nor can it where the memory is too small for the batch itself, which may have been rolled out.
+    """
+    try:
+        inputs = [step.value(value) for value in loss.inputs.values()]
+    except StepError as error:
+        if not is_out_of_memory(error):
+            raise
+        return 0
     sizes = [len(value.latents) for value in inputs if isinstance(value, NoisyBatch)]
     return sizes[0] if len(sizes) == 1 else 0
 

@@ -33,6 +33,8 @@ class Keeper:
         """Kinds that were restored: all chains are here, until they are dealt."""
         self.ride: Ride | None = None
         """The chains in the batch that is trained now."""
+        self.pull: int | None = None
+        """Which batch that is, where it has a number."""
 
     def seat(
         self,
@@ -45,14 +47,17 @@ class Keeper:
         guide: Guidance = UNGUIDED,
         *,
         remember: bool = False,
+        pull: int | None = None,
     ) -> NoisyBatch:
         """The batch with as many chains in it as the plan says; what its loss asks the network moves them on.
 
         ``model`` is asked only by solvers with several calls a step, and for guidance. Raises ValueError where nothing
-        was heard of the last batch.
+        was heard of the last batch, unless it is this one once more, for the memory was too small: ``pull`` numbers it.
         """
-        if self.ride is not None and not self.ride.over:
+        once_more = pull is not None and pull == self.pull
+        if self.ride is not None and not self.ride.over and not once_more:
             raise ValueError(UNHEARD)
+        self.pull = pull
         share, kind = batch.share, kind_of(batch)
         count = plan.seats(share.total, update, generator)
         if count == 0:
@@ -60,14 +65,15 @@ class Keeper:
         self._deal(kind, share)
         known, lives = self.chains.get(kind), self.lives.get(kind)
         chains, lives = renewed(known and known.to(batch.x.device), batch, count, plan, solve, update, generator, lives)
-        self.chains[kind], self.lives[kind] = chains, lives.older(count)
+        self.chains[kind], self.lives[kind] = chains, lives
         here = len(share.first(count))
         if here == 0:
+            self.lives[kind] = lives.older(count)
             return batch
         waiting = chains.items(slice(here, None))
 
         def arrive(advanced: Chains) -> None:
-            self.chains[kind] = advanced.joined(waiting)
+            self.chains[kind], self.lives[kind] = advanced.joined(waiting), lives.older(count)
 
         self.ride = Ride(chains.items(slice(here)), model, batch.schedule, solve, arrive, guide)
         return seated(batch, self.ride, remember=remember)

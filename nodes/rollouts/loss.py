@@ -154,7 +154,7 @@ def reference_cost(batch: Stream, inputs: dict[str, Any]) -> dict[str, Any]:
                 "1 and 0, and reference_guidance here"
             )
         if inputs.get("reference_guidance", 1.0) != 1:
-            check_guidance(inputs["model"].about)
+            check_guidance(inputs["model"].about, "reference_guidance")
     if inputs["target"] != "trajectory" or plan is None or not plan.active:
         return {}
     calls = reference_solver(inputs.get("reference_sampler", "auto"), inputs.get("reference_weights", "live")).calls
@@ -197,7 +197,8 @@ def wanted_output(
         raise ValueError("reference_weights is ema: set ema_decay in Optimizer Step, or choose live")
     guided: Network = model
     if reference_guidance != 1:
-        guided = Guidance(reference_guidance, negative=negative_rows(step, batch.negative)).of(model)
+        rows = negative_rows(step, batch.negative, "reference_guidance")
+        guided = Guidance(reference_guidance, negative=rows).of(model)
     with model.evaluating(), reference(step, model, batch, reference_weights):
         solve = reference_solver(reference_sampler, reference_weights)
         path = fine_path(guided, batch, reference_steps=reference_steps, solve=solve)

@@ -73,7 +73,9 @@ def persistent(
 
     keeper: Keeper = step.keep(Keeper)
     remember = MEMORY in step.run.wants
-    seated = keeper.seat(batch, calm, plan, solve, step.update, step.generator(), guide, remember=remember)
+    seated = keeper.seat(
+        batch, calm, plan, solve, step.update, step.generator(), guide, remember=remember, pull=step.index
+    )
     step.report("rollout_age", float(keeper.oldest(step.update)))
     return with_clean_output(calm, seated) if wants_clean_output(step, batch) else seated
 
