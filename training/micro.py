@@ -150,8 +150,9 @@ def tell(listener: Listener, heard: Sequence[Heard]) -> None:
 
 
 def parts_of(batch: NoisyBatch, count: int) -> Iterator[NoisyBatch]:
-    """The batch in so many parts, as even as can be; each has a :class:`Heard` of its own where somebody listens."""
-    for places in torch.arange(len(batch.latents)).tensor_split(count):
+    """The batch in so many parts, as even as can be, or a part an item; each has a :class:`Heard` of its own where somebody listens."""
+    size = len(batch.latents)
+    for places in torch.arange(size).tensor_split(min(count, size)):
         chosen = slice(int(places[0]), int(places[-1]) + 1)
         values = {name: getattr(batch, name) for name in PER_ITEM}
         told = {name: value[chosen] for name, value in batch.conditioning.items()}

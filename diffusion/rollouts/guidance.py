@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -74,22 +75,24 @@ def unconditional(conditioning: Conditioning, negative: Conditioning) -> Conditi
         row = conditioning.get(WITHOUT + name, negative.get(name))
         if row is None:
             return value
-        row = as_long(row, value.shape[1], masked) if value.ndim > 1 else row
+        row = as_long(row, value.shape, masked)
         return row.to(value.dtype).expand(len(value), *value.shape[1:])
 
     return {name: instead(name, value) for name, value in conditioning.items()}
 
 
-def as_long(row: Tensor, length: int, masked: bool) -> Tensor:
-    """Texts (B, L, ...) of this length: padded with zeros, which a mask tells, or else repeated, as CLIP's windows.
+def as_long(row: Tensor, shape: Sequence[int], masked: bool) -> Tensor:
+    """Texts (B, L, ...), or tokens (B, tokenizers, L), as long as in a tensor of this shape.
 
-    Raises ValueError where they are longer than what is said with a caption.
+    Padded with zeros, which a mask tells, or else repeated, as CLIP's windows. Raises ValueError where they are longer
+    than what is said with a caption.
     """
-    own = row.shape[1]
-    if own == length:
+    side = next((side for side in range(1, row.ndim) if row.shape[side] != shape[side]), None)
+    if side is None:
         return row
+    own, length = row.shape[side], shape[side]
     if own > length or (not masked and length % own):
         raise ValueError(f"guidance: no caption is {own} tokens, a caption of this batch {length}: set guidance to 1")
     if not masked:
-        return torch.cat([row] * (length // own), dim=1)
-    return F.pad(row, (*[0] * (2 * (row.ndim - 2)), 0, length - own))
+        return torch.cat([row] * (length // own), dim=side)
+    return F.pad(row, (*[0] * (2 * (row.ndim - 1 - side)), 0, length - own))

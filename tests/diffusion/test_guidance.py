@@ -70,6 +70,8 @@ def test_no_caption_is_as_long_as_the_captions():
     assert without["mask"].tolist() == [[True, True, False, False]] * 2
     assert not without["text"][:, 2:].any()
     assert torch.equal(unconditional({"text": told["text"]}, {"text": row["text"]})["text"], torch.ones(2, 4, 3))
+    tokens = {"tokens": torch.arange(8).reshape(2, 1, 4)}  # of text encoders that are trained: (B, tokenizers, L)
+    assert unconditional(tokens, {"tokens": torch.tensor([[[7, 9]]])})["tokens"].tolist() == [[[7, 9, 7, 9]]] * 2
     with pytest.raises(ValueError, match=r"^guidance: no caption is 3 tokens"):
         unconditional({"text": told["text"]}, {"text": torch.ones(1, 3, 3)})
 

@@ -486,6 +486,17 @@ def test_halving_goes_with_whatever_goes_on_from_step_to_step(
         torch.testing.assert_close(value, whole.weights[name], rtol=1e-4, atol=1e-6)
 
 
+def test_halving_goes_with_batches_of_several_sizes(graph, wire, train, monkeypatch):
+    """With copies beside them: a later batch has fewer items than an earlier one had parts."""
+    options = {"steps": 8, "optimizer": wire(nodes.Optimizer, optimizer="sgd")}
+    wired = graph(rollout={**EVERY, "probability": 0.2, "keep_base": True})
+    whole = train(wired, **options)
+    hungry(monkeypatch, most=1)
+    run = train(wired, **options, on_out_of_memory="halve")
+    for name, value in run.weights.items():
+        torch.testing.assert_close(value, whole.weights[name], rtol=1e-4, atol=1e-6)
+
+
 def hungry_rollouts(monkeypatch, fails):
     """Make forwards without gradient fail where ``fails(number)``, counted from 1, says so."""
     from comfyui_rollout.models.families import UNet
