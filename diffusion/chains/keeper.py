@@ -11,7 +11,7 @@ from ..noisy_batch import NoisyBatch
 from ..rollouts.guidance import UNGUIDED, Guidance
 from ..rollouts.plan import RolloutPlan
 from ..share import Share
-from ..solvers import Model, Solver
+from ..solvers import Model, Solver, appended
 from .life import Ride, renewed, seated
 from .state import Chains, Lives, kind_of
 
@@ -111,13 +111,16 @@ class Keeper:
         if len(parts) == 1 or name.partition("/")[0] in self.undealt:
             return parts[0]
         turns = torch.cat([torch.arange(len(part)) * len(parts) + rank for rank, part in enumerate(parts)])
-        return torch.cat(parts)[turns.argsort()]
+        return appended(parts)[turns.argsort()]
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         kinds: dict[str, dict[str, Tensor]] = {}
         for name, value in state.items():
             kind, _, what = name.partition("/")
             kinds.setdefault(kind, {})[what] = torch.clone(value)  # not the file's own memory
-        self.chains = {kind: Chains.of(tensors) for kind, tensors in kinds.items()}
+        self.chains = {}
+        for chains in map(Chains.of, kinds.values()):
+            kind = kind_of(chains)  # of states from before texts were padded several are one
+            self.chains[kind] = self.chains[kind].joined(chains) if kind in self.chains else chains
         self.lives = {kind: chains.lives for kind, chains in self.chains.items()}
-        self.undealt = set(kinds)
+        self.undealt = set(self.chains)

@@ -13,7 +13,7 @@ from ..noisy_batch import Memory, NoisyBatch
 from ..rollouts.guidance import UNGUIDED, Guidance
 from ..rollouts.plan import RolloutPlan
 from ..schedules import Schedule
-from ..solvers import Conditioning, History, Level, Model, Predictor, Solver, ask, rows
+from ..solvers import Conditioning, History, Level, Model, Predictor, Solver, appended, ask, rows
 from .levels import Ways, draw_ways
 from .state import Chains, Lives, picked
 
@@ -115,7 +115,10 @@ def seated(batch: NoisyBatch, ride: Ride, *, remember: bool = False) -> NoisyBat
         timestep=joined(timestep, batch.timestep),
         teacher_forced=joined(batch.schedule.add_noise(chains.latents, chains.noise, timestep), batch.teacher_forced),
         x=joined(chains.x, batch.x),
-        conditioning={name: joined(value, batch.conditioning[name]) for name, value in chains.conditioning.items()},
+        conditioning={
+            name: appended([value, batch.conditioning[name][len(chains) :]])
+            for name, value in chains.conditioning.items()
+        },
         lengths=joined(chains.age, batch.lengths),
         source=joined(chains.grid[:, 0], batch.source),
         stride=joined(timestep - chains.timestep(1), batch.stride),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..solvers import Conditioning, Model
+from ..solvers import Conditioning, Model, has_masks
 
 TOLD = "guidance"
 """The name by which a guidance-distilled network is told its guidance, (B,)."""
@@ -69,7 +69,7 @@ UNGUIDED = Guidance()
 
 def unconditional(conditioning: Conditioning, negative: Conditioning) -> Conditioning:
     """The same items without caption or class; what ``negative`` does not name, such as sizes, stays."""
-    masked = any(name.endswith("mask") for name in conditioning)
+    masked = has_masks(conditioning)
 
     def instead(name: str, value: Tensor) -> Tensor:
         row = conditioning.get(WITHOUT + name, negative.get(name))
