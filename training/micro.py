@@ -150,7 +150,10 @@ def tell(listener: Listener, heard: Sequence[Heard]) -> None:
 
 
 def parts_of(batch: NoisyBatch, count: int) -> Iterator[NoisyBatch]:
-    """The batch in so many parts, as even as can be, or a part an item; each has a :class:`Heard` of its own where somebody listens."""
+    """The batch in so many parts, as even as can be, or one an item where there are fewer.
+
+    Each has a :class:`Heard` of its own where somebody listens.
+    """
     size = len(batch.latents)
     for places in torch.arange(size).tensor_split(min(count, size)):
         chosen = slice(int(places[0]), int(places[-1]) + 1)

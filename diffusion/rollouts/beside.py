@@ -112,9 +112,9 @@ def at(batch: NoisyBatch, timestep: Tensor) -> NoisyBatch:
 def noised_again(batch: NoisyBatch, copies: Beside, generator: Generator) -> NoisyBatch:
     """Each item ``copies.levels`` times, at levels drawn evenly from where it is to the noisiest.
 
-    A sampler that goes on from there remembers nothing. With the same noise, ``x' = (alpha'/alpha) x + (sigma' - sigma alpha'/alpha) noise``: for flow matching
+    With the same noise, ``x' = (alpha'/alpha) x + (sigma' - sigma alpha'/alpha) noise``: for flow matching
     ``(1 - a) x + a noise`` with ``a = (sigma' - sigma) / (1 - sigma)``. What an item went astray shrinks with its
-    latents; so its loss counts as at its new level.
+    latents; so its loss counts as at its new level. A sampler that goes on from there remembers nothing.
     """
     schedule = batch.schedule
     dealt = batch.dealt and batch.dealt.repeated(copies.levels)

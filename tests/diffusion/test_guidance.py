@@ -105,6 +105,17 @@ def test_a_fresh_rollout_is_guided_and_its_clean_output_is_not():
     torch.testing.assert_close(rolled.clean_output[places], clean[places])
 
 
+def test_a_clean_output_is_not_told_the_guidance_of_a_rollout():
+    """A network that is told its guidance in rollouts alone answers for the loss in a forward of its own."""
+    batch, network = batch_of(), Network()
+    lengths = torch.tensor([2, 0, 1, 0, 0])
+    draw = Draw(lengths, batch.timestep + 50 * lengths, torch.where(lengths > 0, 50.0, 0.0).double())
+    guide = Guidance(told=3.5)
+    rolled = roll_out(network, batch, draw, solver("euler"), guide=guide, want_clean_output=True)
+    clean = ask(Network(), batch.teacher_forced, batch.timestep, batch.conditioning)
+    torch.testing.assert_close(rolled.clean_output[[0, 2]], clean[[0, 2]])
+
+
 @pytest.mark.parametrize("name", SOLVERS)
 @pytest.mark.parametrize("guide", [GUIDE, Guidance(told=3.5)], ids=["cfg", "told"])
 def test_guided_chains_are_guided_rollouts(name, guide):

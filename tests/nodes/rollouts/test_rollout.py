@@ -224,6 +224,10 @@ def test_persistent_rollouts_cost_no_forward(graph, build):
         "persistent rollouts at 3 of 4 places of a batch take no forward pass of their own per training step"
     )
     assert told(graph, build, **CHAINS, sampler="rk4").endswith("take 3 more forward passes of these per training step")
+    wired = graph(rollout=CHAINS, model={"null_class": True})
+    (guided,) = build(Rollout, batch=wired.batch.inputs["batch"], model=wired.model,
+                      **{**CHAINS, "sampler": "heun", "guidance": 2.0})["ui"]["text"]  # fmt: skip
+    assert guided.endswith("take 3 more forward passes of these per training step")  # without it, and a guided one
     wired = graph(rollout=CHAINS)
     run, network = live(wired, wired.loss)
     sizes = []

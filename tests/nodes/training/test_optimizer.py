@@ -526,7 +526,7 @@ def test_chains_go_on_where_the_memory_ran_out_in_their_own_node(graph, wire, tr
 def test_rollouts_that_never_fit_say_what_to_change(graph, train, monkeypatch, one_line, rollout):
     """A smaller part of the loss does not help them: the same advice, not the allocator's own words."""
     hungry_rollouts(monkeypatch, lambda number: True)
-    with pytest.raises(StepError, match="step [01]: the device's memory is too small for this step") as caught:
+    with pytest.raises(StepError, match=r"step [01]: the device's memory is too small for this step") as caught:
         train(graph(rollout=rollout, loss=nodes.ReflexFlowLoss), on_out_of_memory="halve")
     assert "batch_size 4 -> 2 in Digits Dataset" in one_line(caught)
 
