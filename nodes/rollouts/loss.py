@@ -201,7 +201,7 @@ def wanted_output(
     """What the network shall put out at ``batch.x`` (B, ...), without gradient."""
     if target != "trajectory":
         return losses.target(batch, target)  # type: ignore[arg-type]
-    if reference_weights == "ema" and step.run.averaged_weights is None:
+    if reference_weights == "ema" and step.run.averaged_weights is None and not step.run.schedule_free:
         raise ValueError("reference_weights is ema: set ema_decay in Optimizer Step, or choose live")
     guided: Network = model
     if reference_guidance != 1:

@@ -171,7 +171,7 @@ def test_new_noise_keeps_the_spread(mixture, kind):
 
 @pytest.mark.parametrize("kind", ["cps", "flow_sde"])
 def test_new_noise_is_bounded_at_any_level(kind):
-    """Training levels come as near to pure noise as they like; no published grid has any between it and its next level."""
+    """Training levels come as near to pure noise as they like; no grid of a sampler has such ones."""
     timestep = torch.tensor([999.99, 999.0, 990.0, 900.0, 750.0, 500.0]).double()
     latents, noise = torch.randn(2, 6, 1, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     batch = noisy_batch(latents, noise, timestep - 250, FlowMatching(), {})
