@@ -94,7 +94,17 @@ class RolloutPlan:
     @property
     def peak_probability(self) -> float:
         """The highest chance over the whole training."""
-        return max(self.prob_start, self.prob_end) if self.ramp_steps or self.ramp else self.probability
+        return max(self.prob_start, self.prob_end) if self.ramps else self.probability
+
+    @property
+    def ramps(self) -> bool:
+        """Whether the chance changes over the training."""
+        return bool(self.ramp_steps or self.ramp)
+
+    def ends_at_once(self, schedule: Schedule) -> bool:
+        """Whether there is no level at which a chain could be trained after its first step."""
+        span = schedule.noisy_timestep - schedule.clean_timestep
+        return round(span / self.step_size) <= 1 if self.from_noise else self.step_size >= span
 
     def over(self, steps: int) -> RolloutPlan:
         """The plan with its shares of a training of so many steps in steps."""

@@ -133,6 +133,8 @@ def estimate(
 ) -> str:
     """What the rollouts will cost, said before it is paid."""
     items = next((stream.inputs["batch_size"] for stream in batch.walk() if "batch_size" in stream.inputs), 1)
+    if not plan.active and plan.max_step_offset and plan.ramps:
+        return "no rollouts: prob_start and prob_end are 0"
     if not plan.active:
         return "no rollouts: max_step_offset or probability is 0"
     if plan.still:
@@ -140,6 +142,8 @@ def estimate(
             f"no rollouts: {plan.peak_probability * items:.3g} of {items} items get the trajectory's target as they are"
         )
     schedule = next(batch.constants(Schedule), None)
+    if plan.persistent and schedule and plan.ends_at_once(schedule):
+        return f"no rollouts: from noise to image it is one step of {plan.step_size:g}; set a smaller step_size"
     if plan.persistent:
         known = 0 if guide.told else 1  # what the loss asks anyway is the first answer, or half of it
         each = 1 if guide.scale == 1 else 2

@@ -342,3 +342,11 @@ def test_pairs_have_texts_of_any_length():
     put = pairs.put_into(with_texts(batch, 3), 2, torch.Generator().manual_seed(0))
     assert put.conditioning["text"].shape == (3, 5, 2)
     assert put.conditioning["mask"].sum(1).tolist()[2] == 3
+
+
+@pytest.mark.parametrize(("from_noise", "size"), [(True, 660.0), (True, 670.0), (False, 900.0), (False, 1000.0)])
+def test_a_step_of_the_whole_way_makes_no_chain(from_noise, size):
+    """What the plan says of chains that would end with their first step is what becomes of them."""
+    plan = RolloutPlan(4, 1.0, step_size=size, persistent=True, from_noise=from_noise)
+    ways = draw_ways(plan, FlowMatching(), 200, torch.Generator().manual_seed(0))
+    assert plan.ends_at_once(FlowMatching()) == (int(ways.steps.max()) == 1) == (size in (670.0, 1000.0))
