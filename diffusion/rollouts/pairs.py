@@ -102,5 +102,6 @@ class PairsByKind:
         for name, value in state.items():
             kind, _, what = name.partition(":")
             kinds.setdefault(kind, {})[what] = value
+        self.pairs.clear()
         for kind, tensors in kinds.items():
             self.of(kind).load_state_dict(tensors)

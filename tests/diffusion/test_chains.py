@@ -7,7 +7,7 @@ import torch
 from comfyui_rollout.diffusion.chains import Chains, Keeper, Ride, advanced, draw_ways, kind_of, renewed, seated
 from comfyui_rollout.diffusion.noisy_batch import predict
 from comfyui_rollout.diffusion.rollout import Draw, RolloutPlan, noisy_batch, roll_out
-from comfyui_rollout.diffusion.rollouts.pairs import Pairs, packed
+from comfyui_rollout.diffusion.rollouts.pairs import Pairs, PairsByKind, packed
 from comfyui_rollout.diffusion.schedules import DDPM, FlowMatching
 from comfyui_rollout.diffusion.solvers import SOLVERS, Level, Predictor, ask, integrate, solver
 from comfyui_rollout.diffusion.trajectory import fine_path, following, target_onto
@@ -350,3 +350,13 @@ def test_a_step_of_the_whole_way_makes_no_chain(from_noise, size):
     plan = RolloutPlan(4, 1.0, step_size=size, persistent=True, from_noise=from_noise)
     ways = draw_ways(plan, FlowMatching(), 200, torch.Generator().manual_seed(0))
     assert plan.ends_at_once(FlowMatching()) == (int(ways.steps.max()) == 1) == (size in (670.0, 1000.0))
+
+
+def test_restored_pairs_are_those_of_the_state_alone():
+    """Pairs of an image size that came after the state are forgotten by a run that goes back to it."""
+    pairs, small = PairsByKind(6), batch_of(FlowMatching(), count=3)
+    pairs.of("small").add(packed(small.latents, small.noise, {}))
+    state = pairs.state_dict()
+    pairs.of("large").add(packed(small.latents, small.noise, {}))
+    pairs.load_state_dict(state)
+    assert (len(pairs.of("small")), len(pairs.of("large"))) == (3, 0)
