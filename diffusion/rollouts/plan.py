@@ -164,6 +164,11 @@ class RolloutPlan:
         share = self.probability_at(step) * batch
         return min(batch, int(share + torch.rand((), generator=generator, dtype=torch.float64))) if share else 0
 
+    def often(self, places: int, batch: int, step: int) -> Tensor:
+        """In which share of the training steps :meth:`seats` takes each of the first places (places,), float64."""
+        share = self.probability_at(step) * batch - torch.arange(places, dtype=torch.float64)
+        return share.clamp(1e-3, 1)
+
     def chain_lengths(self, count: int, generator: Generator) -> Tensor:
         """How many levels each chain passes, at most (count,), int64.
 

@@ -360,3 +360,16 @@ def test_restored_pairs_are_those_of_the_state_alone():
     pairs.of("large").add(packed(small.latents, small.noise, {}))
     pairs.load_state_dict(state)
     assert (len(pairs.of("small")), len(pairs.of("large"))) == (3, 0)
+
+
+def test_rare_chains_come_to_their_end():
+    """A place that is taken in one step of twenty has a chain of five steps for a hundred, and trains all levels."""
+    plan = RolloutPlan(4, 0.05, step_size=200.0, persistent=True, from_noise=True)
+    keeper, trained = Keeper(), []
+    for update in range(3000):
+        batch = batch_of(FlowMatching(), count=1, seed=update)
+        seat = keeper.seat(batch, None, plan, solver("euler"), update, torch.Generator().manual_seed(update))
+        trained += [round(float(seat.timestep[0]))] if seat.listener is not None else []
+        predict(lambda x, timestep, told: x, seat)
+    shares = [trained.count(level) / len(trained) for level in (1000, 800, 600, 400, 200)]
+    assert min(shares) > 0.15
