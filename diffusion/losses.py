@@ -40,14 +40,14 @@ def target(batch: NoisyBatch, kind: TargetType = "original") -> Tensor:
 
     ``original``: the drawn noise stays the target, as in SimpleTuner. ``clean``: the noise is re-derived from the
     latents the item really has, ``noise* = (x - alpha * latents) / sigma``, so that the target points from the
-    rolled-out latents straight at the clean ones (markup2im, ICLR 2023). The two agree on teacher-forced items.
+    rolled-out latents straight at the clean ones (markup2im, ICLR 2023). The two agree on items that were not rolled
+    out, also where a perturbation has moved them: that nobody tells the network of it is what it is for.
     """
     alpha, sigma = batch.schedule.coefficients(batch.timestep)
     noise = batch.noise
     if kind == "clean":
-        # Where nothing was rolled out the drawn noise is the exact answer; the division is only for the others.
-        drift = (batch.x - batch.teacher_forced) / per_sample(sigma.clamp(min=1e-3), batch.x)
-        noise = noise + drift
+        share = torch.where(batch.rolled, 1 / sigma.clamp(min=1e-3), 0.0)
+        noise = noise + per_sample(share, batch.x) * (batch.x - batch.teacher_forced)
     return to_target(batch.schedule.prediction, batch.latents, noise, alpha, sigma)
 
 

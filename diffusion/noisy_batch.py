@@ -10,10 +10,10 @@ import torch
 from torch import Generator, Tensor
 
 from .device import picked
-from .predictions import blend, per_item
+from .predictions import blend, per_item, per_sample
 from .schedules import Schedule
 from .share import Share
-from .solvers import Conditioning, History, Model, Solver, ask, rows
+from .solvers import Conditioning, History, Model, Solver, appended, ask, rows
 
 PER_ITEM = ("latents", "noise", "timestep", "teacher_forced", "x", "lengths", "source", "stride", "clean_output",
             "mask", "weight")  # fmt: skip
@@ -99,11 +99,12 @@ class NoisyBatch:
 
     @property
     def drift(self) -> Tensor:
-        """How far rolling out moved each item: the mean square of ``x - teacher_forced`` (B,), on the device.
+        """How far rolling out moved each item: the mean square of ``x - teacher_forced`` (B,), on the device; else 0.
 
         A perfect model drifts too, since one item's path is not straight: this is no measure of exposure bias.
         """
-        return per_item((self.x - self.teacher_forced) ** 2)
+        moved = per_item((self.x - self.teacher_forced) ** 2)
+        return per_sample(self.rolled, moved) * moved
 
     def items(self, index: slice | Tensor) -> NoisyBatch:
         """Some items; a tensor of their numbers (n,) is on the CPU, and may repeat them.
@@ -123,7 +124,7 @@ class NoisyBatch:
         both: dict[str, Any] = {
             name: None if mine is None or other is None else torch.cat([mine, other]) for name, mine, other in pairs
         }
-        told = {name: torch.cat([value, more.conditioning[name]]) for name, value in self.conditioning.items()}
+        told = {name: appended([value, more.conditioning[name]]) for name, value in self.conditioning.items()}
         return replace(self, conditioning=told, **both)
 
 

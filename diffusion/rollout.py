@@ -109,7 +109,10 @@ def with_clean_output(model: Model, batch: NoisyBatch) -> NoisyBatch:
 
 @dataclass
 class Passenger:
-    """Items that need one prediction and take it in the first forward with room for them."""
+    """Items that need one prediction and take it in the first forward with room for them.
+
+    In none where others are told more, such as the guidance that they are sampled with.
+    """
 
     model: Model
     x: Tensor
@@ -121,7 +124,8 @@ class Passenger:
 
     def share(self, x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
         """The model for other items; ours come along if they fit."""
-        if self.output is not None or len(x) + len(self.x) > self.room:
+        apart = conditioning.keys() != self.conditioning.keys()
+        if self.output is not None or apart or len(x) + len(self.x) > self.room:
             return self.model(x, timestep, conditioning)
         together = {name: torch.cat([value, self.conditioning[name]]) for name, value in conditioning.items()}
         output = self.model(torch.cat([x, self.x]), torch.cat([timestep, self.timestep]), together)

@@ -235,6 +235,11 @@ class DDPM(Schedule):
         return ((timestep >= 0) & (timestep <= NUM_TRAIN_TIMESTEPS - 1)).double()
 
     def sampling_timesteps(self, steps: int) -> Tensor:
-        """Trailing spacing, as arXiv 2305.08891 recommends: it starts at the last timestep."""
+        """Trailing spacing, as arXiv 2305.08891 recommends: it starts at the last timestep.
+
+        Whole timesteps, as long as there are as many: with more steps some would come twice.
+        """
+        if steps > NUM_TRAIN_TIMESTEPS:
+            return torch.linspace(self.noisy_timestep, self.clean_timestep, steps + 1, dtype=torch.float64)
         stride = NUM_TRAIN_TIMESTEPS / steps
         return (NUM_TRAIN_TIMESTEPS - stride * torch.arange(steps + 1, dtype=torch.float64)).round() - 1

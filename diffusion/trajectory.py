@@ -53,7 +53,9 @@ def fine_path(
     there = moved(order, batch.x.device)
     if len(order) == 0:
         return FinePath(order, batch.x[there])
-    lengths, timestep = batch.lengths[order], batch.timestep[order]
+    timestep = batch.timestep[order]
+    # What was noised again begins where it is.
+    lengths = torch.where(batch.source > batch.timestep, batch.lengths, 0)[order]
     grid = fine_grid(batch.source[order], timestep, following(batch)[order], lengths, reference_steps)
     y = integrate(
         model,

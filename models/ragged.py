@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..diffusion.solvers import Conditioning
+from ..diffusion.solvers import Conditioning, appended
 
 SIZES = ".sizes"
 """Beside a tensor whose items differ: their sizes (B, dimensions), 0 where an item has none."""
@@ -73,15 +73,7 @@ def separate(together: Mapping[str, Tensor], count: int) -> list[dict[str, Tenso
 
 def join(parts: Sequence[Conditioning]) -> Conditioning:
     """One batch of several: each tensor (B, L, ...) is padded with zeros to the longest, which is False in a mask."""
-    return {name: torch.cat(padded([part[name] for part in parts])) for name in parts[0]}
-
-
-def padded(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Tensors (B, L, ...) of one length L; those without a second side stay as they are."""
-    if tensors[0].ndim < 2:
-        return list(tensors)
-    longest = max(tensor.shape[1] for tensor in tensors)
-    return [padded_to(tensor, longest) for tensor in tensors]
+    return {name: appended([part[name] for part in parts]) for name in parts[0]}
 
 
 def padded_to(tensor: Tensor, length: int) -> Tensor:

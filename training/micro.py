@@ -83,9 +83,11 @@ class MicroBatches:
         halves = self.halves and not processes.shards  # in parts, the forwards of processes would be unequal in number
         if halves and not any(isinstance(one, OutOfMemoryElsewhere) for one in causes_of(error)):
             processes.tell_out_of_memory()
+        where = str(error).partition(":")[0] if isinstance(error, StepError) else f"step {step.update}, backward"
+        if halves:
+            let_go(error, step.run.device)
         size = processes.least(batch_size(step, self.loss)) if halves else 0
         if self.count >= size:
-            where = str(error).partition(":")[0] if isinstance(error, StepError) else f"step {step.update}, backward"
             tips = advice(self.loss, precision, accumulation, halves)
             words = f"{where}: the device's memory is too small for this step. Change one of these: {tips}"
             raise StepError(words) from error
@@ -93,15 +95,27 @@ class MicroBatches:
         log.warning(
             "step %d: out of memory; from now on the loss of a batch is computed in %d parts", step.update, self.count
         )
-        error.__traceback__ = error.__cause__ = error.__context__ = None  # they hold the tensors of what failed
-        gc.collect()
-        if step.run.device.type == "cuda":
-            torch.cuda.empty_cache()
+
+
+def let_go(error: Exception, device: torch.device) -> None:
+    """Of the memory that the attempt took which has failed."""
+    error.__traceback__ = error.__cause__ = error.__context__ = None  # they hold the tensors of what failed
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def batch_size(step: Step, loss: Stream) -> int:
-    """Items of the batch that a loss is of; 0 where it is not of one batch, and cannot be had in parts."""
-    inputs = [step.value(value) for value in loss.inputs.values()]
+    """Items of the batch that a loss is of; 0 where it is not of one batch, and cannot be had in parts.
+
+    Nor can it where the memory is too small for the batch itself, which may have been rolled out.
+    """
+    try:
+        inputs = [step.value(value) for value in loss.inputs.values()]
+    except StepError as error:
+        if not is_out_of_memory(error):
+            raise
+        return 0
     sizes = [len(value.latents) for value in inputs if isinstance(value, NoisyBatch)]
     return sizes[0] if len(sizes) == 1 else 0
 
@@ -130,8 +144,12 @@ def tell(listener: Listener, heard: Sequence[Heard]) -> None:
 
 
 def parts_of(batch: NoisyBatch, count: int) -> Iterator[NoisyBatch]:
-    """The batch in so many parts, as even as can be; each has a :class:`Heard` of its own where somebody listens."""
-    for places in torch.arange(len(batch.latents)).tensor_split(count):
+    """The batch in so many parts, as even as can be, or one an item where there are fewer.
+
+    Each has a :class:`Heard` of its own where somebody listens.
+    """
+    size = len(batch.latents)
+    for places in torch.arange(size).tensor_split(min(count, size)):
         chosen = slice(int(places[0]), int(places[-1]) + 1)
         fine = None if batch.fine is None or chosen.start >= len(batch.fine) else batch.fine[chosen]
         yield replace(

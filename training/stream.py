@@ -191,10 +191,17 @@ class Run:
         return value.joined(self.processes.gathered(there))
 
     def restore_kept(self, states: dict[str, dict[str, Any]]) -> None:
-        """Give these states, by node id, to what nodes have kept, and to what they will keep."""
-        for key, value in self._kept.items():
-            if isinstance(key, Stream) and isinstance(value, Kept) and key.node_id in states:
+        """Give these states, by node id, to what nodes have kept, and to what they will keep.
+
+        What was not kept yet when the states were saved is made anew.
+        """
+        for key, value in list(self._kept.items()):
+            if not isinstance(key, Stream) or not isinstance(value, Kept):
+                continue
+            if key.node_id in states:
                 value.load_state_dict(states.pop(key.node_id))
+            else:
+                del self._kept[key]
         self.restored = states
 
     def value(self, stream: Stream) -> Any:

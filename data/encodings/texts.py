@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ...diffusion.solvers import Conditioning
+from ...diffusion.solvers import Conditioning, has_masks
 from ...models.families.clip import alike
 from ...models.ragged import collate, join
 
@@ -15,7 +15,7 @@ def concatenated(told: list[Conditioning]) -> Conditioning:
     Those with a mask are padded, which it says; the windows of CLIP are repeated until they are as many; and of what
     ComfyUI's models are told the sizes are kept.
     """
-    if any(name.endswith("mask") for name in told[0]):
+    if has_masks(told[0]):
         return join(told)
     if len({one["text"].shape[1:] for one in told if "text" in one}) > 1:
         told = alike(*told)

@@ -11,7 +11,7 @@ from ..noisy_batch import NoisyBatch
 from ..rollouts.guidance import UNGUIDED, Guidance
 from ..rollouts.plan import RolloutPlan
 from ..share import Share
-from ..solvers import Model, Solver
+from ..solvers import Model, Solver, appended
 from .life import Ride, renewed, seated
 from .state import Chains, Lives, kind_of
 
@@ -33,6 +33,8 @@ class Keeper:
         """Kinds that were restored: all chains are here, until they are dealt."""
         self.ride: Ride | None = None
         """The chains in the batch that is trained now."""
+        self.pull: int | None = None
+        """Which batch that is, where it has a number."""
 
     def seat(
         self,
@@ -45,14 +47,17 @@ class Keeper:
         guide: Guidance = UNGUIDED,
         *,
         remember: bool = False,
+        pull: int | None = None,
     ) -> NoisyBatch:
         """The batch with as many chains in it as the plan says; what its loss asks the network moves them on.
 
         ``model`` is asked only by solvers with several calls a step, and for guidance. Raises ValueError where nothing
-        was heard of the last batch.
+        was heard of the last batch, unless it is this one once more, for the memory was too small: ``pull`` numbers it.
         """
-        if self.ride is not None and not self.ride.over:
+        once_more = pull is not None and pull == self.pull
+        if self.ride is not None and not self.ride.over and not once_more:
             raise ValueError(UNHEARD)
+        self.pull = pull
         share, kind = batch.share, kind_of(batch)
         count = plan.seats(share.total, update, generator)
         if count == 0:
@@ -60,14 +65,15 @@ class Keeper:
         self._deal(kind, share)
         known, lives = self.chains.get(kind), self.lives.get(kind)
         chains, lives = renewed(known and known.to(batch.x.device), batch, count, plan, solve, update, generator, lives)
-        self.chains[kind], self.lives[kind] = chains, lives.older(count)
+        self.chains[kind], self.lives[kind] = chains, lives
         here = len(share.first(count))
         if here == 0:
+            self.lives[kind] = lives.older(count)
             return batch
         waiting = chains.items(slice(here, None))
 
         def arrive(advanced: Chains) -> None:
-            self.chains[kind] = advanced.joined(waiting)
+            self.chains[kind], self.lives[kind] = advanced.joined(waiting), lives.older(count)
 
         self.ride = Ride(chains.items(slice(here)), model, batch.schedule, solve, arrive, guide)
         return seated(batch, self.ride, remember=remember)
@@ -105,13 +111,16 @@ class Keeper:
         if len(parts) == 1 or name.partition("/")[0] in self.undealt:
             return parts[0]
         turns = torch.cat([torch.arange(len(part)) * len(parts) + rank for rank, part in enumerate(parts)])
-        return torch.cat(parts)[turns.argsort()]
+        return appended(parts)[turns.argsort()]
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         kinds: dict[str, dict[str, Tensor]] = {}
         for name, value in state.items():
             kind, _, what = name.partition("/")
             kinds.setdefault(kind, {})[what] = torch.clone(value)  # not the file's own memory
-        self.chains = {kind: Chains.of(tensors) for kind, tensors in kinds.items()}
+        self.chains = {}
+        for chains in map(Chains.of, kinds.values()):
+            kind = kind_of(chains)  # of states from before texts were padded several are one
+            self.chains[kind] = self.chains[kind].joined(chains) if kind in self.chains else chains
         self.lives = {kind: chains.lives for kind, chains in self.chains.items()}
-        self.undealt = set(kinds)
+        self.undealt = set(self.chains)

@@ -18,7 +18,10 @@ from .levels import Ways, draw_ways
 from .state import Chains, Lives
 
 OLDEST = 10
-"""A chain that lives more than so many training steps for each of its own begins anew: its weights are long gone."""
+"""A chain that lives more than so many training steps for each of its own begins anew: its weights are long gone.
+
+Of those in which its place is taken: where that is seldom, it would else never come to its end.
+"""
 
 
 def renewed(
@@ -41,7 +44,7 @@ def renewed(
         none, lives = torch.empty(0, dtype=torch.int64), None
         chains = begun(batch, none, draw_ways(plan, batch.schedule, 0, generator), solve, 0)
     lives = lives or chains.lives
-    limit = torch.full_like(lives.steps, plan.max_age) if plan.max_age else OLDEST * lives.steps
+    limit = plan.max_age or OLDEST * lives.steps / plan.often(len(lives.age), batch.share.total, update)
     over = (lives.age >= lives.steps) | (update - lives.begun > limit)
     again = over[:count].nonzero().flatten()
     first = torch.arange(len(lives.age), max(len(lives.age), count))

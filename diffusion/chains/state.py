@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..device import moved, picked
 from ..noisy_batch import NoisyBatch
-from ..solvers import Conditioning
+from ..solvers import Conditioning, appended, has_masks
 
 TOLD = "conditioning/"
 ON_CPU = ("grid", "steps", "age", "begun")
@@ -96,15 +96,21 @@ class Chains:
         if len(others) == 0:
             return self
         more = others.tensors()
-        return Chains.of({name: torch.cat([value, more[name]]) for name, value in self.tensors().items()})
+        return Chains.of({name: appended([value, more[name]]) for name, value in self.tensors().items()})
 
     def timestep(self, later: int = 0) -> Tensor:
         """Each chain's level (n,) now, or some steps later; beyond the clean end if the way goes there."""
         return self.grid.gather(1, (self.age + later).clamp(0, self.grid.shape[1] - 1)[:, None])[:, 0]
 
 
-def kind_of(batch: NoisyBatch) -> str:
-    """What chains must share with a batch to sit in it: sizes, what the network is told, masks and weights or none."""
-    parts = {"latents": batch.latents, **batch.conditioning, "mask": batch.mask, "weight": batch.weight}
-    there = ((name, "x".join(map(str, value.shape[1:]))) for name, value in parts.items() if value is not None)
-    return ", ".join(f"{name} {size}".strip() for name, size in there)
+def kind_of(batch: NoisyBatch | Chains) -> str:
+    """What chains must share with a batch to sit in it: sizes, what the network is told, masks and weights or none.
+
+    How long a text is does not matter where a mask tells it: the shorter ones are padded.
+    """
+    first = 2 if has_masks(batch.conditioning) else 1
+    told = {name: value.shape[first:] for name, value in batch.conditioning.items()}
+    own = {"latents": batch.latents, "mask": batch.mask, "weight": batch.weight}
+    sizes = {name: value.shape[1:] for name, value in own.items() if value is not None}
+    parts = [("latents", sizes.pop("latents")), *told.items(), *sizes.items()]
+    return ", ".join(f"{name} {'x'.join(map(str, size))}".strip() for name, size in parts)

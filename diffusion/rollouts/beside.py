@@ -19,7 +19,7 @@ from ..predictions import blend
 from ..rollout import roll_out
 from ..schedules import Schedule
 from ..share import Share
-from ..solvers import Model, Solver
+from ..solvers import History, Model, Solver
 from .guidance import UNGUIDED, Guidance
 from .plan import Draw
 
@@ -97,7 +97,7 @@ def noised_again(batch: NoisyBatch, copies: Beside, generator: Generator) -> Noi
 
     With the same noise, ``x' = (alpha'/alpha) x + (sigma' - sigma alpha'/alpha) noise``: for flow matching
     ``(1 - a) x + a noise`` with ``a = (sigma' - sigma) / (1 - sigma)``. What an item went astray shrinks with its
-    latents; so its loss counts as at its new level.
+    latents; so its loss counts as at its new level. A sampler that goes on from there remembers nothing.
     """
     schedule = batch.schedule
     dealt = batch.dealt and batch.dealt.repeated(copies.levels)
@@ -108,7 +108,7 @@ def noised_again(batch: NoisyBatch, copies: Beside, generator: Generator) -> Noi
     (alpha, sigma), (new_alpha, new_sigma) = (schedule.coefficients(level) for level in (batch.timestep, timestep))
     ratio = new_alpha / alpha
     x = blend((ratio, batch.x), (new_sigma - sigma * ratio, batch.noise))
-    return replace(at(batch, timestep), x=x)
+    return replace(at(batch, timestep), x=x, memory=(Memory(torch.arange(len(x)), History()),))
 
 
 def joined(batch: NoisyBatch, more: NoisyBatch) -> NoisyBatch:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..solvers import Conditioning, Model
+from ..solvers import Conditioning, Model, has_masks
 
 TOLD = "guidance"
 """The name by which a guidance-distilled network is told its guidance, (B,)."""
@@ -68,28 +69,30 @@ UNGUIDED = Guidance()
 
 def unconditional(conditioning: Conditioning, negative: Conditioning) -> Conditioning:
     """The same items without caption or class; what ``negative`` does not name, such as sizes, stays."""
-    masked = any(name.endswith("mask") for name in conditioning)
+    masked = has_masks(conditioning)
 
     def instead(name: str, value: Tensor) -> Tensor:
         row = conditioning.get(WITHOUT + name, negative.get(name))
         if row is None:
             return value
-        row = as_long(row, value.shape[1], masked) if value.ndim > 1 else row
+        row = as_long(row, value.shape, masked)
         return row.to(value.dtype).expand(len(value), *value.shape[1:])
 
     return {name: instead(name, value) for name, value in conditioning.items()}
 
 
-def as_long(row: Tensor, length: int, masked: bool) -> Tensor:
-    """Texts (B, L, ...) of this length: padded with zeros, which a mask tells, or else repeated, as CLIP's windows.
+def as_long(row: Tensor, shape: Sequence[int], masked: bool) -> Tensor:
+    """Texts (B, L, ...), or tokens (B, tokenizers, L), as long as in a tensor of this shape.
 
-    Raises ValueError where they are longer than what is said with a caption.
+    Padded with zeros, which a mask tells, or else repeated, as CLIP's windows. Raises ValueError where they are longer
+    than what is said with a caption.
     """
-    own = row.shape[1]
-    if own == length:
+    side = next((side for side in range(1, row.ndim) if row.shape[side] != shape[side]), None)
+    if side is None:
         return row
+    own, length = row.shape[side], shape[side]
     if own > length or (not masked and length % own):
         raise ValueError(f"guidance: no caption is {own} tokens, a caption of this batch {length}: set guidance to 1")
     if not masked:
-        return torch.cat([row] * (length // own), dim=1)
-    return F.pad(row, (*[0] * (2 * (row.ndim - 2)), 0, length - own))
+        return torch.cat([row] * (length // own), dim=side)
+    return F.pad(row, (*[0] * (2 * (row.ndim - 1 - side)), 0, length - own))

@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 
 from ..device import moved
 from ..noisy_batch import NoisyBatch
-from ..solvers import Conditioning
+from ..solvers import Conditioning, appended
 
 TOLD = "conditioning/"
 
@@ -39,7 +39,7 @@ class Pairs:
     def add(self, more: Mapping[str, Tensor]) -> None:
         """Some more, :func:`packed`; what has no room is left out."""
         before = self.tensors or {name: value[:0] for name, value in more.items()}
-        self.tensors = {name: torch.cat([before[name], value])[: self.room] for name, value in more.items()}
+        self.tensors = {name: appended([before[name], value])[: self.room] for name, value in more.items()}
 
     def put_into(self, batch: NoisyBatch, count: int, generator: Generator) -> NoisyBatch:
         """The batch, whose first ``count`` items are pairs drawn at random, each at the level of the item there.
@@ -54,7 +54,10 @@ class Pairs:
             return torch.cat([first.to(rest.dtype), rest[count:]])
 
         latents, noise = joined(own["latents"], batch.latents), joined(own["noise"], batch.noise)
-        told = {name: joined(own[TOLD + name], value) for name, value in batch.conditioning.items()}
+        told = {
+            name: appended([own[TOLD + name].to(value.dtype), value[count:]])
+            for name, value in batch.conditioning.items()
+        }
         x = batch.schedule.add_noise(latents, noise, batch.timestep)
         mask = None if batch.mask is None else joined(torch.ones_like(batch.mask[:count]), batch.mask)
         x = torch.cat([x[:count], batch.x[count:]])  # what a perturbation has done to the others stays
@@ -88,5 +91,6 @@ class PairsByKind:
         for name, value in state.items():
             kind, _, what = name.partition(":")
             kinds.setdefault(kind, {})[what] = value
+        self.pairs.clear()
         for kind, tensors in kinds.items():
             self.of(kind).load_state_dict(tensors)

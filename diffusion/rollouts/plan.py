@@ -14,6 +14,9 @@ from ..share import Share
 
 Strategy = Literal["uniform", "biased_early", "biased_late"]
 
+DRAWN = 4096
+"""Items that stand for all, in estimates."""
+
 
 class Draw(NamedTuple):
     """What was drawn for each item, all (B,) on the CPU."""
@@ -91,7 +94,17 @@ class RolloutPlan:
     @property
     def peak_probability(self) -> float:
         """The highest chance over the whole training."""
-        return max(self.prob_start, self.prob_end) if self.ramp_steps or self.ramp else self.probability
+        return max(self.prob_start, self.prob_end) if self.ramps else self.probability
+
+    @property
+    def ramps(self) -> bool:
+        """Whether the chance changes over the training."""
+        return bool(self.ramp_steps or self.ramp)
+
+    def ends_at_once(self, schedule: Schedule) -> bool:
+        """Whether there is no level at which a chain could be trained after its first step."""
+        span = schedule.noisy_timestep - schedule.clean_timestep
+        return round(span / self.step_size) <= 1 if self.from_noise else self.step_size >= span
 
     def over(self, steps: int) -> RolloutPlan:
         """The plan with its shares of a training of so many steps in steps."""
@@ -151,6 +164,11 @@ class RolloutPlan:
         share = self.probability_at(step) * batch
         return min(batch, int(share + torch.rand((), generator=generator, dtype=torch.float64))) if share else 0
 
+    def often(self, places: int, batch: int, step: int) -> Tensor:
+        """In which share of the training steps :meth:`seats` takes each of the first places (places,), float64."""
+        share = self.probability_at(step) * batch - torch.arange(places, dtype=torch.float64)
+        return share.clamp(1e-3, 1)
+
     def chain_lengths(self, count: int, generator: Generator) -> Tensor:
         """How many levels each chain passes, at most (count,), int64.
 
@@ -181,17 +199,33 @@ class RolloutPlan:
         share = torch.rand(batch, generator=generator, dtype=torch.float64)
         return self.step_size * (self.step_size_max / self.step_size) ** share
 
-    def forwards(self, batch: int, calls: int = 1, step: int | None = None) -> Cost:
+    def forwards(self, batch: int, calls: int = 1, step: int | None = None, schedule: Schedule | None = None) -> Cost:
         """What rollouts cost in the training step ``step``, or where they are most frequent.
 
         A step needs as many batched forwards as its longest rollout has model calls, so the expected number is
-        ``E[max of the lengths] = sum_j P(some length > j)``. Clamping at the noisy end makes it a little less.
+        ``E[max of the lengths] = sum_j P(some length > j)``. They are shorter by what the noisy end of ``schedule``
+        cuts off, where it is known.
         """
         chance = self.peak_probability if step is None else self.probability_at(step)
-        longer = [chance * self._share_longer_than(length) for length in range(self.max_step_offset)]
+        room = self._room(schedule) if schedule else [1.0] * self.max_step_offset
+        longer = [chance * self._share_longer_than(length) * share for length, share in enumerate(room)]
         expected = sum(1 - (1 - share) ** batch for share in longer)
-        worst = self.max_step_offset if chance > 0 else 0
+        worst = self.longest(schedule) if chance > 0 else 0
         return Cost(calls * expected, calls * worst, calls * batch * sum(longer))
+
+    def longest(self, schedule: Schedule | None) -> int:
+        """Steps of the longest rollout that there is room for."""
+        if schedule is None:
+            return self.max_step_offset
+        span = schedule.noisy_timestep - schedule.clean_timestep
+        return min(self.max_step_offset, math.ceil(span / self.step_size))
+
+    def _room(self, schedule: Schedule) -> list[float]:
+        """Which share of the items has room for one step more, after 0, 1, ... steps towards the noisy end."""
+        generator = Generator().manual_seed(0)
+        timestep, stride = schedule.sample_timesteps(DRAWN, generator), self.strides(DRAWN, generator)
+        possible = (schedule.noisy_timestep - timestep) / stride - 1e-9
+        return [float((possible > steps).double().mean()) for steps in range(self.max_step_offset)]
 
     def _share_longer_than(self, length: int) -> float:
         """Which share of the drawn lengths is above this one: the strategies' distributions, exactly."""

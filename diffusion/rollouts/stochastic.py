@@ -60,7 +60,8 @@ def stochastic(kind: Stochastic, scale: float, generator: Generator | SharedNois
 
     ``flow_sde``: Flow-GRPO's Euler-Maruyama step (arXiv 2505.05470), ``s = scale sqrt(sigma / (1 - sigma))``, dt < 0:
     ``x' = x (1 + s^2 dt / (2 sigma)) + velocity (1 + s^2 (1 - sigma) / (2 sigma)) dt + s sqrt(-dt) xi``. From pure
-    noise s is that of the level that is next, as there.
+    noise s is that of the level that is next, as there; and so it is from all levels less than a step below, from which
+    s would grow without bounds.
     """
 
     def step(predict: Predictor, x: Tensor, now: Level, then: Level, history: History) -> tuple[Tensor, History]:
@@ -77,9 +78,9 @@ def stochastic(kind: Stochastic, scale: float, generator: Generator | SharedNois
             # latents = x - sigma velocity, noise = x + alpha velocity
             of_velocity = kept * now.alpha - then.alpha * now.sigma
             return blend((then.alpha + kept, x), (of_velocity, velocity), (new, xi)), history
-        below_one = torch.where(now.sigma < 1, now.sigma, then.sigma)
-        variance = scale**2 * below_one / (1 - below_one)
         dt = then.sigma - now.sigma
+        below_one = torch.where(now.sigma - dt <= 1 + 1e-9, now.sigma, then.sigma)
+        variance = scale**2 * below_one / (1 - below_one)
         of_x = 1 + variance * dt / (2 * now.sigma)
         of_velocity = (1 + variance * (1 - now.sigma) / (2 * now.sigma)) * dt
         return blend((of_x, x), (of_velocity, velocity), ((-variance * dt).sqrt(), xi)), history

@@ -7,7 +7,7 @@ from .euler import euler, euler_linear, transfer
 from .heun import heun
 from .integration import from_noise, integrate
 from .rk4 import rk4
-from .step import Conditioning, History, Level, Linear, Model, Predictor, Solver, Step, ask, rows
+from .step import Conditioning, History, Level, Linear, Model, Predictor, Solver, Step, appended, ask, has_masks, rows
 from .unipc import Variant, unipc
 
 __all__ = [
@@ -21,8 +21,10 @@ __all__ = [
     "Solver",
     "Step",
     "Variant",
+    "appended",
     "ask",
     "from_noise",
+    "has_masks",
     "integrate",
     "rows",
     "solver",

@@ -6,13 +6,14 @@ the memory are values that go in and come out, so any step can be replayed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..device import moved, picked
 from ..predictions import to_denoised
@@ -28,6 +29,19 @@ Model = Callable[[Tensor, Tensor, Conditioning], Tensor]
 def rows(conditioning: Conditioning, index: slice | Tensor) -> Conditioning:
     """The conditioning of some items of the batch; a tensor of their numbers may be on the CPU."""
     return {name: picked(value, index) for name, value in conditioning.items()}
+
+
+def appended(parts: Sequence[Tensor]) -> Tensor:
+    """Items (B, ...) one behind the other. Texts (B, L, ...) are padded with zeros to the longest; a mask tells it."""
+    if parts[0].ndim > 1:
+        longest = max(part.shape[1] for part in parts)
+        parts = [F.pad(part, (*[0] * (2 * (part.ndim - 2)), 0, longest - part.shape[1])) for part in parts]
+    return torch.cat(list(parts))
+
+
+def has_masks(names: Iterable[str]) -> bool:
+    """Whether masks are among what a network is told: they say how long each item's text is."""
+    return any(name.endswith("mask") for name in names)
 
 
 def ask(model: Model, x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:

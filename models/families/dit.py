@@ -59,7 +59,8 @@ class DiT(NewModel):
         labels = conditioning.get("label")
         if labels is None:
             labels = torch.zeros(len(x), dtype=torch.long, device=x.device)
-        labels = numbered(labels, self.network.config.num_embeds_ada_norm)
+        known = self.network.config.num_embeds_ada_norm
+        labels = numbered(labels.clamp(max=known - 1), known)  # one without classes knows one, which is everything
         return self.network(x.to(self.network.dtype), timestep=timestep, class_labels=labels).sample
 
     @property

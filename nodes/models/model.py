@@ -135,20 +135,23 @@ class NewModel(StepNode):
             return FAMILIES[family].create(**settings).to(step.run.device)
 
 
-def check_guidance(info: ModelInfo) -> None:
-    """Raises ValueError where a model cannot be asked without caption or class, as guidance does."""
+def check_guidance(info: ModelInfo, name: str = "guidance") -> None:
+    """Raises ValueError where a model cannot be asked without caption or class, as guidance does.
+
+    ``name`` is the input that asks for it.
+    """
     if info.pretrained is not None:
         family = PRETRAINED[info.pretrained.info.family]
         if not (family.negative_prompts or info.null_class):
             raise ValueError(
-                f"guidance: {family.title} is told its guidance and knows no negative prompt: set sampling_guidance, "
-                "and guidance to 1"
+                f"{name}: {family.title} is told its guidance and knows no negative prompt: set it to 1; Rollout has "
+                "sampling_guidance for such a model"
             )
     elif not info.classes:
-        raise ValueError("guidance: this model is told no class that it could be guided to: set guidance to 1")
+        raise ValueError(f"{name}: this model is told no class that it could be guided to: set it to 1")
     elif not info.null_class:
         raise ValueError(
-            "guidance: this model knows no class that stands for none: turn on null_class in New Model, and set "
+            f"{name}: this model knows no class that stands for none: turn on null_class in New Model, and set "
             "label_dropout in Noisy Batch, which trains it"
         )
 

@@ -7,16 +7,19 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ...data.data import Batch
+from ...data.encodings.texts import concatenated
 from ...diffusion import seeds
 from ...diffusion.exposure_bias import LevelStatistics, measure, summary
 from ...diffusion.schedules import Schedule
-from ...diffusion.solvers import SOLVERS, solver
+from ...diffusion.solvers import SOLVERS, Conditioning, rows, solver
+from ...diffusion.solvers import Model as Network
 from ...files.whole import new_folder, writable, write_text
 from ...hosts.current import current_host
 from ...hosts.device import choose_device
-from ...models.ragged import join
+from ...models.model import Model
 from ...runs.pictures.plots import plot_levels
 from ...training.loop import training_mode
 from ...training.stream import Run, Step, Stream
@@ -71,12 +74,10 @@ class ExposureBiasProbe(Node):
         with training_mode():
             run = Run(model, dataset, seed=seed, device=choose_device(host.device), host=host)
             live, batch = run.value(model), some_items(run, dataset, count)
-            random = seeds.generator(seed, "probe")
-            told = batch.conditioning if live.classes else {}
+            random, network = seeds.generator(seed, "probe"), in_parts(live, dataset.inputs["batch_size"])
+            solve, told = solver(sampler, order), batch.conditioning
             with live.evaluating():
-                path = measure(
-                    live, schedule, batch.latents, told, solver(sampler, order), steps=steps, generator=random
-                )
+                path = measure(network, schedule, batch.latents, told, solve, steps=steps, generator=random)
         folder = new_folder(writable(host.output_folder / "probes"), "exposure_bias")
         picture = folder / "exposure_bias.png"
         plot_levels(path).save(picture)
@@ -84,13 +85,25 @@ class ExposureBiasProbe(Node):
         return {"ui": {"text": [sentence(path)], **shown(host, picture)}}
 
 
+def in_parts(model: Model, size: int) -> Network:
+    """The network, asked for no more items at once than a batch has."""
+
+    def network(x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+        parts = (slice(start, start + size) for start in range(0, len(x), size))
+        return torch.cat([model(x[part], timestep[part], rows(conditioning, part)) for part in parts])
+
+    return network
+
+
 def some_items(run: Run, dataset: Stream, count: int) -> Batch:
-    """The first ``count`` items that training would see, as one batch."""
+    """The first ``count`` items that training would see, as one batch. Raises ValueError if they differ in size."""
     batches: list[Batch] = []
     while sum(len(batch.latents) for batch in batches) < count:
         batches.append(Step(run, len(batches)).value(dataset))
+    if len({batch.latents.shape[1:] for batch in batches}) > 1:
+        raise ValueError("dataset: statistics are of images of one size; turn buckets off, and clear resolutions")
     latents = torch.cat([batch.latents for batch in batches])[:count]
-    conditioning = join([batch.conditioning for batch in batches])
+    conditioning = concatenated([batch.conditioning for batch in batches])
     return Batch(latents, {name: value[:count] for name, value in conditioning.items()})
 
 

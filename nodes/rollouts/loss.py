@@ -10,6 +10,7 @@ from torch import Tensor
 from ...diffusion import losses, reflexflow
 from ...diffusion.noisy_batch import NoisyBatch, Perturbation, predict
 from ...diffusion.predictions import per_sample
+from ...diffusion.rollouts.beside import Beside
 from ...diffusion.rollouts.guidance import Guidance
 from ...diffusion.rollouts.plan import RolloutPlan
 from ...diffusion.schedules import Schedule
@@ -154,18 +155,25 @@ def reference_cost(batch: Stream, inputs: dict[str, Any]) -> dict[str, Any]:
                 "1 and 0, and reference_guidance here"
             )
         if inputs.get("reference_guidance", 1.0) != 1:
-            check_guidance(inputs["model"].about)
+            check_guidance(inputs["model"].about, "reference_guidance")
     if inputs["target"] != "trajectory" or plan is None or not plan.active:
         return {}
     calls = reference_solver(inputs.get("reference_sampler", "auto"), inputs.get("reference_weights", "live")).calls
-    coarse_steps = 1 if plan.persistent or plan.still else plan.max_step_offset + 1
-    most = coarse_steps * inputs.get("reference_steps", 2) * calls
-    told = [f"the trajectory's reference takes up to {most} more forward passes per training step"]
-    if inputs.get("reference_guidance", 1.0) != 1 and inputs.get("reference_weights", "live") != "frozen":
+    longest = plan.longest(next(batch.constants(Schedule), None))
+    coarse_steps = 1 if plan.persistent or plan.still or noised_again(batch) else longest + 1
+    most, guided = coarse_steps * inputs.get("reference_steps", 2) * calls, inputs.get("reference_guidance", 1.0) != 1
+    twice = ", each of them twice for guidance" if guided else ""
+    told = [f"the trajectory's reference takes up to {most} more forward passes per training step{twice}"]
+    if guided and inputs.get("reference_weights", "live") != "frozen":
         told.append(
             "reference_guidance guides again what has learnt to be guided, and runs away: set reference_weights frozen"
         )
     return {"text": told}
+
+
+def noised_again(batch: Stream) -> bool:
+    """Whether copies are, which makes their path begin where they are."""
+    return any(copies.levels for copies in batch.constants(Beside))
 
 
 def wants_memory(inputs: dict[str, Any]) -> frozenset[str]:
@@ -193,11 +201,12 @@ def wanted_output(
     """What the network shall put out at ``batch.x`` (B, ...), without gradient."""
     if target != "trajectory":
         return losses.target(batch, target)  # type: ignore[arg-type]
-    if reference_weights == "ema" and step.run.averaged_weights is None:
+    if reference_weights == "ema" and step.run.averaged_weights is None and not step.run.schedule_free:
         raise ValueError("reference_weights is ema: set ema_decay in Optimizer Step, or choose live")
     guided: Network = model
     if reference_guidance != 1:
-        guided = Guidance(reference_guidance, negative=negative_rows(step, batch.negative)).of(model)
+        rows = negative_rows(step, batch.negative, "reference_guidance")
+        guided = Guidance(reference_guidance, negative=rows).of(model)
     with model.evaluating(), reference(step, model, batch, reference_weights):
         solve = reference_solver(reference_sampler, reference_weights)
         path = fine_path(guided, batch, reference_steps=reference_steps, solve=solve)

@@ -9,10 +9,13 @@ from ...diffusion.solvers import Conditioning
 from ...training.stream import Step
 
 
-def negative_rows(step: Step, make: Callable[[], Conditioning] | None) -> Conditioning:
-    """The rows (1, ...) on the run's device; kept, since captions are large. Raises ValueError where there are none."""
+def negative_rows(step: Step, make: Callable[[], Conditioning] | None, name: str = "guidance") -> Conditioning:
+    """The rows (1, ...) on the run's device; kept, since captions are large.
+
+    Raises ValueError, naming the input that asks for them, where there are none.
+    """
     if make is None:
-        raise ValueError("guidance: this data set has neither classes nor captions; set guidance to 1")
+        raise ValueError(f"{name}: this data set has neither classes nor captions; set it to 1")
     rows = make
     return step.run.keep(
         (step.current, "negative"), lambda: {name: moved(value, step.run.device) for name, value in rows().items()}

@@ -73,7 +73,9 @@ def persistent(
 
     keeper: Keeper = step.keep(Keeper)
     remember = MEMORY in step.run.wants
-    seated = keeper.seat(batch, calm, plan, solve, step.update, step.generator(), guide, remember=remember)
+    seated = keeper.seat(
+        batch, calm, plan, solve, step.update, step.generator(), guide, remember=remember, pull=step.index
+    )
     step.report("rollout_age", float(keeper.oldest(step.update)))
     return with_clean_output(calm, seated) if wants_clean_output(step, batch) else seated
 
@@ -132,24 +134,31 @@ def estimate(
     """What the rollouts will cost, said before it is paid."""
     data = batch.data()
     items = data.inputs["batch_size"] if data else 1
+    if not plan.active and plan.max_step_offset and plan.ramps:
+        return "no rollouts: prob_start and prob_end are 0"
     if not plan.active:
         return "no rollouts: max_step_offset or probability is 0"
     if plan.still:
         return (
             f"no rollouts: {plan.peak_probability * items:.3g} of {items} items get the trajectory's target as they are"
         )
+    schedule = next(batch.constants(Schedule), None)
+    if plan.persistent and schedule and plan.ends_at_once(schedule):
+        return f"no rollouts: from noise to image it is one step of {plan.step_size:g}; set a smaller step_size"
     if plan.persistent:
-        seats, more = plan.peak_probability * items, solve.calls - (not guide.active)
+        known = 0 if guide.told else 1  # what the loss asks anyway is the first answer, or half of it
+        each = 1 if guide.scale == 1 else 2
+        seats, more = plan.peak_probability * items, solve.calls * each - known
         cost_in_words = f"{more} more forward passes of these" if more else "no forward pass of their own"
         return f"persistent rollouts at {seats:.3g} of {items} places of a batch take {cost_in_words} per training step"
     if copies:
-        most, each = plan.max_step_offset * solve.calls, max(1, copies.levels)
+        most, each = plan.longest(schedule) * solve.calls, max(1, copies.levels)
         added = plan.peak_probability * items * each
         return (
             f"rollouts take up to {most} more forward passes per training step, and put {added:.3g} copies beside the "
             f"{items} items of a batch, which is then as large as {items + added:.3g}"
         )
-    cost = plan.forwards(items, solve.calls)
+    cost = plan.forwards(items, solve.calls, schedule=schedule)
     twice = ", each of them twice for guidance" if guide.scale != 1 else ""
     return (
         f"rollouts take up to {cost.worst} more forward passes per training step, at full probability "

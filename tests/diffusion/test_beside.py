@@ -169,6 +169,18 @@ def test_new_noise_keeps_the_spread(mixture, kind):
     assert rolled.x.std() == pytest.approx(1.04, abs=0.12)
 
 
+@pytest.mark.parametrize("kind", ["cps", "flow_sde"])
+def test_new_noise_is_bounded_at_any_level(kind):
+    """Training levels come as near to pure noise as they like; no grid of a sampler has such ones."""
+    timestep = torch.tensor([999.99, 999.0, 990.0, 900.0, 750.0, 500.0]).double()
+    latents, noise = torch.randn(2, 6, 1, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    batch = noisy_batch(latents, noise, timestep - 250, FlowMatching(), {})
+    draw = Draw(torch.ones(6).long(), timestep, torch.full((6,), 250.0).double())
+    perfect = Noise(kind, 1.0).solver(torch.Generator().manual_seed(1))
+    rolled = roll_out(lambda x, timestep, told: noise - latents, batch, draw, perfect)
+    assert rolled.x.flatten(1).std(1).max() < 2
+
+
 def test_new_noise_is_for_flow_matching():
     """A DDPM schedule has other steps for it."""
     batch = batch_of(DDPM())

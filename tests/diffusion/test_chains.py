@@ -1,10 +1,13 @@
 """Persistent rollouts: they are fresh ones, step for step; their levels are the schedule's; they can be kept."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from comfyui_rollout.diffusion.chains import Chains, Keeper, Ride, advanced, draw_ways, kind_of, renewed, seated
 from comfyui_rollout.diffusion.noisy_batch import predict
 from comfyui_rollout.diffusion.rollout import Draw, RolloutPlan, noisy_batch, roll_out
+from comfyui_rollout.diffusion.rollouts.pairs import Pairs, PairsByKind, packed
 from comfyui_rollout.diffusion.schedules import DDPM, FlowMatching
 from comfyui_rollout.diffusion.solvers import SOLVERS, Level, Predictor, ask, integrate, solver
 from comfyui_rollout.diffusion.trajectory import fine_path, following, target_onto
@@ -299,3 +302,77 @@ def test_kinds_tell_apart_what_cannot_share_a_batch():
     plain = batch_of(schedule)
     assert kind_of(plain) == kind_of(batch_of(schedule, count=3))
     assert kind_of(plain) != kind_of(batch_of(schedule, mask=torch.ones(6, 1, 2, 2)))
+
+
+def with_texts(batch, length):
+    """The batch, told texts (3, length, 2) of ones, and their mask."""
+    told = {"text": torch.ones(3, length, 2), "mask": torch.ones(3, length, dtype=torch.bool)}
+    return replace(batch, conditioning=told)
+
+
+def test_texts_of_any_length_share_chains():
+    """Captions are as long as their batch's longest: chains go on whatever that is, and keep their own text, padded.
+
+    Else each length had chains of its own, which seldom go on. They are kept as such, too, also by the states of then.
+    """
+    schedule, solve, keeper = FlowMatching(), solver("euler"), Keeper()
+    plan = RolloutPlan(max_step_offset=8, probability=0.67, step_size=1.0, from_noise=True, persistent=True)
+    ages, lengths = [], []
+    for update, length in enumerate((2, 5, 3, 4)):
+        batch = with_texts(batch_of(schedule, count=3, dtype=torch.float32, seed=update), length)
+        seat = keeper.seat(batch, None, plan, solve, update, torch.Generator().manual_seed(update))
+        own = seat.conditioning["mask"].sum(1)
+        assert torch.equal(seat.conditioning["text"].sum((1, 2)), 2 * own)
+        ages.append(int(seat.lengths[0]))
+        lengths.append((own[0].item(), own[-1].item()))
+        predict(lambda x, timestep, told: x, seat)
+    assert [age - ages[0] for age in ages] == [0, 1, 2, 3]
+    assert [own for own, _ in lengths] == [2, 2, 2, 2]
+    assert [other for _, other in lengths] == [2, 5, 3, 4]
+    former = Keeper()
+    (kind,) = keeper.chains
+    former.load_state_dict({name.replace(kind, "text 5x2"): value for name, value in keeper.state_dict().items()})
+    assert former.chains.keys() == {kind}
+
+
+def test_pairs_have_texts_of_any_length():
+    """Pairs of a short caption and of a long one are one collection, and sit in any batch of such captions."""
+    pairs, batch = Pairs(6), batch_of(FlowMatching(), count=3, dtype=torch.float32)
+    for length in (2, 5):
+        told = with_texts(batch, length)
+        pairs.add(packed(told.latents, told.noise, told.conditioning))
+    assert len(pairs) == 6
+    put = pairs.put_into(with_texts(batch, 3), 2, torch.Generator().manual_seed(0))
+    assert put.conditioning["text"].shape == (3, 5, 2)
+    assert put.conditioning["mask"].sum(1).tolist()[2] == 3
+
+
+@pytest.mark.parametrize(("from_noise", "size"), [(True, 660.0), (True, 670.0), (False, 900.0), (False, 1000.0)])
+def test_a_step_of_the_whole_way_makes_no_chain(from_noise, size):
+    """What the plan says of chains that would end with their first step is what becomes of them."""
+    plan = RolloutPlan(4, 1.0, step_size=size, persistent=True, from_noise=from_noise)
+    ways = draw_ways(plan, FlowMatching(), 200, torch.Generator().manual_seed(0))
+    assert plan.ends_at_once(FlowMatching()) == (int(ways.steps.max()) == 1) == (size in (670.0, 1000.0))
+
+
+def test_restored_pairs_are_those_of_the_state_alone():
+    """Pairs of an image size that came after the state are forgotten by a run that goes back to it."""
+    pairs, small = PairsByKind(6), batch_of(FlowMatching(), count=3)
+    pairs.of("small").add(packed(small.latents, small.noise, {}))
+    state = pairs.state_dict()
+    pairs.of("large").add(packed(small.latents, small.noise, {}))
+    pairs.load_state_dict(state)
+    assert (len(pairs.of("small")), len(pairs.of("large"))) == (3, 0)
+
+
+def test_rare_chains_come_to_their_end():
+    """A place that is taken in one step of twenty has a chain of five steps for a hundred, and trains all levels."""
+    plan = RolloutPlan(4, 0.05, step_size=200.0, persistent=True, from_noise=True)
+    keeper, trained = Keeper(), []
+    for update in range(3000):
+        batch = batch_of(FlowMatching(), count=1, seed=update)
+        seat = keeper.seat(batch, None, plan, solver("euler"), update, torch.Generator().manual_seed(update))
+        trained += [round(float(seat.timestep[0]))] if seat.listener is not None else []
+        predict(lambda x, timestep, told: x, seat)
+    shares = [trained.count(level) / len(trained) for level in (1000, 800, 600, 400, 200)]
+    assert min(shares) > 0.15

@@ -70,6 +70,8 @@ def test_no_caption_is_as_long_as_the_captions():
     assert without["mask"].tolist() == [[True, True, False, False]] * 2
     assert not without["text"][:, 2:].any()
     assert torch.equal(unconditional({"text": told["text"]}, {"text": row["text"]})["text"], torch.ones(2, 4, 3))
+    tokens = {"tokens": torch.arange(8).reshape(2, 1, 4)}  # of text encoders that are trained: (B, tokenizers, L)
+    assert unconditional(tokens, {"tokens": torch.tensor([[[7, 9]]])})["tokens"].tolist() == [[[7, 9, 7, 9]]] * 2
     with pytest.raises(ValueError, match=r"^guidance: no caption is 3 tokens"):
         unconditional({"text": told["text"]}, {"text": torch.ones(1, 3, 3)})
 
@@ -101,6 +103,17 @@ def test_a_fresh_rollout_is_guided_and_its_clean_output_is_not():
     torch.testing.assert_close(rolled.x, expected.x)
     clean = ask(Network(), batch.teacher_forced, batch.timestep, batch.conditioning)
     torch.testing.assert_close(rolled.clean_output[places], clean[places])
+
+
+def test_a_clean_output_is_not_told_the_guidance_of_a_rollout():
+    """A network that is told its guidance in rollouts alone answers for the loss in a forward of its own."""
+    batch, network = batch_of(), Network()
+    lengths = torch.tensor([2, 0, 1, 0, 0])
+    draw = Draw(lengths, batch.timestep + 50 * lengths, torch.where(lengths > 0, 50.0, 0.0).double())
+    guide = Guidance(told=3.5)
+    rolled = roll_out(network, batch, draw, solver("euler"), guide=guide, want_clean_output=True)
+    clean = ask(Network(), batch.teacher_forced, batch.timestep, batch.conditioning)
+    torch.testing.assert_close(rolled.clean_output[[0, 2]], clean[[0, 2]])
 
 
 @pytest.mark.parametrize("name", SOLVERS)

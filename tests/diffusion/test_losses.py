@@ -44,6 +44,18 @@ def test_targets_agree_where_nothing_was_rolled_out(rolled):
     assert torch.equal(losses.target(rolled, "clean")[still], losses.target(rolled)[still])
 
 
+def test_no_target_tells_of_a_perturbation(rolled):
+    """What moves the latents of items that were not rolled out is in neither target, nor counted as their drift.
+
+    Or the clean target would make up for input_perturbation, and divide MixFlow's whole way to noise by a small sigma.
+    """
+    still = ~rolled.rolled
+    moved = replace(rolled, x=rolled.x + 1)
+    assert torch.equal(losses.target(moved, "clean")[still], losses.target(rolled)[still])
+    assert moved.drift[still].tolist() == [0, 0]
+    assert (moved.drift[rolled.rolled] > 0.5).all()
+
+
 @pytest.fixture
 def placed(generator):
     """``placed(schedule)``: five items by hand, the first teacher-forced, the last one a step from the clean end."""

@@ -166,6 +166,20 @@ def test_the_estimate_is_the_average_cost(strategy):
     assert cost.worst == 12
 
 
+@pytest.mark.parametrize(
+    "stride", [{"step_size": 300.0}, {"step_size": 1000.0}, {"step_size": 5, "step_size_max": 900}]
+)
+def test_the_estimate_knows_the_noisy_end(stride):
+    """A rollout of long steps has room for few: what it costs is said as it will be, not as if levels had no end."""
+    plan = RolloutPlan(max_step_offset=10, probability=0.6, **stride)
+    cost, generator = plan.forwards(8, schedule=SCHEDULE), torch.Generator().manual_seed(1)
+    timestep = SCHEDULE.sample_timesteps(8 * 10_000, generator)
+    lengths = plan.draw(timestep, SCHEDULE, 0, generator).lengths.reshape(-1, 8)
+    assert cost.expected == pytest.approx(lengths.amax(1).double().mean().item(), rel=0.05)
+    assert cost.samples == pytest.approx(lengths.sum(1).double().mean().item(), rel=0.05)
+    assert lengths.max() <= cost.worst == min(10, math.ceil(1000 / plan.step_size))
+
+
 def test_the_estimate_follows_the_ramp():
     """Nothing before the start; by default the most expensive step of the training."""
     plan = RolloutPlan(max_step_offset=4, ramp_steps=10, prob_end=1.0, start_step=5)

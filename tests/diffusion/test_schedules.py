@@ -44,7 +44,7 @@ def test_angle_and_timestep_are_inverse(schedule):
 
 def test_sampling_grid(schedule):
     """A sampler's grid goes strictly down from the noisy to the clean end in as many steps as asked."""
-    for steps in (1, 7, 50, 1000):
+    for steps in (1, 7, 50, 1000, 2500):
         grid = schedule.sampling_timesteps(steps)
         assert grid.shape == (steps + 1,)
         assert grid.dtype == torch.float64

@@ -4,7 +4,8 @@ import pytest
 import torch
 from comfyui_rollout.diffusion.losses import target
 from comfyui_rollout.diffusion.predictions import to_denoised
-from comfyui_rollout.diffusion.rollout import Draw, noisy_batch, ragged_grid, roll_out
+from comfyui_rollout.diffusion.rollout import Draw, RolloutPlan, noisy_batch, ragged_grid, roll_out
+from comfyui_rollout.diffusion.rollouts.beside import Beside, beside, lowest
 from comfyui_rollout.diffusion.schedules import FlowMatching
 from comfyui_rollout.diffusion.solvers import Level, Predictor, integrate, solver, transfer
 from comfyui_rollout.diffusion.trajectory import fine_grid, fine_path, following, target_onto
@@ -160,3 +161,28 @@ def test_nothing_waits_for_the_device(batch):
     reference = {"reference_steps": 2, "solve": solver("unipc")}
     assert trajectory_target(network, rolled, **reference).device.type == "meta"
     assert trajectory_target(network, rolled, **reference, sampler=solver("unipc")).device.type == "meta"
+
+
+def test_copies_that_are_noised_again_go_on_from_there(mixture):
+    """Their fine path is one coarse step from their own level on, whatever their rollout was, for any sampler."""
+    schedule, plan = FlowMatching(), RolloutPlan(3, 1.0, step_size=100.0)
+    asked = []
+
+    def network(x, timestep, conditioning):
+        asked.append(len(x))
+        return mixture(schedule)(x, timestep, conditioning)
+
+    latents, noise = torch.randn(2, 4, 1, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    levels = torch.tensor([400.0, 500.0, 600.0, 900.0]).double()
+    base, copies = noisy_batch(latents, noise, levels, schedule, {}), Beside(levels=2)
+    draw = plan.draw_down(levels, lowest(schedule, copies), 0, torch.Generator().manual_seed(1))
+    generator, unipc = torch.Generator().manual_seed(2), solver("unipc")
+    both = beside(network, base, draw, unipc, copies, generator, remember=True)
+    asked.clear()
+    path = fine_path(network, both, reference_steps=2, solve=solver("euler"))
+    assert asked == [8, 8]
+    wanted = target_onto(path, both, unipc)
+    then = following(both)
+    now_sigma, then_sigma = both.timestep[4:] / 1000, then[4:] / 1000
+    landed = both.x[4:] + (then_sigma - now_sigma)[:, None, None, None] * wanted[4:]
+    torch.testing.assert_close(landed, path.y[path.places.argsort()], rtol=0, atol=1e-9)

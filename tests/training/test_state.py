@@ -352,6 +352,18 @@ def test_a_kept_value_that_was_not_asked_for_again_is_not_lost(counting, tmp_pat
     assert made[-1].count == 3
 
 
+def test_going_back_forgets_what_was_kept_since(counting, tmp_path):
+    """A teacher that was made after the state would be another one than that of a run resumed from it."""
+    trained, made = counting()
+    save_state(tmp_path, trained)
+    losses = go(trained, 3)
+    state = find_state(tmp_path)
+    state.restore(trained)
+    trained.go_to(state.step)
+    assert go(trained, 3) == losses
+    assert [counter.count for counter in made] == [3, 3]
+
+
 def test_a_state_of_before_goes_on_without_what_nodes_keep(counting, tmp_path):
     """States of earlier versions say nothing of it: it begins anew."""
     first, _ = counting()

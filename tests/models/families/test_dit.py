@@ -35,7 +35,12 @@ def test_without_classes_it_needs_no_labels():
     """diffusers' DiT always wants a label; an unconditional one is told the same for all."""
     model = create(classes=0)
     assert model.classes == 0
-    assert model(torch.randn(2, 1, 8, 8), torch.full((2,), 500.0), {}).shape == (2, 1, 8, 8)
+    x, level = torch.randn(2, 1, 8, 8), torch.full((2,), 500.0)
+    with model.evaluating():
+        untold = model(x, level, {})
+        assert untold.shape == (2, 1, 8, 8)
+        # A data set of ten classes tells them, whether the model was to know them or not.
+        assert torch.equal(model(x, level, {"label": torch.tensor([3, 9])}), untold)
 
 
 def test_what_is_known_of_the_network():

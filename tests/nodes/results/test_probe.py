@@ -2,9 +2,12 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
+from comfyui_rollout import nodes
+from comfyui_rollout.models.families import PRETRAINED
 from comfyui_rollout.nodes import ExposureBiasProbe
 from PIL import Image
 
@@ -72,3 +75,46 @@ def test_an_untrained_model_is_refused(graph, probe, output):
     with pytest.raises(ValueError, match=r"^model: this is a new model with random weights"):
         probe(wired, wired.model)
     assert not output.exists()
+
+
+@pytest.fixture
+def captioned(build, wire, tiny_pipeline, photos):
+    """``captioned(family, **images)``: a trained LoRA on a model, and photographs with captions of unequal length."""
+
+    def connect(family, **images):
+        loaded = build(nodes.LoadPretrained, path=str(tiny_pipeline(family)), storage="fp32")
+        model, schedule, pipeline = loaded["result"]
+        pictures = wire(nodes.ImageFolderDataset, folder=str(photos), batch_size=3, **{"size": 64, **images})
+        # An image in some has no caption: its text is shorter.
+        dataset = wire(nodes.EncodeDataset, dataset=pictures, pipeline=pipeline, caption_dropout=0.5)
+        model = wire(nodes.AddLora, model=model, rank=2)
+        noisy = wire(nodes.NoisyBatch, dataset=dataset, schedule=schedule)
+        loss = wire(nodes.DiffusionLoss, batch=noisy, model=model)
+        optimizer = wire(nodes.Optimizer, learning_rate=0.01)
+        trained, _ = build(nodes.OptimizerStep, loss=loss, model=model, optimizer=optimizer, steps=2)["result"]
+        return SimpleNamespace(dataset=dataset, schedule=schedule, model=trained)
+
+    return connect
+
+
+@pytest.mark.parametrize("family", ["sd", "sdxl", "zimage"])
+def test_a_model_that_reads_captions_is_told_them(captioned, probe, output, family, monkeypatch):
+    """Those of the images, whatever their lengths; never more items at once than training has."""
+    asked, real = [], PRETRAINED[family].__call__
+
+    def call(self, x, *told):
+        asked.append(len(x))
+        return real(self, x, *told)
+
+    monkeypatch.setattr(PRETRAINED[family], "__call__", call)
+    wired = captioned(family)
+    probe(wired, wired.model)
+    assert numbers(output)["mean_absolute_log_ratio"].keys() >= STATISTICS
+    assert max(asked) == 3
+
+
+def test_images_of_several_sizes_are_refused(captioned, probe):
+    """In one line, and not by the tensors that do not fit together."""
+    wired = captioned("sd", buckets=True, size=128)
+    with pytest.raises(ValueError, match=r"^dataset: statistics are of images of one size; turn buckets off"):
+        probe(wired, wired.model)

@@ -7,10 +7,10 @@ import torch
 from comfyui_rollout.diffusion import losses
 from comfyui_rollout.diffusion.schedules import DDPM
 from comfyui_rollout.diffusion.solvers import ask, solver
-from comfyui_rollout.nodes import DiffusionLoss, NoisyBatch, ReflexFlowLoss, Rollout
+from comfyui_rollout.nodes import DiffusionLoss, NoisyBatch, Optimizer, ReflexFlowLoss, Rollout
 from comfyui_rollout.nodes.rollouts.loss import reference_solver, wanted_output
 from comfyui_rollout.training.loop import autocast, training_mode
-from comfyui_rollout.training.stream import Run, Step
+from comfyui_rollout.training.stream import Run, Step, StepError
 from diffusers.training_utils import EMAModel
 
 EVERY = {"max_step_offset": 3, "probability": 1.0, "step_size": 50.0, "strategy": "biased_late"}
@@ -192,6 +192,15 @@ def test_the_reference_may_be_the_averaged_model(graph):
     whole, half = reference("fp32", "ema"), reference("bf16", "ema")
     rounding, live = (half - whole).abs().max(), (reference("fp32", "live") - whole).abs().max()
     assert rounding < 0.1 * live
+
+
+def test_the_reference_may_be_the_average_that_an_optimizer_keeps(graph, wire, train):
+    """adamw_schedule_free averages by itself, and refuses ema_decay: it is not asked for then."""
+    pytest.importorskip("pytorch_optimizer")
+    wired = graph(rollout=EVERY, loss_inputs={**TRAJECTORY, "reference_weights": "ema"})
+    assert train(wired, optimizer=wire(Optimizer, optimizer="adamw_schedule_free"), steps=2).facts["steps_done"] == 2
+    with pytest.raises(StepError, match="reference_weights is ema: set ema_decay in Optimizer Step"):
+        train(wired, steps=2)
 
 
 def test_no_teacher_is_made_before_rollouts_begin(graph):

@@ -213,6 +213,17 @@ def test_the_cost_is_said_before_it_is_paid(graph, build):
     )
     assert told(graph, build, **plan, sampler="rk4").startswith("rollouts take up to 8 more forward passes")
     assert told(graph, build) == "no rollouts: max_step_offset or probability is 0"
+    flat = {"max_step_offset": 2, "probability": 1.0, "ramp_steps": 9, "prob_end": 0.0}
+    assert told(graph, build, **flat) == "no rollouts: prob_start and prob_end are 0"
+
+
+@pytest.mark.parametrize(("from_noise", "most"), [(True, 666.0), (False, 999.0)])
+def test_chains_of_a_single_level_are_told_of(graph, build, from_noise, most):
+    """A step that is the whole way leaves nothing to train after it: every place would stay teacher-forced."""
+    plan = {"max_step_offset": 2, "probability": 1.0, "rollout": "persistent", "from_noise": from_noise}
+    for size, none in ((most, False), (1000.0, True)):
+        text = told(graph, build, **plan, step_size=size)
+        assert (text == f"no rollouts: from noise to image it is one step of {size:g}; set a smaller step_size") == none
 
 
 CHAINS = {**EVERY, "rollout": "persistent", "probability": 0.75}
@@ -224,6 +235,10 @@ def test_persistent_rollouts_cost_no_forward(graph, build):
         "persistent rollouts at 3 of 4 places of a batch take no forward pass of their own per training step"
     )
     assert told(graph, build, **CHAINS, sampler="rk4").endswith("take 3 more forward passes of these per training step")
+    wired = graph(rollout=CHAINS, model={"null_class": True})
+    (guided,) = build(Rollout, batch=wired.batch.inputs["batch"], model=wired.model,
+                      **{**CHAINS, "sampler": "heun", "guidance": 2.0})["ui"]["text"]  # fmt: skip
+    assert guided.endswith("take 3 more forward passes of these per training step")  # without it, and a guided one
     wired = graph(rollout=CHAINS)
     run, network = live(wired, wired.loss)
     sizes = []

@@ -1,5 +1,6 @@
 """Optimizer Step: whole runs, their bits, their folders, and their ends."""
 
+import itertools
 import json
 import re
 from types import SimpleNamespace
@@ -483,6 +484,51 @@ def test_halving_goes_with_whatever_goes_on_from_step_to_step(
         assert row["loss"] == pytest.approx(other["loss"], rel=1e-4)
     for name, value in run.weights.items():
         torch.testing.assert_close(value, whole.weights[name], rtol=1e-4, atol=1e-6)
+
+
+def test_halving_goes_with_batches_of_several_sizes(graph, wire, train, monkeypatch):
+    """With copies beside them: a later batch has fewer items than an earlier one had parts."""
+    options = {"steps": 8, "optimizer": wire(nodes.Optimizer, optimizer="sgd")}
+    wired = graph(rollout={**EVERY, "probability": 0.2, "keep_base": True})
+    whole = train(wired, **options)
+    hungry(monkeypatch, most=1)
+    run = train(wired, **options, on_out_of_memory="halve")
+    for name, value in run.weights.items():
+        torch.testing.assert_close(value, whole.weights[name], rtol=1e-4, atol=1e-6)
+
+
+def hungry_rollouts(monkeypatch, fails):
+    """Make forwards without gradient fail where ``fails(number)``, counted from 1, says so."""
+    from comfyui_rollout.models.families import UNet
+
+    real, numbers = UNet.__call__, itertools.count(1)
+
+    def call(self, *told):
+        if not torch.is_grad_enabled() and fails(next(numbers)):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return real(self, *told)
+
+    monkeypatch.setattr(UNet, "__call__", call)
+
+
+def test_chains_go_on_where_the_memory_ran_out_in_their_own_node(graph, wire, train, monkeypatch):
+    """The step is made once more: chains that were seated for it wait for its loss, and are no older by it."""
+    options = {"steps": 6, "optimizer": wire(nodes.Optimizer, optimizer="sgd"), "on_out_of_memory": "halve"}
+    wired = graph(rollout=CHAINS, loss=nodes.ReflexFlowLoss)  # it wants a forward of the chains in the Rollout node
+    whole = train(wired, **options)
+    hungry_rollouts(monkeypatch, lambda number: number == 2)
+    run = train(wired, **options)
+    for name, value in run.weights.items():
+        torch.testing.assert_close(value, whole.weights[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("rollout", [EVERY, {**CHAINS, "sampler": "heun"}], ids=["fresh", "persistent"])
+def test_rollouts_that_never_fit_say_what_to_change(graph, train, monkeypatch, one_line, rollout):
+    """A smaller part of the loss does not help them: the same advice, not the allocator's own words."""
+    hungry_rollouts(monkeypatch, lambda number: True)
+    with pytest.raises(StepError, match=r"step [01]: the device's memory is too small for this step") as caught:
+        train(graph(rollout=rollout, loss=nodes.ReflexFlowLoss), on_out_of_memory="halve")
+    assert "batch_size 4 -> 2 in Digits Dataset" in one_line(caught)
 
 
 def test_halving_changes_no_draw_of_the_loss(graph, wire, train, monkeypatch):
