@@ -208,7 +208,8 @@ def tuned(task: Task, name: str, steps: int) -> tuple[Path, int]:
         wires = {what: value for what, value in links.items() if isinstance(value, list)}
         prompt = replaced(prompt, LOSS, REFLEX_LOSS, **wires, **REFLEXFLOW)
     prompt = prompt if chosen.rolls else bypassed(prompt, "Rollout", "batch")
-    changes = [*LORA_SETTINGS, *chosen.changes, f"OptimizerStep.steps={steps}", f"OptimizerStep.seed={task.seed}"]
+    changes = [*LORA_SETTINGS, "OptimizerStep.ema_decay=0", *chosen.changes]
+    changes += [f"OptimizerStep.steps={steps}", f"OptimizerStep.seed={task.seed}"]
     folder = RUNS / f"few_{task.data}_{task.seed}_{task.count}_{name}_{steps}"
     shutil.rmtree(folder, ignore_errors=True)
     return folder, keep_model(prompt, changes, folder)
