@@ -30,9 +30,10 @@ from typing import Any
 import torch
 from comfyui_rollout.diffusion.rollouts.guidance import UNGUIDED, Guidance
 from comfyui_rollout.models.model import NO_CLASS, Model
-from few import GUIDANCE, LORA_SETTINGS, PRETRAINING, Task, keep_model, made_small, pretrained, real_of, tuned
+from few import LORA_SETTINGS, PRETRAINING, Task, keep_model, made_small, pretrained, real_of, tuned
 from few import PLAIN as TEACHER_FORCING
 from few import STEPS as STEPS_OF
+from few_arms import GUIDANCE
 from few_nodes import items_of, with_lora
 from graphs import prompt_of
 from judge import Array, Judge, frechet_distance

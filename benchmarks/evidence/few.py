@@ -35,6 +35,7 @@ import numpy as np
 import torch
 from comfyui_rollout.models.model import Model
 from comfyui_rollout.models.saving import load_model
+from few_arms import ARMS, LOSS, REFLEX_LOSS, REFLEXFLOW
 from few_nodes import SmallLora, SomePictures, items_of, with_lora
 from graphs import bypassed, prompt_of, replaced, train
 from judge import Array, Judge, covered, distances, frechet_distance, kernel_distance, radii
@@ -60,79 +61,7 @@ LORA_SETTINGS = (
 COLUMNS = (("euler", 8), ("euler", 32), ("unipc", 8))
 NEW, OTHERS = 300, 270
 """Samples of the class that was left out, and of the others together."""
-GUIDANCE = 2.0
-WORKFLOW, LOSS, REFLEX_LOSS = "soar_lora.json", "RolloutDiffusionLoss", "RolloutReflexFlowLoss"
-REFLEXFLOW = {
-    "reflexflow": "auto",
-    "alpha": 1.0,
-    "beta1": 10.0,
-    "beta2": 1.0,
-    "objective": "spec",
-    "target": "original",
-}
-
-
-@dataclass(frozen=True)
-class Arm:
-    """What is changed of the workflow; the nodes are Rollout and its loss."""
-
-    words: str
-    changes: tuple[str, ...] = ()
-    rolls: bool = True
-    reflexflow: bool = False
-    mixed: bool = False
-    """Whether every second batch is of the other classes."""
-
-
-def arm(words: str, rollout: str, loss: str = "", reflexflow: bool = False, averages: bool = False) -> Arm:
-    """Settings as ``name=value`` with spaces between them; what is not said of the Rollout is as it is without SOAR."""
-    plain = "keep_base=false renoise=none guidance=1"
-    changes = [f"Rollout.{each}" for each in f"{plain} {rollout}".split()]
-    of_loss = f"{'ReflexFlowLoss' if reflexflow else 'DiffusionLoss'}."
-    changes += [of_loss + each for each in loss.split()]
-    words, changes = (f"{words}, {AVERAGED}", [*changes, EMA]) if averages else (words, changes)
-    return Arm(words, tuple(changes), reflexflow=reflexflow)
-
-
-EMA, AVERAGED = "OptimizerStep.ema_decay=0.99", "averaged weights"
-BY_SPEC = "Rollout and ReflexFlow by their documented defaults"
-SPEC = "sampler=unipc max_step_offset=10 probability=1 step_size=1"
-SOAR = (
-    "keep_base=true renoise=same_noise renoise_levels=1 max_step_offset=1 probability=1 step_size=25 copies_weight=0.25"
-)
-RECIPE = "the recipe: `trajectory`, single steps of 300, from 70% on"
-SINGLE = "start=0.7 max_step_offset=1 probability=0.5 step_size=300"
-WHOLE = "rollout=persistent from_noise=true max_step_offset=7 step_size=125"
-MOST = "`trajectory`, such chains on nine tenths of the places, from 75% on"
-FROZEN = "target=trajectory reference_weights=frozen reference_sampler=heun reference_steps=1"
-ARMS = {
-    PLAIN: Arm("teacher forcing", rolls=False),
-    "averaged": Arm(f"teacher forcing, {AVERAGED}", (EMA,), rolls=False),
-    "decayed": Arm("teacher forcing, the learning rate falls (cosine)", ("Optimizer.lr_schedule=cosine",), rolls=False),
-    "prior": Arm("teacher forcing, every second batch of the other classes", rolls=False, mixed=True),
-    "spec": arm("Rollout by its documented defaults", SPEC, "target=original"),
-    "reflexflow": arm(BY_SPEC, SPEC, reflexflow=True),
-    "reflexflow_averaged": arm(BY_SPEC, SPEC, reflexflow=True, averages=True),
-    "recipe": arm(RECIPE, SINGLE, FROZEN),
-    "recipe_averaged": arm(RECIPE, SINGLE, FROZEN, averages=True),
-    "chains": arm(
-        "`trajectory`, persistent chains down 8 levels, from 70% on",
-        f"start=0.7 {WHOLE} probability=0.25",
-        FROZEN,
-    ),
-    "chains_averaged": arm(MOST, f"start=0.75 {WHOLE} probability=0.9", FROZEN, averages=True),
-    "chains_guided_averaged": arm(
-        f"the same, reference with guidance {GUIDANCE:g} (`few_steps_lora.json`)",
-        f"start=0.75 {WHOLE} probability=0.9",
-        f"{FROZEN} reference_guidance={GUIDANCE}",
-        averages=True,
-    ),
-    "soar": arm("SOAR without guidance", SOAR, "target=clean"),
-    "soar_guided": arm(f"SOAR with guidance {GUIDANCE:g}", f"{SOAR} guidance={GUIDANCE}", "target=clean"),
-    "soar_guided_averaged": arm(
-        f"SOAR with guidance {GUIDANCE:g}", f"{SOAR} guidance={GUIDANCE}", "target=clean", averages=True
-    ),
-}
+WORKFLOW = "soar_lora.json"
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from typing import Any
 
 import fast
 import few
+import few_arms
 import guidance
 import numpy as np
 from arms import ARMS
@@ -185,7 +186,7 @@ def few_table(data: str, budget: str, count: int) -> str:
     rows = [row for row in rows if (row["budget"], row["count"]) == (budget, count)]
     plain = {row["seed"]: row for row in rows if row["arm"] == PLAIN}
     lines = []
-    for arm, about in few.ARMS.items():
+    for arm, about in few_arms.ARMS.items():
         mine = [row for row in rows if row["arm"] == arm and row["seed"] in plain]
         if not mine:
             continue
@@ -238,7 +239,7 @@ def fast_table(data: str, count: int) -> str:
     lines = []
     for aim, arms in FAST.items():
         for arm, (words, calls) in arms.items():
-            if arm in rows[0]:
+            if any(arm in row for row in rows):
                 values = [[row[arm][column][aim] for row in rows] for column in columns]
                 cells = [f"{np.mean(each):.2f} ({min(each):.2f} to {max(each):.2f})" for each in values]
                 evaluations = " or ".join(str(calls * steps) for steps in FEW_STEPS)
