@@ -143,13 +143,12 @@ def picture(task: Task, path: Path) -> None:
         "4, with the LoRA": drawn(with_it, labels)["euler_4"],
         "50, with guidance": drawn(network, labels, GUIDE)[AIM],
     }
-    figure, axes = plt.subplots(len(rows), 1, figsize=(9, 4.4))
+    figure, axes = plt.subplots(len(rows), 1, figsize=(9, 4.4), layout="constrained")
     for axis, (words, made) in zip(axes, rows.items(), strict=True):
         line = torch.cat(list(made.clamp(-1, 1)), dim=2).permute(1, 2, 0) / 2 + 0.5
         axis.imshow(line.squeeze(2) if line.shape[2] == 1 else line, cmap="gray", vmin=0, vmax=1)
         axis.set_ylabel(words, rotation=0, ha="right", va="center", fontsize=11)
         axis.set(xticks=[], yticks=[])
-    figure.tight_layout()
     figure.savefig(path, dpi=100)
 
 

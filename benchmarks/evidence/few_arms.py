@@ -38,8 +38,8 @@ def arm(words: str, rollout: str, loss: str = "", reflexflow: bool = False) -> A
     return Arm(words, (*changes, *(of_loss + each for each in loss.split())), reflexflow=reflexflow)
 
 
-def averaged(arm: Arm) -> Arm:
-    return replace(arm, words=f"{arm.words}; averaged weights", changes=(*arm.changes, "OptimizerStep.ema_decay=0.99"))
+def also(arm: Arm, words: str, change: str) -> Arm:
+    return replace(arm, words=f"{arm.words}; {words}", changes=(*arm.changes, change))
 
 
 SPEC = "sampler=unipc max_step_offset=10 probability=1 step_size=1"
@@ -52,7 +52,6 @@ CHAINS = "`trajectory`, persistent chains on nine tenths of the places"
 FROZEN = "target=trajectory reference_weights=frozen reference_sampler=heun reference_steps=1"
 ARMS = {
     PLAIN: Arm("teacher forcing", rolls=False),
-    "decayed": Arm("teacher forcing, the learning rate falls (cosine)", ("Optimizer.lr_schedule=cosine",), rolls=False),
     "prior": Arm("teacher forcing, every second batch of the other classes", rolls=False, mixed=True),
     "spec": arm("Rollout by its documented defaults", SPEC, "target=original"),
     "reflexflow": arm("Rollout and ReflexFlow by their documented defaults", SPEC, reflexflow=True),
@@ -74,6 +73,9 @@ ARMS = {
     "soar_guided": arm(f"SOAR with guidance {GUIDANCE:g}", f"{SOAR} guidance={GUIDANCE}", "target=clean"),
 }
 ARMS |= {
-    f"{name}_averaged": averaged(ARMS[name])
+    f"{name}_averaged": also(ARMS[name], "averaged weights", "OptimizerStep.ema_decay=0.99")
     for name in (PLAIN, "recipe", "chains_most", "chains_guided", "soar_guided")
+} | {
+    f"{name}_decayed": also(ARMS[name], "the learning rate falls (cosine)", "Optimizer.lr_schedule=cosine")
+    for name in (PLAIN, "recipe")
 }

@@ -232,6 +232,10 @@ FAST = {
 """The lines of its table: what is aimed at, and of each arm its words and how often a step asks the network."""
 
 
+def mean_and_range(values: Sequence[float]) -> str:
+    return f"{np.mean(values):.2f}" + (f" ({min(values):.2f} to {max(values):.2f})" if len(values) > 1 else "")
+
+
 def fast_table(data: str, count: int) -> str:
     """The LoRAs of fast.py: distances to what each aims at, means over seeds, behind them their range."""
     rows = [row for row in fast.kept() if (row["data"], row["count"]) == (data, count)]
@@ -241,7 +245,7 @@ def fast_table(data: str, count: int) -> str:
         for arm, (words, calls) in arms.items():
             if any(arm in row for row in rows):
                 values = [[row[arm][column][aim] for row in rows] for column in columns]
-                cells = [f"{np.mean(each):.2f} ({min(each):.2f} to {max(each):.2f})" for each in values]
+                cells = [mean_and_range(each) for each in values]
                 evaluations = " or ".join(str(calls * steps) for steps in FEW_STEPS)
                 lines.append([aim.replace("_", " "), words, evaluations, *cells])
     return markdown(["distance", "", "evaluations", *(column.replace("_", " ") for column in columns)], lines)
