@@ -68,6 +68,21 @@ def test_a_shipped_workflow_trains_and_leaves_what_it_says(trained, workflow):
     assert json.loads((folder / "run.json").read_text())["status"] == "finished"
 
 
+def test_a_lora_of_ones_own_is_made_fast(trained, tiny_pipeline, tiny_pipelines, photos, tmp_path, monkeypatch):
+    """fast_lora.json begins with its file, as its note says: with next to no learning rate it is written as it was."""
+    own = next(trained("lora_sd3").glob("loras/my_*.safetensors"))
+    tiny_pipelines.small_pictures(monkeypatch)
+    prompt = made_small("fast_lora", tiny_pipeline("sd3"), photos)
+    given = {"RolloutAddLora": {"continue_from": str(own)}, "RolloutOptimizer": {"learning_rate": 1e-9}}
+    for node in prompt.values():
+        node["inputs"] |= given.get(node["class_type"], {})
+    assert run(prompt, tmp_path) == 0
+    before, after = (load_file(path) for path in (own, next(tmp_path.glob("out/loras/my_fast_lora*.safetensors"))))
+    assert before.keys() == after.keys()
+    assert all(torch.allclose(after[name], value, rtol=0, atol=1e-6) for name, value in before.items())
+    assert any(value.abs().max() > 1e-4 for name, value in before.items() if "lora_B" in name)
+
+
 # Not those that diffusers reads at the size of the real model only, or not at all: ComfyUI's own loader is asked about
 # them, in tests/models/adapters.
 READ_BY_DIFFUSERS = [(workflow, "diffusers") for workflow in FAMILIES] + [
