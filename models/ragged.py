@@ -76,11 +76,6 @@ def join(parts: Sequence[Conditioning]) -> Conditioning:
     return {name: appended([part[name] for part in parts]) for name in parts[0]}
 
 
-def padded_to(tensor: Tensor, length: int) -> Tensor:
-    """A tensor (B, L, ...) with zeros up to a length (B, length, ...)."""
-    return F.pad(tensor, (*[0] * (2 * (tensor.ndim - 2)), 0, length - tensor.shape[1]))
-
-
 def padded_texts(texts: Sequence[Tensor]) -> Conditioning:
     """Texts (L, D), each at its own length, as one ``text`` (B, longest, D) and its ``mask`` (B, longest)."""
     return join([{"text": text[None], "mask": text.new_ones(1, len(text), dtype=torch.bool)} for text in texts])

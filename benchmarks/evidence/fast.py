@@ -30,14 +30,14 @@ from typing import Any
 import torch
 from comfyui_rollout.diffusion.rollouts.guidance import UNGUIDED, Guidance
 from comfyui_rollout.models.model import NO_CLASS, Model
-from few import LORA_SETTINGS, PRETRAINING, Task, keep_model, made_small, pretrained, real_of, tuned
+from few import LORA_SETTINGS, PRETRAINING, Task, keep_model, kept, made_small, pretrained, real_of, tuned
 from few import PLAIN as TEACHER_FORCING
 from few import STEPS as STEPS_OF
 from few_arms import GUIDANCE
 from few_nodes import items_of, with_lora
 from graphs import prompt_of
 from judge import Array, Judge, frechet_distance
-from run import DATA, RESULTS, RUNS, judged, samples
+from run import DATA, RESULTS, RUNS, judged, samples, spread
 from torch import Tensor
 
 FILE = RESULTS.with_name("evidence_fast.jsonl")
@@ -116,8 +116,7 @@ def measure(task: Task) -> dict[str, Any]:
     real = (data.labels == task.left_out) == bool(task.count)
     if task.count:
         real[items_of(task.data, DATA[task.data].size, task.left_out, task.count, task.seed)] = False
-    labels = data.labels[real].sort().values
-    labels = labels[torch.linspace(0, len(labels) - 1, COUNT).round().long()]
+    labels = spread(data.labels[real], COUNT)
     loaded = {arm: with_lora(pretrained(task), *folders) for arm, folders in models(task).items()}
     made = {arm: drawn(model, labels) for arm, model in loaded.items()}
     made[GUIDED] = drawn(loaded[PLAIN], labels, GUIDE)
@@ -152,10 +151,6 @@ def picture(task: Task, path: Path) -> None:
     figure.savefig(path, dpi=100)
 
 
-def kept() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in FILE.read_text().splitlines()] if FILE.is_file() else []
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=9.0)
@@ -167,7 +162,7 @@ def main() -> int:
     torch.set_num_threads(1)
     RUNS.mkdir(exist_ok=True)
     until = time.monotonic() + 60 * options.minutes
-    there = {(row["data"], row["seed"], row["count"]) for row in kept()}
+    there = {(row["data"], row["seed"], row["count"]) for row in kept(FILE)}
     for about in product(options.data, options.seeds, options.counts):
         if about in there:
             continue

@@ -40,7 +40,7 @@ from few_nodes import SmallLora, SomePictures, items_of, with_lora
 from graphs import bypassed, prompt_of, replaced, train
 from judge import Array, Judge, covered, distances, frechet_distance, kernel_distance, radii
 from pictures import Pictures
-from run import DATA, PLAIN, RESULTS, RUNS, judged, samples
+from run import DATA, PLAIN, RESULTS, RUNS, judged, samples, spread
 from torch import Tensor
 
 FILE = RESULTS.with_name("evidence_few.jsonl")
@@ -203,8 +203,7 @@ def verdict(model: Model, task: Task) -> dict[str, Any]:
             usual = nearest(data.latents[unseen], data.latents[trained])
             found |= {"nearest": np.median(own) / np.median(usual), "copied": (own < np.quantile(usual, 0.05)).mean()}
         row[f"{kind}_{steps}"] = {what: round(float(value), 5) for what, value in found.items()}
-    labels = data.labels[~is_new].sort().values
-    labels = labels[torch.linspace(0, len(labels) - 1, OTHERS).round().long()]
+    labels = spread(data.labels[~is_new], OTHERS)
     made = samples(model, "unipc", 8, labels)
     kept = Measured.of(judge, made, labels).against(real_of(data, judge, ~is_new))
     kept["right"] = judge.right(made, labels)

@@ -14,8 +14,8 @@ import torch
 from comfyui_rollout.diffusion.rollouts.guidance import Guidance
 from comfyui_rollout.models.model import NO_CLASS
 from comfyui_rollout.models.saving import load_model
-from few import PRETRAINING, Measured, Task, pretrained, real_of
-from run import RESULTS, judged, samples
+from few import PRETRAINING, Measured, Task, kept, pretrained, real_of
+from run import RESULTS, judged, samples, spread
 
 FILE = RESULTS.with_name("evidence_guidance.jsonl")
 SCALES = (1.0, 1.5, 2.0, 3.0)
@@ -26,8 +26,7 @@ COUNT = 450
 def measure(task: Task) -> dict[str, Any]:
     data, judge = judged(task.data)
     known = data.labels != task.left_out
-    labels = data.labels[known].sort().values
-    labels = labels[torch.linspace(0, len(labels) - 1, COUNT).round().long()]
+    labels = spread(data.labels[known], COUNT)
     model, real, row = load_model(pretrained(task)), real_of(data, judge, known), {}
     for (kind, steps), scale in product(COLUMNS, SCALES):
         guidance = Guidance(scale, negative={"label": torch.tensor([NO_CLASS])})
@@ -37,17 +36,13 @@ def measure(task: Task) -> dict[str, Any]:
     return row
 
 
-def kept() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in FILE.read_text().splitlines()] if FILE.is_file() else []
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", choices=PRETRAINING, default=["digits"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     options = parser.parse_args()
     torch.set_num_threads(1)
-    there = {(row["data"], row["seed"]) for row in kept()}
+    there = {(row["data"], row["seed"]) for row in kept(FILE)}
     for seed, data in product(options.seeds, options.data):
         if (data, seed) not in there:
             row = {"data": data, "seed": seed, **measure(Task(data, seed))}

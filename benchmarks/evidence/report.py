@@ -205,7 +205,7 @@ def few_table(data: str, budget: str, count: int) -> str:
 
 def guidance_table(data: str) -> str:
     """The network of few.py before any LoRA, with guidance: means over seeds."""
-    rows = [row for row in guidance.kept() if row["data"] == data]
+    rows = [row for row in few.kept(guidance.FILE) if row["data"] == data]
 
     def mean(column: str, scale: float, what: str) -> float:
         return float(np.mean([row[f"{column}: {scale:g}"][what] for row in rows]))
@@ -238,7 +238,7 @@ def mean_and_range(values: Sequence[float]) -> str:
 
 def fast_table(data: str, count: int) -> str:
     """The LoRAs of fast.py: distances to what each aims at, means over seeds, behind them their range."""
-    rows = [row for row in fast.kept() if (row["data"], row["count"]) == (data, count)]
+    rows = [row for row in few.kept(fast.FILE) if (row["data"], row["count"]) == (data, count)]
     columns = [f"{kind}_{steps}" for kind, steps in fast.COLUMNS if steps in FEW_STEPS]
     lines = []
     for aim, arms in FAST.items():

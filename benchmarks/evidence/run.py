@@ -168,8 +168,12 @@ def columns_of(options: argparse.Namespace) -> list[str]:
 
 def labels_of(name: str) -> torch.Tensor:
     """The classes that are asked for: as many of each as there are in the data, spread evenly."""
-    data = real(name)
-    return data.labels.sort().values[torch.linspace(0, len(data.labels) - 1, DATA[name].samples).round().long()]
+    return spread(real(name).labels, DATA[name].samples)
+
+
+def spread(labels: torch.Tensor, count: int) -> torch.Tensor:
+    """So many labels (count,), as many of each class as there are among these, in their order."""
+    return labels.sort().values[torch.linspace(0, len(labels) - 1, count).round().long()]
 
 
 def verdict(model: Model, name: str, column: str) -> dict[str, float]:

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from ..solvers import Conditioning, Model, has_masks
+from ..solvers import Conditioning, Model, has_masks, padded_to
 
 TOLD = "guidance"
 """The name by which a guidance-distilled network is told its guidance, (B,)."""
@@ -95,4 +94,4 @@ def as_long(row: Tensor, shape: Sequence[int], masked: bool) -> Tensor:
         raise ValueError(f"guidance: no caption is {own} tokens, a caption of this batch {length}: set guidance to 1")
     if not masked:
         return torch.cat([row] * (length // own), dim=side)
-    return F.pad(row, (*[0] * (2 * (row.ndim - 1 - side)), 0, length - own))
+    return padded_to(row, length, side)

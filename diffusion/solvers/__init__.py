@@ -7,7 +7,21 @@ from .euler import euler, euler_linear, transfer
 from .heun import heun
 from .integration import from_noise, integrate
 from .rk4 import rk4
-from .step import Conditioning, History, Level, Linear, Model, Predictor, Solver, Step, appended, ask, has_masks, rows
+from .step import (
+    Conditioning,
+    History,
+    Level,
+    Linear,
+    Model,
+    Predictor,
+    Solver,
+    Step,
+    appended,
+    ask,
+    has_masks,
+    padded_to,
+    rows,
+)
 from .unipc import Variant, unipc
 
 __all__ = [
@@ -26,6 +40,7 @@ __all__ = [
     "from_noise",
     "has_masks",
     "integrate",
+    "padded_to",
     "rows",
     "solver",
     "transfer",

@@ -35,8 +35,13 @@ def appended(parts: Sequence[Tensor]) -> Tensor:
     """Items (B, ...) one behind the other. Texts (B, L, ...) are padded with zeros to the longest; a mask tells it."""
     if parts[0].ndim > 1:
         longest = max(part.shape[1] for part in parts)
-        parts = [F.pad(part, (*[0] * (2 * (part.ndim - 2)), 0, longest - part.shape[1])) for part in parts]
+        parts = [padded_to(part, longest) for part in parts]
     return torch.cat(list(parts))
+
+
+def padded_to(values: Tensor, length: int, side: int = 1) -> Tensor:
+    """A tensor (B, L, ...) with zeros behind up to a length (B, length, ...), or along another side than the second."""
+    return F.pad(values, (*[0] * (2 * (values.ndim - 1 - side)), 0, length - values.shape[side]))
 
 
 def has_masks(names: Iterable[str]) -> bool:

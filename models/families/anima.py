@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ...diffusion.solvers import Conditioning
-from ..ragged import lengths_of, padded_texts, padded_to
+from ...diffusion.solvers import Conditioning, padded_to
+from ..ragged import lengths_of, padded_texts
 from .anima_pipeline import anima_pipeline, resizing
 from .pretrained import PretrainedModel, prompt_arguments
 

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from ...diffusion.schedules import Schedule
-from ...diffusion.solvers import Conditioning
-from ..ragged import padded_texts, padded_to
+from ...diffusion.solvers import Conditioning, padded_to
+from ..ragged import padded_texts
 from .pretrained import PretrainedModel, prompt_arguments
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
