@@ -46,6 +46,8 @@ SPEC = "sampler=unipc max_step_offset=10 probability=1 step_size=1"
 SOAR = (
     "keep_base=true renoise=same_noise renoise_levels=1 max_step_offset=1 probability=1 step_size=25 copies_weight=0.25"
 )
+REFLEX = "sampler=unipc max_step_offset=5 probability=0.25 step_size=20 start=0.25 ramp=0.25 prob_end=0.25"
+REFLEX_SETTINGS = "reflexflow=auto alpha=1 beta1=1 beta2=1 objective=spec target=clean"
 WHOLE = "rollout=persistent from_noise=true max_step_offset=7 step_size=125"
 MOST = f"start=0.75 {WHOLE} probability=0.9"
 CHAINS = "`trajectory`, persistent chains on nine tenths of the places"
@@ -59,6 +61,32 @@ ARMS = {
         "the recipe: `trajectory`, single steps of 300, from 70% on",
         "start=0.7 max_step_offset=1 probability=0.5 step_size=300",
         FROZEN,
+    ),
+    "recipe_100": arm(
+        "`trajectory`, single steps of 100, from 70% on",
+        "start=0.7 max_step_offset=1 probability=0.5 step_size=100",
+        FROZEN,
+    ),
+    "recipe_100_late": arm(
+        "`trajectory`, single steps of 100, from 85% on: the LoRA workflows",
+        "start=0.85 max_step_offset=1 probability=0.5 step_size=100",
+        FROZEN,
+    ),
+    "recipe_100_ema": arm(
+        "`trajectory`, single steps of 100, averaged reference, from 70% on",
+        "start=0.7 max_step_offset=1 probability=0.5 step_size=100",
+        FROZEN.replace("frozen", "ema"),
+    ),
+    "recipe_50": arm(
+        "`trajectory`, single steps of 50, from 70% on",
+        "start=0.7 max_step_offset=1 probability=0.5 step_size=50",
+        FROZEN,
+    ),
+    "reflexflow_clean": arm(
+        "Rollout of up to 5 steps of 20, ReflexFlow with target `clean`: `lora_sd3.json`",
+        REFLEX,
+        REFLEX_SETTINGS,
+        reflexflow=True,
     ),
     "chains": arm(
         "`trajectory`, persistent chains down 8 levels, from 70% on", f"start=0.7 {WHOLE} probability=0.25", FROZEN
@@ -74,8 +102,20 @@ ARMS = {
 }
 ARMS |= {
     f"{name}_averaged": also(ARMS[name], "averaged weights", "OptimizerStep.ema_decay=0.99")
-    for name in (PLAIN, "recipe", "chains_most", "chains_guided", "soar_guided")
+    for name in (
+        PLAIN,
+        "recipe",
+        "recipe_100",
+        "recipe_100_late",
+        "recipe_100_ema",
+        "recipe_50",
+        "reflexflow_clean",
+        "chains_most",
+        "chains_guided",
+        "soar_guided",
+    )
 } | {
     f"{name}_decayed": also(ARMS[name], "the learning rate falls (cosine)", "Optimizer.lr_schedule=cosine")
     for name in (PLAIN, "recipe")
 }
+ARMS["recipe_both"] = also(ARMS["recipe_averaged"], "the learning rate falls (cosine)", "Optimizer.lr_schedule=cosine")
