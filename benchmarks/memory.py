@@ -26,6 +26,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate, product
 from pathlib import Path
@@ -253,7 +254,7 @@ def offloading(device: torch.device) -> dict[str, float]:
     for checkpointing, offload in product((False, True), (False, True)):
         with patch("torch.autograd.graph.save_on_cpu", main_memory):
             made, steps = trainer(device, checkpointing, None), []
-            made.offload_activations = offload
+            made.options = replace(made.options, offload_activations=offload)
             name = f"{'waiting' if offload else 'kept'}{', checkpointed' if checkpointing else ''}"
             found[name] = peak(device, lambda made=made, steps=steps: steps.append(next(made.updates()))) / MEGABYTE
             losses.append(steps[0].metrics["loss"])

@@ -36,6 +36,7 @@ from comfyui_rollout.nodes import NODE_CLASS_MAPPINGS as NODES
 from comfyui_rollout.runs.sampling import sample
 from comfyui_rollout.training.loop import Trainer, averaged, prepare
 from comfyui_rollout.training.optimizers import OptimizerSettings
+from comfyui_rollout.training.options import TrainingOptions
 from comfyui_rollout.training.state import STATE, find_state, save_state
 from comfyui_rollout.training.stream import Run, Stream
 from digit_judge import Array, DigitJudge
@@ -162,7 +163,7 @@ def trainer(arm: Arm, start_step: int, steps: int, seed: int) -> tuple[Trainer, 
     loss, model = streams(arm, start_step)
     run = Run(loss, seed=seed)
     live: Model = run.value(model)
-    return Trainer(run, loss, live.network, SETTINGS, steps, ema_decay=0.99), live
+    return Trainer(run, loss, live.network, SETTINGS, steps, TrainingOptions(ema_decay=0.99)), live
 
 
 def extra_cost(arm: Arm, rounds: int = 30) -> float:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ..hosts.host import Host, Silent
 from ..hosts.processes import ONE, Processes, join
 from ..training.loop import Trainer, prepare
 from ..training.optimizers import OptimizerSettings
+from ..training.options import AS_USUAL, TrainingOptions
 from ..training.state import SavedState
 from ..training.stream import Run, Stream
 from .looks import Account, Checkpoint, Measure, Progress
@@ -41,20 +43,22 @@ def fit(
     files: Mapping[str, Any] | None = None,
     node_id: str = "train",
     notes: Sequence[str] = (),
-    **options: Any,
+    options: TrainingOptions = AS_USUAL,
+    **single: Any,
 ) -> Session:
     """Train ``model`` on ``loss``, a stream of one value per sample, for ``steps`` updates in all.
 
     With ``folder`` (``output/cats``) the run leaves a new, numbered one of that name (``output/cats_00001``) with its
     metrics, curve, pictures, state and model, beside the JSON ``files``; a :class:`Checkpoint` among ``looks`` says how
     often on the way. ``resume`` (:func:`~comfyui_rollout.training.state.find_state`) goes on with an earlier run in its
-    own folder and with its own seed. ``options`` are :class:`~comfyui_rollout.training.loop.Trainer`'s: accumulation,
-    clip_norm, ema_decay, precision. ``notes`` are lines for the user: logged, and kept in run.json as ``said``. Every
-    ``preview_every``-th step, nodes show the host what passes through them.
+    own folder and with its own seed. ``single`` options may be given by their names: ``accumulation=4``. ``notes`` are
+    lines for the user: logged, and kept in run.json as ``said``. Every ``preview_every``-th step, nodes show the host
+    what passes through them.
 
     Raises ValueError for what cannot be trained, before a resumed run's folder is touched, and StepError, naming node
     and step, for what fails on the way; what was learnt until then is saved first.
     """
+    options = replace(options, **single)
     place, record = choose_device(device), None
     if host is None:
         host = Host()
@@ -69,7 +73,7 @@ def fit(
     with processes.watched(note_failure), processes.ending():
         resume = processes.from_lead(resume)
         seed = resume.seed if resume else seed
-        batch = batch_of_an_update(loss, processes.count, options.get("accumulation", 1))
+        batch = batch_of_an_update(loss, processes.count, options.accumulation)
         notes = [*notes, *processes_in_words(loss, processes.count)]
         if resume:
             notes += other_batch_in_words(facts_in(resume.folder).get("batch"), batch)
@@ -83,7 +87,7 @@ def fit(
         run = Run(*streams, seed=seed, device=place, host=reports, processes=processes)
 
         def ready() -> Trainer:
-            return prepare(loss, model, optimizer, steps=steps, run=run, state=resume, node_id=node_id, **options)
+            return prepare(loss, model, optimizer, steps=steps, run=run, state=resume, node_id=node_id, options=options)
 
         with record.locked() if record else nullcontext(), log_kept(record.folder if record else None, processes):
             for note in notes if processes.leads else ():  # before the training is paid for; the node says it later

@@ -156,7 +156,7 @@ class Validate(Look):
         """Of these images (B,)."""
         trainer, schedule = session.trainer, next(session.trainer.loss.constants(Schedule))
         batch = self.reader.batch(items, generators_of(items, "cut")).to(session.run.device)
-        with autocast(session.run.device, trainer.precision):
+        with autocast(session.run.device, trainer.options.precision):
             return validation_losses(
                 session.model, batch.latents, batch.conditioning, schedule, generators_of(items, "noise"),
                 levels=self.levels, mask=batch.mask,

@@ -130,7 +130,7 @@ class Session:
         if step not in bad:
             self.bad.clear()
             return
-        if self.trainer.on_bad_step == "stop":
+        if self.trainer.options.on_bad_step == "stop":
             self.diverged_at = step if self.diverged_at is None else self.diverged_at
             return
         if self.trainer.scaler.is_enabled() and all(bool(pull.finite.all()) for pull in bad[step]):
@@ -188,7 +188,7 @@ class Session:
 
     def failure(self, what: str) -> StepError:
         """What to say of a training that has diverged."""
-        where = f"node {self.node_id} ({self.trainer.title}), step {self.diverged_at}"
+        where = f"node {self.node_id} (Optimizer Step), step {self.diverged_at}"
         return StepError(f"{where}: {what}; lower the learning rate, or clip the gradients")
 
     @property

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +20,11 @@ from .micro import MicroBatches
 from .numbers import mean_of_each
 from .one_by_one import OneByOne, check
 from .optimizers import OptimizerSettings, average_by_themselves
+from .options import AS_USUAL, Precision, TrainingOptions
 from .sharing import add_up_gradients, check_parts, over_processes
 from .stream import FiniteLosses, Number, Run, Step, Stream
 from .teacher import borrowed
 
-Precision = Literal["fp32", "bf16", "fp16"]
-WeightsDtype = Literal["fp32", "bf16"]
 NOT_OF_THIS_MODEL = "the loss does not depend on the model that is trained: wire the same model into both"
 
 
@@ -109,27 +108,8 @@ class Trainer:
     network: nn.Module
     settings: OptimizerSettings
     steps: int
-    accumulation: int = 1
-    clip_norm: float = 1.0
-    """Gradients are scaled down to this norm; 0 = never."""
-    ema_decay: float = 0.0
-    """0 = no averaged weights."""
-    precision: Precision = "fp32"
+    options: TrainingOptions = AS_USUAL
     node_id: str = "train"
-    title: str = "Optimizer Step"
-    """What people call the trainer, in messages."""
-    on_bad_step: Literal["skip", "stop"] = "skip"
-    """skip: nothing is learnt from a batch whose loss or gradient is no finite number. stop: its update is made."""
-    on_out_of_memory: Literal["stop", "halve"] = "stop"
-    """halve: where the memory is too small for the batch, its loss is computed in parts, with the same result."""
-    compile: bool = False
-    """Compile the network (torch.compile), once for all batch sizes, so that no ragged rollout compiles it anew."""
-    weights_dtype: WeightsDtype = "fp32"
-    """What is trained is kept in this; bf16 is rounded stochastically, and the optimizer computes in float32."""
-    fused_backward: bool = False
-    """Each weight is updated in the backward pass, as soon as its gradient is there, which is let go."""
-    offload_activations: bool = False
-    """What the backward pass needs of the forward waits in main memory."""
     done: int = 0
     """Updates done so far, those before a resume included."""
     around: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -138,34 +118,35 @@ class Trainer:
     def __post_init__(self) -> None:
         from diffusers.training_utils import EMAModel
 
-        self.run.steps, self.run.accumulation = self.steps, self.accumulation
+        options = self.options
+        self.run.steps, self.run.accumulation = self.steps, options.accumulation
         self.processes = self.run.processes
-        self.micro = MicroBatches(self.loss, halves=self.on_out_of_memory == "halve")
-        if self.compile:
+        self.micro = MicroBatches(self.loss, options)
+        if options.compile:
             self.network.compile(dynamic=True)
         self.optimizers = self.settings.optimizers(self.network)
         over_processes(self.network, self.optimizers, self.settings.name, self.processes)
         self.weights = trained_in(self.network)
         self.parameters = list(self.weights.values())
-        if self.precision == "fp16" and len(self.optimizers) > 1:
+        if options.precision == "fp16" and len(self.optimizers) > 1:
             raise ValueError(
                 "muon does not go with fp16, whose overflowing steps must be skipped: choose bf16 or adamw"
             )
+        check(self.settings.name, options, self.processes.count)
         self.one_by_one: OneByOne | None = None
-        if self.fused_backward or self.weights_dtype == "bf16":
-            check(self.settings.name, {**vars(self), "processes": self.processes.count})
+        if options.one_by_one:
             self.one_by_one = OneByOne(self.optimizers, self.parameters, self.run.seed)
-        if self.fused_backward:
+        if options.fused_backward:
             for weight in self.parameters:
                 weight.register_post_accumulate_grad_hook(self._update_at_once)
         self.run.schedule_free = average_by_themselves(self.optimizers)
-        if self.run.schedule_free and self.ema_decay:
+        if self.run.schedule_free and options.ema_decay:
             raise ValueError(f"ema_decay: {self.settings.name} averages the weights by itself: set 0, or choose adamw")
         self.go_to(self.done)
-        self.scaler = torch.amp.GradScaler(self.run.device.type, enabled=self.precision == "fp16")
-        if self.ema_decay:
+        self.scaler = torch.amp.GradScaler(self.run.device.type, enabled=options.precision == "fp16")
+        if options.ema_decay:
             wide: list[Any] = [weight.detach().float() for weight in self.parameters]  # in bf16 it would stand still
-            self.run.averaged_weights = EMAModel(wide, decay=self.ema_decay)
+            self.run.averaged_weights = EMAModel(wide, decay=options.ema_decay)
 
     def go_to(self, done: int) -> None:
         """The next update is the one after so many; the learning rate is that one's."""
@@ -201,7 +182,7 @@ class Trainer:
         step.pulls = [pull.numbers for pull in pulls]
         step.numbers = {name: Number(mean) for name, mean in mean_of_each([pull.metrics for pull in pulls]).items()}
         step.finite = [each for pull in pulls for each in pull.finite]
-        if number == 0 and not self.fused_backward and all(weight.grad is None for weight in self.parameters):
+        if number == 0 and not self.options.fused_backward and all(weight.grad is None for weight in self.parameters):
             raise ValueError(NOT_OF_THIS_MODEL)
         self.done = number + 1  # from here on the weights are no longer those of the update before
         with self.run.clock.measure(f"{self.node_id}.optimizer"):
@@ -213,12 +194,13 @@ class Trainer:
 
     def _pull_all(self, number: int, watched: bool, pulls: list[Step]) -> None:
         """The batches of one update, each with its gradient. ``pulls`` are those that were made before, if any."""
-        for pull in range(self.accumulation):
+        count = self.options.accumulation
+        for pull in range(count):
             if pull == len(pulls):
-                shown = watched and pull == self.accumulation - 1
-                pulls.append(Step(self.run, number * self.accumulation + pull, update=number, watched=shown))
+                shown = watched and pull == count - 1
+                pulls.append(Step(self.run, number * count + pull, update=number, watched=shown))
             step = pulls[pull]
-            with self.around(), autocast(self.run.device, self.precision), self._elsewhere():
+            with self.around(), autocast(self.run.device, self.options.precision), self._elsewhere():
                 losses = self.micro.losses(step, self._backward)
             step.report("loss", losses)
             step.finite = [FiniteLosses(step.index, losses.detach().isfinite(), levels_of(step), places_of(step))]
@@ -226,7 +208,7 @@ class Trainer:
     def _begin_again(self, pulls: list[Step], error: Exception) -> None:
         """The same update once more, in smaller parts, where the memory was too small for it; else raises the error."""
         with training_mode():
-            self.micro.shrink(error, pulls[-1], self.precision, self.accumulation)
+            self.micro.shrink(error, pulls[-1])
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         for step in pulls:
@@ -236,38 +218,39 @@ class Trainer:
         if not loss.requires_grad:
             raise ValueError(NOT_OF_THIS_MODEL)
         self.processes.settle()
-        if self.fused_backward and self.one_by_one:
+        if self.options.fused_backward and self.one_by_one:
             self.last_loss = loss.detach()
             self.done = self.one_by_one.number + 1  # the first weights are changed before the last gradients are there
         with self.run.clock.measure(f"{self.node_id}.backward"), torch.autocast(self.run.device.type, enabled=False):
-            self.scaler.scale(loss / self.accumulation).backward()
+            self.scaler.scale(loss / self.options.accumulation).backward()
 
     def _elsewhere(self) -> AbstractContextManager[Any]:
         """What a forward happens in, so that what the backward needs of it waits where there is room."""
-        return waiting(self.network, self.run.device) if self.offload_activations else nullcontext()
+        return waiting(self.network, self.run.device) if self.options.offload_activations else nullcontext()
 
     def _update_at_once(self, weight: Tensor) -> None:
         """In the backward pass: the gradient of this weight is there."""
         assert isinstance(weight, nn.Parameter)
         assert self.one_by_one is not None
-        if self.on_bad_step == "skip":
+        if self.options.on_bad_step == "skip":
             self.one_by_one.step_if_finite(weight, self.last_loss)
         else:
             self.one_by_one.step(weight)
 
     def _apply(self, step: Step) -> None:
         loss = add_up_gradients(self.processes, self.parameters, step)
-        if self.fused_backward and self.one_by_one:
+        if self.options.fused_backward and self.one_by_one:
             if self.one_by_one.bad is not None:
                 step.report("skipped", self.one_by_one.bad)
             self._average()
             return
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
-        skips = self.on_bad_step == "skip" and not self.scaler.is_enabled()  # fp16's scaler skips by itself
-        if self.clip_norm or skips:
-            norm = whole(nn.utils.clip_grad_norm_(self.parameters, self.clip_norm or math.inf))
-            if self.clip_norm:
+        clip_norm = self.options.clip_norm
+        skips = self.options.on_bad_step == "skip" and not self.scaler.is_enabled()  # fp16's scaler skips by itself
+        if clip_norm or skips:
+            norm = whole(nn.utils.clip_grad_norm_(self.parameters, clip_norm or math.inf))
+            if clip_norm:
                 step.report("gradient_norm", norm)
             if skips:
                 self._leave_out(step, norm, loss)
@@ -330,20 +313,26 @@ def prepare(
     steps: int,
     run: Run,
     state: Resumable | None = None,
-    **options: Any,
+    node_id: str = "train",
+    options: TrainingOptions = AS_USUAL,
+    **single: Any,
 ) -> Trainer:
     """A trainer, ready for its next update: the first one, or the one after ``state``.
 
+    ``single`` options may be given by their names: ``ema_decay=0.99``.
     Raises ValueError where the state is one of another model or optimizer.
     """
+    options = replace(options, **single)
     with training_mode():
         live: Model = run.value(model)
         check_parts(live, run.processes)
-        if live.swap and options.get("offload_activations"):
+        if live.swap and options.offload_activations:
             raise ValueError(NOT_OFFLOADED)
-        live.prepare_training(torch.bfloat16 if options.get("weights_dtype") == "bf16" else torch.float32)
+        live.prepare_training(torch.bfloat16 if options.weights_dtype == "bf16" else torch.float32)
         done = state.step if state else 0
-        trainer = Trainer(run, loss, live.network, settings, steps, done=done, around=live.training, **options)
+        trainer = Trainer(
+            run, loss, live.network, settings, steps, options, node_id=node_id, done=done, around=live.training
+        )
         if state:
             state.restore(trainer)
     run.clock.read()  # making the model is no part of a step
@@ -362,7 +351,8 @@ def train(
 ) -> Iterator[Step]:
     """Train ``model`` on ``loss`` (a stream of one value per sample) and yield each update's last step.
 
-    ``options`` are :class:`Trainer`'s: accumulation, clip_norm, ema_decay, precision; and a ``state`` to go on from.
+    ``options`` are those of :func:`prepare`: :class:`TrainingOptions`, as such or one by one (``accumulation=4``), and
+    a ``state`` to go on from.
     Every ``watch_every``-th step is watched: its nodes show what passes through them.
     """
     yield from prepare(loss, model, settings, steps=steps, run=run, **options).updates(watch_every)
