@@ -43,7 +43,8 @@ from comfyui_rollout.models.adapters.network import add_adapter
 from comfyui_rollout.models.adapters.settings import AdapterSettings
 from comfyui_rollout.models.families import PRETRAINED, PretrainedModel
 from comfyui_rollout.models.swapping import Swap
-from comfyui_rollout.training.loop import Trainer, prepare, training_mode
+from comfyui_rollout.training.forward import training_mode
+from comfyui_rollout.training.loop import Trainer, prepare
 from comfyui_rollout.training.optimizers import OptimizerSettings
 from comfyui_rollout.training.stream import Run, Step, Stream
 from report import conclude, table

@@ -34,11 +34,12 @@ from comfyui_rollout.diffusion.solvers import solver
 from comfyui_rollout.models.model import NO_CLASS, Model
 from comfyui_rollout.nodes import NODE_CLASS_MAPPINGS as NODES
 from comfyui_rollout.runs.sampling import sample
-from comfyui_rollout.training.loop import Trainer, averaged, prepare
+from comfyui_rollout.training.loop import Trainer, prepare
 from comfyui_rollout.training.optimizers import OptimizerSettings
 from comfyui_rollout.training.options import TrainingOptions
 from comfyui_rollout.training.state import STATE, find_state, save_state
 from comfyui_rollout.training.stream import Run, Stream
+from comfyui_rollout.training.weights import averaged
 from digit_judge import Array, DigitJudge
 from report import conclude, table
 

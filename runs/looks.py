@@ -17,8 +17,9 @@ from ..data.reading.patience import PatientReader
 from ..diffusion import seeds
 from ..diffusion.schedules import Schedule
 from ..diffusion.validation import validation_losses
-from ..training.loop import autocast, averaged, training_mode
+from ..training.forward import autocast, training_mode
 from ..training.stream import Step, Stream
+from ..training.weights import averaged
 from .checkpoint import Checkpoint
 from .session import Look, Session, due
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -14,89 +14,18 @@ from torch import Tensor, nn
 from ..diffusion import seeds
 from ..diffusion.noisy_batch import NoisyBatch
 from ..models.model import Model, trained_in
-from ..models.sharded import here, let_go, whole
-from ..models.swapping import NOT_OFFLOADED, taken_apart
+from ..models.sharded import here, whole
+from ..models.swapping import NOT_OFFLOADED
+from .forward import autocast, training_mode, waiting
 from .micro import MicroBatches
 from .numbers import mean_of_each
 from .one_by_one import OneByOne, check
 from .optimizers import OptimizerSettings, average_by_themselves
-from .options import AS_USUAL, Precision, TrainingOptions
+from .options import AS_USUAL, TrainingOptions
 from .sharing import add_up_gradients, check_parts, over_processes
 from .stream import FiniteLosses, Number, Run, Step, Stream
-from .teacher import borrowed
 
 NOT_OF_THIS_MODEL = "the loss does not depend on the model that is trained: wire the same model into both"
-
-
-@contextmanager
-def training_mode() -> Iterator[None]:
-    """Gradients are on, even where the caller runs everything in inference mode, as ComfyUI does."""
-    with torch.inference_mode(False), torch.enable_grad():
-        yield
-
-
-@contextmanager
-def autocast(device: torch.device, precision: Precision) -> Iterator[None]:
-    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
-    # No cache of converted weights: one made in a rollout, without gradient, must not serve the training forward, nor
-    # live weights the averaged ones.
-    with torch.autocast(device.type, dtype, enabled=precision != "fp32", cache_enabled=False):
-        yield
-
-
-@contextmanager
-def waiting(network: nn.Module, device: torch.device) -> Iterator[None]:
-    """What autograd saves inside, weights aside, waits in main memory (pinned, for a GPU) until it is asked for."""
-    parts = (part for weight in (*network.parameters(), *network.buffers()) for part in taken_apart(weight)[0])
-    weights = {part.untyped_storage().data_ptr() for part in parts}
-    hooks = torch.autograd.graph.save_on_cpu(pin_memory=device.type == "cuda")
-
-    def away(tensor: Tensor) -> Any:
-        stays = all(part.untyped_storage().data_ptr() in weights for part in taken_apart(tensor)[0])
-        return tensor if stays else hooks.pack_hook(tensor)
-
-    def back(saved: Any) -> Tensor:
-        there: Tensor = saved if isinstance(saved, Tensor) else hooks.unpack_hook(saved)
-        return there
-
-    with torch.autograd.graph.saved_tensors_hooks(away, back):
-        yield
-
-
-@contextmanager
-def averaged(run: Run, network: nn.Module) -> Iterator[None]:
-    """The network has the averaged values of its trained weights inside, if the run or its optimizer keeps any."""
-    if run.averaged_weights is None and not run.schedule_free:
-        yield
-        return
-
-    def put(parameters: list[nn.Parameter]) -> None:
-        if run.averaged_weights is not None:
-            run.averaged_weights.copy_to(parameters)
-        for optimizer in run.schedule_free:
-            optimizer.eval()
-
-    with other_weights(run, network, put):
-        try:
-            yield
-        finally:
-            for optimizer in run.schedule_free:
-                optimizer.train()
-
-
-@contextmanager
-def other_weights(run: Run, network: nn.Module, put: Callable[[list[nn.Parameter]], None]) -> Iterator[None]:
-    """What is trained has the values inside that ``put`` gives it, and its own behind it."""
-    run.processes.settle()  # with weights in parts, what others ask of us is asked with the weights that they have
-    let_go(network)
-    with borrowed(parameters := list(trained_in(network).values())):
-        put(parameters)
-        let_go(network)
-        try:
-            yield
-        finally:
-            run.processes.settle()
-    let_go(network)
 
 
 @dataclass
@@ -168,51 +97,44 @@ class Trainer:
 
     def update(self, number: int, watched: bool = False) -> Step:
         """One optimizer update: pull, backward, clip, step. Returns the last pull, with the metrics of all of them."""
-        pulls: list[Step] = []
-        if self.one_by_one:
-            self.one_by_one.begin(number)
-        while True:
-            try:
-                self._pull_all(number, watched, pulls)
-                self.processes.total(0)  # nobody goes on before all have their gradients
-                break
-            except Exception as error:
-                self._begin_again(pulls, error)
-        step = pulls[-1]
-        step.pulls = [pull.numbers for pull in pulls]
-        step.numbers = {name: Number(mean) for name, mean in mean_of_each([pull.metrics for pull in pulls]).items()}
-        step.finite = [each for pull in pulls for each in pull.finite]
+        step = with_all_numbers(self._pulled(number, watched))
         if number == 0 and not self.options.fused_backward and all(weight.grad is None for weight in self.parameters):
             raise ValueError(NOT_OF_THIS_MODEL)
         self.done = number + 1  # from here on the weights are no longer those of the update before
         with self.run.clock.measure(f"{self.node_id}.optimizer"):
             self._apply(step)
+            if self.run.averaged_weights is not None:
+                self.run.averaged_weights.step(self.parameters)
         step.report("learning_rate", self.schedulers[0].get_last_lr()[0])
         for scheduler in self.schedulers:
             scheduler.step()
         return step
 
-    def _pull_all(self, number: int, watched: bool, pulls: list[Step]) -> None:
-        """The batches of one update, each with its gradient. ``pulls`` are those that were made before, if any."""
+    def _pulled(self, number: int, watched: bool) -> list[Step]:
+        """The batches of one update, each with its gradient; where the memory was too small, in smaller parts."""
+        pulls: list[Step] = []
         count = self.options.accumulation
-        for pull in range(count):
-            if pull == len(pulls):
-                shown = watched and pull == count - 1
-                pulls.append(Step(self.run, number * count + pull, update=number, watched=shown))
-            step = pulls[pull]
-            with self.around(), autocast(self.run.device, self.options.precision), self._elsewhere():
-                losses = self.micro.losses(step, self._backward)
-            step.report("loss", losses)
-            step.finite = [FiniteLosses(step.index, losses.detach().isfinite(), levels_of(step), places_of(step))]
+        if self.one_by_one:
+            self.one_by_one.begin(number)
+        while True:
+            try:
+                for place in range(count):
+                    if place == len(pulls):
+                        shown = watched and place == count - 1
+                        pulls.append(Step(self.run, number * count + place, update=number, watched=shown))
+                    self._pull(pulls[place])
+                self.processes.total(0)  # nobody goes on before all have their gradients
+                return pulls
+            except Exception as error:
+                self._begin_again(pulls, error)
 
-    def _begin_again(self, pulls: list[Step], error: Exception) -> None:
-        """The same update once more, in smaller parts, where the memory was too small for it; else raises the error."""
-        with training_mode():
-            self.micro.shrink(error, pulls[-1])
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        for step in pulls:
-            step.forget(self.loss)
+    def _pull(self, step: Step) -> None:
+        away = self.options.offload_activations
+        elsewhere = waiting(self.network, self.run.device) if away else nullcontext()
+        with self.around(), autocast(self.run.device, self.options.precision), elsewhere:
+            losses = self.micro.losses(step, self._backward)
+        step.report("loss", losses)
+        step.finite = [finite_losses(step, losses.detach())]
 
     def _backward(self, loss: Tensor) -> None:
         if not loss.requires_grad:
@@ -224,9 +146,40 @@ class Trainer:
         with self.run.clock.measure(f"{self.node_id}.backward"), torch.autocast(self.run.device.type, enabled=False):
             self.scaler.scale(loss / self.options.accumulation).backward()
 
-    def _elsewhere(self) -> AbstractContextManager[Any]:
-        """What a forward happens in, so that what the backward needs of it waits where there is room."""
-        return waiting(self.network, self.run.device) if self.options.offload_activations else nullcontext()
+    def _apply(self, step: Step) -> None:
+        """Change the weights by their gradients, which are let go."""
+        loss = add_up_gradients(self.processes, self.parameters, step)
+        if self.options.fused_backward and self.one_by_one:  # they are changed already
+            if self.one_by_one.bad is not None:
+                step.report("skipped", self.one_by_one.bad)
+            return
+        for optimizer in self.optimizers:
+            self.scaler.unscale_(optimizer)
+        self._clip(step, loss)
+        if self.one_by_one:
+            for weight in self.parameters:
+                self.one_by_one.step(weight)
+            return
+        for optimizer in self.optimizers:
+            self.scaler.step(optimizer)
+            optimizer.zero_grad(set_to_none=True)
+        self.scaler.update()
+
+    def _clip(self, step: Step, loss: Tensor) -> None:
+        """Gradients are as long as they may be, and nothing where the loss or one of them is no finite number."""
+        limit = self.options.clip_norm
+        skips = self.options.on_bad_step == "skip" and not self.scaler.is_enabled()  # fp16's scaler skips by itself
+        if not (limit or skips):
+            return
+        norm = whole(nn.utils.clip_grad_norm_(self.parameters, limit or math.inf))
+        if limit:
+            step.report("gradient_norm", norm)
+        if skips:  # on the device, which nothing waits for; what the optimizer remembers of the steps before goes on
+            bad = ~(norm.isfinite() & loss.isfinite())
+            for parameter in self.parameters:
+                if parameter.grad is not None:
+                    here(parameter.grad).masked_fill_(bad.to(parameter.grad.device), 0)
+            step.report("skipped", bad)
 
     def _update_at_once(self, weight: Tensor) -> None:
         """In the backward pass: the gradient of this weight is there."""
@@ -237,59 +190,31 @@ class Trainer:
         else:
             self.one_by_one.step(weight)
 
-    def _apply(self, step: Step) -> None:
-        loss = add_up_gradients(self.processes, self.parameters, step)
-        if self.options.fused_backward and self.one_by_one:
-            if self.one_by_one.bad is not None:
-                step.report("skipped", self.one_by_one.bad)
-            self._average()
-            return
+    def _begin_again(self, pulls: list[Step], error: Exception) -> None:
+        """The same update once more, in smaller parts, where the memory was too small for it; else raises the error."""
+        with training_mode():
+            self.micro.shrink(error, pulls[-1])
         for optimizer in self.optimizers:
-            self.scaler.unscale_(optimizer)
-        clip_norm = self.options.clip_norm
-        skips = self.options.on_bad_step == "skip" and not self.scaler.is_enabled()  # fp16's scaler skips by itself
-        if clip_norm or skips:
-            norm = whole(nn.utils.clip_grad_norm_(self.parameters, clip_norm or math.inf))
-            if clip_norm:
-                step.report("gradient_norm", norm)
-            if skips:
-                self._leave_out(step, norm, loss)
-        if self.one_by_one:
-            for weight in self.parameters:
-                self.one_by_one.step(weight)
-        else:
-            for optimizer in self.optimizers:
-                self.scaler.step(optimizer)
-                optimizer.zero_grad(set_to_none=True)
-            self.scaler.update()
-        self._average()
-
-    def _average(self) -> None:
-        if self.run.averaged_weights is not None:
-            self.run.averaged_weights.step(self.parameters)
-
-    def _leave_out(self, step: Step, norm: Tensor, loss: Tensor) -> None:
-        """Of a batch whose loss or gradient is no finite number, nothing is learnt: its gradient counts as zero.
-
-        On the device, which nothing waits for; what the optimizer remembers of the steps before goes on.
-        """
-        bad = ~(norm.isfinite() & loss.isfinite())
-        for parameter in self.parameters:
-            if parameter.grad is not None:
-                here(parameter.grad).masked_fill_(bad.to(parameter.grad.device), 0)
-        step.report("skipped", bad)
+            optimizer.zero_grad(set_to_none=True)
+        for step in pulls:
+            step.forget(self.loss)
 
 
-def levels_of(step: Step) -> Tensor | None:
-    """Where each item of the step's batch trains (B,), on the CPU; None where there is no such batch."""
+def with_all_numbers(pulls: list[Step]) -> Step:
+    """The last pull of an update, with the numbers of all of them."""
+    step = pulls[-1]
+    step.pulls = [pull.numbers for pull in pulls]
+    step.numbers = {name: Number(mean) for name, mean in mean_of_each([pull.metrics for pull in pulls]).items()}
+    step.finite = [each for pull in pulls for each in pull.finite]
+    return step
+
+
+def finite_losses(step: Step, losses: Tensor) -> FiniteLosses:
+    """Which losses of a pull are finite, and where their items train; unknown where there is no noisy batch."""
     batches = [value for value in step.values() if isinstance(value, NoisyBatch)]
-    return batches[-1].timestep if batches else None
-
-
-def places_of(step: Step) -> Tensor | None:
-    """The places of the batch's items in the global batch, where this is but a part of it."""
-    batches = [value for value in step.values() if isinstance(value, NoisyBatch) and value.dealt]
-    return batches[-1].share.places if batches else None
+    dealt = [batch for batch in batches if batch.dealt]
+    levels, places = batches[-1].timestep if batches else None, dealt[-1].share.places if dealt else None
+    return FiniteLosses(step.index, losses.isfinite(), levels, places)
 
 
 class Resumable(Protocol):

@@ -18,9 +18,8 @@ from ...diffusion.solvers import SOLVERS, Solver, solver
 from ...diffusion.solvers import Model as Network
 from ...diffusion.trajectory import fine_path, target_onto
 from ...models.model import Model
-from ...training.loop import averaged, other_weights
 from ...training.stream import Step, Stream
-from ...training.teacher import Teacher
+from ...training.weights import Teacher, averaged, other_weights
 from ..base import BATCH, CATEGORY, LOSS, MODEL, StepNode
 from ..inputs import UNIQUE_ID, choice, integer, number, switch, wire
 from ..models.model import check_guidance
