@@ -52,7 +52,7 @@ from report import conclude, table
 BATCH, CHANNELS, SIZE, WORDS = 4, 4, 32, 32
 SCHEDULE, SOLVER = FlowMatching(), solver("unipc")
 PLAN = RolloutPlan(max_step_offset=5, probability=1.0, step_size=20.0)
-CHAINS = RolloutPlan(max_step_offset=5, probability=0.5, step_size=100.0, persistent=True)
+CHAINS = RolloutPlan(max_step_offset=5, probability=0.5, step_size=100.0, rollout="persistent")
 MEGABYTE = 2**20
 
 
