@@ -12,7 +12,8 @@ from .encodings.encoding import Encoding
 from .mixture import Mixture
 from .reading.buckets import Size, is_smaller
 from .reading.folder import left_out_in_words, printable, repeats_and_words
-from .reading.images import ALPHA, ImageFolder, ImageItem
+from .reading.images import ImageFolder, ImageItem
+from .reading.options import ALPHA
 
 NAMED = 3
 """At most so many files are named in one line."""
@@ -58,7 +59,9 @@ def images_in_words(images: ImageFolder, batch_size: int, reads_text: bool | Non
     ``reads_text`` = whether the model reads captions, or knows classes; None = that is not known yet.
     """
     return [
-        epoch_in_words(len(images.pictures), images.repeats, batch_size, len(images.order), resolutions_of(images)),
+        epoch_in_words(
+            len(images.pictures), images.options.repeats, batch_size, len(images.order), resolutions_of(images)
+        ),
         *validation_in_words(images),
         *folders_in_words(images),
         *(f"left out, {line}" if not line.startswith("not") else line for line in left_out_in_words(images.listing)),
@@ -93,7 +96,7 @@ def folders_in_words(images: ImageFolder) -> list[str]:
 def is_kohyas(images: ImageFolder, item: ImageItem) -> bool:
     """Whether a folder's name says how often this image comes."""
     name = item.path.relative_to(images.folder).parts[0]
-    return images.kohya_folders and name != item.path.name and bool(repeats_and_words(name)[1])
+    return images.options.kohya_folders and name != item.path.name and bool(repeats_and_words(name)[1])
 
 
 def damaged_in_words(images: ImageFolder) -> list[str]:
@@ -191,9 +194,9 @@ def crops_in_words(images: ImageFolder) -> list[str]:
     worst = some([f"{item.path.name} {item.lost:.0%}" for item in cut])
     height, width = cut[0].size
     ratio = max(height / width, width / height)
-    if not images.oblong:
+    if not images.options.buckets:
         remedy = "buckets keep oblong images oblong"
-    elif ratio > images.max_aspect_ratio:
+    elif ratio > images.options.max_aspect_ratio:
         remedy = f"raise max_aspect_ratio, {ratio:.2g} for the first"
     else:
         remedy = "a larger size has more buckets"
@@ -220,17 +223,17 @@ def masks_in_words(images: ImageFolder) -> list[str]:
     if not images.has_masks:
         return []
     bare = [item for item in images.pictures if item.mask is None]
-    kind = "transparency" if images.mask_folder == ALPHA else "masks"
+    kind = "transparency" if images.options.mask_folder == ALPHA else "masks"
     rest = f"; everything counts in {names_of(bare)}" if bare else ""
     lines = [f"{kind}: {len(images.pictures) - len(bare)} of {len(images.pictures)}{rest}"]
-    if images.mask_folder and (unused := sorted(images.listing.masks.values())):
+    if images.options.mask_folder and (unused := sorted(images.listing.masks.values())):
         lines.append(f"not used, for there is a mask_folder: {names(unused)}")
     return lines
 
 
 def controls_in_words(images: ImageFolder) -> list[str]:
     """Pairs found, and those whose two pictures are cut differently, having other sides."""
-    if not images.control:
+    if not images.options.control:
         return []
     apart = [item for item in images.pictures if item.control and is_oblong_otherwise(item.size, item.control_size)]
     lines = [f"control: {number_of(len(images.pictures), 'pair')}"]
@@ -266,7 +269,7 @@ def encoding_in_words(encoding: Encoding) -> list[str]:
         told = f"the empty one included{'; ' + size if new_texts else ''}"
         lines.append(f"captions: {texts - new_texts} in the cache, {new_texts} to encode ({told})")
     lines += cut_in_words(encoding)
-    if encoding.images.crop == "random":
+    if encoding.images.options.crop == "random":
         lines.append("crop random: each image is cut once, at a place of its own, for its latents are kept")
     return lines
 

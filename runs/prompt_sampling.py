@@ -15,7 +15,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from ..data.encodings.encoders import PretrainedEncoders
-from ..data.reading.images import read_image
+from ..data.reading.pictures import read_image
 from ..diffusion.schedules import DDPM
 from ..diffusion.solvers import Conditioning
 from ..diffusion.time_shift import pipeline_told_lower
