@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import platform
 import re
 import sys
@@ -32,8 +31,6 @@ from PIL.Image import Image
 from ..files.lock import Taken, held, is_held, this_program
 from ..files.whole import (
     Unwritable,
-    flush,
-    flush_folder,
     new_folder,
     tidy,
     whole_or_nothing,
@@ -41,6 +38,7 @@ from ..files.whole import (
     write_text,
 )
 from ..training.state import FACTS, facts_in
+from .metrics_file import MetricsFile, read_metrics
 from .pictures.plots import plot_metrics
 
 log = logging.getLogger(__name__)
@@ -53,8 +51,6 @@ MOST_FILMS = 64
 
 PICTURE = re.compile(r".+_step_(\d{6,})(_frames)?\.(png|json)")
 """The names of a run's pictures and their facts; whatever else lies in these folders is somebody else's."""
-
-METRICS = "metrics.jsonl"
 
 PACKAGES = ("torch", "diffusers", "safetensors", "numpy")
 
@@ -73,8 +69,7 @@ class RunFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.facts: dict[str, Any] = {}
-        self.unwritten: list[str] = []
-        """Lines of metrics for which there was no room yet."""
+        self.metrics = MetricsFile(folder)
 
     @classmethod
     def create(cls, parent: Path, name: str, facts: Mapping[str, Any]) -> RunFolder:
@@ -136,9 +131,7 @@ class RunFolder:
 
     def go_back(self, step: int) -> None:
         """Drop the metrics and pictures of what came after ``step`` updates."""
-        self.unwritten.clear()
-        kept = [row for row in read_metrics(self.folder) if row["step"] < step]
-        write_text(self.folder / METRICS, "".join(map(as_line, kept)))
+        self.metrics.go_back(step)
         for name in set(FOLDERS.values()):
             for path in (self.folder / name).glob("*_step_*"):
                 if PICTURE.fullmatch(path.name) and (step_of(path) > step or not path.stat().st_size):
@@ -164,24 +157,10 @@ class RunFolder:
         write_text(self.folder / name, json.dumps(content, indent=2))
 
     def add_metrics(self, rows: list[dict[str, Any]]) -> None:
-        """Add lines; those that cannot be written now, as on a full disk, are written with the next ones."""
-        self.unwritten += map(as_line, rows)
-        path = self.folder / METRICS
-        whole = path.stat().st_size if path.is_file() else 0
-        try:
-            with path.open("a", encoding="utf-8", newline="\n") as file:
-                file.writelines(self.unwritten)
-        except OSError:
-            if path.is_file():
-                os.truncate(path, whole)  # half a line would join the next one
-            raise
-        self.unwritten.clear()
+        self.metrics.add(rows)
 
     def flush(self) -> None:
-        """Bring the metrics onto the disk: what a state was made from is there when the state is."""
-        if (self.folder / METRICS).is_file():
-            flush(self.folder / METRICS)
-            flush_folder(self.folder)
+        self.metrics.flush()
 
     def wants(self, kind: str) -> bool:
         return kind in FOLDERS
@@ -299,25 +278,3 @@ def most_crowded(moments: list[int]) -> int:
 
 def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
-
-
-def as_line(row: Mapping[str, Any]) -> str:
-    return json.dumps(row) + "\n"
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl; empty where there is none. One that a crash cut short does not count."""
-    path = folder / METRICS
-    if not path.is_file():
-        return []
-    rows = (row_in(line) for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True))
-    return [row for row in rows if row is not None]
-
-
-def row_in(line: str) -> dict[str, Any] | None:
-    """The row in a line; None where it is no whole one, wherever it stands."""
-    try:
-        row = json.loads(line) if line.endswith("\n") else None
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None

@@ -14,7 +14,8 @@ from ..training.metrics import Metrics
 from ..training.state import find_state
 from ..training.stream import FiniteLosses, Step, StepError, Stream
 from .bad_steps import MOST_IN_A_ROW, in_words
-from .run_folder import RunFolder, read_metrics
+from .metrics_file import read_metrics
+from .run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,8 @@ from typing import Any
 from PIL import Image
 
 from ...hosts.host import Host
-from ..run_folder import METRICS, PICTURE, facts_in, row_in, step_of
+from ..metrics_file import METRICS, row_in
+from ..run_folder import PICTURE, facts_in, step_of
 from .logs import logs_in, parsed
 
 log = logging.getLogger(__name__)

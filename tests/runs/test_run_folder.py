@@ -4,7 +4,7 @@ import json
 from itertools import pairwise
 
 import pytest
-from comfyui_rollout.runs.run_folder import MOST_FILMS, RunFolder, most_crowded, read_metrics, versions
+from comfyui_rollout.runs.run_folder import MOST_FILMS, RunFolder, most_crowded, versions
 from PIL import Image
 
 
@@ -53,19 +53,6 @@ def test_versions_are_those_of_what_the_numbers_depend_on():
     found = versions()
     assert found["torch"] == torch.__version__.split("+")[0] or found["torch"] == torch.__version__
     assert {"python", "diffusers", "safetensors", "numpy"} <= found.keys()
-
-
-def test_metrics_grow_line_by_line(run):
-    """Each line is JSON of its own, so a run that is still going can be read."""
-    run.add_metrics([{"step": 0, "loss": 1.0}])
-    run.add_metrics([{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25}])
-    assert [row["loss"] for row in read_metrics(run.folder)] == [1.0, 0.5, 0.25]
-    assert len((run.folder / "metrics.jsonl").read_text().splitlines()) == 3
-
-
-def test_no_metrics_are_no_error(tmp_path):
-    """A run that was stopped before its first step has none."""
-    assert read_metrics(tmp_path) == []
 
 
 def test_pictures_are_kept_by_kind_node_and_step(run):
