@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import ceil
 from pathlib import Path
 
@@ -127,21 +127,29 @@ def captions_in_words(images: ImageFolder, reads_text: bool = False) -> list[str
     lines = [f"captions: {len(images.pictures) - len(missing)} of {len(images.pictures)}{rest}"]
     if empty := [item for item in images.pictures if item.source and not item.caption]:
         lines.append(f"{number_of(len(empty), 'caption')} empty: {names_of(empty)}")
-    lines += decoded_in_words(images)
-    if images.captions.without:
-        without = images.captions.without
+    return [*lines, *decoded_in_words(images), *loose_captions_in_words(images), *shared_captions_in_words(images)]
+
+
+def loose_captions_in_words(images: ImageFolder) -> list[str]:
+    """What is there for captions, and is none of an image here."""
+    lines = []
+    if without := images.captions.without:
         lines.append(f"{number_of(len(without), 'JSON file')} without a caption: {names(without)}")
     if stray := images.listing.stray:
         lines.append(f"{number_of(len(stray), 'caption file')} without an image: {names(list(stray))}")
     if absent := images.captions.absent:
         lines.append(f"{number_of(len(absent), 'caption')} of images that are not here: {some(absent)}")
+    return lines
+
+
+def shared_captions_in_words(images: ImageFolder) -> Iterator[str]:
+    """Images that have one caption file, for their names differ in the suffix only."""
     sharing: dict[Path, list[ImageItem]] = defaultdict(list)
     for item in images.pictures:
         sharing[item.path.with_suffix("")].append(item)
     for twins in (twins for twins in sharing.values() if len(twins) > 1):
         source = twins[0].source
-        lines.append(f"{', '.join(twin.path.name for twin in twins)} share {source.name if source else 'their name'}")
-    return lines
+        yield f"{', '.join(twin.path.name for twin in twins)} share {source.name if source else 'their name'}"
 
 
 def what_stands_in(images: ImageFolder, missing: Sequence[ImageItem]) -> str:

@@ -79,20 +79,21 @@ def check_that_they_fit(loss: Stream, model: Stream, *others: Stream) -> None:
     if swaps(info) and not info.adapters:
         raise ValueError(NOT_TRAINED)
     for stream in dict.fromkeys(part for each in (loss, *others) for part in each.walk()):
-        data = stream.about
-        if not isinstance(data, DatasetInfo):
-            continue
-        check_family(data, info, f"node {stream.node_id} ({stream.title})")
-        if data.channels != info.channels or (info.size and data.size != info.size):
-            raise ValueError(
-                f"the model is made for {info.channels} x {info.size} x {info.size} images, and node {stream.node_id} "
-                f"({stream.title}) gives {data.channels} x {data.size} x {data.size}"
-            )
-        if info.classes and not 0 < len(data.classes) <= info.classes:
-            raise ValueError(
-                f"the model knows {info.classes} classes, and node {stream.node_id} ({stream.title}) has "
-                f"{len(data.classes)}"
-            )
+        if isinstance(stream.about, DatasetInfo):
+            check_data(stream, stream.about, info)
+
+
+def check_data(stream: Stream, data: DatasetInfo, info: ModelInfo) -> None:
+    """Raises ValueError where a stream's data set is none for this model."""
+    where = f"node {stream.node_id} ({stream.title})"
+    check_family(data, info, where)
+    if data.channels != info.channels or (info.size and data.size != info.size):
+        raise ValueError(
+            f"the model is made for {info.channels} x {info.size} x {info.size} images, and {where} gives "
+            f"{data.channels} x {data.size} x {data.size}"
+        )
+    if info.classes and not 0 < len(data.classes) <= info.classes:
+        raise ValueError(f"the model knows {info.classes} classes, and {where} has {len(data.classes)}")
 
 
 def swaps(info: ModelInfo) -> bool:

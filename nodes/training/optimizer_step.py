@@ -239,19 +239,17 @@ class OptimizerStep(Node):
         host, options, steps = current_host(), settings_in(widgets, TrainingOptions), widgets["steps"]
         check_options(model.about, optimizer, options, max(host.processes.count, widgets["processes"]))
         host.make_room()
-        asked = prompt
-        state = state_of(resume, host.output_folder) if resume.strip() else None
-        if state:
+        state, kept, extra = None, prompt, extra_pnginfo
+        if resume.strip():
+            state = state_of(resume, host.output_folder)
             state.check(steps, optimizer.name)
-            prompt, extra_pnginfo = begun_anew(prompt, extra_pnginfo, node_id, resume)
-        metadata = workflow_metadata(prompt, extra_pnginfo)
-        files = {"prompt.json": prompt, "workflow.json": (extra_pnginfo or {}).get("workflow", prompt)}
+            kept, extra = begun_anew(prompt, extra_pnginfo, node_id, resume)
+        files = {"prompt.json": kept, "workflow.json": (extra or {}).get("workflow", kept)}
         if widgets["processes"] > 1 and host.processes.count == 1:
-            return self.launch(model, node_id, widgets["processes"], asked, state, files)
-        if widgets["max_minutes"]:
-            looks.insert(0, TimeBudget(widgets["max_minutes"]))  # a validation hears of it, and measures the end
+            return self.launch(model, node_id, widgets["processes"], prompt, state, files)
         every, keep = widgets["checkpoint_every"], widgets["keep_checkpoints"]
-        looks.append(Checkpoint(every, keep, metadata, keep_states=widgets["keep_states"]))
+        limit = [TimeBudget(widgets["max_minutes"])] if widgets["max_minutes"] else []
+        copies = Checkpoint(every, keep, workflow_metadata(kept, extra), keep_states=widgets["keep_states"])
         session = fit(
             loss,
             model,
@@ -262,7 +260,7 @@ class OptimizerStep(Node):
             seed=widgets["seed"],
             device=host.device,
             host=host,
-            looks=looks,
+            looks=[*limit, *looks, copies],  # a validation hears of the limit, and measures the end
             preview_every=widgets["preview_every"],
             files=files,
             node_id=node_id,
@@ -275,10 +273,7 @@ class OptimizerStep(Node):
         assert session.folder is not None
         folder = session.folder.folder
         text = [*session.notes, f"the run's folder is {folder}", session.shares_of_time()]
-        return {
-            "ui": {"text": text, **shown(host, *pictures_of(folder))},
-            "result": self.results(model, node_id, folder),
-        }
+        return {"ui": {"text": text, **pictures(folder)}, "result": self.results(model, node_id, folder)}
 
     def launch(
         self, model: Stream, node_id: str, count: int, prompt: Any, state: SavedState | None, files: dict[str, Any]
@@ -294,11 +289,13 @@ class OptimizerStep(Node):
         for name, content in files.items():
             RunFolder(folder).write_json(name, content)
         text = [*facts_in(folder).get("said", []), f"the run's folder is {folder}"]
-        return {
-            "ui": {"text": text, **shown(host, *pictures_of(folder))},
-            "result": self.results(model, node_id, folder),
-        }
+        return {"ui": {"text": text, **pictures(folder)}, "result": self.results(model, node_id, folder)}
 
     def results(self, model: Stream, node_id: str, run: Path) -> tuple[Stream, Path]:
         """The outputs: the trained model, from its run's folder, and the run."""
         return trained_model(model, RunFolder(run).model_folder, node_id, self.DISPLAY_NAME), run
+
+
+def pictures(run: Path) -> dict[str, Any]:
+    """What sums the run up, for the eye."""
+    return shown(current_host(), *pictures_of(run))
