@@ -10,8 +10,9 @@ from ...hosts.current import current_host
 from ...hosts.device import choose_device, free_memory, memory_of
 from ...runs.fit import fit
 from ...runs.looks import Checkpoint, Sample, TimeBudget
+from ...runs.pictures.kept import pictures_of
 from ...runs.processes.launched import train_launched
-from ...runs.run_folder import RunFolder, facts_in, pictures_of
+from ...runs.run_folder import RunFolder, facts_in
 from ...runs.session import Look
 from ...training.optimizers import OptimizerSettings
 from ...training.options import TrainingOptions

@@ -25,7 +25,8 @@ from PIL import Image
 
 from ...hosts.host import Host
 from ..metrics_file import METRICS, row_in
-from ..run_folder import PICTURE, facts_in, step_of
+from ..pictures.kept import PICTURE, step_of
+from ..run_folder import facts_in
 from .logs import logs_in, parsed
 
 log = logging.getLogger(__name__)
