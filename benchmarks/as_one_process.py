@@ -31,7 +31,7 @@ from comfyui_rollout.nodes.rollouts.loss import ReflexFlowLoss
 from comfyui_rollout.nodes.rollouts.rollout import Rollout
 from comfyui_rollout.nodes.rollouts.schedule import NoisyBatch
 from comfyui_rollout.runs.fit import fit
-from comfyui_rollout.runs.run_folder import read_metrics
+from comfyui_rollout.runs.metrics_file import read_metrics
 from comfyui_rollout.training.optimizers import OptimizerSettings
 from comfyui_rollout.training.state import find_state
 from comfyui_rollout.training.stream import Stream

@@ -26,6 +26,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate, product
 from pathlib import Path
@@ -42,7 +43,8 @@ from comfyui_rollout.models.adapters.network import add_adapter
 from comfyui_rollout.models.adapters.settings import AdapterSettings
 from comfyui_rollout.models.families import PRETRAINED, PretrainedModel
 from comfyui_rollout.models.swapping import Swap
-from comfyui_rollout.training.loop import Trainer, prepare, training_mode
+from comfyui_rollout.training.forward import training_mode
+from comfyui_rollout.training.loop import Trainer, prepare
 from comfyui_rollout.training.optimizers import OptimizerSettings
 from comfyui_rollout.training.stream import Run, Step, Stream
 from report import conclude, table
@@ -50,7 +52,7 @@ from report import conclude, table
 BATCH, CHANNELS, SIZE, WORDS = 4, 4, 32, 32
 SCHEDULE, SOLVER = FlowMatching(), solver("unipc")
 PLAN = RolloutPlan(max_step_offset=5, probability=1.0, step_size=20.0)
-CHAINS = RolloutPlan(max_step_offset=5, probability=0.5, step_size=100.0, persistent=True)
+CHAINS = RolloutPlan(max_step_offset=5, probability=0.5, step_size=100.0, rollout="persistent")
 MEGABYTE = 2**20
 
 
@@ -253,7 +255,7 @@ def offloading(device: torch.device) -> dict[str, float]:
     for checkpointing, offload in product((False, True), (False, True)):
         with patch("torch.autograd.graph.save_on_cpu", main_memory):
             made, steps = trainer(device, checkpointing, None), []
-            made.offload_activations = offload
+            made.options = replace(made.options, offload_activations=offload)
             name = f"{'waiting' if offload else 'kept'}{', checkpointed' if checkpointing else ''}"
             found[name] = peak(device, lambda made=made, steps=steps: steps.append(next(made.updates()))) / MEGABYTE
             losses.append(steps[0].metrics["loss"])

@@ -49,7 +49,7 @@ class Chained:
 
     @property
     def plan(self) -> RolloutPlan:
-        return RolloutPlan(max_step_offset=self.longest, probability=0.25, step_size=100.0, persistent=True)
+        return RolloutPlan(max_step_offset=self.longest, probability=0.25, step_size=100.0, rollout="persistent")
 
     def step(self, bench: Bench, batch: NoisyBatch, number: int) -> None:
         """A training step but for the optimizer."""

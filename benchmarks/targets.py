@@ -34,10 +34,12 @@ from comfyui_rollout.diffusion.solvers import solver
 from comfyui_rollout.models.model import NO_CLASS, Model
 from comfyui_rollout.nodes import NODE_CLASS_MAPPINGS as NODES
 from comfyui_rollout.runs.sampling import sample
-from comfyui_rollout.training.loop import Trainer, averaged, prepare
+from comfyui_rollout.training.loop import Trainer, prepare
 from comfyui_rollout.training.optimizers import OptimizerSettings
+from comfyui_rollout.training.options import TrainingOptions
 from comfyui_rollout.training.state import STATE, find_state, save_state
 from comfyui_rollout.training.stream import Run, Stream
+from comfyui_rollout.training.weights import averaged
 from digit_judge import Array, DigitJudge
 from report import conclude, table
 
@@ -162,7 +164,7 @@ def trainer(arm: Arm, start_step: int, steps: int, seed: int) -> tuple[Trainer, 
     loss, model = streams(arm, start_step)
     run = Run(loss, seed=seed)
     live: Model = run.value(model)
-    return Trainer(run, loss, live.network, SETTINGS, steps, ema_decay=0.99), live
+    return Trainer(run, loss, live.network, SETTINGS, steps, TrainingOptions(ema_decay=0.99)), live
 
 
 def extra_cost(arm: Arm, rounds: int = 30) -> float:

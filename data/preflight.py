@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import ceil
 from pathlib import Path
 
@@ -12,7 +12,8 @@ from .encodings.encoding import Encoding
 from .mixture import Mixture
 from .reading.buckets import Size, is_smaller
 from .reading.folder import left_out_in_words, printable, repeats_and_words
-from .reading.images import ALPHA, ImageFolder, ImageItem
+from .reading.images import ImageFolder, ImageItem
+from .reading.options import ALPHA
 
 NAMED = 3
 """At most so many files are named in one line."""
@@ -58,7 +59,9 @@ def images_in_words(images: ImageFolder, batch_size: int, reads_text: bool | Non
     ``reads_text`` = whether the model reads captions, or knows classes; None = that is not known yet.
     """
     return [
-        epoch_in_words(len(images.pictures), images.repeats, batch_size, len(images.order), resolutions_of(images)),
+        epoch_in_words(
+            len(images.pictures), images.options.repeats, batch_size, len(images.order), resolutions_of(images)
+        ),
         *validation_in_words(images),
         *folders_in_words(images),
         *(f"left out, {line}" if not line.startswith("not") else line for line in left_out_in_words(images.listing)),
@@ -93,7 +96,7 @@ def folders_in_words(images: ImageFolder) -> list[str]:
 def is_kohyas(images: ImageFolder, item: ImageItem) -> bool:
     """Whether a folder's name says how often this image comes."""
     name = item.path.relative_to(images.folder).parts[0]
-    return images.kohya_folders and name != item.path.name and bool(repeats_and_words(name)[1])
+    return images.options.kohya_folders and name != item.path.name and bool(repeats_and_words(name)[1])
 
 
 def damaged_in_words(images: ImageFolder) -> list[str]:
@@ -124,21 +127,29 @@ def captions_in_words(images: ImageFolder, reads_text: bool = False) -> list[str
     lines = [f"captions: {len(images.pictures) - len(missing)} of {len(images.pictures)}{rest}"]
     if empty := [item for item in images.pictures if item.source and not item.caption]:
         lines.append(f"{number_of(len(empty), 'caption')} empty: {names_of(empty)}")
-    lines += decoded_in_words(images)
-    if images.captions.without:
-        without = images.captions.without
+    return [*lines, *decoded_in_words(images), *loose_captions_in_words(images), *shared_captions_in_words(images)]
+
+
+def loose_captions_in_words(images: ImageFolder) -> list[str]:
+    """What is there for captions, and is none of an image here."""
+    lines = []
+    if without := images.captions.without:
         lines.append(f"{number_of(len(without), 'JSON file')} without a caption: {names(without)}")
     if stray := images.listing.stray:
         lines.append(f"{number_of(len(stray), 'caption file')} without an image: {names(list(stray))}")
     if absent := images.captions.absent:
         lines.append(f"{number_of(len(absent), 'caption')} of images that are not here: {some(absent)}")
+    return lines
+
+
+def shared_captions_in_words(images: ImageFolder) -> Iterator[str]:
+    """Images that have one caption file, for their names differ in the suffix only."""
     sharing: dict[Path, list[ImageItem]] = defaultdict(list)
     for item in images.pictures:
         sharing[item.path.with_suffix("")].append(item)
     for twins in (twins for twins in sharing.values() if len(twins) > 1):
         source = twins[0].source
-        lines.append(f"{', '.join(twin.path.name for twin in twins)} share {source.name if source else 'their name'}")
-    return lines
+        yield f"{', '.join(twin.path.name for twin in twins)} share {source.name if source else 'their name'}"
 
 
 def what_stands_in(images: ImageFolder, missing: Sequence[ImageItem]) -> str:
@@ -191,9 +202,9 @@ def crops_in_words(images: ImageFolder) -> list[str]:
     worst = some([f"{item.path.name} {item.lost:.0%}" for item in cut])
     height, width = cut[0].size
     ratio = max(height / width, width / height)
-    if not images.oblong:
+    if not images.options.buckets:
         remedy = "buckets keep oblong images oblong"
-    elif ratio > images.max_aspect_ratio:
+    elif ratio > images.options.max_aspect_ratio:
         remedy = f"raise max_aspect_ratio, {ratio:.2g} for the first"
     else:
         remedy = "a larger size has more buckets"
@@ -220,17 +231,17 @@ def masks_in_words(images: ImageFolder) -> list[str]:
     if not images.has_masks:
         return []
     bare = [item for item in images.pictures if item.mask is None]
-    kind = "transparency" if images.mask_folder == ALPHA else "masks"
+    kind = "transparency" if images.options.mask_folder == ALPHA else "masks"
     rest = f"; everything counts in {names_of(bare)}" if bare else ""
     lines = [f"{kind}: {len(images.pictures) - len(bare)} of {len(images.pictures)}{rest}"]
-    if images.mask_folder and (unused := sorted(images.listing.masks.values())):
+    if images.options.mask_folder and (unused := sorted(images.listing.masks.values())):
         lines.append(f"not used, for there is a mask_folder: {names(unused)}")
     return lines
 
 
 def controls_in_words(images: ImageFolder) -> list[str]:
     """Pairs found, and those whose two pictures are cut differently, having other sides."""
-    if not images.control:
+    if not images.options.control:
         return []
     apart = [item for item in images.pictures if item.control and is_oblong_otherwise(item.size, item.control_size)]
     lines = [f"control: {number_of(len(images.pictures), 'pair')}"]
@@ -266,7 +277,7 @@ def encoding_in_words(encoding: Encoding) -> list[str]:
         told = f"the empty one included{'; ' + size if new_texts else ''}"
         lines.append(f"captions: {texts - new_texts} in the cache, {new_texts} to encode ({told})")
     lines += cut_in_words(encoding)
-    if encoding.images.crop == "random":
+    if encoding.images.options.crop == "random":
         lines.append("crop random: each image is cut once, at a place of its own, for its latents are kept")
     return lines
 

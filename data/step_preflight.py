@@ -18,6 +18,7 @@ from ..models.loading.source import DTYPES
 from ..models.loading.weight_count import in_words
 from ..models.step_memory import StepMemory, StepPlan, step_memory
 from ..training.optimizers import REMEMBERED, OptimizerSettings
+from ..training.options import TrainingOptions
 from .data import DatasetInfo
 
 RESERVE = 1 << 30
@@ -29,37 +30,40 @@ WORTH_SAYING = 100_000_000
 def step_in_words(
     pretrained: Pretrained,
     adapters: Iterable[AdapterSettings],
-    data: DatasetInfo,
-    factor: int,
+    size: tuple[int, int],
     batch: int,
     optimizer: OptimizerSettings,
-    precision: str,
-    averaged: bool,
+    options: TrainingOptions,
     room: int | None,
     *,
-    trained: str = "fp32",
-    fused: bool = False,
     reads_anew: bool = False,
     guided: bool = False,
 ) -> list[str]:
     """What a step needs, and whether that fits into ``room`` bytes; nothing for small networks, and those on the hub.
 
-    ``factor``: how many pixels a latent is high and wide. ``trained``: what trained weights are kept in; ``fused``:
-    their gradients are let go at once; ``reads_anew``: text encoders are trained along; ``guided``: so are samples.
+    ``size``: height and width of the :func:`largest` latents. ``reads_anew``: text encoders are trained along;
+    ``guided``: samples are drawn with guidance.
     """
     kind, source = pretrained.info.kind, pretrained.source
     if pretrained.weights().get(kind.network_part, 0) < WORTH_SAYING:
         return []
     home = local_folder(source.home)
     config = read_object(home / kind.network_part / "config.json")
-    guide = read_object(home / kind.guide_part / "config.json") if guided and kind.guide_part else None
-    height, width = largest(data, factor)
-    autocast = DTYPES[precision] if precision != "fp32" else None
     plan = StepPlan(
-        height, width, batch, tuple(adapters), DTYPES[source.storage], autocast,
-        source.quantization, source.gradient_checkpointing, source.swap, REMEMBERED[optimizer.name] + 4 * averaged,
-        DTYPES[trained], fused, partial(empty_text_encoders, pretrained) if reads_anew else None, guide,
-    )  # fmt: skip
+        *size,
+        batch,
+        tuple(adapters),
+        storage=DTYPES[source.storage],
+        autocast=DTYPES[options.precision] if options.precision != "fp32" else None,
+        quantization=source.quantization,
+        gradient_checkpointing=source.gradient_checkpointing,
+        swap=source.swap,
+        remembered=REMEMBERED[optimizer.name] + 4 * (options.ema_decay > 0),
+        trained=DTYPES[options.weights_dtype],
+        fused=options.fused_backward,
+        text_encoders=partial(empty_text_encoders, pretrained) if reads_anew else None,
+        guide=read_object(home / kind.guide_part / "config.json") if guided and kind.guide_part else None,
+    )
     memory = step_memory(kind, config, plan)
     if room is None:
         return [described(memory)]
@@ -117,7 +121,10 @@ def changes(plan: StepPlan, memory: StepMemory, room: int) -> Iterator[tuple[str
 
 
 def largest(data: DatasetInfo, factor: int) -> tuple[int, int]:
-    """Height and width of the largest latents of a data set, whose groups are named by their pixels."""
+    """Height and width of the largest latents of a data set, whose groups are named by their pixels.
+
+    ``factor``: how many pixels a latent is high and wide.
+    """
     if data.size:
         return data.size, data.size
     sizes = [tuple(map(int, found)) for group in data.groups for found in re.findall(r"(\d+)x(\d+)$", group.name)]

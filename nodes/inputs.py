@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any, TypeVar
 
 from ..files.names import trouble_with_name
 
 Input = tuple[Any, dict[str, Any]]
+Settings = TypeVar("Settings")
 
 UNIQUE_ID = {"unique_id": "UNIQUE_ID"}
 """The hidden input by which a node learns its id."""
@@ -54,6 +56,12 @@ def defaults(node: Any) -> dict[str, Any]:
     types = node.INPUT_TYPES()
     declared = {**types["required"], **types.get("optional", {})}
     return {name: options["default"] for name, (_, options) in declared.items() if "default" in options}
+
+
+def settings_in(values: Mapping[str, Any], kind: type[Settings]) -> Settings:
+    """The settings, a dataclass, that some of a node's widgets make: those of its fields' names."""
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in values.items() if name in names})
 
 
 def refusal(name: str, check: Callable[[], object]) -> str | None:

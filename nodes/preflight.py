@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ..data.preflight import images_in_words
@@ -11,17 +11,18 @@ from ..data.reading.images import ImageFolder
 from ..data.run_preflight import rollouts_in_words, schedule_in_words, targets_in_words
 from ..data.shards.images import ShardImages
 from ..data.shards.preflight import shards_in_words
-from ..data.step_preflight import step_in_words
+from ..data.step_preflight import largest, step_in_words
 from ..diffusion.rollout import RolloutPlan
 from ..hosts.current import current_host
 from ..hosts.device import memory_of
 from ..models.loading.pretrained import Pretrained
 from ..training.optimizers import OptimizerSettings
+from ..training.options import TrainingOptions
 from .base import Node
 from .data.dataset import ImageFolderDataset
 from .data.encode import EncodeDataset, encoding_of, words_on
 from .data.shards import ShardDataset
-from .inputs import defaults
+from .inputs import defaults, settings_in
 from .models.adapter import AddLora
 from .models.pretrained import LoadPretrained
 from .results.sample_prompts import SamplePrompts
@@ -160,12 +161,11 @@ def memory_in_words(graph: Graph, node_id: str, above: list[str]) -> list[str]:
             images["dataset"], pretrained, {**defaults(EncodeDataset), **graph.inputs(encoder)}
         ).encoders.factor
         about = images["dataset"].info
-        about = replace(about, size=about.size // factor if about.size else None)
-        options = {**defaults(OptimizerStep), **graph.inputs(node_id)}
+        size = (about.size // factor, about.size // factor) if about.size else largest(about, factor)
         return step_in_words(
-            pretrained, adapters, about, factor, images["batch_size"],
-            settings(graph, optimizer, Optimizer, OptimizerSettings), options["precision"], options["ema_decay"] > 0,
-            memory_of(current_host().device), trained=options["weights_dtype"], fused=options["fused_backward"],
+            pretrained, adapters, size, images["batch_size"], settings(graph, optimizer, Optimizer, OptimizerSettings),
+            settings_in({**defaults(OptimizerStep), **graph.inputs(node_id)}, TrainingOptions),
+            memory_of(current_host().device),
             reads_anew=any(stream.inputs["read_anew"] for stream in put_on), guided=guided,
         )  # fmt: skip
     except (KeyError, OSError, TypeError, ValueError):
@@ -173,10 +173,9 @@ def memory_in_words(graph: Graph, node_id: str, above: list[str]) -> list[str]:
 
 
 def settings(graph: Graph, node_id: str, node: Any, kind: Any) -> Any:
-    """The settings that a node's widgets make."""
+    """The settings that a node's widgets make; what comes by a wire is as usual."""
     values = {**defaults(node), **graph.inputs(node_id)}
-    names = {field.name for field in fields(kind)}
-    return kind(**{name: value for name, value in values.items() if name in names and not isinstance(value, list)})
+    return settings_in({name: value for name, value in values.items() if not isinstance(value, list)}, kind)
 
 
 def adapter_of(graph: Graph, node_id: str) -> Any:

@@ -16,8 +16,9 @@ from ..diffusion.schedules import Schedule
 from ..files.full import is_full
 from ..hosts.device import memory_left
 from ..models.saving import CHECKPOINTS, drop_oldest, save_model, weights_of
-from ..training.loop import averaged, training_mode
+from ..training.forward import training_mode
 from ..training.state import Snapshot, size_of, snapshot, tensors_of
+from ..training.weights import averaged
 from .notice import SLOW, SPARE, tell_how_long
 from .room import with_room
 from .session import Look, Session, due

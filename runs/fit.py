@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from ..hosts.host import Host, Silent
 from ..hosts.processes import ONE, Processes, join
 from ..training.loop import Trainer, prepare
 from ..training.optimizers import OptimizerSettings
+from ..training.options import AS_USUAL, TrainingOptions
 from ..training.state import SavedState
 from ..training.stream import Run, Stream
 from .looks import Account, Checkpoint, Measure, Progress
@@ -41,26 +44,27 @@ def fit(
     files: Mapping[str, Any] | None = None,
     node_id: str = "train",
     notes: Sequence[str] = (),
-    **options: Any,
+    options: TrainingOptions = AS_USUAL,
+    **single: Any,
 ) -> Session:
     """Train ``model`` on ``loss``, a stream of one value per sample, for ``steps`` updates in all.
 
     With ``folder`` (``output/cats``) the run leaves a new, numbered one of that name (``output/cats_00001``) with its
     metrics, curve, pictures, state and model, beside the JSON ``files``; a :class:`Checkpoint` among ``looks`` says how
     often on the way. ``resume`` (:func:`~comfyui_rollout.training.state.find_state`) goes on with an earlier run in its
-    own folder and with its own seed. ``options`` are :class:`~comfyui_rollout.training.loop.Trainer`'s: accumulation,
-    clip_norm, ema_decay, precision. ``notes`` are lines for the user: logged, and kept in run.json as ``said``. Every
-    ``preview_every``-th step, nodes show the host what passes through them.
+    own folder and with its own seed. ``single`` options may be given by their names: ``accumulation=4``. ``notes`` are
+    lines for the user: logged, and kept in run.json as ``said``. Every ``preview_every``-th step, nodes show the host
+    what passes through them.
 
     Raises ValueError for what cannot be trained, before a resumed run's folder is touched, and StepError, naming node
     and step, for what fails on the way; what was learnt until then is saved first.
     """
-    place, record = choose_device(device), None
+    options, place = replace(options, **single), choose_device(device)
     if host is None:
         host = Host()
         host.processes = join(place)
-    processes = host.processes
-    place = processes.device(place)
+    processes, place = host.processes, host.processes.device(place)
+    record: RunFolder | None = None
 
     def note_failure(message: str) -> None:
         if record:
@@ -69,37 +73,27 @@ def fit(
     with processes.watched(note_failure), processes.ending():
         resume = processes.from_lead(resume)
         seed = resume.seed if resume else seed
-        batch = batch_of_an_update(loss, processes.count, options.get("accumulation", 1))
-        notes = [*notes, *processes_in_words(loss, processes.count)]
-        if resume:
-            notes += other_batch_in_words(facts_in(resume.folder).get("batch"), batch)
+        batch = batch_of_an_update(loss, processes.count, options.accumulation)
+        before = facts_in(resume.folder).get("batch") if resume else None
+        notes = [*notes, *processes_in_words(loss, processes.count), *other_batch_in_words(before, batch)]
         facts = {"seed": seed, "steps": steps, "node": node_id, "device": place, "versions": versions()}
         facts |= {"said": notes, "batch": batch}
-        if processes.count > 1 or resume:
-            facts["processes"] = processes.count
+        facts |= {"processes": processes.count} if processes.count > 1 or resume else {}
         record = open_folder(folder, resume, facts, processes)
         streams = [loss, model, *(stream for look in looks for stream in look.streams)]
         reports = (Recorder(host, record) if record else host) if processes.leads else Silent(host)
         run = Run(*streams, seed=seed, device=place, host=reports, processes=processes)
-
-        def ready() -> Trainer:
-            return prepare(loss, model, optimizer, steps=steps, run=run, state=resume, node_id=node_id, **options)
-
+        ready = partial(prepare, loss, model, optimizer, steps=steps, run=run, node_id=node_id, options=options)
         with record.locked() if record else nullcontext(), log_kept(record.folder if record else None, processes):
             for note in notes if processes.leads else ():  # before the training is paid for; the node says it later
                 log.info("node %s: %s", node_id, note)
-            trainer: Trainer | None = None
-            restored: list[str] = []
-            if resume and record:  # what does not fit is refused before anything in the run's folder changes
-                resume.still_there()
-                trainer = ready()
-                restored = take_up(record, resume, trainer, facts)
+            # What does not fit is refused before anything in a resumed run's folder changes.
+            trainer, restored = take_up(record, resume, ready, facts) if resume and record else (None, [])
             if record:
                 for name, content in (files or {}).items():
                     record.write_json(name, content)
             with status_of(record, host if processes.leads else reports), processes.ending():
-                trainer = trainer or ready()
-                session = Session(trainer, run.value(model), in_order(looks), record)
+                session = Session(trainer or ready(), run.value(model), in_order(looks), record)
                 session.notes += [*restored, *notes]
                 session.train(preview_every)
     for part in run.parts:
@@ -166,8 +160,12 @@ def open_folder(
     return record or FolderOfAnother(where, known)
 
 
-def take_up(record: RunFolder, resume: SavedState, trainer: Trainer, facts: Mapping[str, Any]) -> list[str]:
-    """Go on in a run's folder from the state that was put into the trainer; returns what the user is told of it."""
+def take_up(
+    record: RunFolder, resume: SavedState, ready: Callable[..., Trainer], facts: Mapping[str, Any]
+) -> tuple[Trainer, list[str]]:
+    """Go on in a run's folder from a state; returns the trainer that has it, and what the user is told of it."""
+    resume.still_there()
+    trainer = ready(state=resume)
     processes = trainer.processes
     processes.any(False)  # not before all have read the state
     restored = [*resume.notes, resume.in_words(trainer)]
@@ -175,7 +173,7 @@ def take_up(record: RunFolder, resume: SavedState, trainer: Trainer, facts: Mapp
     if processes.leads:
         resume.take()
     trainer.run.host.resumed(trainer.node_id, "; ".join(restored))
-    return restored
+    return trainer, restored
 
 
 @contextmanager

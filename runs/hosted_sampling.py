@@ -10,7 +10,7 @@ from torch import Tensor
 from ..data.native.encoders import HostedEncoders
 from ..hosts.comfyui_model import decode_images, draw
 from ..models.hosted import HostedModel, HostedNetwork
-from .prompt_sampling import EncodedPrompts, SamplingSettings, on_cpu
+from .prompt_sampling import EncodedPrompts, SamplingSettings, on_cpu, unfit_sides
 
 SIDE = {"BaseModel": 512}
 """Of the images that a family was made for, where it is not 1024."""
@@ -19,10 +19,8 @@ SIDE = {"BaseModel": 512}
 def check_size(hosted: HostedModel, width: int, height: int) -> None:
     """Raises ValueError where the model cannot make images of this size; 0 is the size it was made for."""
     step = HostedEncoders(hosted).multiple
-    for name, side in (("width", width), ("height", height)):
-        if side % step:
-            nearest = max(1, round(side / step)) * step
-            raise ValueError(f"{name} {side} must be a multiple of {step} for this model: {nearest} is the nearest")
+    for name, side, nearest in unfit_sides(step, width, height):
+        raise ValueError(f"{name} {side} must be a multiple of {step} for this model: {nearest} is the nearest")
 
 
 def encode_prompts(hosted: HostedModel, prompts: Sequence[str], negative: str | None) -> EncodedPrompts:

@@ -17,8 +17,9 @@ from ..data.reading.patience import PatientReader
 from ..diffusion import seeds
 from ..diffusion.schedules import Schedule
 from ..diffusion.validation import validation_losses
-from ..training.loop import autocast, averaged, training_mode
+from ..training.forward import autocast, training_mode
 from ..training.stream import Step, Stream
+from ..training.weights import averaged
 from .checkpoint import Checkpoint
 from .session import Look, Session, due
 
@@ -156,7 +157,7 @@ class Validate(Look):
         """Of these images (B,)."""
         trainer, schedule = session.trainer, next(session.trainer.loss.constants(Schedule))
         batch = self.reader.batch(items, generators_of(items, "cut")).to(session.run.device)
-        with autocast(session.run.device, trainer.precision):
+        with autocast(session.run.device, trainer.options.precision):
             return validation_losses(
                 session.model, batch.latents, batch.conditioning, schedule, generators_of(items, "noise"),
                 levels=self.levels, mask=batch.mask,

@@ -15,7 +15,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from ..data.encodings.encoders import PretrainedEncoders
-from ..data.reading.images import read_image
+from ..data.reading.pictures import read_image
 from ..diffusion.schedules import DDPM
 from ..diffusion.solvers import Conditioning
 from ..diffusion.time_shift import pipeline_told_lower
@@ -61,10 +61,15 @@ def check_size(pretrained: Pretrained, width: int, height: int) -> None:
     kind, step = pretrained.info.kind, PretrainedEncoders(pretrained).multiple
     if (width or height) and not takes(pipeline_class(pretrained), "width"):
         raise ValueError(f"width, height: {kind.title} makes images of one size only; write 0 for both")
+    for name, side, nearest in unfit_sides(step, width, height):
+        raise ValueError(f"{name} {side} must be a multiple of {step} for {kind.title}: {nearest} is the nearest")
+
+
+def unfit_sides(step: int, width: int, height: int) -> Iterator[tuple[str, int, int]]:
+    """Which sides are no multiple of ``step``: the name, the side, and the nearest that is one."""
     for name, side in (("width", width), ("height", height)):
         if side % step:
-            nearest = max(1, round(side / step)) * step
-            raise ValueError(f"{name} {side} must be a multiple of {step} for {kind.title}: {nearest} is the nearest")
+            yield name, side, max(1, round(side / step)) * step
 
 
 def pipeline_class(pretrained: Pretrained) -> Any:

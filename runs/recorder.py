@@ -12,7 +12,8 @@ from PIL.Image import Image
 from ..files.full import chain_of
 from ..files.whole import Unwritable
 from ..hosts.host import Host
-from .run_folder import RunFolder, read_metrics
+from .metrics_file import read_metrics
+from .run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 

@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import platform
-import re
 import sys
 import time
 import uuid
@@ -32,29 +30,17 @@ from PIL.Image import Image
 from ..files.lock import Taken, held, is_held, this_program
 from ..files.whole import (
     Unwritable,
-    flush,
-    flush_folder,
     new_folder,
     tidy,
-    whole_or_nothing,
     writable,
     write_text,
 )
 from ..training.state import FACTS, facts_in
+from .metrics_file import MetricsFile, read_metrics
+from .pictures.kept import FOLDERS, KeptPictures, save_picture
 from .pictures.plots import plot_metrics
 
 log = logging.getLogger(__name__)
-
-FOLDERS = {"samples": "samples", "rollout": "rollouts", "inspection": "rollouts"}
-"""Kinds of pictures that are kept, and where. ``inspection`` are the frames of recorded rollouts."""
-
-MOST_FILMS = 64
-"""Recorded rollouts that are kept a node; web/lib/film.js counts the same."""
-
-PICTURE = re.compile(r".+_step_(\d{6,})(_frames)?\.(png|json)")
-"""The names of a run's pictures and their facts; whatever else lies in these folders is somebody else's."""
-
-METRICS = "metrics.jsonl"
 
 PACKAGES = ("torch", "diffusers", "safetensors", "numpy")
 
@@ -73,8 +59,7 @@ class RunFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.facts: dict[str, Any] = {}
-        self.unwritten: list[str] = []
-        """Lines of metrics for which there was no room yet."""
+        self.metrics, self.pictures = MetricsFile(folder), KeptPictures(folder)
 
     @classmethod
     def create(cls, parent: Path, name: str, facts: Mapping[str, Any]) -> RunFolder:
@@ -136,13 +121,8 @@ class RunFolder:
 
     def go_back(self, step: int) -> None:
         """Drop the metrics and pictures of what came after ``step`` updates."""
-        self.unwritten.clear()
-        kept = [row for row in read_metrics(self.folder) if row["step"] < step]
-        write_text(self.folder / METRICS, "".join(map(as_line, kept)))
-        for name in set(FOLDERS.values()):
-            for path in (self.folder / name).glob("*_step_*"):
-                if PICTURE.fullmatch(path.name) and (step_of(path) > step or not path.stat().st_size):
-                    path.unlink()
+        self.metrics.go_back(step)
+        self.pictures.go_back(step)
 
     @property
     def model_folder(self) -> Path:
@@ -164,55 +144,19 @@ class RunFolder:
         write_text(self.folder / name, json.dumps(content, indent=2))
 
     def add_metrics(self, rows: list[dict[str, Any]]) -> None:
-        """Add lines; those that cannot be written now, as on a full disk, are written with the next ones."""
-        self.unwritten += map(as_line, rows)
-        path = self.folder / METRICS
-        whole = path.stat().st_size if path.is_file() else 0
-        try:
-            with path.open("a", encoding="utf-8", newline="\n") as file:
-                file.writelines(self.unwritten)
-        except OSError:
-            if path.is_file():
-                os.truncate(path, whole)  # half a line would join the next one
-            raise
-        self.unwritten.clear()
+        self.metrics.add(rows)
 
     def flush(self) -> None:
-        """Bring the metrics onto the disk: what a state was made from is there when the state is."""
-        if (self.folder / METRICS).is_file():
-            flush(self.folder / METRICS)
-            flush_folder(self.folder)
+        self.metrics.flush()
 
     def wants(self, kind: str) -> bool:
         return kind in FOLDERS
 
     def add_picture(self, kind: str, node_id: str, update: int, picture: Image) -> Path:
-        """Keep a picture as ``<kind>/<node>_step_000100.png``; returns where."""
-        path = self._place(kind, node_id, update).with_suffix(".png")
-        save_picture(path, picture)
-        return path
+        return self.pictures.add(kind, node_id, update, picture)
 
     def add_frames(self, node_id: str, update: int, sheet: Image, facts: Mapping[str, Any]) -> tuple[Path, Path]:
-        """Keep the sheet of a recorded rollout and its facts side by side; returns where.
-
-        Of a long run 64 moments a node are kept, spread over the run: always the first and the newest.
-        """
-        place = self._place("inspection", node_id, update)
-        image, data = place.with_name(f"{place.name}_frames.png"), place.with_name(f"{place.name}_frames.json")
-        save_picture(image, sheet)
-        write_text(data, json.dumps(facts), durable=False)
-        found = place.parent.glob(f"{name_of(node_id)}_step_*_frames.json")
-        films = sorted((path for path in found if PICTURE.fullmatch(path.name)), key=step_of)
-        if len(films) > MOST_FILMS:
-            crowded = films[most_crowded([step_of(path) for path in films])]
-            crowded.unlink()
-            crowded.with_suffix(".png").unlink(missing_ok=True)
-        return image, data
-
-    def _place(self, kind: str, node_id: str, update: int) -> Path:
-        folder = self.folder / FOLDERS[kind]
-        folder.mkdir(exist_ok=True)
-        return folder / f"{name_of(node_id)}_step_{update:06d}"
+        return self.pictures.add_frames(node_id, update, sheet, facts)
 
     def plot(self) -> Path | None:
         """Draw loss.png: the loss and its parts, and the validation loss if there is one."""
@@ -269,55 +213,5 @@ class FolderOfAnother(RunFolder):
         return None
 
 
-def save_picture(path: Path, picture: Image) -> None:
-    """Whole, but not flushed: a power cut may cost a picture."""
-    with whole_or_nothing(path, durable=False) as unfinished:
-        picture.save(unfinished)
-
-
-def pictures_of(run: Path) -> list[Path]:
-    """What sums a run up: the curve and the newest samples, as far as there are any."""
-    newest = sorted(run.glob("samples/*.png"))[-1:]
-    return [path for path in (run / "loss.png", *newest) if path.is_file()]
-
-
-def name_of(node_id: str) -> str:
-    """A node's id in a file's name; those in subgraphs (7:3) make trouble on some systems."""
-    return node_id.replace(":", "-")
-
-
-def step_of(path: Path) -> int:
-    """The training step in the name of a picture or its facts."""
-    return int(path.stem.rpartition("_step_")[2].split("_")[0])
-
-
-def most_crowded(moments: list[int]) -> int:
-    """The place of the moment whose neighbours are closest to each other, the oldest of several; never an end."""
-    gaps = [after - before for before, after in zip(moments, moments[2:], strict=False)]
-    return 1 + gaps.index(min(gaps))
-
-
 def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
-
-
-def as_line(row: Mapping[str, Any]) -> str:
-    return json.dumps(row) + "\n"
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl; empty where there is none. One that a crash cut short does not count."""
-    path = folder / METRICS
-    if not path.is_file():
-        return []
-    rows = (row_in(line) for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True))
-    return [row for row in rows if row is not None]
-
-
-def row_in(line: str) -> dict[str, Any] | None:
-    """The row in a line; None where it is no whole one, wherever it stands."""
-    try:
-        row = json.loads(line) if line.endswith("\n") else None
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None

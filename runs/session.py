@@ -14,7 +14,8 @@ from ..training.metrics import Metrics
 from ..training.state import find_state
 from ..training.stream import FiniteLosses, Step, StepError, Stream
 from .bad_steps import MOST_IN_A_ROW, in_words
-from .run_folder import RunFolder, read_metrics
+from .metrics_file import read_metrics
+from .run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +131,7 @@ class Session:
         if step not in bad:
             self.bad.clear()
             return
-        if self.trainer.on_bad_step == "stop":
+        if self.trainer.options.on_bad_step == "stop":
             self.diverged_at = step if self.diverged_at is None else self.diverged_at
             return
         if self.trainer.scaler.is_enabled() and all(bool(pull.finite.all()) for pull in bad[step]):
@@ -188,7 +189,7 @@ class Session:
 
     def failure(self, what: str) -> StepError:
         """What to say of a training that has diverged."""
-        where = f"node {self.node_id} ({self.trainer.title}), step {self.diverged_at}"
+        where = f"node {self.node_id} (Optimizer Step), step {self.diverged_at}"
         return StepError(f"{where}: {what}; lower the learning rate, or clip the gradients")
 
     @property

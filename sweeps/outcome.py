@@ -13,8 +13,10 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from ..files.whole import write_text
+from ..runs.metrics_file import read_metrics
+from ..runs.pictures.kept import FOLDERS, PICTURE, save_picture, step_of
 from ..runs.pictures.plots import drawn, new_figure, smoothed
-from ..runs.run_folder import FOLDERS, PICTURE, facts_in, read_metrics, save_picture, step_of
+from ..runs.run_folder import facts_in
 from .grid import labels
 from .sweep import Sweep
 

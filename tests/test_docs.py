@@ -12,7 +12,7 @@ from comfyui_rollout.diffusion.seeds import global_seed
 from comfyui_rollout.graph import load, object_info, to_prompt, validate
 from comfyui_rollout.graph.reference import inputs_of, reference
 from comfyui_rollout.models import attention
-from comfyui_rollout.runs.run_folder import read_metrics
+from comfyui_rollout.runs.metrics_file import read_metrics
 from comfyui_rollout.training import optimizers
 
 ROOT = Path(__file__).parents[1]

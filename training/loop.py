@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,90 +14,18 @@ from torch import Tensor, nn
 from ..diffusion import seeds
 from ..diffusion.noisy_batch import NoisyBatch
 from ..models.model import Model, trained_in
-from ..models.sharded import here, let_go, whole
-from ..models.swapping import NOT_OFFLOADED, taken_apart
+from ..models.sharded import here, whole
+from ..models.swapping import NOT_OFFLOADED
+from .forward import autocast, training_mode, waiting
 from .micro import MicroBatches
 from .numbers import mean_of_each
 from .one_by_one import OneByOne, check
 from .optimizers import OptimizerSettings, average_by_themselves
+from .options import AS_USUAL, TrainingOptions
 from .sharing import add_up_gradients, check_parts, over_processes
 from .stream import FiniteLosses, Number, Run, Step, Stream
-from .teacher import borrowed
 
-Precision = Literal["fp32", "bf16", "fp16"]
-WeightsDtype = Literal["fp32", "bf16"]
 NOT_OF_THIS_MODEL = "the loss does not depend on the model that is trained: wire the same model into both"
-
-
-@contextmanager
-def training_mode() -> Iterator[None]:
-    """Gradients are on, even where the caller runs everything in inference mode, as ComfyUI does."""
-    with torch.inference_mode(False), torch.enable_grad():
-        yield
-
-
-@contextmanager
-def autocast(device: torch.device, precision: Precision) -> Iterator[None]:
-    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
-    # No cache of converted weights: one made in a rollout, without gradient, must not serve the training forward, nor
-    # live weights the averaged ones.
-    with torch.autocast(device.type, dtype, enabled=precision != "fp32", cache_enabled=False):
-        yield
-
-
-@contextmanager
-def waiting(network: nn.Module, device: torch.device) -> Iterator[None]:
-    """What autograd saves inside, weights aside, waits in main memory (pinned, for a GPU) until it is asked for."""
-    parts = (part for weight in (*network.parameters(), *network.buffers()) for part in taken_apart(weight)[0])
-    weights = {part.untyped_storage().data_ptr() for part in parts}
-    hooks = torch.autograd.graph.save_on_cpu(pin_memory=device.type == "cuda")
-
-    def away(tensor: Tensor) -> Any:
-        stays = all(part.untyped_storage().data_ptr() in weights for part in taken_apart(tensor)[0])
-        return tensor if stays else hooks.pack_hook(tensor)
-
-    def back(saved: Any) -> Tensor:
-        there: Tensor = saved if isinstance(saved, Tensor) else hooks.unpack_hook(saved)
-        return there
-
-    with torch.autograd.graph.saved_tensors_hooks(away, back):
-        yield
-
-
-@contextmanager
-def averaged(run: Run, network: nn.Module) -> Iterator[None]:
-    """The network has the averaged values of its trained weights inside, if the run or its optimizer keeps any."""
-    if run.averaged_weights is None and not run.schedule_free:
-        yield
-        return
-
-    def put(parameters: list[nn.Parameter]) -> None:
-        if run.averaged_weights is not None:
-            run.averaged_weights.copy_to(parameters)
-        for optimizer in run.schedule_free:
-            optimizer.eval()
-
-    with other_weights(run, network, put):
-        try:
-            yield
-        finally:
-            for optimizer in run.schedule_free:
-                optimizer.train()
-
-
-@contextmanager
-def other_weights(run: Run, network: nn.Module, put: Callable[[list[nn.Parameter]], None]) -> Iterator[None]:
-    """What is trained has the values inside that ``put`` gives it, and its own behind it."""
-    run.processes.settle()  # with weights in parts, what others ask of us is asked with the weights that they have
-    let_go(network)
-    with borrowed(parameters := list(trained_in(network).values())):
-        put(parameters)
-        let_go(network)
-        try:
-            yield
-        finally:
-            run.processes.settle()
-    let_go(network)
 
 
 @dataclass
@@ -109,27 +37,8 @@ class Trainer:
     network: nn.Module
     settings: OptimizerSettings
     steps: int
-    accumulation: int = 1
-    clip_norm: float = 1.0
-    """Gradients are scaled down to this norm; 0 = never."""
-    ema_decay: float = 0.0
-    """0 = no averaged weights."""
-    precision: Precision = "fp32"
+    options: TrainingOptions = AS_USUAL
     node_id: str = "train"
-    title: str = "Optimizer Step"
-    """What people call the trainer, in messages."""
-    on_bad_step: Literal["skip", "stop"] = "skip"
-    """skip: nothing is learnt from a batch whose loss or gradient is no finite number. stop: its update is made."""
-    on_out_of_memory: Literal["stop", "halve"] = "stop"
-    """halve: where the memory is too small for the batch, its loss is computed in parts, with the same result."""
-    compile: bool = False
-    """Compile the network (torch.compile), once for all batch sizes, so that no ragged rollout compiles it anew."""
-    weights_dtype: WeightsDtype = "fp32"
-    """What is trained is kept in this; bf16 is rounded stochastically, and the optimizer computes in float32."""
-    fused_backward: bool = False
-    """Each weight is updated in the backward pass, as soon as its gradient is there, which is let go."""
-    offload_activations: bool = False
-    """What the backward pass needs of the forward waits in main memory."""
     done: int = 0
     """Updates done so far, those before a resume included."""
     around: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -138,34 +47,35 @@ class Trainer:
     def __post_init__(self) -> None:
         from diffusers.training_utils import EMAModel
 
-        self.run.steps, self.run.accumulation = self.steps, self.accumulation
+        options = self.options
+        self.run.steps, self.run.accumulation = self.steps, options.accumulation
         self.processes = self.run.processes
-        self.micro = MicroBatches(self.loss, halves=self.on_out_of_memory == "halve")
-        if self.compile:
+        self.micro = MicroBatches(self.loss, options)
+        if options.compile:
             self.network.compile(dynamic=True)
         self.optimizers = self.settings.optimizers(self.network)
         over_processes(self.network, self.optimizers, self.settings.name, self.processes)
         self.weights = trained_in(self.network)
         self.parameters = list(self.weights.values())
-        if self.precision == "fp16" and len(self.optimizers) > 1:
+        if options.precision == "fp16" and len(self.optimizers) > 1:
             raise ValueError(
                 "muon does not go with fp16, whose overflowing steps must be skipped: choose bf16 or adamw"
             )
+        check(self.settings.name, options, self.processes.count)
         self.one_by_one: OneByOne | None = None
-        if self.fused_backward or self.weights_dtype == "bf16":
-            check(self.settings.name, {**vars(self), "processes": self.processes.count})
+        if options.one_by_one:
             self.one_by_one = OneByOne(self.optimizers, self.parameters, self.run.seed)
-        if self.fused_backward:
+        if options.fused_backward:
             for weight in self.parameters:
                 weight.register_post_accumulate_grad_hook(self._update_at_once)
         self.run.schedule_free = average_by_themselves(self.optimizers)
-        if self.run.schedule_free and self.ema_decay:
+        if self.run.schedule_free and options.ema_decay:
             raise ValueError(f"ema_decay: {self.settings.name} averages the weights by itself: set 0, or choose adamw")
         self.go_to(self.done)
-        self.scaler = torch.amp.GradScaler(self.run.device.type, enabled=self.precision == "fp16")
-        if self.ema_decay:
+        self.scaler = torch.amp.GradScaler(self.run.device.type, enabled=options.precision == "fp16")
+        if options.ema_decay:
             wide: list[Any] = [weight.detach().float() for weight in self.parameters]  # in bf16 it would stand still
-            self.run.averaged_weights = EMAModel(wide, decay=self.ema_decay)
+            self.run.averaged_weights = EMAModel(wide, decay=options.ema_decay)
 
     def go_to(self, done: int) -> None:
         """The next update is the one after so many; the learning rate is that one's."""
@@ -187,126 +97,124 @@ class Trainer:
 
     def update(self, number: int, watched: bool = False) -> Step:
         """One optimizer update: pull, backward, clip, step. Returns the last pull, with the metrics of all of them."""
-        pulls: list[Step] = []
-        if self.one_by_one:
-            self.one_by_one.begin(number)
-        while True:
-            try:
-                self._pull_all(number, watched, pulls)
-                self.processes.total(0)  # nobody goes on before all have their gradients
-                break
-            except Exception as error:
-                self._begin_again(pulls, error)
-        step = pulls[-1]
-        step.pulls = [pull.numbers for pull in pulls]
-        step.numbers = {name: Number(mean) for name, mean in mean_of_each([pull.metrics for pull in pulls]).items()}
-        step.finite = [each for pull in pulls for each in pull.finite]
-        if number == 0 and not self.fused_backward and all(weight.grad is None for weight in self.parameters):
+        step = with_all_numbers(self._pulled(number, watched))
+        if number == 0 and not self.options.fused_backward and all(weight.grad is None for weight in self.parameters):
             raise ValueError(NOT_OF_THIS_MODEL)
         self.done = number + 1  # from here on the weights are no longer those of the update before
         with self.run.clock.measure(f"{self.node_id}.optimizer"):
             self._apply(step)
+            if self.run.averaged_weights is not None:
+                self.run.averaged_weights.step(self.parameters)
         step.report("learning_rate", self.schedulers[0].get_last_lr()[0])
         for scheduler in self.schedulers:
             scheduler.step()
         return step
 
-    def _pull_all(self, number: int, watched: bool, pulls: list[Step]) -> None:
-        """The batches of one update, each with its gradient. ``pulls`` are those that were made before, if any."""
-        for pull in range(self.accumulation):
-            if pull == len(pulls):
-                shown = watched and pull == self.accumulation - 1
-                pulls.append(Step(self.run, number * self.accumulation + pull, update=number, watched=shown))
-            step = pulls[pull]
-            with self.around(), autocast(self.run.device, self.precision), self._elsewhere():
-                losses = self.micro.losses(step, self._backward)
-            step.report("loss", losses)
-            step.finite = [FiniteLosses(step.index, losses.detach().isfinite(), levels_of(step), places_of(step))]
+    def _pulled(self, number: int, watched: bool) -> list[Step]:
+        """The batches of one update, each with its gradient; where the memory was too small, in smaller parts."""
+        pulls: list[Step] = []
+        count = self.options.accumulation
+        if self.one_by_one:
+            self.one_by_one.begin(number)
+        while True:
+            try:
+                for place in range(count):
+                    if place == len(pulls):
+                        shown = watched and place == count - 1
+                        pulls.append(Step(self.run, number * count + place, update=number, watched=shown))
+                    self._pull(pulls[place])
+                self.processes.total(0)  # nobody goes on before all have their gradients
+                return pulls
+            except Exception as error:
+                self._begin_again(pulls, error)
 
-    def _begin_again(self, pulls: list[Step], error: Exception) -> None:
-        """The same update once more, in smaller parts, where the memory was too small for it; else raises the error."""
-        with training_mode():
-            self.micro.shrink(error, pulls[-1], self.precision, self.accumulation)
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        for step in pulls:
-            step.forget(self.loss)
+    def _pull(self, step: Step) -> None:
+        away = self.options.offload_activations
+        elsewhere = waiting(self.network, self.run.device) if away else nullcontext()
+        with self.around(), autocast(self.run.device, self.options.precision), elsewhere:
+            losses = self.micro.losses(step, self._backward)
+        step.report("loss", losses)
+        step.finite = [finite_losses(step, losses.detach())]
 
     def _backward(self, loss: Tensor) -> None:
         if not loss.requires_grad:
             raise ValueError(NOT_OF_THIS_MODEL)
         self.processes.settle()
-        if self.fused_backward and self.one_by_one:
+        if self.options.fused_backward and self.one_by_one:
             self.last_loss = loss.detach()
             self.done = self.one_by_one.number + 1  # the first weights are changed before the last gradients are there
         with self.run.clock.measure(f"{self.node_id}.backward"), torch.autocast(self.run.device.type, enabled=False):
-            self.scaler.scale(loss / self.accumulation).backward()
+            self.scaler.scale(loss / self.options.accumulation).backward()
 
-    def _elsewhere(self) -> AbstractContextManager[Any]:
-        """What a forward happens in, so that what the backward needs of it waits where there is room."""
-        return waiting(self.network, self.run.device) if self.offload_activations else nullcontext()
+    def _apply(self, step: Step) -> None:
+        """Change the weights by their gradients, which are let go."""
+        loss = add_up_gradients(self.processes, self.parameters, step)
+        if self.options.fused_backward and self.one_by_one:  # they are changed already
+            if self.one_by_one.bad is not None:
+                step.report("skipped", self.one_by_one.bad)
+            return
+        for optimizer in self.optimizers:
+            self.scaler.unscale_(optimizer)
+        self._clip(step, loss)
+        if self.one_by_one:
+            for weight in self.parameters:
+                self.one_by_one.step(weight)
+            return
+        for optimizer in self.optimizers:
+            self.scaler.step(optimizer)
+            optimizer.zero_grad(set_to_none=True)
+        self.scaler.update()
+
+    def _clip(self, step: Step, loss: Tensor) -> None:
+        """Gradients are as long as they may be, and nothing where the loss or one of them is no finite number."""
+        limit = self.options.clip_norm
+        skips = self.options.on_bad_step == "skip" and not self.scaler.is_enabled()  # fp16's scaler skips by itself
+        if not (limit or skips):
+            return
+        norm = whole(nn.utils.clip_grad_norm_(self.parameters, limit or math.inf))
+        if limit:
+            step.report("gradient_norm", norm)
+        if skips:  # on the device, which nothing waits for; what the optimizer remembers of the steps before goes on
+            bad = ~(norm.isfinite() & loss.isfinite())
+            for parameter in self.parameters:
+                if parameter.grad is not None:
+                    here(parameter.grad).masked_fill_(bad.to(parameter.grad.device), 0)
+            step.report("skipped", bad)
 
     def _update_at_once(self, weight: Tensor) -> None:
         """In the backward pass: the gradient of this weight is there."""
         assert isinstance(weight, nn.Parameter)
         assert self.one_by_one is not None
-        if self.on_bad_step == "skip":
+        if self.options.on_bad_step == "skip":
             self.one_by_one.step_if_finite(weight, self.last_loss)
         else:
             self.one_by_one.step(weight)
 
-    def _apply(self, step: Step) -> None:
-        loss = add_up_gradients(self.processes, self.parameters, step)
-        if self.fused_backward and self.one_by_one:
-            if self.one_by_one.bad is not None:
-                step.report("skipped", self.one_by_one.bad)
-            self._average()
-            return
+    def _begin_again(self, pulls: list[Step], error: Exception) -> None:
+        """The same update once more, in smaller parts, where the memory was too small for it; else raises the error."""
+        with training_mode():
+            self.micro.shrink(error, pulls[-1])
         for optimizer in self.optimizers:
-            self.scaler.unscale_(optimizer)
-        skips = self.on_bad_step == "skip" and not self.scaler.is_enabled()  # fp16's scaler skips by itself
-        if self.clip_norm or skips:
-            norm = whole(nn.utils.clip_grad_norm_(self.parameters, self.clip_norm or math.inf))
-            if self.clip_norm:
-                step.report("gradient_norm", norm)
-            if skips:
-                self._leave_out(step, norm, loss)
-        if self.one_by_one:
-            for weight in self.parameters:
-                self.one_by_one.step(weight)
-        else:
-            for optimizer in self.optimizers:
-                self.scaler.step(optimizer)
-                optimizer.zero_grad(set_to_none=True)
-            self.scaler.update()
-        self._average()
-
-    def _average(self) -> None:
-        if self.run.averaged_weights is not None:
-            self.run.averaged_weights.step(self.parameters)
-
-    def _leave_out(self, step: Step, norm: Tensor, loss: Tensor) -> None:
-        """Of a batch whose loss or gradient is no finite number, nothing is learnt: its gradient counts as zero.
-
-        On the device, which nothing waits for; what the optimizer remembers of the steps before goes on.
-        """
-        bad = ~(norm.isfinite() & loss.isfinite())
-        for parameter in self.parameters:
-            if parameter.grad is not None:
-                here(parameter.grad).masked_fill_(bad.to(parameter.grad.device), 0)
-        step.report("skipped", bad)
+            optimizer.zero_grad(set_to_none=True)
+        for step in pulls:
+            step.forget(self.loss)
 
 
-def levels_of(step: Step) -> Tensor | None:
-    """Where each item of the step's batch trains (B,), on the CPU; None where there is no such batch."""
+def with_all_numbers(pulls: list[Step]) -> Step:
+    """The last pull of an update, with the numbers of all of them."""
+    step = pulls[-1]
+    step.pulls = [pull.numbers for pull in pulls]
+    step.numbers = {name: Number(mean) for name, mean in mean_of_each([pull.metrics for pull in pulls]).items()}
+    step.finite = [each for pull in pulls for each in pull.finite]
+    return step
+
+
+def finite_losses(step: Step, losses: Tensor) -> FiniteLosses:
+    """Which losses of a pull are finite, and where their items train; unknown where there is no noisy batch."""
     batches = [value for value in step.values() if isinstance(value, NoisyBatch)]
-    return batches[-1].timestep if batches else None
-
-
-def places_of(step: Step) -> Tensor | None:
-    """The places of the batch's items in the global batch, where this is but a part of it."""
-    batches = [value for value in step.values() if isinstance(value, NoisyBatch) and value.dealt]
-    return batches[-1].share.places if batches else None
+    dealt = [batch for batch in batches if batch.dealt]
+    levels, places = batches[-1].timestep if batches else None, dealt[-1].share.places if dealt else None
+    return FiniteLosses(step.index, losses.isfinite(), levels, places)
 
 
 class Resumable(Protocol):
@@ -330,20 +238,26 @@ def prepare(
     steps: int,
     run: Run,
     state: Resumable | None = None,
-    **options: Any,
+    node_id: str = "train",
+    options: TrainingOptions = AS_USUAL,
+    **single: Any,
 ) -> Trainer:
     """A trainer, ready for its next update: the first one, or the one after ``state``.
 
+    ``single`` options may be given by their names: ``ema_decay=0.99``.
     Raises ValueError where the state is one of another model or optimizer.
     """
+    options = replace(options, **single)
     with training_mode():
         live: Model = run.value(model)
         check_parts(live, run.processes)
-        if live.swap and options.get("offload_activations"):
+        if live.swap and options.offload_activations:
             raise ValueError(NOT_OFFLOADED)
-        live.prepare_training(torch.bfloat16 if options.get("weights_dtype") == "bf16" else torch.float32)
+        live.prepare_training(torch.bfloat16 if options.weights_dtype == "bf16" else torch.float32)
         done = state.step if state else 0
-        trainer = Trainer(run, loss, live.network, settings, steps, done=done, around=live.training, **options)
+        trainer = Trainer(
+            run, loss, live.network, settings, steps, options, node_id=node_id, done=done, around=live.training
+        )
         if state:
             state.restore(trainer)
     run.clock.read()  # making the model is no part of a step
@@ -362,7 +276,8 @@ def train(
 ) -> Iterator[Step]:
     """Train ``model`` on ``loss`` (a stream of one value per sample) and yield each update's last step.
 
-    ``options`` are :class:`Trainer`'s: accumulation, clip_norm, ema_decay, precision; and a ``state`` to go on from.
+    ``options`` are those of :func:`prepare`: :class:`TrainingOptions`, as such or one by one (``accumulation=4``), and
+    a ``state`` to go on from.
     Every ``watch_every``-th step is watched: its nodes show what passes through them.
     """
     yield from prepare(loss, model, settings, steps=steps, run=run, **options).updates(watch_every)

@@ -19,6 +19,7 @@ from ..diffusion.noisy_batch import Listener, Memory, NoisyBatch
 from ..diffusion.share import Share
 from ..hosts.processes import OutOfMemoryElsewhere
 from .numbers import joined
+from .options import TrainingOptions
 from .sharing import mean_over
 from .stream import Step, StepError, Stream
 
@@ -38,16 +39,16 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     return any(isinstance(one, torch.OutOfMemoryError) or words in str(one) for one in causes_of(error))
 
 
-def advice(loss: Stream, precision: str, accumulation: int, halves: bool) -> str:
+def advice(loss: Stream, options: TrainingOptions, halves: bool) -> str:
     """Which widgets to change when the memory is too small, and what each saves."""
     data, tips = loss.data(), []
     if data is not None and data.inputs["batch_size"] > 1:
-        size = data.inputs["batch_size"]
+        size, accumulation = data.inputs["batch_size"], options.accumulation
         tips.append(
             f"batch_size {size} -> {size // 2} in {data.title} with accumulation {accumulation} -> {2 * accumulation} "
             "in Optimizer Step (half of what a step needs beside the weights, the same result on average)"
         )
-    if precision == "fp32":
+    if options.precision == "fp32":
         tips.append("precision bf16 in Optimizer Step (nearly half of what a step needs beside the weights)")
     tips.append("a smaller size or resolution of the data set (half the side: a quarter)")
     if not halves:
@@ -60,8 +61,7 @@ class MicroBatches:
     """Computes the loss of a batch: at once, and from the moment on that the memory is too small for that, in parts."""
 
     loss: Stream
-    halves: bool
-    """Whether it may be had in parts."""
+    options: TrainingOptions
     count: int = 1
     """In how many."""
 
@@ -73,14 +73,15 @@ class MicroBatches:
         backward(mean_over(step.run.processes, losses))
         return losses
 
-    def shrink(self, error: Exception, step: Step, precision: str, accumulation: int) -> None:
+    def shrink(self, error: Exception, step: Step) -> None:
         """After that error: smaller parts, all memory of the attempt let go. Raises it again if it is another one, and
         StepError, saying what to change, where there is no way to.
         """
         if not is_out_of_memory(error):
             raise error
         processes = step.run.processes
-        halves = self.halves and not processes.shards  # in parts, the forwards of processes would be unequal in number
+        # With FSDP, forwards in parts would be unequal in number.
+        halves = self.options.on_out_of_memory == "halve" and not processes.shards
         if halves and not any(isinstance(one, OutOfMemoryElsewhere) for one in causes_of(error)):
             processes.tell_out_of_memory()
         where = str(error).partition(":")[0] if isinstance(error, StepError) else f"step {step.update}, backward"
@@ -88,7 +89,7 @@ class MicroBatches:
             let_go(error, step.run.device)
         size = processes.least(batch_size(step, self.loss)) if halves else 0
         if self.count >= size:
-            tips = advice(self.loss, precision, accumulation, halves)
+            tips = advice(self.loss, self.options, halves)
             words = f"{where}: the device's memory is too small for this step. Change one of these: {tips}"
             raise StepError(words) from error
         self.count = min(2 * self.count, size)

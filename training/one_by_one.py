@@ -15,6 +15,7 @@ from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
 from ..diffusion import seeds
+from .options import TrainingOptions
 
 KINDS = ("adamw", "adafactor", "sgd", "muon", "adamw_8bit")
 """Optimizers that update each weight by itself; the others keep something of all weights together."""
@@ -90,29 +91,28 @@ def rounded(values: Tensor, random: Generator) -> Tensor:
     return torch.where(values.isfinite(), cut.view(torch.float32), values).to(torch.bfloat16)
 
 
-def check(name: str, options: dict[str, object]) -> None:
-    """Raises ValueError, naming the remedy, where weights cannot be updated one at a time.
-
-    ``options`` are those of the trainer that need all gradients, or all of an update's batches, at once.
-    """
-    fused, half = options["fused_backward"], options["weights_dtype"] == "bf16"
+def check(optimizer: str, options: TrainingOptions, processes: int) -> None:
+    """Raises ValueError, naming the remedy, where weights cannot be updated one at a time, as they are to be."""
+    if not options.one_by_one:
+        return
+    fused, half = options.fused_backward, options.weights_dtype == "bf16"
     why = "fused_backward" if fused else "weights_dtype bf16"
     off = "switch fused_backward off" if fused else "choose weights_dtype fp32"
-    if name not in KINDS:
+    if optimizer not in KINDS:
         raise ValueError(
-            f"optimizer: {name} keeps something of all weights together, and {why} updates one at a time: choose "
+            f"optimizer: {optimizer} keeps something of all weights together, and {why} updates one at a time: choose "
             f"{', '.join(KINDS)}, or {off}"
         )
     added = "gradients are not added up" if fused else "gradients would be added up in bf16"
     computed = "the network computes in bf16" if half else "fp16 looks at all gradients before an update"
     whole = "it needs all gradients at once, of which each is let go"
-    unfit = options["precision"] == "fp16" or (half and options["precision"] != "bf16")
+    unfit = options.precision == "fp16" or (half and options.precision != "bf16")
     others = (
-        ("accumulation", options["accumulation"] != 1, added, "set 1"),
-        ("on_out_of_memory", options["on_out_of_memory"] != "stop", added, "choose stop"),
+        ("accumulation", options.accumulation != 1, added, "set 1"),
+        ("on_out_of_memory", options.on_out_of_memory != "stop", added, "choose stop"),
         ("precision", unfit, computed, "choose bf16"),
-        ("processes", options["processes"] != 1, "gradients of several processes are added up", "set 1"),
-        ("clip_norm", fused and options["clip_norm"], whole, "set 0"),
+        ("processes", processes != 1, "gradients of several processes are added up", "set 1"),
+        ("clip_norm", fused and options.clip_norm, whole, "set 0"),
     )
     for option, wrong, reason, remedy in others:
         if wrong:

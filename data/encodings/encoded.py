@@ -12,7 +12,9 @@ from ...diffusion.rollouts.guidance import WITHOUT
 from ...diffusion.solvers import Conditioning
 from ...models.families.pretrained import CONTROL
 from ..data import Batch, DatasetInfo, no_class
-from ..reading.images import ImageFolder, ImageItem, Place, corner_of, weight_of
+from ..reading.cropping import Place, corner_of
+from ..reading.images import ImageFolder, ImageItem
+from ..reading.options import weight_of
 from . import colours
 from .cache import Cache
 from .encoders import Encoders
@@ -97,7 +99,7 @@ class EncodedDataset:
         self.text_keys, self.dropout = text_keys, dropout
         self.held_out: EncodedDataset | None = None
         """Images that are not trained, for validation."""
-        self.at, self.has_masks, self.loss_weight = images.at, images.has_masks, images.loss_weight
+        self.at, self.has_masks, self.loss_weight = images.at, images.has_masks, images.options.loss_weight
         # Added up as they come: each is a mapped file as long as it is held, and Linux maps 65,530 at most.
         each = (cache.load_one(LATENTS, entry.views[0].key, "moments") for entry in entries)
         moments = sum(each, start=torch.zeros(()))

@@ -23,7 +23,8 @@ from ...diffusion import seeds
 from ...models.loading.weight_count import in_words
 from ..reading.ahead import ahead
 from ..reading.captions import CaptionSettings
-from ..reading.images import ImageFolder, ImageItem, Place, place_of, to_picture
+from ..reading.cropping import Place, to_picture
+from ..reading.images import ImageFolder, ImageItem
 from ..reading.index import index_of, looked_up
 from . import colours
 from .cache import Cache, content_of, key_of
@@ -95,8 +96,8 @@ class Encoding:
     def _entry(self, item: ImageItem, images: ImageFolder) -> Entry:
         content = self.contents[item.path]
         # A random cut is drawn once for each image: latents cannot be cut anew each time, as pixels can.
-        place = place_of(images.crop, seeds.generator(0, content, "crop"))
-        made_of = (content, item.bucket, place, self.images.background)
+        place = images.options.place(seeds.generator(0, content, "crop"))
+        made_of = (content, item.bucket, place, self.images.options.background)
         views = tuple(
             View(
                 item,
@@ -105,7 +106,7 @@ class Encoding:
                 key_of(self.encoders.image_identity, *made_of, flipped),
                 self._control(item, place, flipped),
             )
-            for flipped in ((False, True) if images.flip else (False,))
+            for flipped in ((False, True) if images.options.flip else (False,))
         )
         mask = ""
         if item.mask:
@@ -117,7 +118,7 @@ class Encoding:
         """The picture that is to be changed, cut and mirrored as the one that is made of it."""
         if item.control is None:
             return None
-        made_of = (self.contents[item.control], item.bucket, place, self.images.background)
+        made_of = (self.contents[item.control], item.bucket, place, self.images.options.background)
         shown = replace(item, path=item.control, control=None)
         return View(shown, place, flipped, key_of(self.encoders.image_identity, *made_of, flipped))
 
@@ -242,7 +243,7 @@ class Progress:
 
 def refuse_unless_encodable(images: ImageFolder, encoders: Encoders) -> None:
     """Raises ValueError where these encoders cannot read these images."""
-    if images.color != "RGB":
+    if images.options.color != "RGB":
         raise ValueError("color: the model's VAE reads RGB; choose that in Image Folder Dataset")
     wrong = sorted({item.bucket for item in images.items if any(side % encoders.multiple for side in item.bucket)})
     if wrong:
@@ -251,12 +252,12 @@ def refuse_unless_encodable(images: ImageFolder, encoders: Encoders) -> None:
             f"size: the model takes images whose sides are multiples of {encoders.multiple}, not {height} x {width}: "
             "change size or resolutions in Image Folder Dataset"
         )
-    if encoders.control == "none" and images.control:
+    if encoders.control == "none" and images.options.control:
         raise ValueError(
             f"control: this model ({encoders.family}) makes pictures of words alone and is shown none to change: clear "
             "it in Image Folder Dataset, or load a model that edits"
         )
-    if encoders.control == "must" and not images.control:
+    if encoders.control == "must" and not images.options.control:
         raise ValueError(
             f"control: this model ({encoders.family}) changes pictures: name the folder of those that it is shown in "
             "Image Folder Dataset"

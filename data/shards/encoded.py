@@ -14,7 +14,7 @@ from ..data import Batch, no_class
 from ..encodings.encoded import View, encoded_info
 from ..encodings.encoders import Encoders
 from ..encodings.texts import concatenated
-from ..reading.images import weight_of
+from ..reading.options import weight_of
 from .images import ShardImages
 from .store import Arrays, Places, Store
 
@@ -43,7 +43,7 @@ class EncodedShards:
     ) -> None:
         """``text_keys`` is empty for a model that knows classes."""
         self.images, self.encoders, self.dropout = images, encoders, dropout
-        self.at, self.loss_weight = images.at, images.loss_weight
+        self.at, self.loss_weight = images.at, images.options.loss_weight
         arrays = [read(store, key) for key in latent_keys]
         self.latents = Places(store.shards(latent_keys), arrays)
         self.cut = np.concatenate([each["cut"] for each in arrays])

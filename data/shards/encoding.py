@@ -19,7 +19,7 @@ from ..encodings.encoders import EncodeImages, Encoders, EncodeText
 from ..encodings.encoding import SHORT, Advance, Progress, refuse_full_disk
 from ..reading.ahead import ahead
 from ..reading.captions import CaptionSettings
-from ..reading.images import Place, place_of
+from ..reading.cropping import Place
 from .encoded import EncodedShards
 from .images import ShardImages
 from .index import NO_CAPTION
@@ -48,7 +48,8 @@ class ShardEncoding:
             hashlib.blake2b(images.index.rows_of(shard).tobytes(), digest_size=16).hexdigest() for shard in shards
         ]
         of = [(images.index.shards.keys[shard], digests[shard]) for shard in shards]
-        cut = (images.buckets, images.upscale, images.max_aspect_ratio, images.crop, images.flip, images.background)
+        how = images.options
+        cut = (images.buckets, how.enlarges, how.max_aspect_ratio, how.crop, how.flip, how.background)
         said = (captions.trigger_word, captions.shuffle_tags, captions.variants, captions.keep_tags)
         self.latent_keys = [f"latents-{key_of(FORMAT, encoders.image_identity, cut, *each)}" for each in of]
         self.text_keys = (
@@ -62,7 +63,7 @@ class ShardEncoding:
     @property
     def views(self) -> int:
         """Of each picture: as it is, and mirrored if it may be."""
-        return 2 if self.images.flip else 1
+        return 2 if self.images.options.flip else 1
 
     def _missing(self, keys: list[str]) -> int:
         """How many pictures are in shards that are not encoded."""
@@ -204,7 +205,7 @@ class ShardEncoding:
     def _decoded(self, number: int, data: bytes) -> tuple[Place, torch.Tensor]:
         """Where a picture is cut, and what is left. A random cut is drawn once, by what it holds, as a folder's is."""
         content = hashlib.blake2b(data, digest_size=16).hexdigest()
-        cut = place_of(self.images.crop, seeds.generator(0, content, "crop"))
+        cut = self.images.options.place(seeds.generator(0, content, "crop"))
         return cut, self.images.pixels(number, data, cut)
 
     def _refuse_infinite(self, latents: torch.Tensor, number: int) -> None:
@@ -217,7 +218,7 @@ class ShardEncoding:
 
 def refuse_unless_encodable(images: ShardImages, encoders: Encoders) -> None:
     """Raises ValueError where these encoders cannot read these pictures."""
-    if images.color != "RGB":
+    if images.options.color != "RGB":
         raise ValueError("color: the model's VAE reads RGB; choose that in Shard Dataset")
     wrong = [size for size in images.sizes if any(side % encoders.multiple for side in size)]
     if wrong:

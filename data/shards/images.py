@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +14,10 @@ from torch import Generator, Tensor
 
 from ..data import Batch, DatasetInfo, Group, Numbers, no_class
 from ..reading.ahead import together
-from ..reading.buckets import MOST_OBLONG, Size, bucket_for, bucket_sizes
-from ..reading.images import Crop, ImageItem, Place, fit, place_of, read_image, to_latents, weight_of
+from ..reading.buckets import Size
+from ..reading.cropping import Place
+from ..reading.images import ImageItem
+from ..reading.options import ImageOptions, weight_of
 from .index import Index, base_name, classes_of, names_in
 
 log = logging.getLogger(__name__)
@@ -24,29 +26,12 @@ log = logging.getLogger(__name__)
 class ShardImages:
     """The pictures of an index, numbered in the order of the shards and of the files in them."""
 
-    def __init__(
-        self,
-        index: Index,
-        *,
-        size: int = 64,
-        repeats: int = 1,
-        crop: Crop = "center",
-        flip: bool = False,
-        color: Literal["RGB", "L"] = "RGB",
-        background: str = "white",
-        buckets: bool = False,
-        upscale: bool = True,
-        default_caption: str = "",
-        loss_weight: float = 1.0,
-        max_aspect_ratio: float = MOST_OBLONG,
-    ) -> None:
-        """The options are those of :class:`ImageFolder`."""
-        self.index, self.crop, self.flip, self.color, self.background = index, crop, flip, color, background
-        self.repeats, self.loss_weight, self.default_caption = repeats, loss_weight, default_caption.strip()
-        self.max_aspect_ratio = max_aspect_ratio
-        self.buckets = bucket_sizes(size, max_aspect_ratio) if buckets else [(size, size)]
-        self.upscale = upscale or not buckets
-        self.sizes, self.bucket_of = sorted_in(index.rows, self.buckets, self.upscale, max_aspect_ratio)
+    def __init__(self, index: Index, **options: Any) -> None:
+        """``options`` are those of :class:`ImageOptions`."""
+        self.index, self.options = index, ImageOptions(**options)
+        self.default_caption, repeats = self.options.default_caption.strip(), self.options.repeats
+        self.buckets = self.options.sizes(self.options.size)
+        self.sizes, self.bucket_of = sorted_in(index.rows, self.buckets, self.options)
         self.left_out = sum(found.left_out for found in index.found)
         if said := list(names_in(index)):
             log.warning("shards: %d pictures are left out: %s", self.left_out, "; ".join(said[:3]))
@@ -55,7 +40,7 @@ class ShardImages:
         self.info = DatasetInfo(
             base_name(index.shards.paths[0]),
             len(index) * repeats,
-            len(color),
+            len(self.options.color),
             height if not groups and height == width else None,
             classes,
             without_classes,
@@ -93,36 +78,31 @@ class ShardImages:
             {"label": torch.tensor(self.index.rows["label"][chosen].tolist())} if self.info.classes else {},
             tuple(self.captions(chosen)),
             None,
-            weight_of(self.loss_weight, len(chosen)),
+            weight_of(self.options.loss_weight, len(chosen)),
             no_class if self.info.classes else None,
         )
 
     def _draw(self, number: int, data: bytes, generator: Generator) -> Tensor:
-        place = place_of(self.crop, generator)
-        latents = self.pixels(number, data, place)
-        flipped = self.flip and bool(torch.rand(1, generator=generator) < 0.5)
-        return latents.flip(-1) if flipped else latents
+        latents = self.pixels(number, data, self.options.place(generator))
+        return latents.flip(-1) if self.options.mirrors(generator) else latents
 
     def pixels(self, number: int, data: bytes, place: Place) -> Tensor:
         """The picture (C, H, W) in -1..1 from the bytes of its file, resized and cut to its bucket."""
         item = self.item(number)
         try:
-            picture = read_image(item.path, self.color, self.background, BytesIO(data))
+            return self.options.pixels(item.path, item.bucket, place, BytesIO(data))
         except ValueError as error:
             raise ValueError(f"{self.index.path(number).name}: {error}") from error
-        return to_latents(fit(picture, item.bucket, place))
 
 
-def sorted_in(
-    rows: np.ndarray, buckets: list[Size], upscale: bool, most_oblong: float
-) -> tuple[list[Size], np.ndarray]:
+def sorted_in(rows: np.ndarray, buckets: list[Size], options: ImageOptions) -> tuple[list[Size], np.ndarray]:
     """The sizes to which pictures are cut, sorted, and the place of each picture's among them (pictures,), uint16.
 
     The rule is asked once for each size that pictures have.
     """
     joined = rows["height"].astype(np.uint32) << 16 | rows["width"]
     shapes, which = np.unique(joined, return_inverse=True)
-    chosen = [bucket_for(divmod(shape, 1 << 16), buckets, upscale, most_oblong) for shape in shapes.tolist()]
+    chosen = [options.bucket(divmod(shape, 1 << 16), buckets) for shape in shapes.tolist()]
     sizes = sorted({*chosen})
     places = {size: place for place, size in enumerate(sizes)}
     return sizes, np.array([places[size] for size in chosen], np.uint16)[which]

@@ -21,7 +21,7 @@ import PIL
 from ...files.whole import whole_or_nothing
 from ..encodings.cache import key_of
 from ..reading.folder import printable
-from ..reading.images import look
+from ..reading.pictures import look
 from .samples import NO_LABEL, Sample, Torn, caption_in, name_at, samples_of
 from .source import Part, Shards
 

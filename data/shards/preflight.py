@@ -18,7 +18,7 @@ def shards_in_words(images: ShardImages, batch_size: int, reads_text: bool | Non
     """
     shards = images.index.shards
     return [
-        epoch_in_words(len(images.index), images.repeats, batch_size),
+        epoch_in_words(len(images.index), images.options.repeats, batch_size),
         f"{number_of(len(shards.paths), 'shard')}, {in_words(sum(shards.sizes), 'B')}",
         *left_out_in_words(images),
         *(classes_in_words(images) if not reads_text else []),
@@ -92,7 +92,7 @@ def shard_encoding_in_words(encoding: ShardEncoding) -> list[str]:
     if encoding.reads_text:
         lines.append(f"captions: of {number_of(count - texts, 'image')} in the cache, of {texts} to encode")
     lines += cut_in_words(encoding)
-    if encoding.images.crop == "random":
+    if encoding.images.options.crop == "random":
         lines.append("crop random: each image is cut once, at a place of its own, for its latents are kept")
     return lines
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Generator, Tensor
 
+from ..kinds import by_kind, flattened
 from ..noisy_batch import NoisyBatch
 from ..rollouts.guidance import UNGUIDED, Guidance
 from ..rollouts.plan import RolloutPlan
@@ -97,9 +98,7 @@ class Keeper:
 
     def state_dict(self) -> dict[str, Tensor]:
         """The chains here, as tensors named ``<kind>/<what>``."""
-        return {
-            f"{kind}/{name}": value for kind, chains in self.chains.items() for name, value in chains.tensors().items()
-        }
+        return flattened({kind: chains.tensors() for kind, chains in self.chains.items()}, "/")
 
     def joined(self, states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """The chains of all processes, of each one's :meth:`state_dict` by rank: chain i was that of i modulo them."""
@@ -114,12 +113,8 @@ class Keeper:
         return appended(parts)[turns.argsort()]
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        kinds: dict[str, dict[str, Tensor]] = {}
-        for name, value in state.items():
-            kind, _, what = name.partition("/")
-            kinds.setdefault(kind, {})[what] = torch.clone(value)  # not the file's own memory
         self.chains = {}
-        for chains in map(Chains.of, kinds.values()):
+        for chains in map(Chains.of, by_kind(state, "/").values()):
             kind = kind_of(chains)  # of states from before texts were padded several are one
             self.chains[kind] = self.chains[kind].joined(chains) if kind in self.chains else chains
         self.lives = {kind: chains.lives for kind, chains in self.chains.items()}

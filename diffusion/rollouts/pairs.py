@@ -15,6 +15,7 @@ import torch
 from torch import Generator, Tensor
 
 from ..device import moved
+from ..kinds import by_kind, flattened
 from ..noisy_batch import NoisyBatch
 from ..solvers import Conditioning, appended
 
@@ -64,12 +65,6 @@ class Pairs:
         forced = joined(x[:count], batch.teacher_forced)
         return replace(batch, latents=latents, noise=noise, conditioning=told, teacher_forced=forced, x=x, mask=mask)
 
-    def state_dict(self) -> dict[str, Tensor]:
-        return dict(self.tensors)
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.tensors = {name: torch.clone(value) for name, value in state.items()}  # not the file's own memory
-
 
 class PairsByKind:
     """Pairs of each image size and kind of conditioning; those of one do not fit in a batch of another."""
@@ -83,14 +78,9 @@ class PairsByKind:
 
     def state_dict(self) -> dict[str, Tensor]:
         """All pairs, as tensors named ``<kind>:<what>``."""
-        named = ((kind, name, value) for kind, pairs in self.pairs.items() for name, value in pairs.tensors.items())
-        return {f"{kind}:{name}": value for kind, name, value in named}
+        return flattened({kind: pairs.tensors for kind, pairs in self.pairs.items()}, ":")
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        kinds: dict[str, dict[str, Tensor]] = {}
-        for name, value in state.items():
-            kind, _, what = name.partition(":")
-            kinds.setdefault(kind, {})[what] = value
         self.pairs.clear()
-        for kind, tensors in kinds.items():
-            self.of(kind).load_state_dict(tensors)
+        for kind, tensors in by_kind(state, ":").items():
+            self.of(kind).tensors = tensors

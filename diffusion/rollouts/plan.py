@@ -13,6 +13,7 @@ from ..schedules import Schedule
 from ..share import Share
 
 Strategy = Literal["uniform", "biased_early", "biased_late"]
+Kind = Literal["fresh", "persistent", "none"]
 
 DRAWN = 4096
 """Items that stand for all, in estimates."""
@@ -65,10 +66,9 @@ class RolloutPlan:
     """Timesteps in one rollout step; 20 is the stride of a 50-step sampler."""
     step_size_max: float = 0.0
     """If set, each item's stride is drawn log-uniformly from ``step_size`` to this."""
-    persistent: bool = False
-    """Rollouts are chains that go on from training step to training step; ``probability`` is their share of a batch."""
-    still: bool = False
-    """Nothing is rolled out; the ``probability``'s share of a batch stands at the beginning of a coarse step."""
+    rollout: Kind = "fresh"
+    """fresh: drawn anew in each training step. persistent: chains that go on from step to step; ``probability`` is
+    their share of a batch. none: that share of a batch stands as it is, at the beginning of a coarse step."""
     from_noise: bool = False
     """Chains begin at pure noise and go down a sampler's grid; else all over the levels, as often as they are drawn."""
     max_age: int = 0

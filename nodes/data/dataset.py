@@ -11,9 +11,11 @@ from ...data.data import Batch, Dataset, Digits, next_batch
 from ...data.emoji import Emoji
 from ...data.mixture import Mixture
 from ...data.preflight import images_in_words, mixture_in_words
+from ...data.reading.beside import masks_in
 from ...data.reading.buckets import MOST_OBLONG
 from ...data.reading.folder import listing_of
-from ...data.reading.images import ALPHA, ImageFolder, masks_in
+from ...data.reading.images import ImageFolder
+from ...data.reading.options import ALPHA
 from ...data.reading.patience import PatientReader
 from ...hosts.current import current_host
 from ...training.stream import Step, Stream

@@ -7,9 +7,9 @@ from typing import Any
 
 from ...diffusion.rollout import NoisyBatch
 from ...hosts.current import current_host
+from ...runs.metrics_file import read_metrics
 from ...runs.pictures.plots import plot_metrics
 from ...runs.pictures.preview import colours_of, picture_of_latents, picture_of_rollout
-from ...runs.run_folder import read_metrics
 from ...training.stream import Step
 from ..base import BATCH, CATEGORY, RUN, Node, StepNode, shown
 from ..inputs import UNIQUE_ID, choice, line, number, switch, wire

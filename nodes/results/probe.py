@@ -21,7 +21,7 @@ from ...hosts.current import current_host
 from ...hosts.device import choose_device
 from ...models.model import Model
 from ...runs.pictures.plots import plot_levels
-from ...training.loop import training_mode
+from ...training.forward import training_mode
 from ...training.stream import Run, Step, Stream
 from ..base import CATEGORY, DATASET, MODEL, SCHEDULE, Node, shown
 from ..inputs import choice, integer, seed, wire

@@ -19,10 +19,10 @@ from ...files.whole import whole_or_nothing
 from ...hosts.current import current_host
 from ...hosts.device import choose_device, free_memory
 from ...models.model import NO_CLASS, Model
+from ...runs.pictures.kept import name_of
 from ...runs.pictures.preview import Colours, colours_of, picture_of_latents, to_rgb
-from ...runs.run_folder import name_of
 from ...runs.sampling import parse_labels, sample
-from ...training.loop import training_mode
+from ...training.forward import training_mode
 from ...training.stream import Run, Step, Stream
 from ..base import CATEGORY, MODEL, SAMPLES, SCHEDULE, StepNode, shown
 from ..inputs import UNIQUE_ID, choice, integer, line, number, seed, wire

@@ -25,7 +25,7 @@ from ...runs.prompt_sampling import (
     sample_prompts,
     sampling_pipeline,
 )
-from ...training.loop import training_mode
+from ...training.forward import training_mode
 from ...training.stream import Step, Stream
 from ..base import CATEGORY, MODEL, PIPELINE, SAMPLES, StepNode
 from ..inputs import UNIQUE_ID, integer, line, number, seed, wire

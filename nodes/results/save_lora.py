@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...files.whole import read_object, reserved
+from ...files.whole import reserved
 from ...hosts.current import current_host
 from ...models.adapters.dora import frozen_weights
 from ...models.adapters.export import export_hosted, export_lora
@@ -20,6 +20,7 @@ from ...models.loading.pretrained import Pretrained
 from ...models.loading.source import DTYPES
 from ...models.saving import hosted_file
 from ...models.schedule_file import load_schedule
+from ...training.state import facts_in
 from ...training.stream import Stream
 from ..base import CATEGORY, MODEL, Node, workflow_metadata
 from ..inputs import checked_name, choice, line, plain_name, switch, wire
@@ -182,6 +183,6 @@ def run_facts(run: Path, prompt: Any) -> dict[str, Any]:
     """Facts of the run for kohya's fields: what was asked for, and what was done."""
     widgets = {key: value for _, _, values in settings(prompt) for key, value in values.items()}
     asked = {theirs: widgets[ours] for ours, theirs in KOHYA.items() if ours in widgets}
-    done: Mapping[str, Any] = read_object(run / "run.json") if (run / "run.json").is_file() else {}
+    done = facts_in(run)
     names = {"steps_done": "steps", "seed": "seed", "started": "training_started_at"}
     return asked | {theirs: done[ours] for ours, theirs in names.items() if ours in done}

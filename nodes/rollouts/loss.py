@@ -18,9 +18,8 @@ from ...diffusion.solvers import SOLVERS, Solver, solver
 from ...diffusion.solvers import Model as Network
 from ...diffusion.trajectory import fine_path, target_onto
 from ...models.model import Model
-from ...training.loop import averaged, other_weights
 from ...training.stream import Step, Stream
-from ...training.teacher import Teacher
+from ...training.weights import Teacher, averaged, other_weights
 from ..base import BATCH, CATEGORY, LOSS, MODEL, StepNode
 from ..inputs import UNIQUE_ID, choice, integer, number, switch, wire
 from ..models.model import check_guidance
@@ -144,7 +143,7 @@ class DiffusionLoss(StepNode):
 def reference_cost(batch: Stream, inputs: dict[str, Any]) -> dict[str, Any]:
     """What the trajectory target's fine path will cost, said before it is paid; raises ValueError if it cannot be."""
     plan = next(batch.constants(RolloutPlan), None)
-    if plan is not None and plan.still and plan.active and inputs["target"] != "trajectory":
+    if plan is not None and plan.rollout == "none" and plan.active and inputs["target"] != "trajectory":
         raise ValueError(
             "rollout none leaves latents as they are, for the target trajectory alone: choose it, or fresh"
         )
@@ -160,7 +159,7 @@ def reference_cost(batch: Stream, inputs: dict[str, Any]) -> dict[str, Any]:
         return {}
     calls = reference_solver(inputs.get("reference_sampler", "auto"), inputs.get("reference_weights", "live")).calls
     longest = plan.longest(next(batch.constants(Schedule), None))
-    coarse_steps = 1 if plan.persistent or plan.still or noised_again(batch) else longest + 1
+    coarse_steps = 1 if plan.rollout != "fresh" or noised_again(batch) else longest + 1
     most, guided = coarse_steps * inputs.get("reference_steps", 2) * calls, inputs.get("reference_guidance", 1.0) != 1
     twice = ", each of them twice for guidance" if guided else ""
     told = [f"the trajectory's reference takes up to {most} more forward passes per training step{twice}"]

@@ -19,8 +19,8 @@ from ...diffusion.solvers import SOLVERS, Solver, from_noise, solver
 from ...hosts.processes import Processes
 from ...models.model import Model
 from ...runs.pictures.preview import colours_of, picture_of_latents
-from ...training.loop import averaged
 from ...training.stream import Step, Stream
+from ...training.weights import averaged
 from ..base import BATCH, CATEGORY, MODEL, StepNode
 from ..inputs import UNIQUE_ID, choice, integer, number, wire
 from ..models.model import check_guidance

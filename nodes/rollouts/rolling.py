@@ -120,7 +120,7 @@ def check_sampling_guidance(info: ModelInfo) -> None:
 
 def check_noise(noise: Noise, plan: RolloutPlan, sampler: str, batch: Stream) -> None:
     """Raises ValueError where steps cannot put in new noise."""
-    fresh_only = sampler == "euler" and not (plan.persistent or plan.still)
+    fresh_only = sampler == "euler" and plan.rollout == "fresh"
     if not fresh_only or not all(schedule.is_flow_matching for schedule in batch.constants(Schedule)):
         raise ValueError(
             f"stochastic: {noise.kind} is an Euler step of flow matching in fresh rollouts: set sampler to euler and "
@@ -138,14 +138,14 @@ def estimate(
         return "no rollouts: prob_start and prob_end are 0"
     if not plan.active:
         return "no rollouts: max_step_offset or probability is 0"
-    if plan.still:
+    if plan.rollout == "none":
         return (
             f"no rollouts: {plan.peak_probability * items:.3g} of {items} items get the trajectory's target as they are"
         )
     schedule = next(batch.constants(Schedule), None)
-    if plan.persistent and schedule and plan.ends_at_once(schedule):
+    if plan.rollout == "persistent" and schedule and plan.ends_at_once(schedule):
         return f"no rollouts: from noise to image it is one step of {plan.step_size:g}; set a smaller step_size"
-    if plan.persistent:
+    if plan.rollout == "persistent":
         known = 0 if guide.told else 1  # what the loss asks anyway is the first answer, or half of it
         each = 1 if guide.scale == 1 else 2
         seats, more = plan.peak_probability * items, solve.calls * each - known
@@ -174,7 +174,7 @@ def work_of(
     Drawn before anything is read, so that processes can share the items out by it. None where they must stay where they
     are, for persistent chains do. Where the schedule depends on an image's size the lengths are nearly those of then.
     """
-    if plan.persistent:
+    if plan.rollout == "persistent":
         return None
     noisy = next((part for part in batch.walk() if {"schedule", "perturbation"} <= part.inputs.keys()), None)
     if noisy is None or not plan.active:

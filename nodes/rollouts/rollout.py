@@ -9,7 +9,7 @@ from typing import Any
 from ...diffusion.noisy_batch import NoisyBatch, Perturbation
 from ...diffusion.rollouts.beside import Beside
 from ...diffusion.rollouts.guidance import Guidance
-from ...diffusion.rollouts.plan import RolloutPlan
+from ...diffusion.rollouts.plan import Kind, RolloutPlan
 from ...diffusion.rollouts.stochastic import Noise
 from ...diffusion.solvers import SOLVERS, Solver, solver
 from ...models.model import Model
@@ -210,7 +210,7 @@ class Rollout(StepNode):
         model: Stream,
         sampler: str,
         order: int,
-        rollout: str = "fresh",
+        rollout: Kind = "fresh",
         guidance: float = 1.0,
         sampling_guidance: float = 0.0,
         keep_base: bool = False,
@@ -226,14 +226,11 @@ class Rollout(StepNode):
             raise ValueError("batch: these latents were rolled out already; wire Noisy Batch into this Rollout")
         if any(perturbation.mixflow for perturbation in batch.constants(Perturbation)):
             raise ValueError("mixflow and rollouts both change what the network sees at a level: set mixflow to 0")
-        plan, solve = (
-            RolloutPlan(persistent=rollout == "persistent", still=rollout == "none", **options),
-            solver(sampler, order),
-        )
+        plan, solve = RolloutPlan(rollout=rollout, **options), solver(sampler, order)
         copies = Beside(copies_weight, renoise_levels if renoise != "none" else 0, renoise_upper) if keep_base else None
         if renoise != "none" and not keep_base:
             raise ValueError("renoise is for copies: turn on keep_base, or set renoise to none")
-        if keep_base and (plan.persistent or plan.still):
+        if keep_base and rollout != "fresh":
             raise ValueError("keep_base copies items anew in each step: set rollout to fresh")
         noise = None if stochastic == "none" else Noise(stochastic, noise_scale)  # type: ignore[arg-type]
         if noise:
@@ -266,15 +263,15 @@ class Rollout(StepNode):
             guide = replace(guide, negative=negative_rows(step, batch.negative))
         if noise:
             solve = noise.solver(step.generator(batch.x.device))
-        if plan.still:
+        if plan.rollout == "none":
             rolled = still(step, batch, plan)
         elif copies:
             rolled = beside(step, batch, model, plan, solve, guide, copies, noise)
-        elif plan.persistent:
+        elif plan.rollout == "persistent":
             rolled = persistent(step, batch, model, plan, solve, guide)
         else:
             rolled = fresh(step, batch, model, plan, solve, guide, noise)
-        if not plan.still:
+        if plan.rollout != "none":
             with model.evaluating():
                 inspect(step, batch, guide.of(model), plan, solve, sampler)
         step.report("rollout_probability", plan.probability_at(step.update))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from ...data.data import DatasetInfo, held_out
-from ...data.step_preflight import step_in_words
+from ...data.step_preflight import largest, step_in_words
 from ...diffusion.schedules import Schedule
 from ...models.swapping import NOT_OFFLOADED, NOT_TRAINED
 from ...runs.looks import Validate
 from ...runs.session import Look
 from ...training import one_by_one
 from ...training.optimizers import OptimizerSettings
+from ...training.options import TrainingOptions
 from ...training.stream import Stream
 from ..models.model import ModelInfo
 
@@ -24,7 +24,7 @@ def memory_in_words(
     loss: Stream,
     model: Stream,
     optimizer: OptimizerSettings,
-    options: Mapping[str, Any],
+    options: TrainingOptions,
     room: int | None,
     looks: Iterable[Look],
 ) -> list[str]:
@@ -40,9 +40,8 @@ def memory_in_words(
     about: DatasetInfo = data.about
     try:
         return step_in_words(
-            info.pretrained, adapters, about, encoders.factor, data.inputs["batch_size"], optimizer,
-            options["precision"], options["ema_decay"] > 0, room, trained=options["weights_dtype"],
-            fused=options["fused_backward"], reads_anew=any(inputs["read_anew"] for inputs in put_on),
+            info.pretrained, adapters, largest(about, encoders.factor), data.inputs["batch_size"], optimizer, options,
+            room, reads_anew=any(inputs["read_anew"] for inputs in put_on),
             guided=any(prompts is not None and prompts.negative is not None for prompts in drawn),
         )  # fmt: skip
     except Exception as error:  # it goes through code that is not ours, with tensors that are none
@@ -80,26 +79,21 @@ def check_that_they_fit(loss: Stream, model: Stream, *others: Stream) -> None:
     if swaps(info) and not info.adapters:
         raise ValueError(NOT_TRAINED)
     for stream in dict.fromkeys(part for each in (loss, *others) for part in each.walk()):
-        data = stream.about
-        if not isinstance(data, DatasetInfo):
-            continue
-        check_family(data, info, f"node {stream.node_id} ({stream.title})")
-        if data.channels != info.channels or (info.size and data.size != info.size):
-            raise ValueError(
-                f"the model is made for {info.channels} x {info.size} x {info.size} images, and node {stream.node_id} "
-                f"({stream.title}) gives {data.channels} x {data.size} x {data.size}"
-            )
-        if info.classes and not 0 < len(data.classes) <= info.classes:
-            raise ValueError(
-                f"the model knows {info.classes} classes, and node {stream.node_id} ({stream.title}) has "
-                f"{len(data.classes)}"
-            )
+        if isinstance(stream.about, DatasetInfo):
+            check_data(stream, stream.about, info)
 
 
-def check_one_by_one(optimizer: OptimizerSettings, options: Mapping[str, Any], processes: int) -> None:
-    """Raises ValueError, before anything is loaded, where weights cannot be updated one at a time as they are to be."""
-    if options["fused_backward"] or options["weights_dtype"] == "bf16":
-        one_by_one.check(optimizer.name, {**options, "processes": max(processes, options["processes"])})
+def check_data(stream: Stream, data: DatasetInfo, info: ModelInfo) -> None:
+    """Raises ValueError where a stream's data set is none for this model."""
+    where = f"node {stream.node_id} ({stream.title})"
+    check_family(data, info, where)
+    if data.channels != info.channels or (info.size and data.size != info.size):
+        raise ValueError(
+            f"the model is made for {info.channels} x {info.size} x {info.size} images, and {where} gives "
+            f"{data.channels} x {data.size} x {data.size}"
+        )
+    if info.classes and not 0 < len(data.classes) <= info.classes:
+        raise ValueError(f"the model knows {info.classes} classes, and {where} has {len(data.classes)}")
 
 
 def swaps(info: ModelInfo) -> bool:
@@ -107,9 +101,11 @@ def swaps(info: ModelInfo) -> bool:
     return info.pretrained is not None and info.pretrained.source.swap > 0
 
 
-def check_offload(info: ModelInfo, offload_activations: bool) -> None:
-    """Raises ValueError where both blocks of the network and what it saves for the backward would come and go."""
-    if offload_activations and swaps(info):
+def check_options(info: ModelInfo, optimizer: OptimizerSettings, options: TrainingOptions, processes: int) -> None:
+    """Raises ValueError, before anything is loaded, for options that do not go with the model or with one another."""
+    check_precision(info, options.precision)
+    one_by_one.check(optimizer.name, options, processes)
+    if options.offload_activations and swaps(info):
         raise ValueError(NOT_OFFLOADED)
 
 

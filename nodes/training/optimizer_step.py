@@ -10,21 +10,32 @@ from ...hosts.current import current_host
 from ...hosts.device import choose_device, free_memory, memory_of
 from ...runs.fit import fit
 from ...runs.looks import Checkpoint, Sample, TimeBudget
+from ...runs.pictures.kept import pictures_of
 from ...runs.processes.launched import train_launched
-from ...runs.run_folder import RunFolder, facts_in, pictures_of
+from ...runs.run_folder import RunFolder, facts_in
 from ...runs.session import Look
 from ...training.optimizers import OptimizerSettings
+from ...training.options import TrainingOptions
 from ...training.state import SavedState
 from ...training.stream import Stream
 from ..base import CATEGORY, DATASET, LOSS, MODEL, OPTIMIZER, RUN, SAMPLES, Node, shown, workflow_metadata
-from ..inputs import UNIQUE_ID, checked_name, choice, defaults, integer, line, number, plain_name, seed, switch, wire
+from ..inputs import (
+    UNIQUE_ID,
+    checked_name,
+    choice,
+    defaults,
+    integer,
+    line,
+    number,
+    plain_name,
+    seed,
+    settings_in,
+    switch,
+    wire,
+)
 from ..models.model import trained_model
-from .checks import check_offload, check_one_by_one, check_precision, check_that_they_fit, memory_in_words, validations
+from .checks import check_options, check_that_they_fit, memory_in_words, validations
 from .resume import begun_anew, state_of
-
-OPTIONS_OF_FIT = ("steps", "seed", "accumulation", "clip_norm", "ema_decay", "precision", "preview_every",
-                  "on_bad_step", "on_out_of_memory", "compile", "weights_dtype", "fused_backward",
-                  "offload_activations")  # fmt: skip
 
 
 class OptimizerStep(Node):
@@ -202,18 +213,15 @@ class OptimizerStep(Node):
         resume: str = "",
         prompt: Any = None,
         extra_pnginfo: Any = None,
-        **options: Any,
+        **widgets: Any,
     ) -> dict[str, Any]:
-        options = {**defaults(OptimizerStep), **options}
-        checked_name(options["run_name"], "folder")
+        widgets = {**defaults(OptimizerStep), **widgets}
+        checked_name(widgets["run_name"], "folder")
         check_that_they_fit(loss, model, *([validation] if validation else []))
-        check_precision(model.about, options["precision"])
-        check_one_by_one(optimizer, options, current_host().processes.count)
-        check_offload(model.about, options["offload_activations"])
-        looks: list[Look] = [Sample(samples, options["sample_every"])] if samples else []
-        looks += validations(loss, validation, options["validate_every"])
+        looks: list[Look] = [Sample(samples, widgets["sample_every"])] if samples else []
+        looks += validations(loss, validation, widgets["validate_every"])
         try:
-            return self.train(loss, model, optimizer, str(unique_id), looks, resume, prompt, extra_pnginfo, options)
+            return self.train(loss, model, optimizer, str(unique_id), looks, resume, prompt, extra_pnginfo, widgets)
         finally:
             free_memory()  # the network is in cycles with what others remember of it, such as matplotlib's errors
 
@@ -227,47 +235,46 @@ class OptimizerStep(Node):
         resume: str,
         prompt: Any,
         extra_pnginfo: Any,
-        options: dict[str, Any],
+        widgets: dict[str, Any],
     ) -> dict[str, Any]:
-        host = current_host()
+        host, options, steps = current_host(), settings_in(widgets, TrainingOptions), widgets["steps"]
+        check_options(model.about, optimizer, options, max(host.processes.count, widgets["processes"]))
         host.make_room()
-        asked = prompt
-        state = state_of(resume, host.output_folder) if resume.strip() else None
-        if state:
-            state.check(options["steps"], optimizer.name)
-            prompt, extra_pnginfo = begun_anew(prompt, extra_pnginfo, node_id, resume)
-        metadata = workflow_metadata(prompt, extra_pnginfo)
-        files = {"prompt.json": prompt, "workflow.json": (extra_pnginfo or {}).get("workflow", prompt)}
-        if options["processes"] > 1 and host.processes.count == 1:
-            return self.launch(model, node_id, options["processes"], asked, state, files)
-        if options["max_minutes"]:
-            looks.insert(0, TimeBudget(options["max_minutes"]))  # a validation hears of it, and measures the end
-        every, keep = options["checkpoint_every"], options["keep_checkpoints"]
-        looks.append(Checkpoint(every, keep, metadata, keep_states=options["keep_states"]))
+        state, kept, extra = None, prompt, extra_pnginfo
+        if resume.strip():
+            state = state_of(resume, host.output_folder)
+            state.check(steps, optimizer.name)
+            kept, extra = begun_anew(prompt, extra_pnginfo, node_id, resume)
+        files = {"prompt.json": kept, "workflow.json": (extra or {}).get("workflow", kept)}
+        if widgets["processes"] > 1 and host.processes.count == 1:
+            return self.launch(model, node_id, widgets["processes"], prompt, state, files)
+        every, keep = widgets["checkpoint_every"], widgets["keep_checkpoints"]
+        limit = [TimeBudget(widgets["max_minutes"])] if widgets["max_minutes"] else []
+        copies = Checkpoint(every, keep, workflow_metadata(kept, extra), keep_states=widgets["keep_states"])
         session = fit(
             loss,
             model,
             optimizer,
-            folder=host.output_folder / "rollout" / options["run_name"],
+            steps=steps,
+            folder=host.output_folder / "rollout" / widgets["run_name"],
             resume=state,
+            seed=widgets["seed"],
             device=host.device,
             host=host,
-            looks=looks,
+            looks=[*limit, *looks, copies],  # a validation hears of the limit, and measures the end
+            preview_every=widgets["preview_every"],
             files=files,
             node_id=node_id,
             notes=[
-                *run_in_words(loss, model, optimizer, options["steps"], options["accumulation"] * host.processes.count),
+                *run_in_words(loss, model, optimizer, steps, options.accumulation * host.processes.count),
                 *memory_in_words(loss, model, optimizer, options, memory_of(host.device), looks),
             ],
-            **{name: value for name, value in options.items() if name in OPTIONS_OF_FIT},
+            options=options,
         )
         assert session.folder is not None
         folder = session.folder.folder
         text = [*session.notes, f"the run's folder is {folder}", session.shares_of_time()]
-        return {
-            "ui": {"text": text, **shown(host, *pictures_of(folder))},
-            "result": self.results(model, node_id, folder),
-        }
+        return {"ui": {"text": text, **pictures(folder)}, "result": self.results(model, node_id, folder)}
 
     def launch(
         self, model: Stream, node_id: str, count: int, prompt: Any, state: SavedState | None, files: dict[str, Any]
@@ -283,11 +290,13 @@ class OptimizerStep(Node):
         for name, content in files.items():
             RunFolder(folder).write_json(name, content)
         text = [*facts_in(folder).get("said", []), f"the run's folder is {folder}"]
-        return {
-            "ui": {"text": text, **shown(host, *pictures_of(folder))},
-            "result": self.results(model, node_id, folder),
-        }
+        return {"ui": {"text": text, **pictures(folder)}, "result": self.results(model, node_id, folder)}
 
     def results(self, model: Stream, node_id: str, run: Path) -> tuple[Stream, Path]:
         """The outputs: the trained model, from its run's folder, and the run."""
         return trained_model(model, RunFolder(run).model_folder, node_id, self.DISPLAY_NAME), run
+
+
+def pictures(run: Path) -> dict[str, Any]:
+    """What sums the run up, for the eye."""
+    return shown(current_host(), *pictures_of(run))

@@ -39,7 +39,7 @@ class Inspected:
         rollouts are shown as they live, from the source of each to the last level that it trains.
         """
         count = min(MOST_ITEMS, len(batch.latents))
-        if plan.persistent:
+        if plan.rollout == "persistent":
             return cls.of_chains(step, batch, plan, count)
         highest = batch.schedule.noisy_timestep - plan.max_step_offset * max(plan.step_size, plan.step_size_max)
         fitting = max(count, int((batch.timestep <= highest).sum()))

@@ -24,7 +24,9 @@ from typing import Any
 from PIL import Image
 
 from ...hosts.host import Host
-from ..run_folder import METRICS, PICTURE, facts_in, row_in, step_of
+from ..metrics_file import METRICS, row_in
+from ..pictures.kept import PICTURE, step_of
+from ..run_folder import facts_in
 from .logs import logs_in, parsed
 
 log = logging.getLogger(__name__)

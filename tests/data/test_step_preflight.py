@@ -16,8 +16,10 @@ from comfyui_rollout.models.loading.recognise import inspect
 from comfyui_rollout.models.loading.source import Source
 from comfyui_rollout.models.step_memory import StepMemory, StepPlan, step_memory
 from comfyui_rollout.training.optimizers import NAMES, REMEMBERED, OptimizerSettings
+from comfyui_rollout.training.options import TrainingOptions
 
 LORA = AdapterSettings("new", rank=2, targets=PRETRAINED["sd3"].lora_targets["attention"])
+BF16 = TrainingOptions(precision="bf16")
 GIGABYTE = 10**9
 
 
@@ -29,9 +31,8 @@ def words(tiny_pipeline, monkeypatch):
 
     def say(room, batch=1, adapters=(LORA,), **options):
         source = Source(str(tiny_pipeline("sd3")), **{"gradient_checkpointing": True, **options})
-        data = DatasetInfo("photos", 3, 8, 32)
         (line,) = step_in_words(
-            Pretrained(source, inspect(source)), adapters, data, 8, batch, OptimizerSettings(), "bf16", False, room
+            Pretrained(source, inspect(source)), adapters, (32, 32), batch, OptimizerSettings(), BF16, room
         )
         return line
 
@@ -110,8 +111,8 @@ def test_gradients_that_are_let_go_are_not_counted(tiny_pipeline):
 
 def test_small_networks_are_not_worth_a_word(tiny_pipeline):
     source = Source(str(tiny_pipeline("sd3")))
-    about = Pretrained(source, inspect(source)), [LORA], DatasetInfo("photos", 3, 8, 8), 8, 1
-    assert step_in_words(*about, OptimizerSettings(), "bf16", False, None) == []
+    about = Pretrained(source, inspect(source)), [LORA], (8, 8), 1
+    assert step_in_words(*about, OptimizerSettings(), BF16, None) == []
 
 
 def test_the_largest_bucket_counts():

@@ -13,7 +13,7 @@ from comfyui_rollout.diffusion.solvers import SOLVERS, Level, Predictor, ask, in
 from comfyui_rollout.diffusion.trajectory import fine_path, following, target_onto
 
 ORDERS = [(name, order) for name in SOLVERS for order in ((1, 2, 3) if name in ("dpm", "unipc") else (1,))]
-PLAN = RolloutPlan(max_step_offset=4, probability=1.0, step_size=70.0, persistent=True)
+PLAN = RolloutPlan(max_step_offset=4, probability=1.0, step_size=70.0, rollout="persistent")
 
 
 def batch_of(schedule, count=6, dtype=torch.float64, seed=0, **more):
@@ -56,7 +56,7 @@ def test_with_weights_that_stand_still_a_chain_is_a_fresh_rollout(mixture, sched
 def test_chains_from_noise_walk_the_samplers_grid(mixture, which):
     """From pure noise down the shifted grid of ten steps: at its end a chain has the sampler's own sample."""
     schedule, solve = FlowMatching(shift=3.0), solver(*which)
-    plan = RolloutPlan(max_step_offset=9, probability=1.0, step_size=100.0, persistent=True, from_noise=True)
+    plan = RolloutPlan(max_step_offset=9, probability=1.0, step_size=100.0, rollout="persistent", from_noise=True)
     model, grid = mixture(schedule), schedule.sampling_timesteps(10)
     sampled, compared = {}, 0
     for seat in live(model, schedule, plan, solve, 25):
@@ -102,7 +102,7 @@ PLANS = [
 )
 def test_the_levels_of_chains_have_the_schedules_density(schedule, options):
     """A million trained levels of chains under way, from the first step on, are distributed as a million drawn ones."""
-    plan, generator = RolloutPlan(probability=1.0, persistent=True, **options), torch.Generator().manual_seed(1)
+    plan, generator = RolloutPlan(probability=1.0, rollout="persistent", **options), torch.Generator().manual_seed(1)
     slots, updates = 4000, 250
     grid, steps = draw_ways(plan, schedule, slots, generator, midway=True)
     age, seen = torch.zeros(slots, dtype=torch.int64), []
@@ -127,13 +127,13 @@ def test_the_levels_of_chains_have_the_schedules_density(schedule, options):
 def test_the_lengths_of_chains_follow_the_strategy():
     """All places together have rolled as many steps as fresh rollouts of the strategy."""
     for strategy in ("biased_early", "uniform"):
-        plan = RolloutPlan(max_step_offset=6, probability=1.0, step_size=1.0, strategy=strategy, persistent=True)
+        plan = RolloutPlan(max_step_offset=6, probability=1.0, step_size=1.0, strategy=strategy, rollout="persistent")
         generator = torch.Generator().manual_seed(0)
         levels = plan.chain_lengths(200_000, generator)
         ages = (torch.rand(200_000, generator=generator) * levels).floor().long()
         fresh = plan._lengths(200_000, generator)
         assert (ages.bincount(minlength=7) - fresh.bincount(minlength=7)).abs().max() < 1500
-    late = RolloutPlan(max_step_offset=6, probability=1.0, strategy="biased_late", persistent=True)
+    late = RolloutPlan(max_step_offset=6, probability=1.0, strategy="biased_late", rollout="persistent")
     assert set(late.chain_lengths(100, generator).tolist()) == {7}
 
 
@@ -168,7 +168,9 @@ def test_a_network_that_puts_out_the_target_follows_the_fine_path(mixture, sched
 def test_only_the_share_of_the_batch_is_taken(mixture):
     """probability of the places, to one; the other items are untouched, bit for bit; start_step and ramps count."""
     schedule, solve = FlowMatching(), solver("euler")
-    plan = RolloutPlan(max_step_offset=3, step_size=50.0, persistent=True, ramp_steps=10, prob_end=0.5, start_step=4)
+    plan = RolloutPlan(
+        max_step_offset=3, step_size=50.0, rollout="persistent", ramp_steps=10, prob_end=0.5, start_step=4
+    )
     for update, seat in enumerate(live(mixture(schedule), schedule, plan, solve, 20, count=64)):
         batch = batch_of(schedule, 64, seed=update)
         taken = int((seat.stride > 0).sum())
@@ -202,7 +204,7 @@ def test_a_chain_keeps_its_image(mixture):
 def test_chains_of_another_size_wait(mixture):
     """A batch of another shape has chains of its own; the first ones go on when their shape comes again."""
     schedule, solve, keeper = FlowMatching(), solver("unipc"), Keeper()
-    plan = RolloutPlan(max_step_offset=8, probability=1.0, step_size=1.0, persistent=True)
+    plan = RolloutPlan(max_step_offset=8, probability=1.0, step_size=1.0, rollout="persistent")
     model, seen = mixture(schedule), {2: [], 4: []}
     for update, size in enumerate((2, 4, 4, 2, 2)):
         latents, noise = torch.randn(2, 3, 1, size, size, dtype=torch.float64)
@@ -218,7 +220,7 @@ def test_old_chains_begin_anew(mixture):
     """After max_age updates, or ten times their steps: the weights that made them are long gone."""
     schedule, solve = FlowMatching(), solver("euler")
     for max_age, oldest in ((7, 7), (0, 50)):
-        plan = RolloutPlan(max_step_offset=4, probability=1.0, step_size=1.0, persistent=True, max_age=max_age)
+        plan = RolloutPlan(max_step_offset=4, probability=1.0, step_size=1.0, rollout="persistent", max_age=max_age)
         chains = renewed(None, batch_of(schedule), 6, plan, solve, 0, torch.Generator())[0]
         chains = Chains.of({**chains.tensors(), "steps": torch.full((6,), 5)})
         for update, anew in ((oldest, False), (oldest + 1, True)):
@@ -230,7 +232,7 @@ def test_other_settings_begin_new_chains():
     """A resumed run may have another solver or longer rollouts: what was kept does not fit and is let go."""
     schedule, generator = FlowMatching(), torch.Generator()
     chains = renewed(None, batch_of(schedule), 6, PLAN, solver("dpm", 3), 0, generator)[0]
-    longer = RolloutPlan(max_step_offset=9, probability=1.0, step_size=70.0, persistent=True)
+    longer = RolloutPlan(max_step_offset=9, probability=1.0, step_size=70.0, rollout="persistent")
     for plan, solve in ((PLAN, solver("euler")), (longer, solver("dpm", 3))):
         assert (renewed(chains, batch_of(schedule), 6, plan, solve, 3, generator)[0].begun == 3).all()
     assert not (renewed(chains, batch_of(schedule), 6, PLAN, solver("dpm", 3), 3, generator)[0].begun == 3).all()
@@ -316,7 +318,7 @@ def test_texts_of_any_length_share_chains():
     Else each length had chains of its own, which seldom go on. They are kept as such, too, also by the states of then.
     """
     schedule, solve, keeper = FlowMatching(), solver("euler"), Keeper()
-    plan = RolloutPlan(max_step_offset=8, probability=0.67, step_size=1.0, from_noise=True, persistent=True)
+    plan = RolloutPlan(max_step_offset=8, probability=0.67, step_size=1.0, from_noise=True, rollout="persistent")
     ages, lengths = [], []
     for update, length in enumerate((2, 5, 3, 4)):
         batch = with_texts(batch_of(schedule, count=3, dtype=torch.float32, seed=update), length)
@@ -350,7 +352,7 @@ def test_pairs_have_texts_of_any_length():
 @pytest.mark.parametrize(("from_noise", "size"), [(True, 660.0), (True, 670.0), (False, 900.0), (False, 1000.0)])
 def test_a_step_of_the_whole_way_makes_no_chain(from_noise, size):
     """What the plan says of chains that would end with their first step is what becomes of them."""
-    plan = RolloutPlan(4, 1.0, step_size=size, persistent=True, from_noise=from_noise)
+    plan = RolloutPlan(4, 1.0, step_size=size, rollout="persistent", from_noise=from_noise)
     ways = draw_ways(plan, FlowMatching(), 200, torch.Generator().manual_seed(0))
     assert plan.ends_at_once(FlowMatching()) == (int(ways.steps.max()) == 1) == (size in (670.0, 1000.0))
 
@@ -367,7 +369,7 @@ def test_restored_pairs_are_those_of_the_state_alone():
 
 def test_rare_chains_come_to_their_end():
     """A place that is taken in one step of twenty has a chain of five steps for a hundred, and trains all levels."""
-    plan = RolloutPlan(4, 0.05, step_size=200.0, persistent=True, from_noise=True)
+    plan = RolloutPlan(4, 0.05, step_size=200.0, rollout="persistent", from_noise=True)
     keeper, trained = Keeper(), []
     for update in range(3000):
         batch = batch_of(FlowMatching(), count=1, seed=update)

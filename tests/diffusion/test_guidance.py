@@ -121,7 +121,7 @@ def test_a_clean_output_is_not_told_the_guidance_of_a_rollout():
 def test_guided_chains_are_guided_rollouts(name, guide):
     """Step for step those of a guided sampler, from the training's own unguided output and one more forward."""
     solve, keeper, network = solver(name), Keeper(), Network()
-    plan = RolloutPlan(max_step_offset=3, probability=1.0, step_size=60.0, persistent=True)
+    plan = RolloutPlan(max_step_offset=3, probability=1.0, step_size=60.0, rollout="persistent")
     seen = 0
     for update in range(8):
         seat = keeper.seat(

@@ -22,8 +22,8 @@ if sys.platform != "linux":
 import faults
 from comfyui_rollout.runs.clean import clean
 from comfyui_rollout.runs.looks import TimeBudget
+from comfyui_rollout.runs.metrics_file import read_metrics
 from comfyui_rollout.runs.room import NoRoom
-from comfyui_rollout.runs.run_folder import read_metrics
 from comfyui_rollout.server.content.runs import OwnJobs, describe_run
 from comfyui_rollout.training.state import find_state
 from PIL import Image

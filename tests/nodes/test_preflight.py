@@ -7,10 +7,10 @@ import pytest
 from comfyui_rollout import nodes
 from comfyui_rollout.data import step_preflight
 from comfyui_rollout.models.step_memory import StepMemory
-from comfyui_rollout.nodes.inputs import defaults
 from comfyui_rollout.nodes.preflight import preflight
 from comfyui_rollout.nodes.training.checks import memory_in_words
 from comfyui_rollout.training.optimizers import OptimizerSettings
+from comfyui_rollout.training.options import TrainingOptions
 from PIL import Image
 
 TINY = StepMemory(1, 1, 1, 0, ())
@@ -142,7 +142,7 @@ def test_the_trainer_tells_the_same(prompt, build, wire, monkeypatch, tmp_path):
     model = wire(nodes.AddLora, model=pretrained)
     batch = wire(nodes.NoisyBatch, dataset=data, schedule=schedule)
     loss = wire(nodes.DiffusionLoss, batch=batch, model=model)
-    options = defaults(nodes.OptimizerStep)
+    options = TrainingOptions()
     (line,) = memory_in_words(loss, model, OptimizerSettings(), options, 10**12, [])
     assert line.endswith("1000.0 GB are here: fits")
     assert memory_in_words(loss, pretrained, OptimizerSettings(), options, 1, [])[0].endswith(

@@ -9,7 +9,7 @@ import torch
 from comfyui_rollout.hosts.host import Interrupted
 from comfyui_rollout.runs.fit import fit, other_batch_in_words
 from comfyui_rollout.runs.looks import Checkpoint, Sample, Tell, TimeBudget
-from comfyui_rollout.runs.run_folder import read_metrics
+from comfyui_rollout.runs.metrics_file import read_metrics
 from comfyui_rollout.runs.session import Look
 from comfyui_rollout.training.optimizers import OptimizerSettings
 from comfyui_rollout.training.state import find_state

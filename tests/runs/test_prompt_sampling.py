@@ -22,8 +22,8 @@ from comfyui_rollout.runs.prompt_sampling import (
     sample_prompts,
     sampling_pipeline,
 )
-from comfyui_rollout.training.loop import averaged
 from comfyui_rollout.training.stream import Run
+from comfyui_rollout.training.weights import averaged
 from PIL import Image
 
 PROMPTS = {"dit": ["0", "dog"]}

@@ -2,8 +2,9 @@
 
 import pytest
 from comfyui_rollout.hosts.host import Host
+from comfyui_rollout.runs.metrics_file import read_metrics
 from comfyui_rollout.runs.recorder import Recorder
-from comfyui_rollout.runs.run_folder import RunFolder, read_metrics
+from comfyui_rollout.runs.run_folder import RunFolder
 from PIL import Image
 
 

@@ -1,10 +1,9 @@
 """What a run leaves behind."""
 
 import json
-from itertools import pairwise
 
 import pytest
-from comfyui_rollout.runs.run_folder import MOST_FILMS, RunFolder, most_crowded, read_metrics, versions
+from comfyui_rollout.runs.run_folder import RunFolder, versions
 from PIL import Image
 
 
@@ -55,74 +54,6 @@ def test_versions_are_those_of_what_the_numbers_depend_on():
     assert {"python", "diffusers", "safetensors", "numpy"} <= found.keys()
 
 
-def test_metrics_grow_line_by_line(run):
-    """Each line is JSON of its own, so a run that is still going can be read."""
-    run.add_metrics([{"step": 0, "loss": 1.0}])
-    run.add_metrics([{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25}])
-    assert [row["loss"] for row in read_metrics(run.folder)] == [1.0, 0.5, 0.25]
-    assert len((run.folder / "metrics.jsonl").read_text().splitlines()) == 3
-
-
-def test_no_metrics_are_no_error(tmp_path):
-    """A run that was stopped before its first step has none."""
-    assert read_metrics(tmp_path) == []
-
-
-def test_pictures_are_kept_by_kind_node_and_step(run):
-    """Names sort by time, and the ids of nodes in subgraphs (7:3) make no trouble on any system."""
-    picture = Image.new("RGB", (2, 2), "red")
-    sample = run.add_picture("samples", "7:3", 250, picture)
-    rollout = run.add_picture("rollout", "4", 50, picture)
-    assert sample.relative_to(run.folder).as_posix() == "samples/7-3_step_000250.png"
-    assert rollout.relative_to(run.folder).as_posix() == "rollouts/4_step_000050.png"
-    with Image.open(sample) as kept:
-        assert kept.getpixel((0, 0)) == (255, 0, 0)
-
-
-def films(run, node_id="4"):
-    """The steps of the recorded rollouts that are kept; each is a sheet and its facts."""
-    names = {path.name for path in (run.folder / "rollouts").iterdir() if path.name.startswith(f"{node_id}_")}
-    kept = sorted(int(name.split("_")[2]) for name in names if name.endswith(".json"))
-    assert names == {f"{node_id}_step_{step:06d}_frames.{kind}" for step in kept for kind in ("json", "png")}
-    return kept
-
-
-def record(run, steps, node_id="4"):
-    for step in steps:
-        run.add_frames(node_id, step, Image.new("RGB", (2, 2)), {"step": step})
-
-
-def test_recorded_rollouts_of_a_long_run_are_thinned(run):
-    """64 of them are kept, spread over the run within a factor of two, the first and the newest among them."""
-    record(run, [7], node_id="14")
-    record(run, range(0, 64 * 50, 50))
-    assert films(run) == list(range(0, 64 * 50, 50))
-    record(run, range(64 * 50, 250 * 50, 50))
-    kept = films(run)
-    gaps = [after - before for before, after in pairwise(kept)]
-    assert len(kept) == MOST_FILMS == 64
-    assert (kept[0], kept[-1]) == (0, 249 * 50)
-    assert max(gaps) <= 2 * min(gaps[:-1])
-    assert films(run, "14") == [7]
-
-
-def test_thinning_goes_on_in_a_folder_that_was_there_before(run):
-    """What is kept depends on the folder alone, so a resumed run thins like one that never stopped."""
-    record(run, range(100))
-    other = RunFolder.create(run.folder.parent, "run", {})
-    record(other, range(70))
-    record(RunFolder(other.folder), range(70, 100))
-    assert films(run) == films(other)
-
-
-@pytest.mark.parametrize(
-    ("moments", "place"), [([0, 1, 2, 3], 1), ([0, 2, 3, 4], 2), ([0, 2, 4, 5, 9], 2), ([0, 10, 11], 1)]
-)
-def test_the_most_crowded_moment_goes(moments, place):
-    """The one whose neighbours are closest, the oldest of several, and never the first or the last."""
-    assert most_crowded(moments) == place
-
-
 def test_only_samples_and_rollouts_are_kept(run):
     """Previews are for the eyes; the folder holds what is worth opening later."""
     assert run.wants("samples")
@@ -155,14 +86,16 @@ def test_a_folder_is_taken_up_where_its_state_is(run):
         file.write('{"step": 5, "lo')
     for step in (1, 3, 4):
         run.add_picture("samples", "8", step, Image.new("RGB", (2, 2)))
-    record(run, [2, 4])
+    for step in (2, 4):
+        run.add_frames("4", step, Image.new("RGB", (2, 2)), {"step": step})
     before = (run.folder / "metrics.jsonl").read_text().splitlines()[:3]
     again = RunFolder(run.folder)
     again.go_on(3, {"steps": 9})
     assert (run.folder / "metrics.jsonl").read_text().splitlines() == before
     assert [path.name for path in (run.folder / "samples").iterdir() if "000004" in path.name] == []
     assert len(list((run.folder / "samples").iterdir())) == 2
-    assert films(run) == [2]
+    films = {path.name for path in (run.folder / "rollouts").iterdir()}
+    assert films == {"4_step_000002_frames.png", "4_step_000002_frames.json"}
     found = facts(run)
     assert (found["status"], found["steps"], found["seed"], found["seconds"]) == ("running", 9, 3, 2.0)
     assert [entry["step"] for entry in found["resumed"]] == [3]

@@ -24,7 +24,7 @@ from comfyui_rollout.diffusion.seeds import global_seed
 from comfyui_rollout.models.model import Model
 from comfyui_rollout.runs.fit import fit
 from comfyui_rollout.runs.looks import Checkpoint
-from comfyui_rollout.runs.run_folder import read_metrics
+from comfyui_rollout.runs.metrics_file import read_metrics
 from comfyui_rollout.training import state as states
 from comfyui_rollout.training.optimizers import OptimizerSettings
 from comfyui_rollout.training.stream import Stream

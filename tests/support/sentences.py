@@ -498,7 +498,7 @@ def shown_on_nodes() -> dict[str, list[str]]:
     return sentences(found)
 
 
-KEPT = {"classes_of": "data/", "unreadable": "data/reading/images.py", "in_words": "runs/bad_steps.py"}
+KEPT = {"classes_of": "data/", "unreadable": "data/reading/pictures.py", "in_words": "runs/bad_steps.py"}
 """Functions, and where they are, whose sentences are kept, and are shown or raised by others later."""
 
 

@@ -25,7 +25,7 @@ import torch
 from comfyui_rollout.hosts.comfyui_model import conditioning_of, encode_text, layers_of, patched
 from comfyui_rollout.models.hosted import TARGETS, HostedAdapter, HostedModel, HostedNetwork, schedule_of
 from comfyui_rollout.models.ragged import collate
-from comfyui_rollout.training.loop import training_mode
+from comfyui_rollout.training.forward import training_mode
 
 
 def network(family, kind="lora", model=None, **options):

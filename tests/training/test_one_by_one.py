@@ -171,27 +171,3 @@ def test_what_needs_all_gradients_is_refused(trainer, options, line):
 def test_optimizers_that_know_all_weights_are_refused(trainer, name):
     with pytest.raises(ValueError, match=rf"^optimizer: {name} keeps something of all weights together, and fused"):
         trainer(name, **FUSED)
-
-
-def test_what_waits_elsewhere_changes_no_bit(trainer, monkeypatch):
-    """What autograd saves goes through the hooks, weights aside, and comes back as it was."""
-    moved = []
-    hooks = torch.autograd.graph.save_on_cpu(pin_memory=False)
-    pack = hooks.pack_hook
-    hooks.pack_hook = lambda tensor: moved.append(tensor.data_ptr()) or pack(tensor)
-    monkeypatch.setattr(torch.autograd.graph, "save_on_cpu", lambda pin_memory: hooks)
-    plain, away = trainer(), trainer(offload_activations=True)
-    assert go(plain, 3) == go(away, 3)
-    assert same(tensors_of(plain), tensors_of(away))
-    assert moved
-    assert not {weight.data_ptr() for weight in away.parameters} & {*moved}
-
-
-def test_blocks_that_are_swapped_do_not_go_with_activations_that_wait():
-    """Their weights would be taken for activations."""
-    swapped = Ones()
-    swapped.swap = object()
-    model = Stream(lambda step: swapped, node_id="model")
-    loss = Stream(lambda step, model: model.network.weight, {"model": model}, "loss")
-    with pytest.raises(ValueError, match=r"^offload_activations: swap in Load Pretrained .* set it to 0"):
-        prepare(loss, model, OptimizerSettings(), steps=1, run=Run(loss, model), offload_activations=True)

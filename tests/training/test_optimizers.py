@@ -4,9 +4,10 @@ import pytest
 import torch
 from comfyui_rollout.diffusion.seeds import global_seed
 from comfyui_rollout.training import optimizers
-from comfyui_rollout.training.loop import averaged, train
+from comfyui_rollout.training.loop import train
 from comfyui_rollout.training.optimizers import OptimizerSettings, check_optimizer, installed
 from comfyui_rollout.training.stream import Run, Stream
+from comfyui_rollout.training.weights import averaged
 from torch import nn
 from toys import Plain
 

@@ -7,7 +7,7 @@
  * @typedef {{step: number, subfolder: string, image: string, data: string, job?: string}} Frames where a film is kept
  */
 
-const MOST_FILMS = 64; // as in runs/run_folder.py
+const MOST_FILMS = 64; // as in runs/pictures/kept.py
 
 /** What tells a film from all others: a run that was deleted may have had the same name. */
 export const keyOf = ({ job = "", subfolder, data }) => `${job}/${subfolder}/${data}`;

@@ -9,7 +9,9 @@ from comfyui_rollout.data.encodings.encoders import PretrainedEncoders
 from comfyui_rollout.data.encodings.encoding import Encoding
 from comfyui_rollout.data.preflight import images_in_words
 from comfyui_rollout.data.reading.captions import CaptionSettings
-from comfyui_rollout.data.reading.images import ImageFolder, read_image, to_latents, to_picture
+from comfyui_rollout.data.reading.cropping import to_latents, to_picture
+from comfyui_rollout.data.reading.images import ImageFolder
+from comfyui_rollout.data.reading.pictures import read_image
 from comfyui_rollout.diffusion.rollouts.guidance import WITHOUT, unconditional
 from comfyui_rollout.models.families import PRETRAINED
 from comfyui_rollout.models.families.pretrained import CONTROL

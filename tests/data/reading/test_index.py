@@ -4,7 +4,7 @@ import os
 import time
 
 import pytest
-from comfyui_rollout.data.reading import images, index
+from comfyui_rollout.data.reading import index, pictures
 from comfyui_rollout.data.reading.images import ImageFolder
 from PIL import Image
 
@@ -30,14 +30,14 @@ def start(folder, tmp_path, monkeypatch):
     """``start()`` reads the folder as a new program would: ``(sizes by name, names that were opened)``."""
 
     def read(**options):
-        seen, look = [], images.look
+        seen, look = [], pictures.look
 
         def counted(path):
             seen.append(path.name)
             return look(path)
 
         with monkeypatch.context() as patched:
-            patched.setattr(images, "look", counted)
+            patched.setattr(pictures, "look", counted)
             found = ImageFolder(folder, size=8, indexes=tmp_path / "index", **options)
         return {item.path.name: item.size for item in found.items}, sorted(seen)
 

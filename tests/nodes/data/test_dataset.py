@@ -131,7 +131,8 @@ def test_alpha_is_no_folder(wire, folder):
     """The word stands for the images' own transparency."""
     assert ImageFolderDataset.VALIDATE_INPUTS(folder=str(folder), mask_folder=" alpha ") is True
     Image.new("RGBA", (8, 8)).save(folder / "cat" / "b.png")
-    assert wire(ImageFolderDataset, folder=str(folder), mask_folder="alpha").inputs["dataset"].mask_folder == "alpha"
+    images = wire(ImageFolderDataset, folder=str(folder), mask_folder="alpha").inputs["dataset"]
+    assert images.options.mask_folder == "alpha"
 
 
 def test_a_wrong_mask_folder_is_refused_before_the_run(folder, tmp_path):

@@ -9,7 +9,7 @@ from comfyui_rollout.diffusion.schedules import DDPM
 from comfyui_rollout.diffusion.solvers import ask, solver
 from comfyui_rollout.nodes import DiffusionLoss, NoisyBatch, Optimizer, ReflexFlowLoss, Rollout
 from comfyui_rollout.nodes.rollouts.loss import reference_solver, wanted_output
-from comfyui_rollout.training.loop import autocast, training_mode
+from comfyui_rollout.training.forward import autocast, training_mode
 from comfyui_rollout.training.stream import Run, Step, StepError
 from diffusers.training_utils import EMAModel
 

@@ -5,7 +5,7 @@ from itertools import combinations
 import pytest
 import torch
 from comfyui_rollout import nodes
-from comfyui_rollout.runs.run_folder import read_metrics
+from comfyui_rollout.runs.metrics_file import read_metrics
 from PIL import Image
 
 LOADED = {

@@ -13,7 +13,8 @@ from comfyui_rollout.diffusion.schedules import FlowMatching
 from comfyui_rollout.hosts.host import Interrupted
 from comfyui_rollout.models import schedule_file
 from comfyui_rollout.nodes.training.checks import check_precision
-from comfyui_rollout.runs.run_folder import RunFolder, read_metrics
+from comfyui_rollout.runs.metrics_file import read_metrics
+from comfyui_rollout.runs.run_folder import RunFolder
 from comfyui_rollout.training.optimizers import OptimizerSettings
 from comfyui_rollout.training.state import find_state
 from comfyui_rollout.training.stream import Run, StepError, Stream

@@ -11,7 +11,7 @@ from comfyui_rollout.data.data import Loader
 from comfyui_rollout.files.lock import held
 from comfyui_rollout.hosts.host import Interrupted
 from comfyui_rollout.models.families import UNet
-from comfyui_rollout.runs.run_folder import read_metrics
+from comfyui_rollout.runs.metrics_file import read_metrics
 from comfyui_rollout.training.state import find_state, states_in
 from comfyui_rollout.training.stream import StepError, Stream
 from PIL import Image
