@@ -15,10 +15,8 @@ from diffusers import (
     FlowMatchHeunDiscreteScheduler,
     UniPCMultistepScheduler,
 )
+from every_solver import EVERY_SOLVER, distance, name_of, normal, walk
 
-EVERY_SOLVER = [(name, 1, "bh2") for name in ("euler", "heun", "rk4")]
-EVERY_SOLVER += [("dpm", order, "bh2") for order in (1, 2, 3)]
-EVERY_SOLVER += [("unipc", order, variant) for order in (1, 2, 3) for variant in ("bh1", "bh2")]
 SMOOTH = [
     FlowMatching(),
     DDPM("squaredcos_cap_v2", "epsilon"),
@@ -27,25 +25,7 @@ SMOOTH = [
 ]
 
 
-def names(value):
-    return "-".join(map(str, value)) if isinstance(value, tuple) else getattr(value, "prediction", None)
-
-
-def normal(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def distance(a, b):
-    return (a - b).abs().max().item()
-
-
-def walk(model, schedule, x, source, target, steps, solve):
-    """All items in the same number of even steps, each from its own source to its own target."""
-    lengths = torch.full((len(x),), steps)
-    return integrate(model, schedule, x, ragged_grid(source, target, lengths), lengths, {}, solve)
-
-
-@pytest.mark.parametrize("schedule", SMOOTH, ids=names)
+@pytest.mark.parametrize("schedule", SMOOTH, ids=name_of)
 def test_each_solver_converges_at_its_order(mixture, schedule):
     """Halving the steps divides the error by 2**order; a wrong coefficient anywhere costs at least one order."""
     model, x = mixture(schedule), normal(4, 1, 1, 2)
@@ -116,8 +96,8 @@ PARITY = [
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("lands", [True, False], ids=["to-clean", "to-a-level"])
-@pytest.mark.parametrize("which", [which for which in EVERY_SOLVER if which[0] in ("dpm", "unipc")], ids=names)
-@pytest.mark.parametrize(("schedule", "options"), PARITY, ids=names)
+@pytest.mark.parametrize("which", [which for which in EVERY_SOLVER if which[0] in ("dpm", "unipc")], ids=name_of)
+@pytest.mark.parametrize(("schedule", "options"), PARITY, ids=name_of)
 def test_multistep_solvers_agree_with_diffusers(mixture, schedule, options, which, lands):
     """Same model, same levels, same numbers as UniPCMultistepScheduler and DPMSolverMultistepScheduler."""
     name, order, variant = which
@@ -191,23 +171,8 @@ def test_heun_is_flow_matching_heun(mixture):
     assert distance(got, expected) < 1e-5
 
 
-@pytest.mark.parametrize("which", EVERY_SOLVER, ids=names)
-def test_a_ragged_batch_equals_its_items_one_by_one(mixture, schedule, which):
-    """Sources, targets and lengths of their own: batching must not mix the items' levels or histories."""
-    model, x, solve = mixture(schedule), normal(5, 1, 2, 2), solver(*which)
-    lengths = torch.tensor([7, 4, 4, 2, 1])
-    source = torch.tensor([schedule.noisy_timestep, 900.0, 500.0, 640.0, 321.5], dtype=torch.float64)
-    target = torch.tensor([400.0, schedule.clean_timestep, 77.0, 600.0, 300.0], dtype=torch.float64)
-    together = integrate(model, schedule, x, ragged_grid(source, target, lengths), lengths, {}, solve)
-    for item in range(len(x)):
-        one = slice(item, item + 1)
-        grid = ragged_grid(source[one], target[one], lengths[one])
-        alone = integrate(model, schedule, x[one], grid, lengths[one], {}, solve)
-        assert distance(together[one], alone) < 1e-6
-
-
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["f64", "f32"])
-@pytest.mark.parametrize("which", EVERY_SOLVER, ids=names)
+@pytest.mark.parametrize("which", EVERY_SOLVER, ids=name_of)
 def test_a_perfect_model_lands_on_the_teacher_forced_latents(point_mass, schedule, which, dtype):
     """With a model that knows the answer a rollout of any length changes nothing, from pure noise to the clean end."""
     latents, noise = normal(5, 1, 2, 2, seed=1, dtype=dtype), normal(5, 1, 2, 2, seed=2, dtype=dtype)
@@ -222,27 +187,10 @@ def test_a_perfect_model_lands_on_the_teacher_forced_latents(point_mass, schedul
     assert distance(rolled.x, batch.teacher_forced) < torch.finfo(dtype).eps * 500 * max(1, growth)
 
 
-@pytest.mark.parametrize("which", EVERY_SOLVER, ids=names)
-def test_sampling_from_pure_noise_to_clean_stays_finite(mixture, schedule, which):
-    """The infinite log-SNR at both ends never becomes a NaN, in any step, and the samples have the data's spread."""
-    seen = []
-    grid = schedule.sampling_timesteps(10)[:, None].expand(-1, 256)
-    x = normal(256, 1, 1, 1, dtype=torch.float32)
-    lengths = torch.full((256,), 10)
-
-    def observe(step, x):
-        seen.append(x)
-
-    samples = integrate(mixture(schedule), schedule, x, grid, lengths, {}, solver(*which), observe)
-    assert len(seen) == 11
-    assert all(state.isfinite().all() for state in seen)
-    assert samples.std() == pytest.approx(1.05, abs=0.2)  # the mixture's own is 1.04
-
-
 LINEAR = [which for which in EVERY_SOLVER if which[0] in ("euler", "dpm", "unipc")]
 
 
-@pytest.mark.parametrize("which", LINEAR, ids=names)
+@pytest.mark.parametrize("which", LINEAR, ids=name_of)
 def test_the_weights_of_a_step_are_the_step(mixture, schedule, which):
     """Solver.linear, with a history of any depth, says where the step lands before its prediction is there."""
     solve, x, history = solver(*which), normal(3, 1, 2, 2), History()
@@ -264,20 +212,6 @@ def test_the_weights_of_a_step_are_the_step(mixture, schedule, which):
 def test_steps_with_several_predictions_have_no_weights(name):
     """No single output decides where they land."""
     assert solver(name).linear is None
-
-
-@pytest.mark.parametrize("which", EVERY_SOLVER, ids=names)
-def test_a_solver_costs_what_it_says(mixture, which):
-    """Solver.calls, from which costs are estimated, is the number of model calls in a step."""
-    schedule, calls = FlowMatching(), []
-    ends = torch.full((2,), 900.0).double(), torch.full((2,), 100.0).double()
-
-    def counted(x, timestep, conditioning):
-        calls.append(len(x))
-        return mixture(schedule)(x, timestep, conditioning)
-
-    walk(counted, schedule, normal(2, 1, 1, 1), *ends, 5, solver(*which))
-    assert len(calls) == 5 * solver(*which).calls
 
 
 @pytest.mark.parametrize("name", SOLVERS)
