@@ -1,3 +1,5 @@
+"""Prompts checked before they run: targets, links, cycles, and checks of the nodes' own."""
+
 import json
 
 import pytest
@@ -9,18 +11,6 @@ from hypothesis import strategies as st
 def kinds(validation):
     found = validation.node_errors.items()
     return {node_id: [error["type"] for error in entry["errors"]] for node_id, entry in found}
-
-
-def test_values_are_converted_in_a_copy(mapping, prompt):
-    """Numbers written as text become numbers, boxed lists are unboxed, and the argument stays as it was."""
-    prompt["1"]["inputs"] |= {"x": "2.5", "n": 3.7, "flag": 1, "text": 5, "mode": {"__value__": "slow"}}
-    before = json.dumps(prompt)
-    validation = validate(prompt, mapping)
-    assert validation.error is None
-    assert validation.outputs == ["2"]
-    converted = validation.prompt["1"]["inputs"]
-    assert converted == {"x": 2.5, "n": 3, "seed": 1, "mode": "slow", "flag": True, "text": "5"}
-    assert json.dumps(prompt) == before
 
 
 @pytest.mark.parametrize("prompt", [None, [], "x", 3])
@@ -40,26 +30,6 @@ def test_targets(mapping, prompt):
     assert validate(prompt, mapping, targets=["2"]).node_errors == {}
     assert kinds(validate(prompt, mapping, targets=["3"])) == {"3": ["required_input_missing"] * 2}
     assert validate(prompt, mapping, targets=["1"]).error["type"] == "prompt_no_outputs"
-
-
-@pytest.mark.parametrize("count", [20, 21])
-def test_long_lists_of_options_are_not_repeated(make_class, count):
-    """Thousands of file names do not belong in an error."""
-    options = [f"o{i}" for i in range(count)]
-    mapping = {"K": make_class(lambda a: (), {"required": {"a": (options, {})}}, (), OUTPUT_NODE=True)}
-    error = validate({"1": {"class_type": "K", "inputs": {"a": "x"}}}, mapping).node_errors["1"]["errors"][0]
-    assert ("list of length" in error["details"]) == (count > 20)
-    assert (error["extra_info"]["input_config"] is None) == (count > 20)
-
-
-def test_multiselect(make_class):
-    """Each chosen option is checked, and a list is told from a link by its box."""
-    spec = ("COMBO", {"options": ["p", "q"], "multiselect": True})
-    mapping = {"K": make_class(lambda a: (), {"required": {"a": spec}}, (), OUTPUT_NODE=True)}
-    good = {"1": {"class_type": "K", "inputs": {"a": {"__value__": ["p", "q"]}}}}
-    bad = {"1": {"class_type": "K", "inputs": {"a": {"__value__": ["p", "x"]}}}}
-    assert validate(good, mapping).error is None
-    assert validate(bad, mapping).node_errors["1"]["errors"][0]["details"] == "a: 'x' not in ['p', 'q']"
 
 
 @pytest.mark.parametrize(
@@ -213,46 +183,6 @@ class Junk:
 
 
 JUNK_MAPPING = {"A": Junk, "B": Junk}
-
-
-@pytest.mark.parametrize(
-    ("node_id", "inputs", "line"),
-    [
-        ("1", {"n": 0}, "node 1 'DV' (DummyValue): input 'n': value 0 smaller than min of 1; raise the value"),
-        ("1", {"n": "abc"}, "node 1 'DV' (DummyValue): input 'n': 'abc' is no INT; give it a value of the type"),
-        ("1", {"mode": "zzz"}, "input mode: 'zzz' not in ['fast', 'slow']; choose one of the options"),
-        (
-            "2",
-            {"value": ["1", 1]},
-            "node 2 (DummySink): input 'value' takes DUMMY_VALUE, but is linked to FLOAT; link an",
-        ),
-        (
-            "2",
-            {"value": ["99", 0]},
-            "node 2 (DummySink): node 2 input value is linked to node 99, which does not exist;",
-        ),
-        ("2", {"value": ["1", 1, 2]}, "input 'value' is a list that is no link"),
-        (
-            "1",
-            {"opt": ["1", 0]},
-            "it depends on itself: 1 (DummyValue) -> 1 (DummyValue); remove one link of the cycle",
-        ),
-    ],
-)
-def test_describe(mapping, prompt, node_id, inputs, line):
-    """A terminal gets one plain line per error: the node, the input, the remedy."""
-    prompt[node_id]["inputs"] |= inputs
-    lines = describe(validate(prompt, mapping), prompt)
-    assert len(lines) == 1
-    assert line in lines[0]
-
-
-def test_describe_what_concerns_the_whole(mapping, prompt):
-    """Missing classes and outputs are said, and a good prompt has nothing to say."""
-    assert describe(validate(prompt, mapping), prompt) == []
-    assert "no output node" in describe(validate({}, mapping), {})[0]
-    prompt["2"] |= {"class_type": "Gone", "_meta": {"title": "My sink"}}
-    assert describe(validate(prompt, mapping), prompt)[0].startswith("node 2 'My sink' (Gone): no installed pack has")
 
 
 def test_a_reason_is_given_once_on_the_input_at_fault(make_class):

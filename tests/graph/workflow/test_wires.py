@@ -8,7 +8,7 @@ from comfyui_rollout.graph import load
 from comfyui_rollout.graph.workflow.wires import wires
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "workflows").glob("*.json")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[3] / "workflows").glob("*.json")), ids=lambda p: p.stem)
 def test_no_wire_of_a_template_runs_under_a_node(path):
     """They are drawn by hand, and their wires laid as the machine lays them."""
     workflow = load(path)

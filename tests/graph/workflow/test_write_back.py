@@ -9,7 +9,7 @@ from comfyui_rollout.graph import object_info, to_prompt
 from comfyui_rollout.graph.workflow.overrides import apply
 from comfyui_rollout.graph.workflow.write_back import write_back
 
-WORKFLOWS = sorted((Path(__file__).parents[2] / "workflows").glob("[!c]*.json"))  # not those that need ComfyUI
+WORKFLOWS = sorted((Path(__file__).parents[3] / "workflows").glob("[!c]*.json"))  # not those that need ComfyUI
 DEFINITIONS = object_info(NODE_CLASS_MAPPINGS)
 CHANGES = ["OptimizerStep.steps=7", "OptimizerStep.seed=9", "Rollout.probability=0.125", "Rollout.sampler=rk4"]
 CHANGES += ["Rollout.step_size_max=40", "OptimizerStep.run_name=other"]

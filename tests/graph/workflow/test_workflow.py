@@ -1,31 +1,10 @@
+"""Workflow files: read in each format, or refused in a line."""
+
 import json
-import struct
-import zlib
 
 import pytest
 from comfyui_rollout.graph import WorkflowError, is_prompt, load
-
-PROMPT = {"1": {"class_type": "A", "inputs": {}}}
-WORKFLOW = {"nodes": [], "links": [], "version": 0.4}
-
-
-def png(*chunks):
-    """A PNG of nothing but the given (type, body) chunks."""
-    parts = [b"\x89PNG\r\n\x1a\n"]
-    for kind, body in [*chunks, (b"IEND", b"")]:
-        parts.append(struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)))
-    return b"".join(parts)
-
-
-def riff(*chunks):
-    """A WEBP of nothing but the given (type, body) chunks."""
-    body = b"".join(kind + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2) for kind, body in chunks)
-    return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
-
-
-def safetensors(metadata):
-    header = json.dumps({"__metadata__": metadata}).encode()
-    return len(header).to_bytes(8, "little") + header
+from saved_files import PROMPT, WORKFLOW, png, riff, safetensors
 
 
 @pytest.mark.parametrize("workflow", [PROMPT, WORKFLOW, WORKFLOW | {"version": 1, "state": {}}])
@@ -35,31 +14,6 @@ def test_reads_json_in_each_format(tmp_path, workflow):
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(workflow).encode())
     assert load(path) == workflow
     assert load(str(path)) == workflow
-
-
-@pytest.mark.parametrize(
-    ("kind", "body"),
-    [
-        (b"tEXt", b"workflow\0" + json.dumps(WORKFLOW).encode()),
-        (b"zTXt", b"workflow\0\0" + zlib.compress(json.dumps(WORKFLOW).encode())),
-        (b"iTXt", b"workflow\0\0\0\0\0" + json.dumps(WORKFLOW).encode()),
-        (b"iTXt", b"workflow\0\1\0en\0title\0" + zlib.compress(json.dumps(WORKFLOW).encode())),
-    ],
-)
-def test_reads_the_workflow_of_an_image(tmp_path, kind, body):
-    """ComfyUI embeds prompt and workflow in PNG text chunks; the workflow is the one that people edit."""
-    path = tmp_path / "image.png"
-    path.write_bytes(png((b"IHDR", bytes(13)), (b"tEXt", b"prompt\0" + json.dumps(PROMPT).encode()), (kind, body)))
-    assert load(path) == WORKFLOW
-
-
-def test_reads_the_workflow_of_a_checkpoint(tmp_path):
-    """A trained file carries the graph it was trained with."""
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(safetensors({"workflow": json.dumps(WORKFLOW), "prompt": json.dumps(PROMPT)}))
-    assert load(path) == WORKFLOW
-    path.write_bytes(safetensors({"prompt": json.dumps(PROMPT)}))
-    assert load(path) == PROMPT
 
 
 @pytest.mark.parametrize(
@@ -128,40 +82,3 @@ def test_tells_a_prompt_from_a_workflow():
     """The two formats are told apart by their shape alone."""
     assert is_prompt(PROMPT)
     assert not any(map(is_prompt, [WORKFLOW, {}, [], None, {"1": {}}, {"1": 1}]))
-
-
-@pytest.mark.parametrize("prefix", ["", "Exif\0\0"])
-@pytest.mark.parametrize("word", ["workflow", "Workflow"])
-def test_reads_the_workflow_of_a_webp(tmp_path, prefix, word):
-    """ComfyUI writes ``workflow:{...}`` and ``prompt:{...}`` into the EXIF; the frontend looks for no special tag."""
-    from PIL import Image
-
-    workflow = WORKFLOW | {"extra": {"text": "größer: 犬"}}
-    exif = Image.new("RGB", (1, 1)).getexif()
-    exif[0x0110] = "prompt:" + json.dumps(PROMPT)
-    exif[0x010F] = f"{word}:" + json.dumps(workflow)
-    path = tmp_path / "image.webp"
-    Image.new("RGB", (8, 8)).save(path, exif=exif)
-    assert load(path) == workflow
-    block = exif.tobytes().removeprefix(b"Exif\0\0")
-    path.write_bytes(riff((b"VP8 ", b"odd"), (b"EXIF", prefix.encode() + block)))
-    assert load(path) == workflow
-
-
-def test_utf8_in_the_exif_of_a_webp(tmp_path):
-    """Some writers do not escape what is beyond ASCII."""
-    text = 'workflow:{"nodes": [], "extra": "größer 犬"}'.encode() + b"\0"
-    entry = struct.pack("<HHII", 0x010F, 2, len(text), 26)
-    path = tmp_path / "image.webp"
-    path.write_bytes(riff((b"EXIF", b"II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4) + text)))
-    assert load(path)["extra"] == "größer 犬"
-
-
-def test_reads_the_prompt_of_a_webp(tmp_path):
-    """A WEBP without a workflow, but with the prompt that was run."""
-    from PIL import Image
-
-    exif = Image.new("RGB", (1, 1)).getexif()
-    exif[0x0110] = "prompt:" + json.dumps(PROMPT)
-    Image.new("RGB", (8, 8)).save(tmp_path / "i.webp", exif=exif)
-    assert load(tmp_path / "i.webp") == PROMPT

@@ -11,7 +11,7 @@ from comfyui_rollout.graph.workflow.widgets import input_specs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-WORKFLOWS = sorted((Path(__file__).parents[2] / "workflows").glob("[!c]*.json"))  # not those that need ComfyUI
+WORKFLOWS = sorted((Path(__file__).parents[3] / "workflows").glob("[!c]*.json"))  # not those that need ComfyUI
 OURS = object_info(NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS)
 STRANGE = {
     "Make": {
