@@ -1,14 +1,10 @@
 """Browsers come, go, lag and die; the training goes on."""
 
 import asyncio
-import json
 import socket as sockets
-import time
 
 from comfyui_rollout.server.sockets.messages import Message
-from comfyui_rollout.server.sockets.outbox import BEHIND, MOST_LASTING, MOST_REPLACEABLE, Outbox
-from comfyui_rollout.server.sockets.reporter import Reporter
-from comfyui_rollout.server.sockets.snapshot import MOST_ROWS, Snapshot
+from comfyui_rollout.server.sockets.outbox import BEHIND
 
 
 def test_late_joiner(serve, host, browse, queue, prompt):
@@ -106,25 +102,6 @@ def test_a_program_that_comes_late(serve, host, browse, queue, prompt):
     serve(check)
 
 
-def test_no_picture_before_the_first_progress():
-    """A client learns from progress which job runs; a picture that comes earlier waits for it, and is not lost."""
-
-    async def check():
-        heard = []
-        reporter = Reporter(asyncio.get_running_loop(), heard.append, interval=0.01)
-        reporter("preview", {"node_id": "1", "prompt_id": "p", "image": None})
-        reporter("preview", {"node_id": "2", "prompt_id": "p", "image": None})
-        reporter("executed", {"node": "3"})
-        await asyncio.sleep(0.05)
-        assert [message.kind for message in heard] == ["executed"]
-        reporter("progress", {"node": "1", "value": 1})
-        await asyncio.sleep(0.05)
-        assert [message.kind for message in heard] == ["executed", "progress", "preview", "preview"]
-        assert [message.data["node_id"] for message in heard[2:]] == ["1", "2"]
-
-    asyncio.run(check())
-
-
 def test_reconnect(serve, host, browse, queue, prompt):
     """The same client again replaces its old socket, and goes on where the job is."""
 
@@ -192,96 +169,3 @@ def test_a_socket_that_is_not_read(serve, host, browse, queue, prompt, monkeypat
         dead.close()
 
     serve(check)
-
-
-def test_outbox():
-    """In order for who keeps up; beyond that the newest of each sort, in the older one's place; never without end."""
-
-    async def check():
-        box = Outbox()
-        for number in range(BEHIND):
-            assert box.put(Message("progress", number, ("progress",)))
-        assert [(await box.next()).data for _ in range(BEHIND)] == list(range(BEHIND))
-        assert len(box) == 0
-        for number in range(1000):
-            assert box.put(Message("progress", number, ("progress",)))
-            assert box.put(Message("preview", number, ("preview", number)))
-        assert len(box) == MOST_REPLACEABLE
-        for number in range(MOST_LASTING):
-            assert box.put(Message("executed", number))
-        assert not box.put(Message("executed", "one too many"))
-        kinds = [(await box.next()).kind for _ in range(len(box))]
-        assert kinds[-MOST_LASTING - 1 :] == ["executed"] * (MOST_LASTING + 1)
-        assert not Outbox().put(Message("executed", "x" * 17_000_000))
-
-    asyncio.run(check())
-
-
-def test_throttle():
-    """Thousands of steps a second become a few messages; the last values arrive; rows of metrics are all there."""
-
-    async def check():
-        heard = []
-        reporter = Reporter(asyncio.get_running_loop(), heard.append, interval=0.1)
-
-        def train():
-            begun = time.perf_counter()
-            for step in range(5000):
-                node = {"state": "running", "value": step}
-                reporter("progress_state", {"prompt_id": "p", "nodes": {"1": node}})
-                reporter("progress", {"node": "1", "value": step})
-                reporter("rollout.metrics", {"node": "1", "rows": [{"step": step}]})
-                if step % 500 == 0:
-                    time.sleep(0.05)
-            return time.perf_counter() - begun
-
-        seconds = await asyncio.to_thread(train)
-        await asyncio.sleep(0.25)
-        states = [message for message in heard if message.kind == "progress_state"]
-        assert 2 <= len(states) <= seconds / 0.1 + 3
-        assert states[-1].data["nodes"]["1"]["value"] == 4999
-        rows = [row["step"] for message in heard if message.kind == "rollout.metrics" for row in message.data["rows"]]
-        assert rows == list(range(5000))
-        assert (seconds - 0.5) / 15_000 < 100e-6
-
-    asyncio.run(check())
-
-
-def test_order_of_a_delivery():
-    """What may be replaced never moves across what must arrive, and a node's state stays before its picture."""
-
-    async def check():
-        heard = []
-        reporter = Reporter(asyncio.get_running_loop(), heard.append, interval=30)
-        reporter("progress", {"node": "1"})
-        reporter("progress_state", {"nodes": {"1": {"state": "running"}}})
-        reporter("preview", {"node_id": "1", "prompt_id": "p", "image": None})
-        reporter("progress_state", {"nodes": {"1": {"state": "running", "value": 2}}})
-        reporter("executed", {"node": "1"})
-        reporter("progress_state", {"nodes": {"1": {"state": "finished"}}})
-        await asyncio.sleep(0.05)
-        kinds = [message.kind for message in heard]
-        assert kinds == ["progress", "progress_state", "preview", "executed", "progress_state"]
-        assert heard[1].data["nodes"]["1"]["value"] == 2
-
-    asyncio.run(check())
-
-
-def test_numbers_that_json_lacks():
-    """A loss that is not a number is null for the browser, whose parser would fail on NaN."""
-    text = Message("rollout.metrics", {"rows": [{"loss": float("nan"), "deep": (float("inf"), {1: "x"})}]}).text
-    assert json.loads(text)["data"] == {"rows": [{"loss": None, "deep": [None, {"1": "x"}]}]}
-
-
-def test_a_long_curve_is_thinned():
-    """However long a run, a bounded number of rows is told to late comers, the newest ones all of them."""
-    snapshot = Snapshot()
-    for step in range(0, 50_000, 10):
-        rows = [{"step": number} for number in range(step, step + 10)]
-        snapshot.note(Message("rollout.metrics", {"node": "1", "rows": rows}))
-    (message,) = snapshot.story()
-    steps = [row["step"] for row in message.data["rows"]]
-    assert len(steps) <= MOST_ROWS
-    assert steps[0] == 0
-    assert steps == sorted(steps)
-    assert steps[-100:] == list(range(49_900, 50_000))

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 from comfyui_rollout.graph import Result
-from comfyui_rollout.server.content.runs import OwnJobs, describe_run, is_live
+from comfyui_rollout.server.content.runs import OwnJobs, is_live
 from comfyui_rollout.server.jobs.job import Job
 from comfyui_rollout.server.jobs.job_queue import MOST_HISTORY, JobQueue
 from comfyui_rollout.server.jobs.job_store import FILE, JobStore, StoreTaken, open_store
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def job(name, number=0.0, **more):
@@ -137,20 +137,6 @@ def test_a_full_disk_stops_nothing(tmp_path, caplog):
         queue.put(job("kept in memory"))
     assert queue.take().id == "kept in memory"
     assert "the list of jobs cannot be written" in caplog.text
-
-
-def test_a_run_whose_server_died(tmp_path):
-    """It is not running, however short ago that was; one that somebody else began or goes on with is."""
-    now = time.time()
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(now - 5))
-    (tmp_path / "run.json").write_text(json.dumps({"status": "running", "started": stamp}))
-    died = OwnJobs(died=[(now - 6, now + 1)])
-    assert is_live(tmp_path, OwnJobs())
-    assert not is_live(tmp_path, died)
-    assert describe_run(tmp_path, died)["status"] == "stopped"
-    assert is_live(tmp_path, OwnJobs(died=[(now - 3, now + 1)]))  # begun before that job
-    assert is_live(tmp_path, OwnJobs(died=[(now - 6, now - 1)]))  # written to since
-    assert is_live(tmp_path, OwnJobs(live_since=now - 1, died=died.died))
 
 
 @contextmanager

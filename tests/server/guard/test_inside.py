@@ -82,5 +82,5 @@ def test_the_room_knows_its_neighbours_only():
     )
     from pathlib import Path
 
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     subprocess.run([sys.executable, "-c", code, str(root)], check=True, timeout=60)

@@ -150,7 +150,7 @@ def test_what_is_no_workflow_is_passed_over(serve, folders, photos, content):
 
 def test_workflows_of_the_editor_queued_prompts_and_the_command_line(tmp_path, photos):
     """All three name folders, and each folder is there once."""
-    workflow = json.loads((Path(__file__).parents[2] / "workflows" / "lora_sd15.json").read_text())
+    workflow = json.loads((Path(__file__).parents[3] / "workflows" / "lora_sd15.json").read_text())
     definitions = graph.object_info(NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS)
     (node,) = (node for node in workflow["nodes"] if node["type"] == "RolloutImageFolderDataset")
     node.pop("widgets_values_named", None)  # as the editor saves it
