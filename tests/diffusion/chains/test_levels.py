@@ -31,7 +31,7 @@ PLANS = [
 def test_the_levels_of_chains_have_the_schedules_density(schedule, options):
     """A million trained levels of chains under way, from the first step on, are distributed as a million drawn ones."""
     plan, generator = RolloutPlan(probability=1.0, persistent=True, **options), torch.Generator().manual_seed(1)
-    slots, updates = 4000, 250
+    slots, updates = 8000, 125
     grid, steps = draw_ways(plan, schedule, slots, generator, midway=True)
     age, seen = torch.zeros(slots, dtype=torch.int64), []
     for _ in range(updates):
