@@ -330,10 +330,10 @@ def test_one_process_failing_ends_all_in_seconds_with_its_message(tmp_path, trou
 
 
 LENGTHS = (
-    [9, 9, 9, 9, 0, 0, 0, 0],  # all with the first
+    [4, 4, 4, 4, 0, 0, 0, 0],  # all with the first
     [0, 0, 0, 0, 0, 0, 0, 1],  # none but one, and that with the last
     [0] * 8,
-    [0, 1, 2, 3, 4, 5, 6, 7],
+    [0, 0, 1, 1, 2, 2, 3, 4],
 )
 SIZES = {2: ([4, 4], [7, 1]), 4: ([2, 2, 2, 2], [1, 5, 1, 1])}
 """Items of each process, also where they are not as many."""

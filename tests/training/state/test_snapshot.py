@@ -3,10 +3,11 @@
 import json
 
 import pytest
+import torch
 from comfyui_rollout.files.weights import read_metadata
 from comfyui_rollout.training.loop import prepare
 from comfyui_rollout.training.optimizers import OptimizerSettings
-from comfyui_rollout.training.state import find_state, save_state, tensors_of
+from comfyui_rollout.training.state import find_state, save_state, size_of, snapshot, tensors_of
 from comfyui_rollout.training.stream import Run, Stream
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -95,3 +96,12 @@ def test_a_save_that_fails_keeps_the_state_before(trainer, tmp_path, monkeypatch
     assert find_state(tmp_path).step == 2
     assert same(load_file(find_state(tmp_path).path), before)
     assert names(tmp_path / "state") == ["state.json", "step_000002.safetensors"]
+
+
+def test_the_size_of_a_state_is_its_bytes(trainer, tmp_path):
+    """By it room on the disk is looked for, and it is told how long a state takes; a file has little beside."""
+    assert size_of({"a": torch.zeros(3, 2), "b": torch.zeros(5, dtype=torch.bfloat16)}) == 3 * 2 * 4 + 5 * 2
+    begun = trainer()
+    go(begun, 1)
+    saved = snapshot(begun).save(tmp_path)
+    assert 0 < saved.path.stat().st_size - snapshot(begun).size < 5000
