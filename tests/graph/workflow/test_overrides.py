@@ -1,3 +1,5 @@
+"""Values changed from a command line: nodes as people call them, values as they write them, and near misses."""
+
 import copy
 
 import pytest

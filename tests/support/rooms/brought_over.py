@@ -7,7 +7,7 @@ from comfyui_rollout.__main__ import main
 from comfyui_rollout.graph import object_info
 from comfyui_rollout.importing.simpletuner import Files, import_config, read_files
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 DATA = ROOT / "tests" / "recorded" / "simpletuner"
 

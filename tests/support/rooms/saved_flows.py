@@ -1,4 +1,7 @@
-"""What saved workflows of a few small classes become."""
+"""What saved workflows of a few small classes become.
+
+`Pass` has a socket `value` and widgets `gain`, `steps`; types are FLOAT unless said otherwise.
+"""
 
 from comfyui_rollout.graph import to_prompt
 
