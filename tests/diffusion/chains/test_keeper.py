@@ -24,6 +24,7 @@ def test_chains_of_another_size_wait(mixture):
         predict(model, seat)
     assert seen == {2: [0, 1, 2], 4: [0, 1]}
     assert keeper.oldest(5) == 5
+    assert Keeper().oldest(5) == 0
 
 
 def test_a_training_goes_on_from_the_kept_chains(mixture):
