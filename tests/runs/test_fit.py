@@ -2,13 +2,16 @@
 
 import json
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
+from comfyui_rollout.hosts.host import Host, Interrupted
 from comfyui_rollout.runs.fit import other_batch_in_words
 from comfyui_rollout.runs.looks import Tell
 from comfyui_rollout.runs.run_folder import read_metrics
+from comfyui_rollout.runs.session import Look
 from comfyui_rollout.training.state import find_state
 
 
@@ -64,3 +67,34 @@ def test_a_resume_with_another_global_batch_is_told(before, now, words):
     said = other_batch_in_words(before, now)
     assert len(said) == (words is not None)
     assert all(re.search(words, line) for line in said)
+
+
+@pytest.mark.parametrize(
+    ("stop", "said"),
+    [
+        (None, ("finished", "")),
+        (ValueError("disk full"), ("failed", "disk full")),
+        (Interrupted("stopped by the user"), ("interrupted", "stopped by the user")),
+    ],
+    ids=["finished", "failed", "interrupted"],
+)
+def test_the_host_hears_how_the_run_of_which_folder_ended(fitted, tmp_path, stop, said):
+    """Once, whatever happens: by it a command is started, and a browser told."""
+    heard = []
+
+    class Ears(Host):
+        def ended(self, folder, status, message=""):
+            heard.append((folder, status, message))
+
+    class Ends(Look):
+        def finish(self, session):
+            if stop:
+                raise stop
+
+    class Saved(torch.nn.Linear):
+        def save_config(self, folder):
+            (Path(folder) / "config.json").write_text("{}")
+
+    with pytest.raises(type(stop)) if stop else nullcontext():
+        fitted(Saved(4, 3), steps=2, folder=tmp_path / "line", host=Ears(), looks=[Ends()])
+    assert heard == [(tmp_path / "line_00001", *said)]
