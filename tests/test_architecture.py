@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import house
+import mirror
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -82,9 +83,23 @@ def test_no_folder_is_crowded():
     assert house.crowded(ROOT, ROOMS, MOST_FILES).keys() <= CATALOGUES
 
 
-def test_the_tests_mirror_the_rooms():
-    """Whoever changes a room knows where its tests are."""
-    assert {room for room in ROOMS if not list((ROOT / "tests" / room).rglob("test_*.py"))} == set()
+def test_the_tests_mirror_the_modules():
+    """Whoever changes a file finds its tests: those of its name, or those that tests/support/mirror.py names."""
+    modules, tests = mirror.modules(ROOT, ROOMS), mirror.test_files(ROOT)
+    assert mirror.untested(modules - mirror.OLD_NAMES, tests, mirror.TOGETHER) == []
+    assert mirror.unclaimed(modules, tests, mirror.TOGETHER, mirror.ASPECTS) == []
+    assert mirror.outdated(modules, tests, mirror.TOGETHER) == []
+    assert mirror.ASPECTS.keys() <= tests
+
+
+def test_a_module_without_tests_is_found():
+    """The test of the test: a new module, a test whose module has gone, and a name here that is nobody's."""
+    modules, tests = {"low/a.py", "low/b.py"}, {"low/test_a.py", "low/test_all.py", "browser/test_x.py", "test_y.py"}
+    assert mirror.untested(modules, tests, {"low/test_all.py": ("low/*.py",)}) == []
+    assert mirror.unclaimed(modules, tests, {"low/test_all.py": ("low/*.py",)}) == []
+    assert mirror.untested(modules, tests, {}) == ["low/b.py"]
+    assert mirror.unclaimed(modules, tests, {}) == ["low/test_all.py"]
+    assert mirror.outdated(modules, tests, {"low/test_c.py": ("low/c.py",)}) == ["low/c.py", "low/test_c.py"]
 
 
 @pytest.fixture

@@ -4,7 +4,14 @@ import math
 
 import pytest
 import torch
-from comfyui_rollout.diffusion.exposure_bias import BANDS, frequency_bands, measure, statistics, summary
+from comfyui_rollout.diffusion.exposure_bias import (
+    BANDS,
+    LevelStatistics,
+    frequency_bands,
+    measure,
+    statistics,
+    summary,
+)
 from comfyui_rollout.diffusion.predictions import per_sample
 from comfyui_rollout.diffusion.schedules import FlowMatching
 from comfyui_rollout.diffusion.solvers import solver
@@ -57,6 +64,15 @@ def test_a_biased_model_is_found_out(measured):
     late = [level.log_ratio("variance") for level in path[25:]]
     assert min(late) > 8 * CHANCE
     assert abs(path[0].log_ratio("variance")) < 4 * CHANCE
+
+
+def test_the_summary_is_a_mean_of_sizes():
+    """A bias that has one sign early and the other late does not cancel, and more levels are no more bias."""
+    level = {name: math.exp(value) for name, value in {"up": 0.1, "down": -0.3}.items()}
+    ones = {"up": 1.0, "down": 1.0}
+    path = [LevelStatistics(1000.0, level, ones, ones), LevelStatistics(500.0, ones, level, ones)] * 2
+    found = summary(path)
+    assert found == pytest.approx({"up": 0.1, "down": 0.3, "up_floor": 0.05, "down_floor": 0.15})
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (9, 7), (64, 32)])

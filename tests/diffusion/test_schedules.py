@@ -134,3 +134,15 @@ def test_add_noise():
     latents, noise = torch.ones(3, 1, 2, 2), -torch.ones(3, 1, 2, 2)
     x = FlowMatching().add_noise(latents, noise, torch.tensor([0.0, 500.0, 1000.0]))
     assert x[:, 0, 0, 0].tolist() == [1, 0, -1]
+
+
+def test_a_grid_that_ends_above_the_data_is_diffusers():
+    """Some pipelines stretch the levels so that the last step begins higher: the ends stay, all between move."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    theirs = FlowMatchEulerDiscreteScheduler(shift=3.0, shift_terminal=0.02)
+    theirs.set_timesteps(sigmas=torch.linspace(1, 0, 6)[:-1].tolist())
+    ours = FlowMatching(shift=3.0, terminal=0.02).sampling_timesteps(5)
+    assert ours.tolist() == pytest.approx([1000 * sigma for sigma in theirs.sigmas.tolist()], abs=1e-3)
+    assert ours[-2] == pytest.approx(20.0)
+    assert FlowMatching(terminal=0.02).sampling_timesteps(1).tolist() == [1000.0, 0.0]

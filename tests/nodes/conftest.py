@@ -9,6 +9,7 @@ from comfyui_rollout import nodes
 from comfyui_rollout.hosts.current import hosted_by
 from comfyui_rollout.hosts.host import Host, Interrupted
 from comfyui_rollout.training.stream import Run, Step
+from lora_nodes import adapt, base, fit, prompts, save, trained  # noqa: F401  # fixtures
 from safetensors.torch import load_file
 
 torch.set_num_threads(1)  # tiny tensors: more threads only get in each other's way

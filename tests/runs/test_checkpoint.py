@@ -2,6 +2,7 @@
 
 import math
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from comfyui_rollout.runs import checkpoint, notice
 from comfyui_rollout.runs.looks import Checkpoint
 from comfyui_rollout.runs.session import Look
 from comfyui_rollout.training.state import find_state
+from safetensors.torch import load_file
 
 
 class Stopped(Host):
@@ -148,3 +150,20 @@ def test_memory_that_is_shared_is_written_twice(tmp_path):
     tensors = load_file(kept.path)
     assert tensors["kept.loss.same"].tolist() == tensors["kept.loss.total"].tolist() == [0, 1, 2]
     assert tensors["kept.loss.rest"].tolist() == [3, 4, 5]
+
+
+def test_the_model_that_is_saved_has_the_averaged_weights(fitted, tmp_path):
+    """And the state the live ones, from which the training goes on."""
+
+    class Saved(torch.nn.Linear):
+        def save_config(self, folder):
+            (Path(folder) / "config.json").write_text("{}")
+
+    session = fitted(Saved(4, 3), steps=4, folder=tmp_path / "run", ema_decay=0.5)
+    (path,) = (session.folder.folder / "model").glob("*.safetensors")
+    model, state = load_file(path), load_file(find_state(session.folder.folder).path)
+    averages = session.run.averaged_weights.shadow_params
+    for (name, live), average in zip(session.model.network.named_parameters(), averages, strict=True):
+        assert torch.equal(model[name], average)
+        assert torch.equal(state[f"weights.{name}"], live)
+        assert not torch.equal(average, live)

@@ -2,50 +2,17 @@
 
 import json
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
-from comfyui_rollout.hosts.host import Interrupted
-from comfyui_rollout.runs.fit import fit, other_batch_in_words
-from comfyui_rollout.runs.looks import Checkpoint, Sample, Tell, TimeBudget
+from comfyui_rollout.hosts.host import Host, Interrupted
+from comfyui_rollout.runs.fit import other_batch_in_words
+from comfyui_rollout.runs.looks import Tell
 from comfyui_rollout.runs.metrics_file import read_metrics
 from comfyui_rollout.runs.session import Look
-from comfyui_rollout.training.optimizers import OptimizerSettings
 from comfyui_rollout.training.state import find_state
-from comfyui_rollout.training.stream import StepError, Stream
-
-SETTINGS = OptimizerSettings("sgd", learning_rate=0.1, weight_decay=0.0, beta1=0.0)
-
-
-class Told(Look):
-    """Remembers when it was called."""
-
-    def __init__(self):
-        self.calls = []
-
-    def after(self, session):
-        self.calls.append(("after", session.reached))
-
-    def read(self, session, rows):
-        self.calls.append(("read", [row["step"] for row in rows]))
-
-    def finish(self, session):
-        self.calls.append(("finish", session.reached))
-
-    def conclude(self, session):
-        self.calls.append(("conclude", session.reached))
-
-
-@pytest.fixture
-def fitted(regression):
-    """``fitted(steps=..., looks=...)``: a linear regression, without a folder unless one is named."""
-
-    def run(network=None, **options):
-        loss, model, _ = regression(network, keep_mode=None)
-        return fit(loss, model, SETTINGS, device="cpu", **options)
-
-    return run
 
 
 def test_a_fit_needs_no_folder_and_no_host(fitted):
@@ -55,51 +22,6 @@ def test_a_fit_needs_no_folder_and_no_host(fitted):
     assert [row["step"] for row in rows] == list(range(25))
     assert rows[-1]["loss"] < 0.7 * rows[0]["loss"]
     assert (session.reached, session.folder) == (25, None)
-
-
-def test_looks_are_called_in_their_order(fitted):
-    """After each update; read whenever the numbers were; finish once; and conclude last of all."""
-    told = Told()
-    fitted(steps=11, looks=[told])
-    assert told.calls == [
-        *(("after", done) for done in range(1, 10)),
-        *(("read", list(range(10))), ("after", 10), ("after", 11)),
-        *(("read", [10]), ("finish", 11), ("conclude", 11)),
-    ]
-
-
-def test_a_look_that_stops_the_run_is_concluded(fitted):
-    """Whoever raises, all looks conclude, and nothing is said to have finished."""
-    told = Told()
-
-    class Stop(Look):
-        def after(self, session):
-            raise Interrupted("stopped by the user")
-
-    with pytest.raises(Interrupted):
-        fitted(steps=5, looks=[told, Stop()])
-    assert [call[0] for call in told.calls] == ["after", "read", "conclude"]
-
-
-def test_a_look_that_cannot_conclude_hides_no_other(fitted, caplog):
-    """The others conclude all the same; a run that had gone well then ends with that error, another with its own."""
-    told = Told()
-
-    class Full(Look):
-        def conclude(self, session):
-            raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        fitted(steps=2, looks=[Full(), told])
-    assert told.calls[-1] == ("conclude", 2)
-
-    class Stop(Look):
-        def after(self, session):
-            raise Interrupted("stopped")
-
-    with pytest.raises(Interrupted):
-        fitted(steps=2, looks=[Full(), Stop()])
-    assert "Full could not conclude: disk full" in caplog.text
 
 
 def test_a_folder_has_the_run(fitted, tmp_path):
@@ -120,54 +42,6 @@ def test_a_folder_has_the_run(fitted, tmp_path):
     resumed = fitted(Saved(4, 3), steps=5, resume=find_state(folder))
     assert (resumed.folder.folder, resumed.reached, len(read_metrics(folder))) == (folder, 5, 5)
     assert resumed.notes[0].startswith("line_00002 goes on after step 3 of 5")
-
-
-def test_a_time_budget_ends_the_run_as_finished(fitted, monkeypatch):
-    """It comes to its end as if so many steps had been meant: samples are drawn, looks finish."""
-    now = iter(range(0, 1000, 30))
-    monkeypatch.setattr("comfyui_rollout.runs.looks.time.monotonic", lambda: next(now))
-    told = Told()
-    session = fitted(steps=1000, looks=[TimeBudget(minutes=2), told])
-    assert session.reached < 10
-    assert told.calls[-2:] == [("finish", session.reached), ("conclude", session.reached)]
-
-
-def test_samples_are_drawn_on_the_way_and_once_at_the_end(fitted):
-    """Every so many updates; the last round belongs to the end."""
-    drawn = []
-    samples = Stream(lambda step: drawn.append(step.update), node_id="samples")
-    fitted(steps=6, looks=[Sample(samples, every=2)])
-    assert drawn == [2, 4, 6]
-
-
-def spoilt_weights(session):
-    with torch.no_grad():
-        session.trainer.parameters[0].fill_(float("nan"))
-
-
-@pytest.mark.parametrize("at", [3, 4], ids=["at a copy on the way", "at the end"])
-def test_weights_that_are_no_numbers_push_out_no_copy(fitted, tmp_path, at):
-    """The loss of the newest update looks well and its weights do not: nothing is saved or deleted for them."""
-
-    class Saved(torch.nn.Linear):
-        def save_config(self, folder):
-            (Path(folder) / "config.json").write_text("{}")
-
-    class Spoil(Look):
-        def after(self, session):
-            if session.reached == at:
-                spoilt_weights(session)
-
-    looks = [Spoil(), Checkpoint(every=1, keep=1)]
-    where = rf"^node train \(Optimizer Step\), step {at - 1}: the trained weights are no finite numbers any more; lower"
-    with pytest.raises(StepError, match=where):
-        fitted(Saved(4, 3), steps=4, folder=tmp_path / "run", looks=looks)
-    folder = tmp_path / "run_00001"
-    assert [path.name for path in (folder / "checkpoints").iterdir()] == [f"step_{min(at - 1, 3):06d}"]
-    assert find_state(folder).step == min(at - 1, 3)
-    assert not (folder / "model").exists()
-    facts = json.loads((folder / "run.json").read_text())
-    assert (facts["status"], facts["steps_done"]) == ("failed", at)
 
 
 def batch(size, processes, accumulation=1):
@@ -193,3 +67,34 @@ def test_a_resume_with_another_global_batch_is_told(before, now, words):
     said = other_batch_in_words(before, now)
     assert len(said) == (words is not None)
     assert all(re.search(words, line) for line in said)
+
+
+@pytest.mark.parametrize(
+    ("stop", "said"),
+    [
+        (None, ("finished", "")),
+        (ValueError("disk full"), ("failed", "disk full")),
+        (Interrupted("stopped by the user"), ("interrupted", "stopped by the user")),
+    ],
+    ids=["finished", "failed", "interrupted"],
+)
+def test_the_host_hears_how_the_run_of_which_folder_ended(fitted, tmp_path, stop, said):
+    """Once, whatever happens: by it a command is started, and a browser told."""
+    heard = []
+
+    class Ears(Host):
+        def ended(self, folder, status, message=""):
+            heard.append((folder, status, message))
+
+    class Ends(Look):
+        def finish(self, session):
+            if stop:
+                raise stop
+
+    class Saved(torch.nn.Linear):
+        def save_config(self, folder):
+            (Path(folder) / "config.json").write_text("{}")
+
+    with pytest.raises(type(stop)) if stop else nullcontext():
+        fitted(Saved(4, 3), steps=2, folder=tmp_path / "line", host=Ears(), looks=[Ends()])
+    assert heard == [(tmp_path / "line_00001", *said)]

@@ -7,27 +7,12 @@ from comfyui_rollout.graph import load, object_info, to_prompt
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 DEFINITIONS = object_info(NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS)
+OTHERWISE = {"lora_sd15": "sd", "lora_qwen_image_edit": "qwen_image_edit_plus"}
+"""Workflows that are not called as their family."""
 FAMILIES = {
-    "lora_sd15": "sd",
-    "lora_sdxl": "sdxl",
-    "lora_sd3": "sd3",
-    "lora_flux": "flux",
-    "lora_zimage": "zimage",
-    "lora_flux2_dev": "flux2_dev",
-    "lora_flux2_klein": "flux2_klein",
-    "lora_qwen_image": "qwen_image",
-    "lora_qwen_image_edit": "qwen_image_edit_plus",
-    "lora_flux_kontext": "flux_kontext",
-    "lora_krea2": "krea2",
-    "lora_ideogram4": "ideogram4",
-    "lora_anima": "anima",
-    "lora_ernie_image": "ernie_image",
-    "lora_hidream": "hidream",
-    "lora_wan": "wan",
-    "lora_chroma": "chroma",
-    "lora_longcat_image": "longcat_image",
-    "dreambooth_rollout": "sd",
-}
+    name: OTHERWISE.get(name, name.removeprefix("lora_"))
+    for name in sorted(path.stem for path in WORKFLOWS.glob("lora_*.json"))
+} | {"dreambooth_rollout": "sd"}
 PAIRS = ("lora_qwen_image_edit", "lora_flux_kontext")
 """Those that train on pairs of pictures."""
 BESIDE = {"soar_lora": "sd3", "few_steps_lora": "sd3", "fast_lora": "sd3"}

@@ -816,14 +816,8 @@ def where_it_is_there(family, maker):
     return make
 
 
-MAKERS = {
-    "wan": wan, "ideogram4": ideogram4, "anima": anima, "ernie_image": ernie_image, "hidream": hidream,
-    "sd": sd, "sdxl": sdxl, "sd3": sd3, "flux": flux, "dit": dit, "lumina2": lumina2, "zimage": zimage,
-    "qwen_image_edit": qwen_image_edit, "qwen_image_edit_plus": qwen_image_edit_plus, "flux_kontext": flux_kontext,
-    "flux2_dev": flux2_dev, "flux2_klein": flux2_klein, "qwen_image": qwen_image, "chroma": chroma, "krea2": krea2,
-    "longcat_image": longcat_image,
-}  # fmt: skip
-MAKERS = {family: where_it_is_there(family, maker) for family, maker in MAKERS.items()}
+MAKERS = {family: where_it_is_there(family, globals()[family]) for family in PRETRAINED}
+"""Each family's pipeline is made by the function of its name; a new family has one, or nothing here is imported."""
 
 
 def save(family: str, folder: Path, *, variant: str | None = None, **options) -> Path:

@@ -1,4 +1,6 @@
-"""Toy networks, toy data and a host that remembers: fixtures that several rooms' tests share."""
+"""Toy networks, toy data and a host that remembers: what several rooms' tests share."""
+
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -87,6 +89,12 @@ def regression():
         return Stream(loss, {"model": model}, "loss", "Loss"), model, network
 
     return wire
+
+
+def with_loss(graph, change):
+    """The graph of a test with one more node behind its loss: ``change(step, value)``."""
+    loss = Stream(change, {"value": graph.loss}, "extra", "Extra")
+    return SimpleNamespace(**{**vars(graph), "loss": loss})
 
 
 class Numbered:

@@ -2,22 +2,17 @@
 
 import pytest
 import torch
-from comfyui_rollout.diffusion.seeds import global_seed
 from comfyui_rollout.training.loop import prepare
 from comfyui_rollout.training.one_by_one import KINDS, rounded
 from comfyui_rollout.training.optimizers import OptimizerSettings, installed
 from comfyui_rollout.training.state import find_state, save_state, tensors_of
 from comfyui_rollout.training.stream import Run, Stream
 from torch import nn
+from trained import dropout_network, go, same
 
 FUSED = {"fused_backward": True, "clip_norm": 0.0}
 BF16 = {"weights_dtype": "bf16", "precision": "bf16"}
 HERE = [name for name in KINDS if name in installed()]
-
-
-def network():
-    with global_seed(1):
-        return nn.Sequential(nn.Linear(4, 6), nn.Dropout(0.5), nn.Linear(6, 3))
 
 
 @pytest.fixture
@@ -25,20 +20,11 @@ def trainer(regression):
     """``trainer(name, **options)``: ready for 12 steps; a new one each time."""
 
     def make(name="adamw", own=None, state=None, **options):
-        loss, model, _ = regression(own or network())
+        loss, model, _ = regression(own or dropout_network())
         settings = OptimizerSettings(name, learning_rate=0.01, lr_schedule="cosine", warmup_steps=4)
         return prepare(loss, model, settings, steps=12, run=Run(loss, model, seed=5), state=state, **options)
 
     return make
-
-
-def go(trainer, steps):
-    updates = trainer.updates()
-    return [float(next(updates).metrics["loss"]) for _ in range(steps)]
-
-
-def same(first, second):
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.mark.parametrize("on_bad_step", ["skip", "stop"])
@@ -49,6 +35,24 @@ def test_fused_backward_is_the_ordinary_update_to_the_bit(trainer, name, on_bad_
     plain, fused = trainer(name, **options), trainer(name, **options, fused_backward=True)
     assert go(plain, 12) == go(fused, 12)
     assert same(tensors_of(plain), tensors_of(fused))
+
+
+@pytest.mark.parametrize(
+    ("value", "loss"), [(1.0, float("inf")), (1.0, float("nan")), (float("nan"), 1.0)], ids=["inf", "nan", "gradient"]
+)
+def test_the_gradient_of_a_bad_loss_counts_as_zero_however_finite(trainer, value, loss):
+    """And so does one that is no number itself: the weight is as after no gradient at all, and the step is known."""
+    found = []
+    for gradient, of in ((value, loss), (0.0, 1.0)):
+        made = trainer(**FUSED, on_bad_step="skip")
+        weight = made.parameters[0]
+        weight.grad = torch.full_like(weight, gradient)
+        made.one_by_one.begin(0)
+        made.one_by_one.step_if_finite(weight, torch.tensor(of))
+        found.append((weight.detach().clone(), bool(made.one_by_one.bad)))
+    (after, bad), (expected, fine) = found
+    assert torch.equal(after, expected)
+    assert (bad, fine) == (True, False)
 
 
 def test_a_gradient_is_let_go_as_soon_as_it_was_used(trainer):

@@ -1,5 +1,7 @@
 """Optimizers and learning-rate schedules."""
 
+from functools import cache
+
 import pytest
 import torch
 from comfyui_rollout.diffusion.seeds import global_seed
@@ -126,6 +128,7 @@ class Adapted(nn.Module):
         return self.base(x) + self.up(self.down(x))
 
 
+@cache
 def learnt(name, steps=300):
     """Share of the error that a new LoRA loses on a change of rank 4, and its last loss with averaged weights."""
     generator = torch.Generator().manual_seed(4)

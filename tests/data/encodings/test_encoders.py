@@ -116,6 +116,15 @@ def test_a_part_that_is_not_there_is_the_same_everywhere(encoders, tiny_pipeline
     assert identities(encoders("sd3", copy)) == identities(encoders("sd3", folder)) != identities(encoders("sd3"))
 
 
+def test_a_model_without_one_of_its_encoders_encodes(encoders, tiny_pipelines, tmp_path):
+    """SD3 as people have it who leave its T5, the largest part, out."""
+    folder = tiny_pipelines.save("sd3", tmp_path / "sd3", t5=False)
+    with encoders("sd3", folder).text("cpu") as encode:
+        told = encode(["a cat", "a dog"])
+    assert all(value.isfinite().all() for value in told.values())
+    assert not torch.equal(*told["text"])
+
+
 @pytest.mark.parametrize(("part", "text", "image"), [("text_encoder", 0, 1), ("vae", 1, 0), ("unet", 1, 1)])
 def test_other_weights_are_another_encoder(encoders, tiny_pipeline, tmp_path, part, text, image):
     """Found by their numbers, of a file of the same length; a fine-tuned network alone changes neither."""

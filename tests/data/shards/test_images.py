@@ -1,11 +1,7 @@
 """Shards as a data set: what a folder of the same files gives, whoever wrote them and wherever they lie."""
 
 import gzip
-import shutil
 import sys
-import tarfile
-import threading
-from contextlib import ExitStack
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -28,6 +24,7 @@ from comfyui_rollout.runs.looks import Tell
 from comfyui_rollout.training.optimizers import OptimizerSettings
 from comfyui_rollout.training.state import find_state
 from comfyui_rollout.training.stream import Stream
+from shard_encoders import same_batches
 from together import together
 
 OPTIONS = (
@@ -36,13 +33,6 @@ OPTIONS = (
     {"size": 128, "buckets": True, "flip": True, "crop": "random", "upscale": False, "loss_weight": 0.5},
     {"size": 128, "buckets": True, "max_aspect_ratio": 1.5},
 )
-
-
-def same(one, other):
-    assert torch.equal(one.latents, other.latents)
-    assert one.captions == other.captions
-    assert torch.equal(one.conditioning["label"], other.conditioning["label"])
-    assert (one.weight is None) == (other.weight is None)
 
 
 @pytest.mark.parametrize("options", OPTIONS)
@@ -56,7 +46,7 @@ def test_the_same_files_give_the_same_batches(folder, tars, read, options):
     ]
     one, other = Loader(images, 3, 0, "data"), Loader(shards, 3, 0, "data")
     for index in range(8):
-        same(one.batch(index), other.batch(index))
+        same_batches(one.batch(index), other.batch(index))
 
 
 def test_a_run_that_goes_on_sees_the_same_batches(tars, read):
@@ -67,7 +57,7 @@ def test_a_run_that_goes_on_sees_the_same_batches(tars, read):
     for start in range(0, 9, 2):
         resumed = Loader(shards, 3, 5, "data")
         for index in range(start, 9):
-            same(resumed.batch(index), seen[index])
+            same_batches(resumed.batch(index), seen[index])
 
 
 def trained(tars, folder, size, steps, resume=None):
@@ -117,139 +107,6 @@ def test_readers_of_parts_of_a_batch_draw_what_one_of_all_draws(tars, read):
     assert torch.equal(torch.cat([part.latents for part in parts]), whole.latents)
 
 
-def test_the_library_reads_the_same_samples(tars, read):
-    """WebDataset is the oracle of what a sample is, and in which order they come."""
-    from webdataset.tariterators import group_by_keys, tar_file_expander
-
-    with ExitStack() as stack:
-        opened = [
-            {"url": str(path), "stream": stack.enter_context(path.open("rb"))} for path in sorted(tars.glob("*.tar"))
-        ]
-        samples = list(group_by_keys(tar_file_expander(opened)))
-    shards = read(tars)
-    assert shards.read(range(10)) == [sample["png"] for sample in samples]
-    assert [shards.item(number).label for number in range(10)] == [int(sample["cls"]) for sample in samples]
-    assert [shards.index.path(number).name for number in range(10)] == [
-        sample["__key__"].split("/")[-1] + ".png" for sample in samples
-    ]
-
-
-def test_shards_are_found_as_people_name_them(tars, read):
-    """A folder, a pattern, braces, a URL, one file; in the order that was said."""
-    for place in (tars, f"{tars}/*.tar", f"{tars}/data-{{000..003}}.tar", f"file://{tars}/data-00*.tar"):
-        assert len(read(place).index) == 10
-    backwards = read(f"{tars}/data-{{003..000}}.tar")
-    assert backwards.index.path(0).name == "नाम9.png"
-    assert len(read(tars / "data-000.tar").index) == 3
-
-
-def test_shards_in_memory_and_over_http(tars, read, served):
-    """Any URL that fsspec opens: the same batch."""
-    import fsspec
-
-    wanted = read(tars).batch([7, 2], ItemGenerators(0, "data", 0, 2))
-    memory = fsspec.filesystem("memory")
-    for path in tars.glob("*.tar"):
-        memory.pipe(f"/shards/{path.name}", path.read_bytes())
-    try:
-        same(read("memory://shards/data-*.tar").batch([7, 2], ItemGenerators(0, "data", 0, 2)), wanted)
-    finally:
-        memory.rm("/shards", recursive=True)
-    same(read(served(tars) + "/data-{000..003}.tar").batch([7, 2], ItemGenerators(0, "data", 0, 2)), wanted)
-
-
-def test_an_index_is_made_once(tars, read, tmp_path, monkeypatch):
-    """A second start reads no tar; a shard more costs that shard; one that was written anew is read again."""
-    from comfyui_rollout.data.shards import index
-
-    looked, through = [], index.read_through
-    monkeypatch.setattr(
-        index, "read_through", lambda shards, number, stopped: looked.append(number) or through(shards, number, stopped)
-    )
-    place, kept = tmp_path / "copy", tmp_path / "index"
-    shutil.copytree(tars, place)
-    (place / "data-003.tar").rename(tmp_path / "later.tar")
-    first = read(place, kept)
-    assert sorted(looked) == [0, 1, 2]
-    assert (read(place, kept).index.rows == first.index.rows).all()
-    assert sorted(looked) == [0, 1, 2]
-    (tmp_path / "later.tar").rename(place / "data-003.tar")
-    assert len(read(place, kept).index) == 10
-    assert sorted(looked) == [0, 1, 2, 3]
-    next(kept.iterdir()).write_bytes(b"damaged")
-    shutil.copy(place / "data-003.tar", place / "data-001.tar")
-    read(place, kept)
-    assert len(looked) in (5, 6)  # the damaged file may be of the shard that changed
-
-
-def test_an_indexing_that_is_stopped_goes_on(tars, read, tmp_path):
-    """What was read is kept."""
-
-    def stop(done, total):
-        if done == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        index_of(shards_at(str(tars)), tmp_path, stop)
-    assert len(list(tmp_path.glob("*.npz"))) >= 2
-    assert len(read(tars, tmp_path).index) == 10
-
-
-def test_odd_samples(tar, read, caplog):
-    """Two pictures are one item, of the plain name; hidden files and strangers are none; a damaged one is left out."""
-    shards = read(
-        tar(
-            {
-                "a.mask.png": True,
-                "a.png": True,
-                "a.json": b'{"no": "caption"}',
-                "._b.png": True,
-                "b.npy": b"what",
-                "c.png": b"damaged",
-                "c.txt": b"lost with it",
-                "d.jpg": True,
-                "d.txt": b"",
-                "d.caption": b"weaker",
-                "e.f.png": True,
-                "e.txt": b"\xff\xfe\x00",
-                "__meta__.png": True,
-            }
-        ),
-        default_caption="instead",
-    )
-    assert [shards.index.path(number).name for number in range(len(shards.index))] == ["a.png", "d.jpg"]
-    assert shards.captions([0, 1]) == ["instead", ""]
-    assert (shards.left_out, shards.index.found[0].others) == (2, 1)
-    assert "c.png" in caplog.text
-    assert shards.info.classes == ()
-    assert "a.png has no class" in shards.info.without_classes or "hold no classes" in shards.info.without_classes
-
-
-def test_long_names_are_found(tar, read):
-    """A name of more than 100 bytes is in headers of its own."""
-    name = "x" * 150
-    assert read(tar({f"{name}/{name}.png": True})).index.path(0).name == f"{name}.png"
-
-
-def test_a_torn_shard_gives_what_is_whole(tars, read, tmp_path, caplog):
-    """Wherever it was cut off: the samples before, and a line that says so."""
-    data = (tars / "data-000.tar").read_bytes()
-    whole = read(tars / "data-000.tar")
-    third = int(whole.index.rows["start"][2])
-    with tarfile.open(tars / "data-000.tar") as file:
-        last = file.getmembers()[-1]
-        end = last.offset_data + 512 * -(-last.size // 512)
-    for length in (third + 100, third - 512, third - 700, end):
-        (tmp_path / "torn.tar").write_bytes(data[:length])
-        caplog.clear()
-        assert len(read(tmp_path / "torn.tar").index) in (2, 3)
-        assert "no whole tar file" in caplog.text
-    garbled = bytearray(data)
-    garbled[third - 512 : third - 400] = b"?" * 112
-    (tmp_path / "torn.tar").write_bytes(garbled)
-    assert len(read(tmp_path / "torn.tar").index) == 2
-
-
 def test_pictures_are_named(tars, read):
     """In errors and reports: by their names in the shard."""
     shards = read(tars)
@@ -278,47 +135,3 @@ def test_what_cannot_be_read_is_said_in_a_line(tars, tar, read, tmp_path):
             read(place)
         assert "\n" not in str(error.value)
         assert str(error.value).startswith("shards: ")
-
-
-def test_a_protocol_whose_package_is_missing_names_it(read):
-    """As fsspec says it: s3 wants s3fs, gs wants gcsfs."""
-    from fsspec import register_implementation
-    from fsspec.registry import known_implementations
-
-    register_implementation("far", "no_such_package.Files", errtxt="Install farfs to access Far")
-    try:
-        with pytest.raises(ValueError, match=r"^shards: cannot open 'far://a/b.tar': Install farfs to access Far$"):
-            read("far://a/b.tar")
-    finally:
-        known_implementations.pop("far", None)
-
-
-def test_a_server_without_ranges_is_refused(tars, read):
-    """Whether it says so before anything is read, or sends whole files for parts of them."""
-    from functools import partial
-    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-
-    class Silent(SimpleHTTPRequestHandler):
-        says = ""
-
-        def log_message(self, *said):
-            pass
-
-        def end_headers(self):
-            if self.says:
-                self.send_header("Accept-Ranges", self.says)
-            super().end_headers()
-
-    for says in ("none", "bytes"):
-        handler = partial(type("Handler", (Silent,), {"says": says}), directory=str(tars))
-        with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-            thread = threading.Thread(target=server.serve_forever)
-            thread.start()
-            try:
-                with pytest.raises(ValueError, match="does not serve parts of files"):
-                    read(f"http://127.0.0.1:{server.server_port}/data-000.tar").batch(
-                        [0], ItemGenerators(0, "data", 0, 1)
-                    )
-            finally:
-                server.shutdown()
-                thread.join()

@@ -1,5 +1,6 @@
 """Adapters on tiny networks of every family, with weights as if they were trained."""
 
+import copy
 import re
 from types import SimpleNamespace
 
@@ -46,3 +47,41 @@ def adapted():
         return SimpleNamespace(model=model, network=network, names=names, adapter=adapter, part=model.network_part)
 
     return put
+
+
+@pytest.fixture(scope="module")
+def pipeline(tiny_pipelines, tmp_path_factory):
+    """``pipeline(family)``: its live parts, with random weights, made once. Not to be changed."""
+    made = {}
+
+    def make(family):
+        if family not in made:
+            torch.manual_seed(0)
+            made[family] = tiny_pipelines.MAKERS[family](tmp_path_factory.mktemp(family))
+        return made[family]
+
+    return make
+
+
+@pytest.fixture
+def trained(pipeline, adapted):
+    """``trained(family, **settings)``: a copy of the family's network with a trained adapter."""
+
+    def make(family, **settings):
+        live = pipeline(family)
+        made = adapted(copy.deepcopy(getattr(live, PRETRAINED[family].network_part)), family, **settings)
+        made.pipeline = live
+        return made
+
+    return make
+
+
+@pytest.fixture
+def unet(tiny_pipelines):
+    """``unet(dtype)``: Stable Diffusion's family on a tiny network."""
+
+    def make(dtype=torch.float32):
+        torch.manual_seed(0)
+        return PRETRAINED["sd"](tiny_pipelines.unet().to(dtype))
+
+    return make

@@ -20,6 +20,7 @@ from comfyui_rollout.models.adapters.layers import DOWN, UP, LayerAdapter
 from comfyui_rollout.models.adapters.names import names_of
 from comfyui_rollout.models.adapters.network import merged_weights
 from comfyui_rollout.models.adapters.text_encoders import ATTACHED, TARGETS
+from own_networks import READERS
 from safetensors.torch import save_file
 
 pytestmark = pytest.mark.skipif("COMFYUI_PATH" not in os.environ, reason="set COMFYUI_PATH, and COMFYUI_PYTHON")
@@ -86,21 +87,14 @@ NETWORKS = {
 }  # fmt: skip
 
 
-BY_ORIGINAL_NAMES = (
-    "hidream",
-    "flux2_dev",
-    "flux2_klein",
-    "qwen_image",
-    "chroma",
-    "longcat_image",
-    "krea2",
-    "wan",
-    "ideogram4",
-    "anima",
-    "ernie_image",
-)
-"""Networks that ComfyUI does not convert: their weights are given by the original names, which tests/.../test_names.py
-checks against diffusers' converter."""
+CONVERTED = ("sd", "sdxl", "sd3", "flux", "zimage")
+"""Networks that ComfyUI converts itself. The weights of others are given by the original names, which test_original.py
+checks against diffusers' converters."""
+
+
+def test_every_family_is_loaded():
+    """All but Lumina 2, for which there is no job here yet: a new one is missed."""
+    assert {*NETWORKS} == {*READERS} - {"lumina2"}
 
 
 def by_original_names(weights, names):
@@ -133,7 +127,7 @@ def write(folder, family, format, kind, adapted, change):
     tensors = to_file(made.adapter, format, made.names, made.part)
     if kind == "dora":
         expected = merged_weights(made.model)
-    if family in BY_ORIGINAL_NAMES:
+    if family not in CONVERTED:
         plain, expected = (by_original_names(weights, made.names) for weights in (plain, expected))
     folder.mkdir()
     job = {"class": model, "unet_config": config}

@@ -7,41 +7,14 @@ from comfyui_rollout.models.adapters import network as adapters
 from comfyui_rollout.models.adapters import saved
 from comfyui_rollout.models.adapters.network import add_adapter, merged_weights
 from comfyui_rollout.models.adapters.settings import AdapterSettings
-from comfyui_rollout.models.families import PRETRAINED
 from comfyui_rollout.models.loading.load import load_network
 from comfyui_rollout.models.loading.recognise import inspect
 from comfyui_rollout.models.loading.source import Source
+from shaken import output, shake
 from torch import nn
 
 KINDS = [{"kind": "lora"}, {"kind": "lora", "dora": True}, {"kind": "lokr"}, {"kind": "loha"}]
 IDS = ["lora", "dora", "lokr", "loha"]
-
-
-@pytest.fixture
-def unet(tiny_pipelines):
-    """``unet(dtype)``: Stable Diffusion's family on a tiny network."""
-
-    def make(dtype=torch.float32):
-        torch.manual_seed(0)
-        return PRETRAINED["sd"](tiny_pipelines.unet().to(dtype))
-
-    return make
-
-
-def output(model, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(2, 4, 8, 8, generator=generator)
-    width = model.network.config.cross_attention_dim
-    text = torch.randn(2, 3, width, generator=generator)
-    return model(x, torch.tensor([100.0, 900.0]), {"text": text})
-
-
-def shake(model, name, seed=0):
-    """Adapter weights as if they were trained."""
-    generator = torch.Generator().manual_seed(seed)
-    for key, weight in model.network.named_parameters():
-        if name in key.split(".") and "magnitude" not in key:
-            weight.data += 0.3 * torch.randn(weight.shape, generator=generator)
 
 
 @pytest.mark.parametrize("settings", KINDS, ids=IDS)
@@ -166,50 +139,6 @@ def test_two_adapters_share_a_layer(unet, kinds, tmp_path):
     torch.testing.assert_close(output(plain), both, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("several", [False, True], ids=["one", "two"])
-def test_adapters_come_back_to_the_bit(unet, several, tmp_path):
-    """From the folder of a run, each from its own file."""
-
-    def make():
-        model = unet()
-        add_adapter(model, AdapterSettings("a", rank=2, targets=("to_q",)), seed=0)
-        if several:
-            add_adapter(model, AdapterSettings("b", "loha", rank=2, targets=("to_v",)), seed=1)
-        return model
-
-    model = make()
-    for name in model.adapters:
-        shake(model, name)
-    folder = saving.save_model(tmp_path / "model", model, None, {"workflow": "{}"})
-    assert len(list(folder.glob("*.safetensors"))) == len(model.adapters)
-    back = saving.restore(make(), folder)
-    assert torch.equal(output(back), output(model))
-
-
-def test_an_adapter_of_another_run_is_refused(unet, tmp_path):
-    """Another name, or other ranks."""
-    model = unet()
-    add_adapter(model, AdapterSettings("a", rank=2, targets=("to_q",)), seed=0)
-    folder = saving.save_model(tmp_path / "model", model, None, {})
-    for name, rank, words in (
-        ("b", 2, "there is no adapter 'b'"),
-        ("a", 4, r"does not fit the adapter 'a': \d+ tensors"),
-    ):
-        other = unet()
-        add_adapter(other, AdapterSettings(name, rank=rank, targets=("to_q",)), seed=0)
-        with pytest.raises(ValueError, match=words):
-            saving.restore(other, folder)
-
-
-def test_what_was_saved_says_its_scale(unet, tmp_path):
-    """rsLoRA too: the file's own settings are enough to use it."""
-    model = unet()
-    add_adapter(model, AdapterSettings("a", rank=4, alpha=6.0, rslora=True, targets=("to_q",)), seed=0)
-    folder = saving.save_model(tmp_path / "model", model, None, {})
-    (path,) = saved.adapter_files(folder).values()
-    assert {part.scale for part in saved.read_saved(path).values()} == {3.0}
-
-
 @pytest.mark.parametrize("settings", KINDS, ids=IDS)
 def test_merged_weights_do_what_the_adapter_does(unet, settings):
     """A whole model without any adapter, by its own names."""
@@ -219,16 +148,6 @@ def test_merged_weights_do_what_the_adapter_does(unet, settings):
     wanted = output(model)
     plain.network.load_state_dict(merged_weights(model))
     torch.testing.assert_close(output(plain), wanted, atol=1e-5, rtol=1e-4)
-
-
-def test_settings_that_do_not_go_together_are_refused():
-    """Before anything is loaded."""
-    with pytest.raises(ValueError, match="dora goes with kind lora only, not with lokr"):
-        AdapterSettings("a", "lokr", dora=True)
-    with pytest.raises(ValueError, match="rslora goes with kind lora only, not with loha"):
-        AdapterSettings("a", "loha", rslora=True)
-    with pytest.raises(ValueError, match="kind 'oft' is none of lora, lokr, loha"):
-        AdapterSettings("a", "oft")
 
 
 @pytest.mark.parametrize("targets", [("nowhere",), "(nowhere"], ids=["no such layer", "no expression"])

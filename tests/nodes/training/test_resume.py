@@ -13,13 +13,17 @@ from comfyui_rollout.hosts.host import Interrupted
 from comfyui_rollout.models.families import UNet
 from comfyui_rollout.runs.metrics_file import read_metrics
 from comfyui_rollout.training.state import find_state, states_in
-from comfyui_rollout.training.stream import StepError, Stream
+from comfyui_rollout.training.stream import StepError
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
+from toys import with_loss
 
 EVERY = {"max_step_offset": 2, "probability": 0.5, "step_size": 50.0}
-OPTIMIZERS = nodes.Optimizer.INPUT_TYPES()["required"]["optimizer"][0]
+KINDS = ("adamw", "muon", "adamw_8bit", "adamw_schedule_free")
+"""Optimizers that keep plain tensors, are two in one, keep squeezed ones, and train what they do not save. What each
+of all of them remembers goes on to the bit in tests/training/state/test_memory.py."""
+OPTIMIZERS = [name for name in nodes.Optimizer.INPUT_TYPES()["required"]["optimizer"][0] if name in KINDS]
 ALL = {"steps": 12, "ema_decay": 0.9, "accumulation": 2, "seed": 3, "preview_every": 4}
 TIMES = ("seconds", "steps_per_second", "machine")
 
@@ -50,12 +54,6 @@ def stop(train, host):
         host.stop_after, host.told = None, []
 
     return run
-
-
-def with_loss(graph, change):
-    """The graph with one more node behind the loss: ``change(step, value)``."""
-    loss = Stream(change, {"value": graph.loss}, "extra", "Extra")
-    return SimpleNamespace(**{**vars(graph), "loss": loss})
 
 
 def numbers(folder):
