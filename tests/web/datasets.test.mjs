@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { bringIn, toldOf } from "../../web/lib/bring_in.js";
-import { bucketSizes, cutOf } from "../../web/lib/buckets.js";
-import { History, changesOf, chosen, isLong } from "../../web/lib/caption_edits.js";
-import { isForTraining, plain, sorted } from "../../web/lib/dropped.js";
-import { lastOf } from "../../web/lib/found.js";
-import { inSight } from "../../web/lib/virtual_list.js";
+import { bringIn, toldOf } from "../../web/lib/data/bring_in.js";
+import { bucketSizes, cutOf } from "../../web/lib/data/buckets.js";
+import { History, changesOf, chosen, isLong } from "../../web/lib/data/caption_edits.js";
+import { isForTraining, plain, sorted } from "../../web/lib/data/dropped.js";
+import { lastOf } from "../../web/lib/language/paths.js";
+import { inSight } from "../../web/lib/elements/virtual_list.js";
 
 const files = (...paths) => paths.map((path) => ({ path, file: path }));
 

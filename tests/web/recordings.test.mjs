@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Recording, Recordings } from "../../web/lib/recordings.js";
-import { recall, remember } from "../../web/lib/remembered.js";
+import { Recording, Recordings } from "../../web/lib/trainings/recordings.js";
+import { recall, remember } from "../../web/lib/trainings/remembered.js";
 
 const frames = (step, run = "a_00001") => ({ step, subfolder: `rollout/${run}/rollouts`, image: `6_${step}.png`, data: `6_${step}.json` });
 
