@@ -84,7 +84,7 @@ app.registerExtension({
   addCustomNodeDefs: (definitions) => translateNodes(definitions, locale),
   bottomPanelTabs: panel.tabs,
   setup() {
-    progress.addBar(document.querySelector(".graph-canvas-panel") ?? document.body);
+    progress.addBar(() => document.querySelector(".graph-canvas-panel") ?? document.body);
     document.head.append(element("link", { rel: "stylesheet", href: new URL("./rollout.css", import.meta.url).href }));
     photos.listen(document);
     app.extensionManager.registerSidebarTab({

@@ -47,7 +47,7 @@ test("files come in, and what the server refuses is told", async () => {
   assert.deepEqual([told.name, told.added, told.same, told.leftOut.length], ["c 2", 7, 1, 3]);
   assert.deepEqual(sent.map(([, path]) => path).sort(), ["1.jpg", "1.txt", "2.jpg", "3.jpg"]);
   assert.deepEqual(seen.at(-1), [5, 5]);
-  assert.match(toldOf(told), /7 files added · 1 were there already · 3 left out/);
+  assert.match(toldOf(told), /files added: 7 · already there: 1 · 3 left out/);
   await assert.rejects(bringIn(backend, files("a.pdf")), /no pictures/);
 });
 

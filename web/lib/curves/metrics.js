@@ -112,7 +112,7 @@ export class Metrics {
     return this.steps.filter((_, place) => marks[place]);
   }
 
-  /** The loss and its parts. */
+  /** The loss and its parts: "loss_flow" and "loss_anti_drift" of ReflexFlow, say. */
   get losses() {
     return [...this.columns.keys()].filter((name) => name === "loss" || name.startsWith("loss_")).sort();
   }

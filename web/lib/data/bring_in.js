@@ -59,8 +59,8 @@ async function begun(backend, name, pictures) {
 
 /** What came of it, in one line. */
 export function toldOf({ added, same, leftOut }) {
-  const parts = [t("{count} files added", { count: added })];
-  if (same) parts.push(t("{count} were there already", { count: same }));
+  const parts = [t("files added: {count}", { count: added })];
+  if (same) parts.push(t("already there: {count}", { count: same }));
   if (leftOut.length) parts.push(t("{count} left out: {first}", { count: leftOut.length, first: leftOut[0] }));
   return parts.join(" · ");
 }

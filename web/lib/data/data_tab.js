@@ -187,13 +187,16 @@ export class DataTab {
   #row(entry, old) {
     const row = old ?? this.#newRow(entry);
     const { picture, width, height, caption, flags } = entry;
-    const { text, facts, cut, mask, flagged, conflict } = row.parts;
+    const { image, noImage, text, facts, cut, mask, flagged, conflict } = row.parts;
     const clash = this.#conflicts.get(picture), shown = clash?.mine ?? caption;
+    image.hidden = flags.includes("unreadable");
+    noImage.hidden = !image.hidden;
+    if (!image.hidden) image.src ||= this.backend.picture(this.#name, picture, 192);
     text.readOnly = flags.includes("linked");
     if (document.activeElement !== text && text.value !== shown) text.value = shown;
     const crop = this.#settings && cutOf([width, height], this.#settings.size, this.#settings.buckets);
     const lost = crop && crop.lost > MUCH ? [t("loses {percent}%", { percent: Math.round(crop.lost * 100) })] : [];
-    facts.textContent = `${picture} · ${width}×${height} · ${formatBytes(entry.bytes)}${crop ? ` → ${crop.size.join("×")}` : ""}`;
+    facts.textContent = [picture, width && `${width}×${height}`, formatBytes(entry.bytes) + (crop ? ` → ${crop.size.join("×")}` : "")].filter(Boolean).join(" · ");
     facts.title = facts.textContent;
     flagged.replaceChildren(...[...flags.map((flag) => t(FLAGS[flag] ?? flag)), ...lost].map((word) => element("span.rollout-flag", { title: word === t(FLAGS.duplicate) ? t("the same as {picture}", { picture: entry.same_as }) : word }, word)));
     mask.hidden = !entry.mask;
@@ -214,16 +217,16 @@ export class DataTab {
     const at = (path, side) => this.backend.picture(this.#name, path, side);
     const text = element("textarea.rollout-caption-text", { rows: 3, spellcheck: true, placeholder: t("no caption"), onchange: () => this.#try(() => this.#write([[picture, text.value]])) });
     text.setAttribute("aria-label", t("Caption of {picture}", { picture }));
-    const image = element("img", { src: at(picture, 192), alt: picture, loading: "lazy" });
+    const image = element("img", { alt: picture, loading: "lazy" }), noImage = element("i.pi.pi-image");
     const cut = element("span.rollout-cut", { title: t("what is trained on") }), facts = element("span.rollout-note"), flagged = element("span.rollout-flags");
     const settle = (label, action) => element("button.rollout-button", { type: "button", onclick: () => this.#try(action) }, label);
     const conflict = element("div.rollout-conflict", { hidden: true }, element("span"),
       settle(t("Keep mine"), () => this.#settle(picture, text.value)), settle(t("Take theirs"), () => this.#settle(picture, null)));
     const mask = element("img.rollout-mask", { src: maskFile ? at(maskFile, 192) : "", alt: t("its mask: white is trained"), title: t("its mask: white is trained"), hidden: !maskFile });
     const row = element("article.rollout-picture", { role: "listitem" },
-      element("a.rollout-picture-image", { href: at(picture), target: "_blank", rel: "noopener" }, image, mask, cut),
+      element("a.rollout-picture-image", { href: at(picture), target: "_blank", rel: "noopener" }, image, noImage, mask, cut),
       element("div.rollout-picture-text", {}, facts, text, flagged, conflict));
-    row.parts = { text, facts, cut, mask, flagged, conflict };
+    row.parts = { image, noImage, text, facts, cut, mask, flagged, conflict };
     return row;
   }
 
@@ -243,7 +246,7 @@ export class DataTab {
     return this.#try(async () => {
       const changes = changesOf(this.#shown, this.operation.value, this.word.value, this.other.value);
       await this.#send(changes, true);
-      this.status.textContent = t("{count} captions changed", { count: changes.length });
+      this.status.textContent = t("captions changed: {count}", { count: changes.length });
     });
   }
 

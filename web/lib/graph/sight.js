@@ -6,6 +6,7 @@ const READABLE = 0.75; // a scale
 const [BESIDE, BELOW] = [34, 110]; // pixels that stay free at the left and above
 const FITTED_MS = [50, 400]; // after which the frontend has fitted the whole graph into the window, and drawn it
 const DRAWN_MS = 100;
+const NARROW = 700; // pixels of a window, below which it is a telephone
 
 export class Sight {
   #crowded = 0;
@@ -43,6 +44,12 @@ export class Sight {
     const [soon, later] = FITTED_MS;
     setTimeout(show, soon);
     setTimeout(() => (show(), this.standApart()), later);
+  }
+
+  /** Where there is no room for both, the sidebar makes way. */
+  clear() {
+    const { sidebarTab, command } = this.app.extensionManager, beside = sidebarTab.activeSidebarTabId;
+    if (beside && innerWidth < NARROW) command.execute(`Workspace.ToggleSidebarTab.${beside}`);
   }
 
   /** No node covers another; when the frontend has drawn them, and knows how large they are. */

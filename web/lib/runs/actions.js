@@ -25,6 +25,7 @@ export class RunActions {
     const isOver = facts && facts.status !== "running";
     const id = isOver ? newId() : workflow.id; // one that goes on is heard of under its own id
     await this.canvas.load({ ...workflow, id }, run);
+    this.sight.clear();
     if (!isOver) return;
     await this.memory.restoreRun({ run, total: facts.steps ?? 0, message: STATUS[facts.status] ?? "" });
     this.loaded(run);
@@ -48,6 +49,7 @@ export class RunActions {
     if (!graph) throw new Error(t("This run has no Sample Prompts or Sample Images to try it with"));
     await this.canvas.loadPrompt(graph, t("Try {run}", { run }));
     arrange(this.canvas.root, (name) => globalThis.LiteGraph.createNode(name));
+    this.sight.clear();
     this.canvas.tries = run;
     this.sight.lookAtCorner(this.canvas.root);
     const both = Object.keys(graph).length > 2; // of a model that was trained whole there is no "without"

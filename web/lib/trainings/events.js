@@ -8,6 +8,7 @@ import { linesOf } from "./recordings.js";
 
 export class Events {
   #runs = new Map(); // by trainer, of what it has just shown
+  #succeeded = ""; // the newest job that ended well
 
   /**
    * @param {EventTarget} api the frontend's
@@ -57,8 +58,8 @@ export class Events {
     this.#on("progress_state", ({ nodes }) => {
       for (const [node, { max }] of Object.entries(nodes)) recordings.setTotal(node, max);
     });
+    for (const type of ["executed", "b_preview_with_metadata"]) this.#on(type, page.grown); // a picture makes a node higher
     this.#on("executed", ({ node, output }) => {
-      page.grown(); // a picture makes a node higher
       const run = this.#runs.get(node) ?? runOf(output?.images?.[0]?.subfolder);
       this.#runs.delete(node);
       if (!run) return;
@@ -82,10 +83,16 @@ export class Events {
   }
 
   #listenToEnds() {
-    const { recordings, page, gate } = this;
-    this.#on("execution_success", async ({ prompt_id: job }) => {
+    const { canvas, recordings, memory, page, gate } = this;
+    this.#on("execution_success", ({ prompt_id: job }) => {
+      this.#succeeded = job;
       page.ended("finished");
-      if (this.canvas.tries && (await gate.isOfCanvas(job))) page.tried();
+    });
+    this.#on("executing", async (node) => {
+      const isFiled = node === null; // now the server knows what came of the job
+      if (!isFiled || !(await gate.isOfCanvas(this.#succeeded))) return;
+      await memory.restoreWords(); // nodes whose results were there from another workflow have told this page nothing
+      if (canvas.tries) page.tried();
     });
     this.#on("execution_interrupted", () => page.ended("stopped"));
     this.#on("execution_error", ({ prompt_id: job, node_id: node, node_type: classId, exception_message: message }) => {

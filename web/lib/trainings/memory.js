@@ -39,7 +39,7 @@ export class Memory {
   async restore() {
     const id = this.canvas.workflowId;
     this.recordings.adopt(id);
-    await this.#restoreWords(id);
+    await this.restoreWords();
     const known = recall(this.storage, id);
     const running = Object.keys(known).length ? "" : await this.#runningRun(id);
     for (const [node, classId] of this.#recorded()) {
@@ -84,7 +84,8 @@ export class Memory {
   }
 
   /** Brings back what the nodes said in the newest job of this workflow. */
-  async #restoreWords(id) {
+  async restoreWords() {
+    const id = this.canvas.workflowId;
     const { outputs = {} } = (await this.backend.newestJob(id).catch(() => null)) ?? {};
     for (const [node, output] of Object.entries(outputs)) this.recordings.restoreWords(id, node, linesOf(output));
   }

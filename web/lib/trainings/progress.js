@@ -20,9 +20,9 @@ export class Progress {
     Object.assign(this, { canvas, sight, recordings, memory, backend, announcer, actions });
   }
 
-  addBar(place) {
-    this.#bar = new TrainingBar({ stop: this.actions.stop, show: this.actions.attempt(() => this.#bringIntoView()), announcer: this.announcer });
-    place.append(this.#bar.element);
+  /** From now on it is said in a line over ``home()``. */
+  addBar(home) {
+    this.#bar = new TrainingBar(home, { stop: this.actions.stop, show: this.actions.attempt(() => this.#bringIntoView()), announcer: this.announcer });
   }
 
   show() {

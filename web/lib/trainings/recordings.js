@@ -41,6 +41,8 @@ export class Recordings extends EventTarget {
   #before = new Map();
   /** @type {Set<string>|null} nodes that the running job takes as they were */
   #cached = null;
+  /** @type {Map<string, number>} training steps of the running job, by node: they may be told before anything else */
+  #totals = new Map();
   #jobId = null;
   #home = "";
 
@@ -54,6 +56,7 @@ export class Recordings extends EventTarget {
     this.#said = new Map();
     this.#cached = null;
     this.#before = new Map();
+    this.#totals = new Map();
     return true;
   }
 
@@ -135,6 +138,7 @@ export class Recordings extends EventTarget {
   }
 
   setTotal(node, total) {
+    this.#totals.set(node, total);
     const recording = this.#job.get(node);
     if (recording) recording.total = total;
   }
@@ -173,6 +177,8 @@ export class Recordings extends EventTarget {
       const known = this.#jobId === null ? this.of(this.#home, node) : undefined;
       const recording = known ?? new Recording();
       recording.running = true;
+      recording.total = this.#totals.get(node) ?? recording.total;
+      recording.run ||= [...this.#job.values()].find(({ run }) => run)?.run ?? "";
       this.#job.set(node, recording);
       this.#keep(this.#home, node, recording);
     }

@@ -6,10 +6,12 @@ import { t } from "../language/words.js";
 
 export class TrainingBar {
   /**
+   * @param {() => HTMLElement} home what the line is over
    * @param {{stop: () => void, show: () => void, announcer?: import("./announcer.js").Announcer}} actions ``show`` brings
    *   the training's workflow or node into view
    */
-  constructor({ stop, show, announcer }) {
+  constructor(home, { stop, show, announcer }) {
+    this.home = home;
     this.announcer = announcer;
     this.bell = iconButton("bell", t("Tell me when it has ended, also where I look at something else"), () => announcer.ask().then(() => (this.bell.hidden = !announcer.mayAsk)));
     this.title = element("button.rollout-bar-title", { type: "button", onclick: show, title: t("Show it on the canvas") });
@@ -20,6 +22,7 @@ export class TrainingBar {
     this.close = iconButton("times", t("Close"), () => this.hide());
     this.buttons = element("span.rollout-bar-buttons");
     this.element = element("div.rollout-bar", { hidden: true, role: "status" }, this.title, this.facts, this.track, this.buttons, this.bell, this.stop, this.close);
+    this.room = element("div.rollout-bar-room", {}, this.element);
   }
 
   hide() {
@@ -49,6 +52,8 @@ export class TrainingBar {
   }
 
   #show(kind, title, facts) {
+    const home = this.home(); // which the frontend may have made after us
+    if (this.room.parentElement !== home) home.append(this.room);
     this.element.hidden = false;
     this.element.dataset.kind = kind;
     if (this.title.textContent !== title) this.title.textContent = title;

@@ -12,7 +12,6 @@ import { Gallery, TRIED } from "../samples/gallery.js";
 const ROLLOUTS_TAB = "rollout-inspector";
 const CURVES_TAB = "rollout-curves";
 const SAMPLES_TAB = "rollout-samples";
-const NARROW = 700; // pixels of a window, below which it is a telephone
 
 export class BottomPanel {
   #chosen = { [ROLLOUT]: "", [TRAINER]: "" }; // which node is shown
@@ -20,12 +19,12 @@ export class BottomPanel {
 
   /**
    * @param {object} app the frontend's
-   * @param {{canvas: import("../graph/canvas.js").Canvas, memory: import("../trainings/memory.js").Memory,
+   * @param {{canvas: import("../graph/canvas.js").Canvas, sight: import("../graph/sight.js").Sight, memory: import("../trainings/memory.js").Memory,
    *   backend: import("../server/backend.js").Backend, reader: import("../rollouts/film_reader.js").FilmReader}} world
    * @param {() => void} refresh shows what is known now, soon
    */
-  constructor(app, { canvas, memory, backend, reader }, refresh) {
-    Object.assign(this, { app, canvas, memory, refresh });
+  constructor(app, { canvas, sight, memory, backend, reader }, refresh) {
+    Object.assign(this, { app, canvas, sight, memory, refresh });
     this.rollouts = new Tab(() => this.#ofNode(ROLLOUT, new Inspector(reader, { large: true })));
     this.curves = new Tab(() => this.#ofNode(TRAINER, new CurvesPanel(backend, (id) => canvas.titleOf(id))));
     this.samples = new Tab(() => slot(new Gallery(backend, () => canvas.workflowId)));
@@ -80,12 +79,10 @@ export class BottomPanel {
     this.refresh();
   }
 
-  /** Brings a tab into sight; where there is no room for both, the sidebar makes way. */
   #showTab(tab) {
-    const { bottomPanel, sidebarTab, command } = this.app.extensionManager;
+    const { bottomPanel } = this.app.extensionManager;
     if (bottomPanel.activeBottomPanelTabId !== tab || !bottomPanel.bottomPanelVisible) bottomPanel.toggleBottomPanelTab(tab);
-    const beside = sidebarTab.activeSidebarTabId;
-    if (beside && innerWidth < NARROW) command.execute(`Workspace.ToggleSidebarTab.${beside}`);
+    this.sight.clear();
   }
 
   #render(tab, place) {
