@@ -61,7 +61,7 @@ PICTURE_CHANGES = {
     "order": f"({CHOOSE})(tab.sort, 'shortest')",
     "flag": f"({CHOOSE})(tab.flag, 'no caption')",
     "all flags": f"({CHOOSE})(tab.flag, '')",
-    "word": f"({TYPE})(tab.word, 'sks')",
+    "word": f"({TYPE})(tab.bulk.word, 'sks')",
 }
 SCROLL = "tab.list.element.scrollTop += 700"
 

@@ -2,17 +2,15 @@
 
 import { element, emptyState, fillSelect, iconButton, select } from "../elements/element.js";
 import { VirtualList } from "../elements/virtual_list.js";
-import { formatBytes } from "../language/amounts.js";
 import { say, t } from "../language/words.js";
 import { bringIn, toldOf } from "./bring_in.js";
-import { cutOf } from "./buckets.js";
-import { History, changesOf, chosen, isLong } from "./caption_edits.js";
+import { BulkEdit } from "./bulk_edit.js";
+import { History, chosen, isLong } from "./caption_edits.js";
 import { filesChosen, filesOf } from "./dropped.js";
+import { FLAGS, newRow, showRow } from "./picture_row.js";
 
 const ROW = 112; // pixels
 const FIRST = 60; // pictures that are shown before all are known
-const MUCH = 0.1; // of a picture that is cut away
-const FLAGS = { "no caption": "no caption", small: "small", oblong: "very oblong", duplicate: "duplicate", unreadable: "cannot be read", mask: "has a mask", long: "longer than 75 tokens", linked: "caption lies elsewhere" };
 const TYPES = "image/*,.zip,.txt,.caption";
 
 export class DataTab {
@@ -45,9 +43,9 @@ export class DataTab {
     this.flag = select(t("Show only"), [], "", (flag) => this.#filter({ flag }));
     const sorts = [["name", t("by name")], ["caption", t("by caption")], ["shortest", t("shortest caption first")], ["smallest", t("smallest first")]];
     this.sort = select(t("Order"), sorts, "name", (sort) => this.#filter({ sort }));
-    this.#makeBulk();
+    this.bulk = new BulkEdit({ shown: () => this.#shown, change: (changes) => this.#try(() => this.#change(changes)), undo: () => this.#try(() => this.#undo()) });
     this.tools = element("div.rollout-data-tools", {},
-      element("div.rollout-line.rollout-wrap", {}, this.search, this.flag, this.sort), element("div.rollout-line.rollout-wrap", {}, this.operation, this.word, this.other, this.apply, this.undo));
+      element("div.rollout-line.rollout-wrap", {}, this.search, this.flag, this.sort), this.bulk.element);
     this.empty = emptyState(t("No data set yet"), t("Drop pictures, a folder or a ZIP here or on the canvas. Captions are text files of the same name."));
     this.element = element(
       "div.rollout-data", { ondragover: (event) => event.preventDefault(), ondrop: (event) => this.#drop(event) },
@@ -66,18 +64,6 @@ export class DataTab {
     } });
     const button = iconButton(icon, isAdding ? t("Add pictures to this data set") : t("A new data set from your computer"), () => input.click(), text);
     return element("span", {}, button, input);
-  }
-
-  #makeBulk() {
-    const operations = [["first", t("add in front")], ["last", t("add at the end")], ["remove", t("remove word")], ["replace", t("replace word")]];
-    const change = () => this.#tellBulk();
-    this.operation = select(t("What to do with all shown captions"), operations, "first", change);
-    this.word = element("input.rollout-input", { type: "text", placeholder: t("word"), oninput: change });
-    this.word.setAttribute("aria-label", t("Word"));
-    this.other = element("input.rollout-input", { type: "text", placeholder: t("by"), oninput: change });
-    this.other.setAttribute("aria-label", t("Replace by"));
-    this.apply = iconButton("check", t("Change all shown captions"), () => this.#bulk(), t("Change"));
-    this.undo = iconButton("undo", t("Undo the last change of captions"), () => this.#try(() => this.#undo()));
   }
 
   /** Brings files in: into a data set, or by default a new one, which is then shown. Returns it, or undefined. */
@@ -172,62 +158,15 @@ export class DataTab {
   #filter(change) {
     Object.assign(this.#wish, change);
     this.list.show(this.#shown);
-    this.#tellBulk();
-  }
-
-  #tellBulk() {
-    this.other.hidden = this.operation.value !== "replace";
-    const count = changesOf(this.#shown, this.operation.value, this.word.value, this.other.value).length;
-    this.apply.lastChild.textContent = t("Change {count}", { count });
-    this.apply.setAttribute("aria-label", `${this.apply.lastChild.textContent}: ${this.apply.title}`);
-    this.apply.disabled = !count;
-    this.undo.disabled = !this.#history.length;
+    this.bulk.show(this.#history.length > 0);
   }
 
   #row(entry, old) {
-    const row = old ?? this.#newRow(entry);
-    const { picture, width, height, caption, flags } = entry;
-    const { image, noImage, text, facts, cut, mask, flagged, conflict } = row.parts;
-    const clash = this.#conflicts.get(picture), shown = clash?.mine ?? caption;
-    image.hidden = flags.includes("unreadable");
-    noImage.hidden = !image.hidden;
-    if (!image.hidden) image.src ||= this.backend.picture(this.#name, picture, 192);
-    text.readOnly = flags.includes("linked");
-    if (document.activeElement !== text && text.value !== shown) text.value = shown;
-    const crop = this.#settings && cutOf([width, height], this.#settings.size, this.#settings.buckets);
-    const lost = crop && crop.lost > MUCH ? [t("loses {percent}%", { percent: Math.round(crop.lost * 100) })] : [];
-    facts.textContent = [picture, width && `${width}×${height}`, formatBytes(entry.bytes) + (crop ? ` → ${crop.size.join("×")}` : "")].filter(Boolean).join(" · ");
-    facts.title = facts.textContent;
-    flagged.replaceChildren(...[...flags.map((flag) => t(FLAGS[flag] ?? flag)), ...lost].map((word) => element("span.rollout-flag", { title: word === t(FLAGS.duplicate) ? t("the same as {picture}", { picture: entry.same_as }) : word }, word)));
-    mask.hidden = !entry.mask;
-    cut.hidden = !crop || crop.lost < 0.005;
-    if (crop) Object.assign(cut.style, this.#outline(entry, crop.share));
-    conflict.hidden = !clash;
-    if (clash) conflict.firstChild.textContent = `${t("Changed elsewhere")}: ${clash.theirs || t("empty")} `;
-    return row;
-  }
-
-  /** Where the middle cut lies on the thumbnail, which shows the whole picture in a square. */
-  #outline({ width, height }, [across, down]) {
-    const longer = Math.max(width, height), w = (width / longer) * across, h = (height / longer) * down;
-    return { left: `${50 - w * 50}%`, top: `${50 - h * 50}%`, width: `${w * 100}%`, height: `${h * 100}%` };
-  }
-
-  #newRow({ picture, mask: maskFile }) {
-    const at = (path, side) => this.backend.picture(this.#name, path, side);
-    const text = element("textarea.rollout-caption-text", { rows: 3, spellcheck: true, placeholder: t("no caption"), onchange: () => this.#try(() => this.#write([[picture, text.value]])) });
-    text.setAttribute("aria-label", t("Caption of {picture}", { picture }));
-    const image = element("img", { alt: picture, loading: "lazy" }), noImage = element("i.pi.pi-image");
-    const cut = element("span.rollout-cut", { title: t("what is trained on") }), facts = element("span.rollout-note"), flagged = element("span.rollout-flags");
-    const settle = (label, action) => element("button.rollout-button", { type: "button", onclick: () => this.#try(action) }, label);
-    const conflict = element("div.rollout-conflict", { hidden: true }, element("span"),
-      settle(t("Keep mine"), () => this.#settle(picture, text.value)), settle(t("Take theirs"), () => this.#settle(picture, null)));
-    const mask = element("img.rollout-mask", { src: maskFile ? at(maskFile, 192) : "", alt: t("its mask: white is trained"), title: t("its mask: white is trained"), hidden: !maskFile });
-    const row = element("article.rollout-picture", { role: "listitem" },
-      element("a.rollout-picture-image", { href: at(picture), target: "_blank", rel: "noopener" }, image, noImage, mask, cut),
-      element("div.rollout-picture-text", {}, facts, text, flagged, conflict));
-    row.parts = { image, noImage, text, facts, cut, mask, flagged, conflict };
-    return row;
+    const { picture } = entry, at = (path, side) => this.backend.picture(this.#name, path, side);
+    const row = old ?? newRow(entry, {
+      at, write: (text) => this.#try(() => this.#write([[picture, text]])), settle: (mine) => this.#try(() => this.#settle(picture, mine)),
+    });
+    return showRow(row, entry, { settings: this.#settings, clash: this.#conflicts.get(picture), at });
   }
 
   async #settle(picture, mine) {
@@ -242,12 +181,9 @@ export class DataTab {
     return this.#send(captions.map(([picture, caption]) => ({ picture, caption, was: this.#entries.get(picture).version })), true);
   }
 
-  #bulk() {
-    return this.#try(async () => {
-      const changes = changesOf(this.#shown, this.operation.value, this.word.value, this.other.value);
-      await this.#send(changes, true);
-      this.status.textContent = t("captions changed: {count}", { count: changes.length });
-    });
+  async #change(changes) {
+    await this.#send(changes, true);
+    this.status.textContent = t("captions changed: {count}", { count: changes.length });
   }
 
   async #undo() {

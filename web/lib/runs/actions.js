@@ -5,7 +5,7 @@ import { TRAINER } from "../graph/nodes.js";
 import { arrange, tryIt } from "../graph/try_it.js";
 import { widgetOf } from "../graph/widgets.js";
 import { t } from "../language/words.js";
-import { STATUS } from "./runs_tab.js";
+import { STATUS } from "./run_facts.js";
 
 export class RunActions {
   #hasWatched = false;

@@ -2,43 +2,20 @@
 
 import { element, emptyState, fillSelect, iconButton, select } from "../elements/element.js";
 import { differences } from "../graph/settings_diff.js";
-import { formatAgo, formatBytes, formatDuration } from "../language/amounts.js";
 import { say, t } from "../language/words.js";
+import { STATUS, summaryOf } from "./run_facts.js";
+import { RunFiles } from "./run_files.js";
 import { NotesEditor, hasTag, tagsOf } from "./run_notes.js";
 
 const LOOK_AGAIN_MS = 4000; // while something runs
 const SOON_MS = 500;
-const PICTURE = /\.(png|jpe?g|webp)$/i;
 const MOST_COMPARED = 30; // newest runs that are compared with the one before
 const MOST_DIFFERENCES = 4;
-export const STATUS = { running: "running", finished: "finished", interrupted: "stopped", stopped: "ended without a word", failed: "failed" };
-
-/** Steps, time and age of a run in one line. ``seen`` is what the live curve tells of a run that is going on. */
-export function summaryOf(run, now, seen = { done: 0, left: null }) {
-  const done = Math.max(run.steps_done ?? 0, run.status === "running" ? seen.done : 0);
-  const started = Date.parse(run.started);
-  const parts = [];
-  if (run.steps) parts.push(run.status === "finished" ? t("{steps} steps", { steps: run.steps.toLocaleString("en-US") }) : t("{done} of {steps} steps", { done: done.toLocaleString("en-US"), steps: run.steps.toLocaleString("en-US") }));
-  if (run.seconds) parts.push(formatDuration(run.seconds));
-  else if (run.status === "running" && started) parts.push(formatDuration((now - started) / 1000));
-  if (run.status === "running" && seen.left) parts.push(t("{time} left", { time: formatDuration(seen.left) }));
-  else if (started) parts.push(formatAgo(started, now));
-  return parts.join(" · ");
-}
-
-/** The picture that says most about a run: its newest samples, or its newest rollout. */
-export function thumbnailOf(files) {
-  const newest = (folder) => files
-    .filter(({ path, view }) => path.startsWith(folder) && PICTURE.test(path) && !view.filename.includes("_frames"))
-    .sort((a, b) => a.modified - b.modified || a.path.localeCompare(b.path)).at(-1);
-  return (newest("samples/") ?? newest("rollouts/"))?.view ?? null;
-}
 
 export class RunsTab {
   #timer = 0;
   #isAbsent = false; // a plain ComfyUI keeps no list
   #opened = new Set();
-  #pictures = new Map(); // by run: [the run's last sign of life, the picture]
   #prompts = new Map(); // by run, what was executed
   #earlier = new Map(); // by run, the name of the one before
   #cards = new Map(); // by run: what it tells and its element
@@ -54,6 +31,7 @@ export class RunsTab {
   constructor(backend, actions) {
     this.backend = backend;
     this.actions = actions;
+    this.files = new RunFiles(backend);
     this.list = element("div.rollout-runs-list");
     this.tags = select(t("Show only runs with this tag"), [], "", (tag) => this.#filter(tag));
     this.element = element(
@@ -142,10 +120,10 @@ export class RunsTab {
   #entry(run, now) {
     const { name, status } = run, running = status === "running";
     const picture = element("div.rollout-thumbnail", {}, element("i.pi.pi-image"));
-    this.#fillPicture(run, picture);
+    this.files.fillPicture(run, picture);
     const act = (icon, text, label, action) => iconButton(icon, label, () => this.#try(action), text);
     const folder = element("div.rollout-files", { hidden: !this.#opened.has(name) });
-    if (this.#opened.has(name)) this.#fillFolder(name, folder);
+    if (this.#opened.has(name)) this.files.fillList(name, folder);
     const changed = element("span.rollout-note.rollout-changed", { hidden: true });
     this.#fillChanged(name, changed);
     const notes = element("div.rollout-run-notes", {}, this.#editors.get(name)?.element);
@@ -173,7 +151,7 @@ export class RunsTab {
         act("chart-line", t("Compare"), t("Draw the run's curves beside those of others"), () => this.actions.compare(name)),
         act("tag", t("Note"), t("Write tags and a note on the run"), () => this.#edit(run)),
         run.has_model && !running && act("bolt", t("Try it"), t("Draw with what was learnt; with a LoRA also without it"), () => this.actions.tryIt(name)),
-        run.has_model && !running && act("download", t("Download"), t("Save the trained weights on this computer"), () => this.#download(name)),
+        run.has_model && !running && act("download", t("Download"), t("Save the trained weights on this computer"), () => this.files.download(name)),
         act("folder-open", t("Files"), t("Show the run's files"), () => this.#open(name, folder)),
         !running && act("trash", t("Delete"), t("Delete the run and all its files"), () => this.#delete(name)),
       ),
@@ -226,23 +204,6 @@ export class RunsTab {
     return this.#prompts.get(run);
   }
 
-  /** The trained weights: of an adapter its file, of a whole model its largest. */
-  async #download(name) {
-    const weights = ((await this.backend.files(name)) ?? []).filter(({ path }) => /^model\/.*\.safetensors$/.test(path)).sort((a, b) => b.size - a.size);
-    if (!weights.length) throw new Error(t("{run} has no weights yet", { run: name }));
-    element("a", { href: this.backend.view(weights[0].view), download: `${name}.safetensors` }).click();
-  }
-
-  async #fillPicture({ name, modified }, picture) {
-    try {
-      if (this.#pictures.get(name)?.[0] !== modified) this.#pictures.set(name, [modified, thumbnailOf((await this.backend.files(name)) ?? [])]);
-    } catch {
-      return; // a run without a picture is still a run
-    }
-    const view = this.#pictures.get(name)[1];
-    if (view) picture.replaceChildren(element("img", { src: this.backend.view(view), alt: t("newest picture of {run}", { run: name }), loading: "lazy" }));
-  }
-
   async #open(name, folder) {
     if (this.#opened.delete(name)) {
       folder.hidden = true;
@@ -250,15 +211,7 @@ export class RunsTab {
     }
     this.#opened.add(name);
     folder.hidden = false;
-    await this.#fillFolder(name, folder);
-  }
-
-  async #fillFolder(name, folder) {
-    const files = (await this.backend.files(name)) ?? [];
-    folder.replaceChildren(...files.map(({ path, size, view }) => element(
-      "a", { href: this.backend.view(view), target: "_blank", rel: "noopener", title: path },
-      element(`i.pi.pi-${PICTURE.test(path) ? "image" : "file"}`), element("span.rollout-grow", {}, path), element("span.rollout-note", {}, formatBytes(size)),
-    )));
+    await this.files.fillList(name, folder);
   }
 
   async #delete(name) {

@@ -7,12 +7,11 @@ import { element, emptyState, fillSelect, iconButton, select, slider } from "../
 import { Wipe } from "../elements/wipe.js";
 import { t } from "../language/words.js";
 import { spread } from "../rollouts/item_history.js";
+import { Images, drawCells } from "./images.js";
 import { filmSeries, seriesOf, sheetAt, triesOf } from "./sheets.js";
 
 const MOST_COLUMNS = 16;
-const MOST_IMAGES = 32; // sheets kept decoded
 const LOOK_AGAIN_MS = 3000;
-const CELL_GAP = 4;
 export const TRIED = "tried:"; // in place of a run: what the newest job of the workflow on the canvas drew
 
 export class Gallery {
@@ -21,7 +20,7 @@ export class Gallery {
   #at = { series: 0, item: 0, step: null }; // step null follows the newest
   #other = ""; // "", "step:250" of the same run, or "run:<name>"
   #others = new Map(); // the series of other runs
-  #images = new Map();
+  #images = new Images();
   #drawn = "";
   #wanted = ""; // what the large picture is to show
   #isLive = false; // whether the run goes on
@@ -197,7 +196,7 @@ export class Gallery {
   async #showLarge(sheet) {
     const right = this.#right, wanted = JSON.stringify([this.#run, this.#at, sheet.view, this.#other]);
     this.#wanted = wanted;
-    const pictures = await Promise.all([this.#image(this.backend.view(sheet.view)), right?.sheet && this.#image(this.backend.view(right.sheet.view))]).catch(() => null);
+    const pictures = await Promise.all([this.#images.get(this.backend.view(sheet.view)), right?.sheet && this.#images.get(this.backend.view(right.sheet.view))]).catch(() => null);
     if (this.#wanted !== wanted || !pictures) return;
     const draw = (series, image) => (canvas) => drawCells(canvas, image, series.items[Math.min(this.#at.item, series.items.length - 1)]);
     const other = right?.sheet && { name: right.name, draw: draw(right.series, pictures[1]) };
@@ -233,35 +232,8 @@ export class Gallery {
     } }, canvas);
     button.setAttribute("aria-label", label);
     Object.assign(button.dataset, { step: sheet.step, item: row });
-    this.#image(this.backend.thumbnail(sheet.view, 1024)).then((image) => drawCells(canvas, image, { places: (size) => item.places(size).slice(0, 1) }), () => {});
+    this.#images.get(this.backend.thumbnail(sheet.view, 1024)).then((image) => drawCells(canvas, image, { places: (size) => item.places(size).slice(0, 1) }), () => {});
     return button;
   }
 
-  /** A decoded picture; those that were not looked at for longest are let go. */
-  #image(url) {
-    const found = this.#images.get(url) ?? load(url);
-    this.#images.delete(url);
-    this.#images.set(url, found);
-    found.catch(() => this.#images.delete(url));
-    if (this.#images.size > MOST_IMAGES) this.#images.delete(this.#images.keys().next().value);
-    return found;
-  }
-}
-
-async function load(url) {
-  const image = new Image();
-  image.src = url;
-  await image.decode();
-  return image;
-}
-
-/** Draws the images of an item beside each other, pixel by pixel if they are tiny. */
-function drawCells(canvas, image, item) {
-  const places = item.places({ width: image.naturalWidth, height: image.naturalHeight });
-  const [{ width, height }] = places;
-  canvas.width = places.length * (width + CELL_GAP) - CELL_GAP;
-  canvas.height = height;
-  canvas.classList.toggle("rollout-pixels", Math.max(width, height) < 96);
-  const context = canvas.getContext("2d");
-  places.forEach((place, at) => context.drawImage(image, place.x, place.y, width, height, at * (width + CELL_GAP), 0, width, height));
 }
