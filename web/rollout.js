@@ -6,6 +6,7 @@
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { DATA_TAB, Photos } from "./lib/data/photos.js";
+import { copyText } from "./lib/elements/clipboard.js";
 import { element } from "./lib/elements/element.js";
 import { onceAFrame } from "./lib/elements/once_a_frame.js";
 import { Tab } from "./lib/elements/tab.js";
@@ -58,9 +59,9 @@ const photos = new Photos(app, world, (severity, detail) => tell(severity, detai
 // What is done with runs
 const actions = new RunActions({ ...world, loaded: (run) => panel.samples.shown && panel.openSamples(run), tell });
 const load = (run) => actions.load(run), resume = (run) => actions.resume(run), tryIt = (run, path) => actions.tryIt(run, path);
-const stop = () => api.interrupt(recordings.training?.job ?? null), copy = (text) => navigator.clipboard.writeText(text);
+const stop = () => api.interrupt(recordings.training?.job ?? null);
 const samples = (run) => panel.openSamples(run), compare = (run) => panel.compare(run), seen = (run) => recordings.progressOf(run);
-const progress = new Progress(world, { attempt, load, stop: attempt(stop), resume: attempt(resume), tryIt: attempt(tryIt), copy: attempt(copy), samples });
+const progress = new Progress(world, { attempt, load, stop: attempt(stop), resume: attempt(resume), tryIt: attempt(tryIt), copy: attempt(copyText), samples });
 const confirm = (question) => app.extensionManager.dialog.confirm(question);
 const runs = new Tab(() => new RunsTab(backend, { load, resume, stop, samples, tryIt, compare, seen, confirm, tell }));
 

@@ -64,6 +64,18 @@ def test_a_card_says_what_was_saved(visit, keep):
     visit.wait_for_function("!document.title.includes('✓')")  # it is seen
 
 
+def test_a_path_is_copied_where_there_is_no_clipboard(visit):
+    """A studio that is not served securely, as one in the next room, has none in the browser."""
+    visit.evaluate("""() => {
+        Object.defineProperty(navigator, 'clipboard', { value: undefined, configurable: true })
+        document.addEventListener('copy', () => (window.copied = document.activeElement.value))
+    }""")
+    visit.locator(".rollout-bar").get_by_role("button", name="Copy the path").click()
+    visit.wait_for_function("window.copied")
+    assert "quickstart_digits" in visit.evaluate("window.copied")
+    assert visit.evaluate("delete navigator.clipboard && Boolean(navigator.clipboard)")
+
+
 def test_runs_say_what_differs_and_their_buttons_fit(visit, open_page, keep):
     """In the default width of the sidebar, and on a telephone."""
     for page in (visit, open_page(390, 844)):
