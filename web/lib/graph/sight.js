@@ -56,7 +56,9 @@ export class Sight {
   standApart() {
     this.#crowded ||= setTimeout(() => {
       this.#crowded = 0;
-      makeRoom(this.app.rootGraph ?? this.app.graph, heightOf);
+      const graph = this.app.rootGraph ?? this.app.graph;
+      if (!graph) return; // a page that opens hears of pictures before it has one
+      makeRoom(graph, heightOf);
       this.app.canvas?.setDirty(true, true);
     }, DRAWN_MS);
   }
