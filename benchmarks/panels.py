@@ -32,7 +32,7 @@ QUIET = ("--no-sandbox", "--disable-quic", "--no-first-run", "--disable-backgrou
 START = """async lib => {
     const load = name => import(`${lib}/${name}.js`)
     const [{ Backend }, { DataTab }, { CurvesPanel }, { Recording }, { Metrics }] = await Promise.all(
-        ['backend', 'data_tab', 'curves_panel', 'recordings', 'metrics'].map(load))
+        ['server/backend', 'data/data_tab', 'curves/curves_panel', 'trainings/recordings', 'curves/metrics'].map(load))
     document.head.innerHTML = `<link rel="stylesheet" href="${lib}/../rollout.css">`
     document.body.innerHTML = '<div id="place" style="width: 400px; height: 800px"></div>'
     const api = { apiURL: path => path, fetchApi: (path, options) => fetch(path, options) }
@@ -61,7 +61,7 @@ PICTURE_CHANGES = {
     "order": f"({CHOOSE})(tab.sort, 'shortest')",
     "flag": f"({CHOOSE})(tab.flag, 'no caption')",
     "all flags": f"({CHOOSE})(tab.flag, '')",
-    "word": f"({TYPE})(tab.word, 'sks')",
+    "word": f"({TYPE})(tab.bulk.word, 'sks')",
 }
 SCROLL = "tab.list.element.scrollTop += 700"
 

@@ -56,7 +56,7 @@ TAKE_PHOTOS = """async classes => {
     for (const one of app.graph.nodes)
         for (const [name, value] of Object.entries(classes[one.type] ?? {}))
             one.widgets.find(widget => widget.name === name).value = value
-    const ours = performance.getEntriesByType('resource').find(({ name }) => name.endsWith('/lib/room.js'))
+    const ours = performance.getEntriesByType('resource').find(({ name }) => name.endsWith('/lib/graph/room.js'))
     const { makeRoom } = await import(ours.name)
     makeRoom(app.graph)  // the new node is higher than the old one
 }"""

@@ -1,7 +1,7 @@
 """What Python says on nodes and in errors is said in every language of the studio; and no translation is left over.
 
 The sentences are read from the source (``support/sentences.py``), with each of their alternatives, and go through the
-browser's own matcher (``web/lib/phrasebook.js``).
+browser's own matcher (``web/lib/language/phrasebook.js``).
 """
 
 import json

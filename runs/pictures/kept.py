@@ -16,7 +16,7 @@ FOLDERS = {"samples": "samples", "rollout": "rollouts", "inspection": "rollouts"
 """Kinds of pictures that are kept, and where. ``inspection`` are the frames of recorded rollouts."""
 
 MOST_FILMS = 64
-"""Recorded rollouts that are kept a node; web/lib/film.js counts the same."""
+"""Recorded rollouts that are kept a node; web/lib/rollouts/film.js counts the same."""
 
 PICTURE = re.compile(r".+_step_(\d{6,})(_frames)?\.(png|json)")
 """The names of a run's pictures and their facts; whatever else lies in these folders is somebody else's."""

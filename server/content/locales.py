@@ -18,7 +18,7 @@ def translations(folder: Path) -> dict[str, Any]:
 def spoken(chosen: object, accepted: str, known: Iterable[str]) -> str:
     """The language to speak: the chosen one, else the first known of those that a browser accepts, else English.
 
-    ``accepted`` is its header Accept-Language. The same rule as ``web/lib/language.js`` has.
+    ``accepted`` is its header Accept-Language. The same rule as ``web/lib/language/language.js`` has.
     """
     wanted = [tag.split(";")[0].split("-")[0].strip().lower() for tag in accepted.split(",")]
     return next((tag for tag in (chosen, *wanted) if isinstance(tag, str) and tag in {"en", *known}), "en")

@@ -59,7 +59,7 @@ def test_dropped_photos_become_the_data_set_of_the_node(visit, sets, keep):
     (folder,) = sets.iterdir()
     assert {path.name for path in folder.iterdir()} == {"a.jpg", "b.jpg", "b.txt"}
     assert visit.evaluate(f"{FOLDER}.widgets.find(widget => widget.name === 'folder').value") == str(folder)
-    visit.locator(".rollout-status-line").get_by_text("3 files added").wait_for()
+    visit.locator(".rollout-status-line").get_by_text("files added: 3").wait_for()
     assert rows(visit).nth(0).inner_text().startswith("a.jpg · 900")
     assert "very oblong" in rows(visit).nth(0).inner_text()
     cut = f"{FOLDER}.widgets.find(widget => widget.name === 'size')"
@@ -120,8 +120,21 @@ def test_dropped_again_they_are_no_second_data_set(visit, sets):
     (folder,) = sets.iterdir()
     files = {"b.jpg": photo("red"), "a.jpg": photo("blue", (900, 300)), "c.jpg": photo("green")}
     drop(visit, files, ".rollout-data")
-    visit.locator(".rollout-status-line").get_by_text("1 files added · 2 were there already").wait_for()
+    visit.locator(".rollout-status-line").get_by_text("files added: 1 · already there: 2").wait_for()
     assert [path.name for path in sets.iterdir()] == [folder.name]
+    (folder / "c.jpg").unlink()
+
+
+def test_a_file_that_is_no_picture_is_no_broken_picture(visit, sets, keep):
+    """It is named, with what is wrong with it, and the server is not asked for what it cannot draw."""
+    (folder,) = sets.iterdir()
+    (folder / "c.jpg").write_text("no picture")
+    for _ in range(2):  # closed and opened again, the tab reads the list anew
+        visit.evaluate("app.extensionManager.command.execute('Workspace.ToggleSidebarTab.rollout-data')")
+    row = rows(visit).filter(has_text="c.jpg · 10 B")
+    row.get_by_text("cannot be read").wait_for()
+    keep(visit, "no_picture")
+    assert row.locator(".rollout-picture-image > img:not([hidden])").count() == 0
     (folder / "c.jpg").unlink()
 
 

@@ -15,6 +15,13 @@ BUTTONS = """() => {
     const shown = [...document.querySelectorAll('.rollout-run button')].filter(one => one.offsetParent)
     return shown.map(one => [one.getBoundingClientRect().right, edge, one.title])
 }"""
+CUT = """() => {
+    const name = document.querySelector('.rollout-run-name'), told = name.innerText
+    name.innerText = 'a_quickstart_of_a_rather_long_name_00001'
+    const isCut = name.scrollWidth > name.clientWidth
+    name.innerText = told
+    return isCut
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +64,18 @@ def test_a_card_says_what_was_saved(visit, keep):
     visit.wait_for_function("!document.title.includes('✓')")  # it is seen
 
 
+def test_a_path_is_copied_where_there_is_no_clipboard(visit):
+    """A studio that is not served securely, as one in the next room, has none in the browser."""
+    visit.evaluate("""() => {
+        Object.defineProperty(navigator, 'clipboard', { value: undefined, configurable: true })
+        document.addEventListener('copy', () => (window.copied = document.activeElement.value))
+    }""")
+    visit.locator(".rollout-bar").get_by_role("button", name="Copy the path").click()
+    visit.wait_for_function("window.copied")
+    assert "quickstart_digits" in visit.evaluate("window.copied")
+    assert visit.evaluate("delete navigator.clipboard && Boolean(navigator.clipboard)")
+
+
 def test_runs_say_what_differs_and_their_buttons_fit(visit, open_page, keep):
     """In the default width of the sidebar, and on a telephone."""
     for page in (visit, open_page(390, 844)):
@@ -66,7 +85,25 @@ def test_runs_say_what_differs_and_their_buttons_fit(visit, open_page, keep):
         fits = page.evaluate(BUTTONS)
         assert fits
         assert all(right <= edge for right, edge, _ in fits), fits
+        assert not page.evaluate(CUT)  # the end of a name is what tells it from others
         keep(page, f"runs_{page.viewport_size['width']}")
+
+
+def test_on_a_telephone_the_sidebar_makes_way(open_page, keep):
+    """Who loads a run sees it, and who compares it sees the whole list of the others."""
+    visit = open_page(390, 844)
+    open_runs(visit)
+    visit.locator(".rollout-run", has_text="after_00001").get_by_role("button", name="Load the run's workflow").click()
+    visit.wait_for_function(f"{TRAINER}?.widgets.find(widget => widget.name === 'steps').value === 20")
+    visit.locator(".rollout-runs").wait_for(state="detached")
+    open_runs(visit)
+    visit.locator(".rollout-run", has_text="after_00002").get_by_role("button", name="Draw the run's curves").click()
+    visit.locator(".rollout-compare summary").click()
+    box = visit.locator(".rollout-compare-list input").first
+    box.wait_for()
+    keep(visit, "compare_390")
+    panel = visit.locator(".bottom-panel").bounding_box()
+    assert box.bounding_box()["x"] > panel["x"]
 
 
 def test_a_loaded_run_brings_its_curves_and_rollouts(visit, run, keep):

@@ -73,13 +73,37 @@ def test_the_large_inspector_goes_back_to_the_source(visit, keep):
 
 
 def test_curves_are_drawn(visit, keep):
-    """Every chart has more than its frame, and the time is shared out among named nodes."""
+    """Every chart has more than its frame, and the time is shared out among named nodes; the line of the training is
+    over the canvas, not over them."""
     open_tab(visit, "rollout-curves")
     visit.locator(".rollout-shares span").first.wait_for()
     visit.wait_for_timeout(500)
     assert min(colours(visit, ".rollout-chart:not([hidden]) .rollout-plot canvas")) > 10
     assert "Rollout" in visit.locator(".rollout-time").inner_text()
+    bar, panel = (visit.locator(name).bounding_box() for name in (".rollout-bar", ".bottom-panel"))
+    assert bar["y"] + bar["height"] <= panel["y"]
     keep("curves")
+
+
+def test_a_node_that_grows_keeps_its_frame(visit):
+    """A picture that comes while it trains makes a node higher: the frame around it grows with it."""
+    frames = """() => app.graph.groups.map(({ pos, size, children }) =>
+        [pos[1] + size[1], ...[...children].map(node => node.pos[1] + node.size[1])])"""
+    visit.evaluate("app.graph.groups.forEach(group => group.recomputeInsideNodes())")
+    visit.evaluate("""() => { const node = app.graph.nodes.find(node => node.type === 'RolloutNoisyBatch')
+        node.setSize([node.size[0], node.size[1] + 300])
+        app.api.dispatchCustomEvent('b_preview_with_metadata', { jobId: 'elsewhere', displayNodeId: '-1' }) }""")
+    visit.wait_for_timeout(500)
+    assert [bottom for bottom, *nodes in visit.evaluate(frames) if nodes and max(nodes) > bottom] == []
+
+
+def test_what_is_known_from_another_workflow_is_said_here(visit):
+    """Nodes that need not run again because another workflow had them say on this one's canvas what they found."""
+    visit.evaluate("""() => { const workflow = app.graph.serialize()
+        return app.loadGraphData({ ...workflow, id: crypto.randomUUID() }, true, true, 'again') }""")
+    visit.wait_for_function("!document.querySelector('.rollout-found')?.innerText")
+    visit.evaluate("app.queuePrompt(0, 1)")
+    visit.locator(".rollout-found").get_by_text("more forward passes").wait_for(timeout=120_000)
 
 
 def test_a_reload_forgets_nothing(visit, keep):

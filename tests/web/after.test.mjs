@@ -1,11 +1,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { heightOf, shortened } from "../../web/lib/found.js";
-import { newId, viewOf } from "../../web/lib/ended.js";
-import { hasTag, tagsIn, tagsOf } from "../../web/lib/run_notes.js";
-import { differences, settingsApart } from "../../web/lib/settings_diff.js";
-import { makeRoom } from "../../web/lib/room.js";
-import { arrange, tryIt } from "../../web/lib/try_it.js";
+import { shortened } from "../../web/lib/language/paths.js";
+import { heightOf } from "../../web/lib/views/found.js";
+import { newId } from "../../web/lib/graph/canvas.js";
+import { viewOf } from "../../web/lib/trainings/ended.js";
+import { hasTag, tagsIn, tagsOf } from "../../web/lib/runs/run_notes.js";
+import { differences, settingsApart } from "../../web/lib/graph/settings_diff.js";
+import { makeRoom } from "../../web/lib/graph/room.js";
+import { Sight } from "../../web/lib/graph/sight.js";
+import { arrange, tryIt } from "../../web/lib/graph/try_it.js";
 
 const trained = {
   1: { class_type: "RolloutLoadPretrained", inputs: { path: "sd15", storage: "bf16" } },
@@ -114,4 +117,10 @@ test("nodes that are covered move down with their wires, and their frame grows",
 test("nodes that stand close, but free, stay", () => {
   const nodes = [{ pos: [0, 0], size: [100, 100] }, { pos: [0, 131], size: [100, 100] }];
   assert.equal(makeRoom({ nodes }), false);
+});
+
+test("a page that has no graph yet may hear of pictures", (context) => {
+  context.mock.timers.enable({ apis: ["setTimeout"] });
+  new Sight({}).standApart();
+  context.mock.timers.tick(1000);
 });

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Announcer } from "../../web/lib/announcer.js";
+import { Announcer } from "../../web/lib/trainings/announcer.js";
 
 /** A page that nobody looks at, and what a browser has for it. */
 function away(permission = "granted") {

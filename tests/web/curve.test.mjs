@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { decimate, lowerBound, nearest, pathString, shifted, smooth, zoomed } from "../../web/lib/curve.js";
+import { decimate, lowerBound, nearest, pathString, shifted, smooth, zoomed } from "../../web/lib/curves/curve.js";
 
 test("smoothing keeps a constant, starts at the first value, and leaves gaps", () => {
   assert.deepEqual(smooth([2, 2, 2], 0.9).map((value) => Math.round(value * 1e9) / 1e9), [2, 2, 2]);

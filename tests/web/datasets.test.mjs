@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { bringIn, toldOf } from "../../web/lib/bring_in.js";
-import { bucketSizes, cutOf } from "../../web/lib/buckets.js";
-import { History, changesOf, chosen, isLong } from "../../web/lib/caption_edits.js";
-import { isForTraining, plain, sorted } from "../../web/lib/dropped.js";
-import { lastOf } from "../../web/lib/found.js";
-import { inSight } from "../../web/lib/virtual_list.js";
+import { bringIn, toldOf } from "../../web/lib/data/bring_in.js";
+import { bucketSizes, cutOf } from "../../web/lib/data/buckets.js";
+import { History, changesOf, chosen, isLong } from "../../web/lib/data/caption_edits.js";
+import { isForTraining, plain, sorted } from "../../web/lib/data/dropped.js";
+import { lastOf } from "../../web/lib/language/paths.js";
+import { inSight } from "../../web/lib/elements/virtual_list.js";
 
 const files = (...paths) => paths.map((path) => ({ path, file: path }));
 
@@ -47,7 +47,7 @@ test("files come in, and what the server refuses is told", async () => {
   assert.deepEqual([told.name, told.added, told.same, told.leftOut.length], ["c 2", 7, 1, 3]);
   assert.deepEqual(sent.map(([, path]) => path).sort(), ["1.jpg", "1.txt", "2.jpg", "3.jpg"]);
   assert.deepEqual(seen.at(-1), [5, 5]);
-  assert.match(toldOf(told), /7 files added · 1 were there already · 3 left out/);
+  assert.match(toldOf(told), /files added: 7 · already there: 1 · 3 left out/);
   await assert.rejects(bringIn(backend, files("a.pdf")), /no pictures/);
 });
 

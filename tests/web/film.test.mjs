@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { cellAt, difference, framesAmong, keyOf, largestDifference, mostCrowded, runOf, solverStep, thinned } from "../../web/lib/film.js";
-import { spread } from "../../web/lib/item_history.js";
+import { cellAt, difference, framesAmong, keyOf, largestDifference, mostCrowded, runOf, solverStep, thinned } from "../../web/lib/rollouts/film.js";
+import { spread } from "../../web/lib/rollouts/item_history.js";
 
 const FACTS = { items: 3, states: 4, cell: [8, 6], lengths: [1, 3, 2], solver_steps: [0, 1, 2, 3] };
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { expertInputs, foldable } from "../../web/lib/folded.js";
+import { expertInputs, foldable } from "../../web/lib/graph/folded.js";
 
 const data = { input: { required: { steps: ["INT", { default: 5 }], order: ["INT", { default: 2, advanced: true }] }, optional: { kind: [["a", "b"], { advanced: true }], model: ["M"] }, hidden: { id: "UNIQUE_ID" } } };
 

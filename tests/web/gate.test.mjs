@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Gate, focused, shareOf } from "../../web/lib/gate.js";
+import { Gate, focused, shareOf } from "../../web/lib/server/gate.js";
 
 class Api extends EventTarget {
   dispatchCustomEvent(type, detail) {

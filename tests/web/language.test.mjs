@@ -1,14 +1,15 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { readFileSync, readdirSync } from "node:fs";
-import { LANGUAGES, explainOptions, languageOf, translateBlueprints, translateNodes, translateTemplate } from "../../web/lib/language.js";
-import { speak, t } from "../../web/lib/words.js";
+import { LANGUAGES, explainOptions, languageOf, translateBlueprints, translateNodes, translateTemplate } from "../../web/lib/language/language.js";
+import { speak, t } from "../../web/lib/language/words.js";
 
 const web = new URL("../../web/", import.meta.url);
-const sources = ["rollout.js", ...readdirSync(new URL("lib/", web)).map((name) => `lib/${name}`)].map((name) => readFileSync(new URL(name, web), "utf8"));
+const modules = readdirSync(web, { recursive: true }).filter((name) => name.endsWith(".js"));
+const sources = modules.map((name) => readFileSync(new URL(name.replaceAll("\\", "/"), web), "utf8"));
 const code = sources.map((text) => text.replace(/\/\*[\s\S]*?\*\/|(?<=^|[ ;,{}(\[])\/\/.*$/gm, ""));
 const said = new Set(code.flatMap((text) => [...text.matchAll(/\bt\("((?:[^"\\]|\\.)+)"/g)].map(([, words]) => words)));
-const INDIRECT = ["LoRA saved", "Model saved", "Trained"]; // said through a table
+const INDIRECT = ["LoRA saved", "Model saved", "Trained", "loss flow", "loss anti drift"]; // said through a table, or by columns of numbers
 const WORD = /(?<![\w-])[A-Za-z][a-z]{2,}(?![\w:;(-])/g; // of a sentence: no class, no style, no part of a name
 
 /** What the code holds in quotes that reads like words for people: two words or more with a space between. */

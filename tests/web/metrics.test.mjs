@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Metrics, shares } from "../../web/lib/metrics.js";
+import { Metrics, shares } from "../../web/lib/curves/metrics.js";
 
 const row = (step, values = {}) => ({ step, loss: 1 / (step + 1), seconds: { 4: 0.1, "9.backward": 0.3 }, ...values });
 

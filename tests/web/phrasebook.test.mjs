@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { translated } from "../../web/lib/faults.js";
-import { Found } from "../../web/lib/found.js";
-import { Phrasebook } from "../../web/lib/phrasebook.js";
-import { say, speak } from "../../web/lib/words.js";
+import { translated } from "../../web/lib/language/faults.js";
+import { Found } from "../../web/lib/views/found.js";
+import { Phrasebook } from "../../web/lib/language/phrasebook.js";
+import { say, speak } from "../../web/lib/language/words.js";
 
 const book = new Phrasebook({
   "1 image": "1 तस्वीर",

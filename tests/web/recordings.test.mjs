@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Recording, Recordings } from "../../web/lib/recordings.js";
-import { recall, remember } from "../../web/lib/remembered.js";
+import { Recording, Recordings } from "../../web/lib/trainings/recordings.js";
+import { recall, remember } from "../../web/lib/trainings/remembered.js";
 
 const frames = (step, run = "a_00001") => ({ step, subfolder: `rollout/${run}/rollouts`, image: `6_${step}.png`, data: `6_${step}.json` });
 
@@ -41,6 +41,35 @@ test("what nodes said stays where a job takes them from the cache", () => {
   recordings.takeAsTheyWere("c", ["1"]); // before it is known whose job it is
   recordings.settle("c", "w");
   assert.deepEqual(said(), ["a1", "", ""]);
+});
+
+test("how many steps there will be is known though it was told before the first of them, and of this job only", () => {
+  const recordings = new Recordings();
+  recordings.begin("1", "w");
+  recordings.setTotal("9", 600);
+  recordings.addRows("9", [{ step: 0, loss: 1 }], 0);
+  assert.equal(recordings.of("w", "9").total, 600);
+  recordings.begin("2", "w");
+  recordings.addRows("9", [{ step: 0, loss: 1 }], 0);
+  assert.equal(recordings.of("w", "9").total, 0);
+});
+
+test("the run is known of all that train in it, whoever told it first", () => {
+  const recordings = new Recordings();
+  recordings.begin("1", "w");
+  recordings.addFrames("6", frames(0));
+  recordings.addRows("9", [{ step: 0, loss: 1 }], 0);
+  assert.equal(recordings.training.recording.run, "a_00001");
+});
+
+test("how far a run is, is known of the one that trains", () => {
+  const recordings = new Recordings();
+  recordings.begin("1", "w");
+  recordings.setTotal("9", 10);
+  recordings.addRows("9", [{ step: 4, loss: 1, steps_per_second: 2.5 }], 0);
+  recordings.setRun("9", "digits_1");
+  assert.deepEqual(recordings.progressOf("digits_1"), { done: 5, left: 2 });
+  assert.deepEqual(recordings.progressOf("digits_2"), { done: 0, left: null });
 });
 
 test("a lost connection does not begin the job anew", () => {

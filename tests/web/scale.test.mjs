@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { extent, formatNumber, linear, logarithmic, logTicks, niceTicks, padded, paddedLog } from "../../web/lib/scale.js";
+import { formatNumber } from "../../web/lib/language/amounts.js";
+import { extent, linear, logarithmic, logTicks, niceTicks, padded, paddedLog } from "../../web/lib/curves/scale.js";
 
 test("a scale maps its ends to the ends and back", () => {
   for (const scale of [linear([2, 6], [100, 0]), logarithmic([0.01, 100], [0, 300])]) {

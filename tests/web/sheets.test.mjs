@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { filmSeries, seriesOf, sheetAt, triesOf } from "../../web/lib/sheets.js";
+import { filmSeries, seriesOf, sheetAt, triesOf } from "../../web/lib/samples/sheets.js";
 
 const file = (name) => ({ path: `samples/${name}`, view: { filename: name, subfolder: "rollout/a/samples" } });
 const prompts = { class_type: "RolloutSamplePrompts", inputs: { prompts: "a cat\n\n a dog ", count: 2, seed: 7, guidance: 5, steps: 28, model: ["1", 0] }, _meta: { title: "My prompts" } };

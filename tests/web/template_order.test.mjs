@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { sortTemplates } from "../../web/lib/template_order.js";
+import { sortTemplates } from "../../web/lib/server/template_order.js";
 
 test("our templates come by name, and those of other packs as they were", async () => {
   const api = { prefix: "/api", async getWorkflowTemplates() {

@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { parseLines } from "../../web/lib/backend.js";
-import { formatAgo, formatBytes, formatDuration } from "../../web/lib/duration.js";
-import { idsOf, nodeAt, nodesOf } from "../../web/lib/graph.js";
-import { summaryOf, thumbnailOf } from "../../web/lib/runs_tab.js";
+import { parseLines } from "../../web/lib/server/backend.js";
+import { formatAgo, formatBytes, formatDuration } from "../../web/lib/language/amounts.js";
+import { idsOf, nodeAt, nodesOf } from "../../web/lib/graph/nodes.js";
+import { summaryOf } from "../../web/lib/runs/run_facts.js";
+import { thumbnailOf } from "../../web/lib/runs/run_files.js";
 
 test("times and sizes are said as people say them", () => {
   assert.deepEqual([0.25, 8.24, 42.4, 200, 7500].map(formatDuration), ["0.3 s", "8.2 s", "42 s", "3 min 20 s", "2 h 05 min"]);
