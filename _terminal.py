@@ -9,8 +9,9 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,25 @@ FAILED = 1
 STOPPED = 130
 
 
-NOISY = ("torchao", "torch.utils._pytree", "diffusers.quantizers")
-"""Loggers that warn of what no user of ours has asked for: diffusers loads torchao wherever it is installed."""
+NOISY = (
+    *("torchao", "torch.utils._pytree", "diffusers.quantizers"),
+    *("bitsandbytes.backends", "transformers.utils.import_utils"),
+)
+"""Loggers that warn of what no user of ours has asked for: diffusers loads torchao and bitsandbytes wherever they are
+installed, and transformers misses torchvision wherever it is not."""
 
 
 def mute_libraries() -> None:
     """Let these libraries say errors only, before our own first word."""
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # Pillow takes a photograph for an attack
 
 
 @contextmanager
 def warnings_told() -> Iterator[None]:
     """What this package warns of inside stands in the terminal, a line each: ``warning: ...``."""
-    logger, terminal = logging.getLogger(__name__.rpartition(".")[0]), logging.StreamHandler(sys.stderr)
+    logger, terminal = logging.getLogger(__name__.rpartition(".")[0]), BesideBars(sys.stderr)
     terminal.setLevel(logging.WARNING)
     terminal.setFormatter(Lowercase("%(levelname)s: %(message)s"))
     logger.addHandler(terminal)
@@ -39,6 +45,15 @@ def warnings_told() -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(terminal)
+
+
+class BesideBars(logging.StreamHandler):
+    """Lines of their own: progress bars that are being drawn make way, and come back below."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm = sys.modules.get("tqdm")
+        with tqdm.tqdm.external_write_mode(self.stream) if tqdm else nullcontext():
+            super().emit(record)
 
 
 class Lowercase(logging.Formatter):
@@ -85,6 +100,9 @@ class Lasting:
 def lasting_output() -> Iterator[None]:
     """Whatever is printed inside, by whomever, a reader who goes away stops nothing."""
     before = sys.stdout, sys.stderr
+    for stream in before:  # a name in letters that the terminal or a log in its encoding lacks is no reader's end
+        with suppress(AttributeError, OSError, ValueError):
+            stream.reconfigure(errors="backslashreplace")
     sys.stdout, sys.stderr = Lasting(sys.stdout), Lasting(sys.stderr)
     try:
         yield

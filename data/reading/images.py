@@ -103,11 +103,13 @@ def read_opacity(path: Path) -> Image.Image:
 
 def unreadable(path: Path, error: Exception) -> str:
     """One line on a file that Pillow could not read."""
+    named = printable(str(path))
     if isinstance(error, Image.DecompressionBombError):
         most = round(2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6)
-        return f"cannot read {path}: it has more than {most} megapixels; make it smaller, for training cuts it anyway"
+        return f"cannot read {named}: it has more than {most} megapixels; make it smaller, for training cuts it anyway"
     remedy = " (convert it to JPEG or PNG)" if path.suffix.lower() in WITH_PLUGIN else ""
-    return f"cannot read {path}: {str(error) or type(error).__name__}{remedy}"
+    told = "cannot identify image file" if isinstance(error, PIL.UnidentifiedImageError) else str(error)
+    return f"cannot read {named}: {told or type(error).__name__}{remedy}"
 
 
 class Look(NamedTuple):
@@ -229,7 +231,7 @@ class ImageFolder:
         if not pictures:
             raise ValueError(f"none of the {len(paths)} images in {str(folder)!r} can be read; {self.damaged[0]}")
         if self.damaged:
-            log.warning("left out %d of %d images: %s", len(self.damaged), len(paths), "; ".join(self.damaged))
+            log.info("left out %d of %d images: %s", len(self.damaged), len(paths), "; ".join(self.damaged))
         if mask_folder and not any(item.mask for item in pictures):
             what = "is transparent" if mask_folder == ALPHA else f"has the name of a mask in {str(mask_folder)!r}"
             raise ValueError(f"mask_folder: none of the images {what}; clear it to train everything")

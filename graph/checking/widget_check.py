@@ -1,5 +1,6 @@
 """Check one constant of a prompt against its declaration, converting it to the declared type in place."""
 
+import math
 from typing import Any
 
 from .validation_errors import Error, error
@@ -19,6 +20,8 @@ def check_value(
             value = inputs[name] = value["__value__"]
         if isinstance(kind, str) and kind in CONVERT:
             value = inputs[name] = CONVERT[kind](value)
+            if isinstance(value, float) and not math.isfinite(value):  # no limit would ever stop a NaN
+                raise ValueError("not a finite number")
     except Exception as problem:
         extra = {"input_config": config, "received_value": value, "exception_message": str(problem)}
         message = f"Failed to convert an input value to a {kind} value"

@@ -71,6 +71,9 @@ def plot_metrics(
                 axes.axvline(step, color="#f59e0b", linewidth=0.8)
         axes.set_title(name.replace("_", " "), fontsize=10, loc="left")
         axes.grid(alpha=0.25)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        if len({*values}) == 1:  # around a constant there is nothing to see: no numbers that it never was
+            axes.set_yticks(values[:1])
         if log_scale and values and min(values) > 0:
             axes.set_yscale("log")
     if figure.axes:

@@ -16,7 +16,12 @@ from .captions import FOREIGN, Caption, Conflict, read_caption, write_caption
 from .captions import SUFFIXES as CAPTIONS
 from .elsewhere import KEY
 
-PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff")
+WITH_PLUGIN = (".heic", ".heif", ".jxl")
+PICTURES = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".tga", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".qoi", *WITH_PLUGIN),
+)
+"""What the trainer finds in a folder, so that nothing is trained, or left out as unreadable, that is not shown."""
 MOST_FILES = 100_000
 MOST_SEEN = 1_000_000
 """Names of files of any kind that are looked through for pictures."""

@@ -25,6 +25,11 @@ def names(*layers):
         ({**PLAN, "start_step": 39}, 40, []),
         ({**PLAN, "start_step": 1275}, 40, ["rollouts never begin: they start at step 1275, and the training has 40"]),
         ({**PLAN, "start_step": 1}, 1, ["rollouts never begin: they start at step 1, and the training has 1"]),
+        (
+            {**PLAN, "ramp_steps": 40},
+            1,
+            ["rollouts never begin: their ramp rises from 0 at step 0, the training's last"],
+        ),
         ({"max_step_offset": 0, "start_step": 1275}, 40, []),
         ({**PLAN, "ramp_steps": 40}, 40, []),
         ({**PLAN, "ramp_steps": 40, "prob_start": 1.0, "prob_end": 0.0}, 40, []),

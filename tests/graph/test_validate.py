@@ -247,6 +247,14 @@ def test_describe(mapping, prompt, node_id, inputs, line):
     assert line in lines[0]
 
 
+@pytest.mark.parametrize("value", [float("nan"), "nan", float("inf"), "-inf"])
+def test_a_number_that_is_none_is_refused(value):
+    """Python's JSON reads NaN, and a comparison with a limit never fails for it: training would."""
+    prompt = {"1": {"class_type": "A", "inputs": {"x": value, "n": 1, "mode": "a"}}}
+    (line,) = describe(validate(prompt, JUNK_MAPPING), prompt)
+    assert line.startswith(f"node 1 (A): input 'x': {float(value)!r} is no FLOAT; give it a value")
+
+
 def test_describe_what_concerns_the_whole(mapping, prompt):
     """Missing classes and outputs are said, and a good prompt has nothing to say."""
     assert describe(validate(prompt, mapping), prompt) == []

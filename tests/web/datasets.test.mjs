@@ -26,7 +26,7 @@ test("every name becomes one that every system takes", () => {
 
 test("one picture may be a workflow, several are photos", () => {
   const carried = (names, directory = false) => ({ files: names.map((name) => ({ name })), items: names.map(() => ({ kind: "file", webkitGetAsEntry: () => ({ isDirectory: directory }) })) });
-  assert.deepEqual([["a.png"], ["a.png", "b.jpg"], ["a.zip"], ["a.json", "b.png"]].map((names) => isForTraining(carried(names))), [false, true, true, false]);
+  assert.deepEqual([["a.png"], ["a.png", "b.jpg"], ["a.zip"], ["a.json", "b.png"], ["a.HEIC", "b.HEIC"]].map((names) => isForTraining(carried(names))), [false, true, true, false, true]);
   assert.equal(isForTraining(carried(["folder"], true)), true);
   assert.equal(isForTraining(undefined), false);
 });
@@ -49,6 +49,8 @@ test("files come in, and what the server refuses is told", async () => {
   assert.deepEqual(seen.at(-1), [5, 5]);
   assert.match(toldOf(told), /7 files added · 1 were there already · 3 left out/);
   await assert.rejects(bringIn(backend, files("a.pdf")), /no pictures/);
+  await assert.rejects(bringIn(backend, files("a.HEIC", "b.heic")), /Convert these pictures to JPEG or PNG/);
+  assert.deepEqual((await bringIn(backend, files("a.jpg", "b.HEIC"))).leftOut, ["b.HEIC: convert it to JPEG or PNG first"]);
 });
 
 test("what was cut off goes on where it was; the same names of other pictures are a set of their own", async () => {

@@ -1,10 +1,13 @@
 /** Files that a person dropped or chose: which of them a data set takes, under which names. */
 
 const PICTURE = /\.(png|jpe?g|jfif|webp|avif|bmp|gif|tiff?)$/i;
+const CONVERTED = /\.(heic|heif|jxl|cr[23]|nef|arw|dng|raf|orf|psd|svg)$/i;
 const CAPTION = /\.(txt|caption)$/i;
 const ARCHIVE = /\.zip$/i;
 
 export const isPicture = (name) => PICTURE.test(name);
+/** A picture for people, which the trainer does not read. */
+export const isConverted = (name) => CONVERTED.test(name);
 export const isArchive = (name) => ARCHIVE.test(name);
 
 /**
@@ -58,5 +61,5 @@ export function isForTraining(carried) {
   const items = [...(carried?.items ?? [])].filter(({ kind }) => kind === "file");
   if (items.some((item) => item.webkitGetAsEntry?.()?.isDirectory)) return true;
   const names = [...(carried?.files ?? [])].map(({ name }) => name);
-  return names.some(isArchive) || names.filter(isPicture).length > 1;
+  return names.some(isArchive) || names.filter((name) => isPicture(name) || isConverted(name)).length > 1;
 }
