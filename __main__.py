@@ -37,7 +37,7 @@ from .hosts.model_paths import ModelPaths
 from .hosts.notify import LONGEST, Notifier
 from .hosts.processes import ONE, Processes, join
 from .importing import simpletuner
-from .nodes.preflight import preflight
+from .nodes.preflight import Failing, preflight
 from .runs.clean import clean
 from .runs.run_folder import facts_in, versions
 from .sweeps import schedule
@@ -79,6 +79,9 @@ def main(arguments: list[str] | None = None) -> int:
             for line in str(error).splitlines():
                 print(f"error: {line}", file=sys.stderr)
             return WRONG_INPUT
+        except KeyboardInterrupt:  # where no run is under way that would save first
+            print("stopped", file=sys.stderr)
+            return STOPPED
 
 
 def read(
@@ -141,8 +144,13 @@ def validate_command(options: argparse.Namespace) -> int:
         _, prompt = read(options)
         validation = checked(prompt)
         print(f"{options.workflow}: {len(prompt)} nodes, {len(validation.outputs)} outputs, all valid")
-        for told in preflight(validation.prompt, data=options.data):
-            print(told)
+        lines = preflight(validation.prompt, data=options.data)
+    failing = [line for line in lines if isinstance(line, Failing)]
+    for line in lines:
+        if line not in failing:
+            print(line)
+    if failing:
+        raise Refused("\n".join(failing))
     return 0
 
 

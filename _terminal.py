@@ -96,9 +96,24 @@ class Lasting:
                 os.close(nowhere)
 
 
+def open_missing() -> None:
+    """Let standard streams that were closed (``>&-``, a service without a console) lead nowhere.
+
+    Their numbers would be given to the next files that are opened, and what is meant for a terminal would end there.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the smallest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r+", encoding="utf-8"))  # noqa: SIM115
+
+
 @contextmanager
 def lasting_output() -> Iterator[None]:
-    """Whatever is printed inside, by whomever, a reader who goes away stops nothing."""
+    """Whatever is printed inside, by whomever, a reader who goes away, or who was never there, stops nothing."""
+    open_missing()
     before = sys.stdout, sys.stderr
     for stream in before:  # a name in letters that the terminal or a log in its encoding lacks is no reader's end
         with suppress(AttributeError, OSError, ValueError):

@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,8 +14,10 @@ import time
 from pathlib import Path
 
 import pytest
+from comfyui_rollout import NODE_CLASS_MAPPINGS
 from comfyui_rollout.__main__ import main
 from comfyui_rollout._terminal import lasting_output, warnings_told
+from PIL import Image
 from safetensors import safe_open
 
 ROOT = Path(__file__).parents[1]
@@ -254,6 +257,29 @@ def test_a_warning_amid_a_progress_bar_has_a_line_of_its_own(capsys):
     assert "warning: the disk is nearly full" in lines
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a shell of this kind is asked")
+def test_closed_streams_are_no_fault():
+    """As under a service without a console; and no file gets their numbers, into which a signal's words would go."""
+    command = f"{shlex.quote(sys.executable)} -m comfyui_rollout nodes Rollout"
+    said = subprocess.run(f"{command} <&- >&-", shell=True, stderr=subprocess.PIPE, check=True)
+    assert said.stderr == b""
+    program = (
+        "import os; os.close(1); from comfyui_rollout._terminal import open_missing; open_missing(); print(os.fstat(1))"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, stderr=subprocess.PIPE)
+
+
+def test_ctrl_c_while_nothing_runs_yet_is_one_word(monkeypatch, capsys):
+    """No traceback, and the exit code of a stop."""
+
+    def stopped(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("comfyui_rollout.__main__.validate_command", stopped)
+    assert main(["validate", "x.json"]) == 130
+    assert capsys.readouterr().err == "stopped\n"
+
+
 def test_letters_that_the_output_lacks_end_nothing(monkeypatch):
     """As of a log file on Windows, or in the locale C: what follows is said too."""
     written = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
@@ -319,6 +345,28 @@ def test_validate_names_all_missing_classes(tmp_path, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert [line[: line.index(",")] for line in lines] == [f"error: 4 nodes (90{n}" for n in range(3)]
     assert all(f"'Gone{number}'" in line for number, line in enumerate(lines))
+
+
+def test_validate_refuses_data_that_a_run_could_not_read(tmp_path, capsys):
+    """So that `validate --data && run` does not begin what must fail."""
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "photos" / "a.png")
+    (tmp_path / "photos" / "metadata.jsonl").write_text("{")
+    folder = {"class_type": "RolloutImageFolderDataset", "inputs": {"folder": str(tmp_path / "photos")}}
+    main(["convert", str(QUICKSTART)])
+    prompt = json.loads(capsys.readouterr().out)
+    data = next(key for key, node in prompt.items() if node["class_type"] == "RolloutDigitsDataset")
+    defaults = {
+        name: spec[1].get("default")
+        for name, spec in NODE_CLASS_MAPPINGS[folder["class_type"]].INPUT_TYPES()["required"].items()
+    }
+    folder["inputs"] = {**defaults, **folder["inputs"]}
+    (tmp_path / "x.json").write_text(json.dumps({**prompt, data: folder}))
+    assert main(["validate", str(tmp_path / "x.json")]) == 0
+    assert main(["validate", str(tmp_path / "x.json"), "--data"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: node {data} (Image Folder Dataset): ")
+    assert line.endswith("metadata.jsonl, line 1: is not a JSON object")
 
 
 def test_convert_warns_of_what_it_cannot_know(tmp_path, capsys):
