@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
+from .plugins import plug_in
+
 log = logging.getLogger(__name__)
 
 APPLE = frozenset({".heic", ".heif"})
@@ -98,7 +100,9 @@ def look_into(folder: Path) -> Listing:
         hint = f" (without the spaces around it, {str(folder).strip()!r} does)" if _exists_stripped(folder) else ""
         raise ValueError(f"the folder {str(folder)!r} does not exist{hint}")
     left_out: dict[str, list[Path]] = defaultdict(list)
-    return sort_out(folder, sorted(files_below(folder, left_out)), left_out)
+    found = sort_out(folder, sorted(files_below(folder, left_out)), left_out)
+    plug_in(path.suffix.lower() for path in found.pictures)
+    return found
 
 
 def files_below(folder: Path, left_out: dict[str, list[Path]], above: frozenset[Path] = frozenset()) -> Iterator[Path]:

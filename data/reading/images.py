@@ -107,7 +107,7 @@ def unreadable(path: Path, error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError):
         most = round(2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6)
         return f"cannot read {named}: it has more than {most} megapixels; make it smaller, for training cuts it anyway"
-    remedy = " (convert it to JPEG or PNG)" if path.suffix.lower() in WITH_PLUGIN else ""
+    remedy = " (convert it to JPEG or PNG, or install Pillow's plug-in)" if path.suffix.lower() in WITH_PLUGIN else ""
     told = "cannot identify image file" if isinstance(error, PIL.UnidentifiedImageError) else str(error)
     return f"cannot read {named}: {told or type(error).__name__}{remedy}"
 

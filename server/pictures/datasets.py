@@ -160,7 +160,9 @@ class Datasets:
         if known is None or known[:2] != (facts.st_mtime_ns, facts.st_size):
             if len(self._facts) > MOST_FILES:
                 self._facts.clear()
-            known = self._facts[path] = (facts.st_mtime_ns, facts.st_size, *upright_size(path))
+            known = (facts.st_mtime_ns, facts.st_size, *upright_size(path))
+            if known[2]:  # what could not be read may be readable later: the survey brings Pillow's plug-ins in
+                self._facts[path] = known
         return known
 
     def _doubles(self, folder: Path, entries: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:

@@ -194,7 +194,7 @@ KINDS: dict[str, Kind] = {
     "mask that is cut short": Kind(content("good-masklabel.png", cut("PNG")), "mask: cannot read", refused=True),
     # Not read
     "jpeg xl": Kind(content("bad.jxl", b"\xff\x0a"), "bad.jxl"),
-    "heic": Kind(content("bad.heic", b"\0\0\0\x18ftypheic"), "(convert it to JPEG or PNG)"),
+    "heic": Kind(content("bad.heic", b"\0\0\0\x18ftypheic"), "(convert it to JPEG or PNG, or install Pillow's"),
     "photoshop": Kind(content("bad.psd", b"8BPS"), "1 file .psd (convert to JPEG or PNG), e.g. bad.psd"),
     "raw photo": Kind(content("bad.CR2", b"II*\0"), "1 file .cr2 (convert to JPEG or PNG), e.g. bad.CR2"),
     "video": Kind(content("bad.mp4", b"\0\0\0\x18ftypmp42"), "1 file .mp4"),
