@@ -248,11 +248,10 @@ def run_command(options: argparse.Namespace) -> int:
     stop = Stop()
     hosted = hosting(options, notifier, stop, watching=options.watch, processes=processes)
     pnginfo = {"extra_pnginfo": {"workflow": workflow}} if workflow else {}
-    classes = {node_id: node["class_type"] for node_id, node in prompt.items()}
     if not processes.leads:
-        terminal = Terminal(classes, TRAINER, display_name, options.output)
+        terminal = Terminal(prompt, TRAINER, display_name, options.output)
         return run_with_others(validation, pnginfo, hosted, stop, terminal)
-    with stopping(stop), Terminal(classes, TRAINER, display_name, options.output) as terminal:
+    with stopping(stop), Terminal(prompt, TRAINER, display_name, options.output) as terminal:
         if options.watch:
             result = watched_run(options, hosted, validation, pnginfo, terminal, stop)
         else:

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -182,15 +182,24 @@ def tell_from_signal(words: str) -> None:
         os.write(2, words.encode())
 
 
+def sources_of(node: Mapping[str, Any]) -> list[str]:
+    """The nodes to which one is linked."""
+    return [str(value[0]) for value in node.get("inputs", {}).values() if isinstance(value, list) and value]
+
+
 class Terminal:
     """Tells a run on the terminal: a progress bar with loss, steps per second and time left, and what nodes say.
 
-    ``classes`` are the classes of the prompt's nodes by id, ``trainer`` is the class whose steps are counted, and
-    ``named`` gives the name of a class that people read.
+    ``prompt`` has the nodes by id, ``trainer`` is the class whose steps are counted, and ``named`` gives the name of a
+    class that people read.
     """
 
-    def __init__(self, classes: dict[str, str], trainer: str, named: Callable[[str], str], output: Path) -> None:
-        self.classes, self.trainer, self.named, self.output = classes, trainer, named, output
+    def __init__(self, prompt: Mapping[str, Any], trainer: str, named: Callable[[str], str], output: Path) -> None:
+        self.classes = {node_id: node["class_type"] for node_id, node in prompt.items()}
+        self.sources = {node_id: sources_of(node) for node_id, node in prompt.items()}
+        self.trainer, self.named, self.output = trainer, named, output
+        self.said: dict[str, list[str]] = {}
+        """The lines of each node."""
         self.bar: Any = None
 
     def __enter__(self) -> Terminal:
@@ -232,8 +241,11 @@ class Terminal:
         self._close_bar()
         name = f"node {node_id} ({self.named(self.classes.get(node_id, ''))})"
         pictures = [str(self.output / image["subfolder"] / image["filename"]) for image in ui.get("images", [])]
-        for line in [*ui.get("text", []), *pictures]:
-            print(f"{name}: {line}", flush=True)
+        self.said[node_id] = lines = [*ui.get("text", []), *pictures]
+        above = {line for source in self.sources.get(node_id, ()) for line in self.said.get(source, ())}
+        for line in lines:
+            if line not in above:  # of the same pictures, say: on a canvas each node has its own, a list says it once
+                print(f"{name}: {line}", flush=True)
 
     def conclude(self, result: Any, traceback: bool) -> int:
         """Say how it ended, if not well; returns the exit code."""

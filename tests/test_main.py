@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from comfyui_rollout import NODE_CLASS_MAPPINGS
 from comfyui_rollout.__main__ import main
-from comfyui_rollout._terminal import lasting_output, warnings_told
+from comfyui_rollout._terminal import Terminal, lasting_output, warnings_told
 from PIL import Image
 from safetensors import safe_open
 
@@ -278,6 +278,21 @@ def test_ctrl_c_while_nothing_runs_yet_is_one_word(monkeypatch, capsys):
     monkeypatch.setattr("comfyui_rollout.__main__.validate_command", stopped)
     assert main(["validate", "x.json"]) == 130
     assert capsys.readouterr().err == "stopped\n"
+
+
+def test_what_two_nodes_say_of_the_same_pictures_is_said_once(capsys, tmp_path):
+    """A folder and its encoding, one behind the other; another folder's line stands all the same."""
+    nodes = {"3": ("RolloutImageFolderDataset", {}), "4": ("RolloutEncodeDataset", {"dataset": ["3", 0]})}
+    nodes["5"] = ("RolloutImageFolderDataset", {"folder": "x"})
+    prompt = {node_id: {"class_type": kind, "inputs": inputs} for node_id, (kind, inputs) in nodes.items()}
+    terminal = Terminal(prompt, "RolloutOptimizerStep", str, tmp_path)
+    for node_id, more in (("3", []), ("4", ["latents: 8"]), ("5", [])):
+        terminal("executed", {"node": node_id, "output": {"text": ["captions: 8 of 8", *more]}})
+    assert capsys.readouterr().out.splitlines() == [
+        "node 3 (RolloutImageFolderDataset): captions: 8 of 8",
+        "node 4 (RolloutEncodeDataset): latents: 8",
+        "node 5 (RolloutImageFolderDataset): captions: 8 of 8",
+    ]
 
 
 def test_letters_that_the_output_lacks_end_nothing(monkeypatch):
