@@ -117,7 +117,7 @@ def lasting_output() -> Iterator[None]:
     before = sys.stdout, sys.stderr
     for stream in before:  # a name in letters that the terminal or a log in its encoding lacks is no reader's end
         with suppress(AttributeError, OSError, ValueError):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.stdout, sys.stderr = Lasting(sys.stdout), Lasting(sys.stderr)
     try:
         yield

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { bringIn, toldOf } from "../../web/lib/bring_in.js";
 import { bucketSizes, cutOf } from "../../web/lib/buckets.js";
 import { History, changesOf, chosen, isLong } from "../../web/lib/caption_edits.js";
-import { isForTraining, plain, sorted } from "../../web/lib/dropped.js";
+import { isForTraining, legible, plain, sorted } from "../../web/lib/dropped.js";
 import { lastOf } from "../../web/lib/found.js";
 import { inSight } from "../../web/lib/virtual_list.js";
 
@@ -22,6 +22,10 @@ test("a folder gives its name, and what is hidden or foreign stays outside", () 
 test("every name becomes one that every system takes", () => {
   assert.deepEqual(["a/b:c", "..", "CON", "  x. ", "मेरी बिल्ली", "a\u0000b", "", "y".repeat(200)].map((name) => plain(name).slice(0, 12)),
     ["a b c", "photos", "photos", "x", "मेरी बिल्ली", "a b", "photos", "y".repeat(12)]);
+});
+
+test("no name turns the words behind it round", () => {
+  assert.deepEqual(["a\u202egpj.png", "a\nb", "बिल्ली 👨‍👩‍👧.png", "תמונה.png"].map(legible), ["a?gpj.png", "a?b", "बिल्ली 👨‍👩‍👧.png", "תמונה.png"]);
 });
 
 test("one picture may be a workflow, several are photos", () => {

@@ -3,7 +3,7 @@
 import { bringIn, toldOf } from "./bring_in.js";
 import { cutOf } from "./buckets.js";
 import { History, changesOf, chosen, isLong } from "./caption_edits.js";
-import { filesChosen, filesOf } from "./dropped.js";
+import { filesChosen, filesOf, legible } from "./dropped.js";
 import { formatBytes } from "./duration.js";
 import { element, emptyState, fillSelect, iconButton, select } from "./element.js";
 import { VirtualList } from "./virtual_list.js";
@@ -193,7 +193,7 @@ export class DataTab {
     if (document.activeElement !== text && text.value !== shown) text.value = shown;
     const crop = this.#settings && cutOf([width, height], this.#settings.size, this.#settings.buckets);
     const lost = crop && crop.lost > MUCH ? [t("loses {percent}%", { percent: Math.round(crop.lost * 100) })] : [];
-    facts.textContent = `${picture} · ${width}×${height} · ${formatBytes(entry.bytes)}${crop ? ` → ${crop.size.join("×")}` : ""}`;
+    facts.textContent = `${legible(picture)} · ${width}×${height} · ${formatBytes(entry.bytes)}${crop ? ` → ${crop.size.join("×")}` : ""}`;
     facts.title = facts.textContent;
     flagged.replaceChildren(...[...flags.map((flag) => t(FLAGS[flag] ?? flag)), ...lost].map((word) => element("span.rollout-flag", { title: word === t(FLAGS.duplicate) ? t("the same as {picture}", { picture: entry.same_as }) : word }, word)));
     mask.hidden = !entry.mask;
@@ -214,7 +214,7 @@ export class DataTab {
     const at = (path, side) => this.backend.picture(this.#name, path, side);
     const text = element("textarea.rollout-caption-text", { rows: 3, spellcheck: true, placeholder: t("no caption"), onchange: () => this.#try(() => this.#write([[picture, text.value]])) });
     text.setAttribute("aria-label", t("Caption of {picture}", { picture }));
-    const image = element("img", { src: at(picture, 192), alt: picture, loading: "lazy" });
+    const image = element("img", { src: at(picture, 192), alt: picture, loading: "lazy", onerror: () => image.replaceWith(element("i.pi.pi-image", { role: "img", ariaLabel: picture })) });
     const cut = element("span.rollout-cut", { title: t("what is trained on") }), facts = element("span.rollout-note"), flagged = element("span.rollout-flags");
     const settle = (label, action) => element("button.rollout-button", { type: "button", onclick: () => this.#try(action) }, label);
     const conflict = element("div.rollout-conflict", { hidden: true }, element("span"),

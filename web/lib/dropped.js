@@ -50,6 +50,9 @@ export function sorted(files, now = new Date()) {
   return { pictures, captions, archives, left, name: plain(top || archives[0]?.path.replace(ARCHIVE, "") || `photos ${day}`) };
 }
 
+/** A name as it can stand among other words: what breaks a line, or turns the order of letters behind it, becomes a question mark. */
+export const legible = (name) => name.replace(/[\x00-\x1f\x7f-\x9f\u061c\u2028-\u202e\u2066-\u2069]/g, "?");
+
 /** A name that every system takes for a folder. */
 export function plain(name) {
   const cleaned = name.replace(/[\x00-\x1f\x7f<>:"/\\|?*]+/g, " ").replace(/\s+/g, " ").trim().replace(/^\.+/, "").slice(0, 60).replace(/[. ]+$/, "");
