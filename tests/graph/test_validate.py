@@ -251,8 +251,10 @@ def test_describe(mapping, prompt, node_id, inputs, line):
 def test_a_number_that_is_none_is_refused(value):
     """Python's JSON reads NaN, and a comparison with a limit never fails for it: training would."""
     prompt = {"1": {"class_type": "A", "inputs": {"x": value, "n": 1, "mode": "a"}}}
-    (line,) = describe(validate(prompt, JUNK_MAPPING), prompt)
-    assert line.startswith(f"node 1 (A): input 'x': {float(value)!r} is no FLOAT; give it a value")
+    validation = validate(prompt, JUNK_MAPPING)
+    json.dumps(validation.node_errors, allow_nan=False)  # as the browser reads it
+    (line,) = describe(validation, prompt)
+    assert line.startswith(f"node 1 (A): input 'x': '{float(value)}' is no FLOAT; give it a value")
 
 
 def test_describe_what_concerns_the_whole(mapping, prompt):

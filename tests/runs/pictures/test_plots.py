@@ -53,6 +53,12 @@ def test_axes_have_numbers_that_there_are(monkeypatch):
     assert list(axes.get_yticks()) == [0.0]
 
 
+def test_a_single_step_is_a_point():
+    """A line from a point to itself is not seen."""
+    drawn = plot_metrics([{"step": 7, "loss": 1.0}], ["loss"])
+    assert (np.asarray(drawn) == (0x1D, 0x4E, 0xD8)).all(axis=-1).any()
+
+
 def test_rows_without_the_metric_are_passed_over():
     """A metric may begin late, and words are not plotted."""
     mixed = [{"step": 0}, {"step": 1, "drift": 1.0}, {"step": 2, "drift": "word"}]
