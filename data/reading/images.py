@@ -109,6 +109,8 @@ def unreadable(path: Path, error: Exception) -> str:
         return f"cannot read {named}: it has more than {most} megapixels; make it smaller, for training cuts it anyway"
     remedy = " (convert it to JPEG or PNG, or install Pillow's plug-in)" if path.suffix.lower() in WITH_PLUGIN else ""
     told = "cannot identify image file" if isinstance(error, PIL.UnidentifiedImageError) else str(error)
+    if isinstance(error, PermissionError):  # the system's words name the file once more
+        told = "permission denied"
     return f"cannot read {named}: {told or type(error).__name__}{remedy}"
 
 

@@ -155,7 +155,10 @@ class Datasets:
         }
 
     def _measured(self, path: Path) -> Facts:
-        facts = path.stat()
+        try:
+            facts = path.stat()
+        except OSError:  # in a folder that may be listed and not entered, or gone by now
+            return 0, 0, 0, 0
         known = self._facts.get(path)
         if known is None or known[:2] != (facts.st_mtime_ns, facts.st_size):
             if len(self._facts) > MOST_FILES:
@@ -169,7 +172,8 @@ class Datasets:
         """Groups of pictures whose files are the same; only those of equal size are read."""
         by_size = defaultdict(list)
         for entry in entries:
-            by_size[entry["bytes"]].append(entry)
+            if "unreadable" not in entry["flags"]:
+                by_size[entry["bytes"]].append(entry)
         by_content = defaultdict(list)
         for entry in (entry for alike in by_size.values() if len(alike) > 1 for entry in alike):
             by_content[self._digest(folder / entry["picture"])].append(entry)

@@ -6,6 +6,7 @@ import io
 import json
 import stat
 import zipfile
+from pathlib import Path
 
 import pytest
 from comfyui_rollout.data.reading.folder import PICTURES, WITH_PLUGIN, survey
@@ -340,3 +341,21 @@ def test_a_duplicate_says_of_what(folders):
     first, second = datasets.Datasets(folders.datasets).entries("cats")
     assert "same_as" not in first
     assert (second["flags"][-1], second["same_as"]) == ("duplicate", "a.png")
+
+
+def test_a_picture_that_may_not_be_read_hides_no_other(sets, folders, monkeypatch):
+    """It is shown as one that cannot be read, also beside a file of the same size."""
+    place = folders.datasets / "a"
+    place.mkdir(parents=True)
+    for name in ("a.png", "b.png"):
+        (place / name).write_bytes(picture())
+    stat = Path.stat
+
+    def refused(path, **options):
+        if path.stem == "b":
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refused)
+    flags = {entry["picture"]: entry["flags"] for entry in sets.entries("a")}
+    assert flags == {"a.png": ["no caption"], "b.png": ["unreadable", "no caption"]}
