@@ -200,6 +200,8 @@ class Terminal:
         self.trainer, self.named, self.output = trainer, named, output
         self.said: dict[str, list[str]] = {}
         """The lines of each node."""
+        self.began = False
+        """Whether there was a step."""
         self.bar: Any = None
 
     def __enter__(self) -> Terminal:
@@ -232,6 +234,7 @@ class Terminal:
     def _move(self, value: int, maximum: int) -> None:
         from tqdm import tqdm
 
+        self.began = True
         if self.bar is None or value < self.bar.n:
             # A resumed run begins in the middle, and those steps were not done now.
             self.bar = tqdm(total=maximum, initial=value - 1, unit="step", dynamic_ncols=True, file=sys.stderr)
@@ -252,7 +255,8 @@ class Terminal:
         if result.status == "success":
             return 0
         if result.status == "interrupted":
-            print("stopped; what was learnt so far is saved in the run's folder", file=sys.stderr, flush=True)
+            learnt = "what was learnt so far is saved in the run's folder" if self.began else "nothing was trained yet"
+            print(f"stopped; {learnt}", file=sys.stderr, flush=True)
             return STOPPED
         if traceback:
             print("".join(result.error["traceback"]), file=sys.stderr, flush=True)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from comfyui_rollout import NODE_CLASS_MAPPINGS
@@ -293,6 +294,18 @@ def test_what_two_nodes_say_of_the_same_pictures_is_said_once(capsys, tmp_path):
         "node 4 (RolloutEncodeDataset): latents: 8",
         "node 5 (RolloutImageFolderDataset): captions: 8 of 8",
     ]
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_a_stop_promises_what_there_is(steps, capsys, tmp_path):
+    """No run's folder before the first step, in which something would be saved."""
+    terminal = Terminal({"9": {"class_type": "Trainer"}}, "Trainer", str, tmp_path)
+    with terminal:
+        for step in range(1, steps + 1):
+            terminal("progress", {"node": "9", "value": step, "max": 10})
+    assert terminal.conclude(SimpleNamespace(status="interrupted"), traceback=False) == 130
+    words = "what was learnt so far is saved in the run's folder" if steps else "nothing was trained yet"
+    assert capsys.readouterr().err.splitlines()[-1] == f"stopped; {words}"
 
 
 def test_letters_that_the_output_lacks_end_nothing(monkeypatch):
