@@ -37,7 +37,7 @@ from .hosts.model_paths import ModelPaths
 from .hosts.notify import LONGEST, Notifier
 from .hosts.processes import ONE, Processes, join
 from .importing import simpletuner
-from .nodes.preflight import preflight
+from .nodes.preflight import Failing, preflight
 from .runs.clean import clean
 from .runs.run_folder import facts_in, versions
 from .sweeps import schedule
@@ -79,6 +79,9 @@ def main(arguments: list[str] | None = None) -> int:
             for line in str(error).splitlines():
                 print(f"error: {line}", file=sys.stderr)
             return WRONG_INPUT
+        except KeyboardInterrupt:  # where no run is under way that would save first
+            print("stopped", file=sys.stderr)
+            return STOPPED
 
 
 def read(
@@ -141,8 +144,13 @@ def validate_command(options: argparse.Namespace) -> int:
         _, prompt = read(options)
         validation = checked(prompt)
         print(f"{options.workflow}: {len(prompt)} nodes, {len(validation.outputs)} outputs, all valid")
-        for told in preflight(validation.prompt, data=options.data):
-            print(told)
+        lines = preflight(validation.prompt, data=options.data)
+    failing = [line for line in lines if isinstance(line, Failing)]
+    for line in lines:
+        if line not in failing:
+            print(line)
+    if failing:
+        raise Refused("\n".join(failing))
     return 0
 
 
@@ -240,11 +248,10 @@ def run_command(options: argparse.Namespace) -> int:
     stop = Stop()
     hosted = hosting(options, notifier, stop, watching=options.watch, processes=processes)
     pnginfo = {"extra_pnginfo": {"workflow": workflow}} if workflow else {}
-    classes = {node_id: node["class_type"] for node_id, node in prompt.items()}
     if not processes.leads:
-        terminal = Terminal(classes, TRAINER, display_name, options.output)
+        terminal = Terminal(prompt, TRAINER, display_name, options.output)
         return run_with_others(validation, pnginfo, hosted, stop, terminal)
-    with stopping(stop), Terminal(classes, TRAINER, display_name, options.output) as terminal:
+    with stopping(stop), Terminal(prompt, TRAINER, display_name, options.output) as terminal:
         if options.watch:
             result = watched_run(options, hosted, validation, pnginfo, terminal, stop)
         else:

@@ -9,8 +9,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,25 @@ FAILED = 1
 STOPPED = 130
 
 
-NOISY = ("torchao", "torch.utils._pytree", "diffusers.quantizers")
-"""Loggers that warn of what no user of ours has asked for: diffusers loads torchao wherever it is installed."""
+NOISY = (
+    *("torchao", "torch.utils._pytree", "diffusers.quantizers"),
+    *("bitsandbytes.backends", "transformers.utils.import_utils"),
+)
+"""Loggers that warn of what no user of ours has asked for: diffusers loads torchao and bitsandbytes wherever they are
+installed, and transformers misses torchvision wherever it is not."""
 
 
 def mute_libraries() -> None:
     """Let these libraries say errors only, before our own first word."""
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # Pillow takes a photograph for an attack
 
 
 @contextmanager
 def warnings_told() -> Iterator[None]:
     """What this package warns of inside stands in the terminal, a line each: ``warning: ...``."""
-    logger, terminal = logging.getLogger(__name__.rpartition(".")[0]), logging.StreamHandler(sys.stderr)
+    logger, terminal = logging.getLogger(__name__.rpartition(".")[0]), BesideBars(sys.stderr)
     terminal.setLevel(logging.WARNING)
     terminal.setFormatter(Lowercase("%(levelname)s: %(message)s"))
     logger.addHandler(terminal)
@@ -39,6 +45,15 @@ def warnings_told() -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(terminal)
+
+
+class BesideBars(logging.StreamHandler):
+    """Lines of their own: progress bars that are being drawn make way, and come back below."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm = sys.modules.get("tqdm")
+        with tqdm.tqdm.external_write_mode(self.stream) if tqdm else nullcontext():
+            super().emit(record)
 
 
 class Lowercase(logging.Formatter):
@@ -81,10 +96,28 @@ class Lasting:
                 os.close(nowhere)
 
 
+def open_missing() -> None:
+    """Let standard streams that were closed (``>&-``, a service without a console) lead nowhere.
+
+    Their numbers would be given to the next files that are opened, and what is meant for a terminal would end there.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the smallest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r+", encoding="utf-8"))  # noqa: SIM115
+
+
 @contextmanager
 def lasting_output() -> Iterator[None]:
-    """Whatever is printed inside, by whomever, a reader who goes away stops nothing."""
+    """Whatever is printed inside, by whomever, a reader who goes away, or who was never there, stops nothing."""
+    open_missing()
     before = sys.stdout, sys.stderr
+    for stream in before:  # a name in letters that the terminal or a log in its encoding lacks is no reader's end
+        with suppress(AttributeError, OSError, ValueError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.stdout, sys.stderr = Lasting(sys.stdout), Lasting(sys.stderr)
     try:
         yield
@@ -149,15 +182,26 @@ def tell_from_signal(words: str) -> None:
         os.write(2, words.encode())
 
 
+def sources_of(node: Mapping[str, Any]) -> list[str]:
+    """The nodes to which one is linked."""
+    return [str(value[0]) for value in node.get("inputs", {}).values() if isinstance(value, list) and value]
+
+
 class Terminal:
     """Tells a run on the terminal: a progress bar with loss, steps per second and time left, and what nodes say.
 
-    ``classes`` are the classes of the prompt's nodes by id, ``trainer`` is the class whose steps are counted, and
-    ``named`` gives the name of a class that people read.
+    ``prompt`` has the nodes by id, ``trainer`` is the class whose steps are counted, and ``named`` gives the name of a
+    class that people read.
     """
 
-    def __init__(self, classes: dict[str, str], trainer: str, named: Callable[[str], str], output: Path) -> None:
-        self.classes, self.trainer, self.named, self.output = classes, trainer, named, output
+    def __init__(self, prompt: Mapping[str, Any], trainer: str, named: Callable[[str], str], output: Path) -> None:
+        self.classes = {node_id: node["class_type"] for node_id, node in prompt.items()}
+        self.sources = {node_id: sources_of(node) for node_id, node in prompt.items()}
+        self.trainer, self.named, self.output = trainer, named, output
+        self.said: dict[str, list[str]] = {}
+        """The lines of each node."""
+        self.began = False
+        """Whether there was a step."""
         self.bar: Any = None
 
     def __enter__(self) -> Terminal:
@@ -190,6 +234,7 @@ class Terminal:
     def _move(self, value: int, maximum: int) -> None:
         from tqdm import tqdm
 
+        self.began = True
         if self.bar is None or value < self.bar.n:
             # A resumed run begins in the middle, and those steps were not done now.
             self.bar = tqdm(total=maximum, initial=value - 1, unit="step", dynamic_ncols=True, file=sys.stderr)
@@ -199,15 +244,19 @@ class Terminal:
         self._close_bar()
         name = f"node {node_id} ({self.named(self.classes.get(node_id, ''))})"
         pictures = [str(self.output / image["subfolder"] / image["filename"]) for image in ui.get("images", [])]
-        for line in [*ui.get("text", []), *pictures]:
-            print(f"{name}: {line}", flush=True)
+        self.said[node_id] = lines = [*ui.get("text", []), *pictures]
+        above = {line for source in self.sources.get(node_id, ()) for line in self.said.get(source, ())}
+        for line in lines:
+            if line not in above:  # of the same pictures, say: on a canvas each node has its own, a list says it once
+                print(f"{name}: {line}", flush=True)
 
     def conclude(self, result: Any, traceback: bool) -> int:
         """Say how it ended, if not well; returns the exit code."""
         if result.status == "success":
             return 0
         if result.status == "interrupted":
-            print("stopped; what was learnt so far is saved in the run's folder", file=sys.stderr, flush=True)
+            learnt = "what was learnt so far is saved in the run's folder" if self.began else "nothing was trained yet"
+            print(f"stopped; {learnt}", file=sys.stderr, flush=True)
             return STOPPED
         if traceback:
             print("".join(result.error["traceback"]), file=sys.stderr, flush=True)

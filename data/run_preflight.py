@@ -49,10 +49,9 @@ def schedule_in_words(settings: OptimizerSettings, steps: int) -> list[str]:
     """A warm-up that is longer than the run."""
     if settings.lr_schedule == "constant" or settings.warmup_steps < steps:
         return []
-    reached = settings.learning_rate * steps / settings.warmup_steps
     return [
-        f"the learning rate never gets to {settings.learning_rate:g}: warmup_steps {settings.warmup_steps}, and the "
-        f"run has {number_of(steps, 'step')}; it ends at {reached:.2g}"
+        f"the warm-up takes the whole run: warmup_steps {settings.warmup_steps}, and the run has "
+        f"{number_of(steps, 'step')}; the learning rate gets to {settings.learning_rate:g} at its end"
     ]
 
 

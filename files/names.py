@@ -12,6 +12,9 @@ import unicodedata
 UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 """Unicode categories: control characters, halves of surrogate pairs, line and paragraph separators."""
 
+TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")
+"""Characters that turn round what stands behind a name in a line, and make ``gpj.exe`` look like ``exe.jpg``."""
+
 DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$) *(\..*)?", re.IGNORECASE)
 SEPARATORS = "/\\:"
 UNWRITABLE = '<>"|?*'
@@ -46,6 +49,8 @@ def trouble_with_name(name: str) -> str | None:
     found = next((character for character in name if character in UNWRITABLE), None)
     if found is not None:
         return f"holds {found!r}, which Windows cannot write"
+    if TURNING.search(name):
+        return "holds a character that turns the letters behind it round"
     return trouble_with_part(name) or _too_long(name, LONGEST_NAME)
 
 

@@ -46,10 +46,14 @@ class Text(NamedTuple):
 
 def read_text(path: Path) -> Text:
     """The text in a file; raises ValueError, naming it and what to do, where no encoding can be told."""
-    if path.stat().st_size > LARGEST:
-        raise ValueError(f"{path} is larger than {LARGEST >> 20} MiB, so it is no caption: move it away")
     try:
-        return decoded(path.read_bytes())
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"{path} is larger than {LARGEST >> 20} MiB, so it is no caption: move it away")
+        data = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+    try:
+        return decoded(data)
     except ValueError as error:
         raise ValueError(f"{path} {error}: save it as UTF-8") from None
 

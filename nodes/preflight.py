@@ -34,14 +34,19 @@ Prompt = Mapping[str, Mapping[str, Any]]
 """A graph in API format, validated."""
 
 
+class Failing(str):
+    """A line that says why the run will fail."""
+
+
 def preflight(prompt: Prompt, *, data: bool = False) -> list[str]:
     """One line, or several with an indent, for each data set and each run that there is something to say of.
 
     ``data`` = look into the folders of images and the small files of models too. What cannot be known is left out.
+    A data set that cannot be read is a :class:`Failing` line.
     """
     found = Graph(prompt)
     said = [*(data_in_words(found) if data else ()), *runs_in_words(found, data)]
-    return [f"node {node_id} ({name}): " + "\n  ".join(lines) for node_id, name, lines in said if lines]
+    return [type(lines[0])(f"node {node_id} ({name}): " + "\n  ".join(lines)) for node_id, name, lines in said if lines]
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ def data_in_words(graph: Graph) -> Iterator[tuple[str, str, list[str]]]:
         try:
             stream = graph.value(node_id, kind)[0]
         except (OSError, TypeError, ValueError) as error:
-            yield node_id, kind.DISPLAY_NAME, [str(error)]
+            yield node_id, kind.DISPLAY_NAME, [Failing(error)]
             continue
         encoders = [one for one in graph.of(EncodeDataset) if graph.origin(one, "dataset") == node_id]
         images, batch_size = stream.inputs["dataset"], stream.inputs["batch_size"]

@@ -22,6 +22,10 @@ LOOK_EVERY = 1.0
 class NoRoom(OSError):
     """The disk is full; the message says where, and how much is missing."""
 
+    def __str__(self) -> str:
+        """Without the number of the error, which says nothing to people."""
+        return self.strerror or ""
+
 
 def with_room(
     folder: Path,

@@ -107,8 +107,9 @@ class Session:
             try:
                 look.conclude(self)
             except Exception as error:  # a full disk must not hide why the run ended
+                if wrong or quietly:  # the first one is said by whoever hears that the run failed
+                    log.error("%s could not conclude: %s", type(look).__name__, error)
                 wrong = wrong or error
-                log.error("%s could not conclude: %s", type(look).__name__, error)
             except BaseException as stop:  # while it waited for room, say: the others conclude without waiting
                 wrong, self.ending_badly = stop, True
         self.machine.close()

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from aiohttp import web
 
+from .studio import STUDIO
+
 FRONTEND = "comfyui_frontend_package"
 GRACE = 3.0  # seconds that open requests may take when the server ends
 
@@ -102,7 +104,8 @@ def serve_until_stopped(
             asked(number)
             stopped.set()
             with contextlib.suppress(OSError):  # whoever read what we print may be gone
-                print("\nstopping: the running job saves what it learnt; ctrl-C again to give up at once", flush=True)
+                saves = ": the running job saves what it learnt" if STUDIO in app and app[STUDIO].jobs.running else ""
+                print(f"\nstopping{saves}; ctrl-C again to give up at once", flush=True)
 
         for number in (getattr(signal, name) for name in STOPS if hasattr(signal, name)):
             if number != signal.SIGINT and signal.getsignal(number) is signal.SIG_IGN:

@@ -1,18 +1,24 @@
 """The command line, as a user types it."""
 
+import io
 import json
 import logging
 import math
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from comfyui_rollout import NODE_CLASS_MAPPINGS
 from comfyui_rollout.__main__ import main
+from comfyui_rollout._terminal import Terminal, lasting_output, warnings_told
+from PIL import Image
 from safetensors import safe_open
 
 ROOT = Path(__file__).parents[1]
@@ -46,8 +52,8 @@ def test_a_run_says_nothing_of_libraries_that_nobody_asked_for(tmp_path):
     """torchao, where it is installed for quantised models, is loaded by diffusers and warns of what it lacks."""
     command = [sys.executable, "-m", "comfyui_rollout", "run", str(QUICKSTART), "--output", str(tmp_path)]
     words = subprocess.run([*command, "--device", "cpu", *SHORT], capture_output=True, text=True, check=True).stderr
-    noise = [line for line in words.splitlines() if "torchao" in line or "pytree" in line or "Enum" in line]
-    assert noise == []
+    noisy = ("torchao", "pytree", "Enum", "bitsandbytes", "kernels")
+    assert [line for line in words.splitlines() if any(name in line for name in noisy)] == []
 
 
 def test_a_run_leaves_what_the_readme_says(finished):
@@ -241,6 +247,77 @@ def test_warnings_stand_in_the_terminal(monkeypatch, capsys):
     assert capsys.readouterr().err == "warning: the disk is nearly full\n"
 
 
+def test_a_warning_amid_a_progress_bar_has_a_line_of_its_own(capsys):
+    """It does not stand behind the bar's last number."""
+    from tqdm import tqdm
+
+    with warnings_told(), tqdm(total=2, file=sys.stderr) as bar:
+        bar.update()
+        logging.getLogger("comfyui_rollout.runs.anything").warning("the disk is nearly full")
+    lines = [line.rpartition("\r")[2] for line in capsys.readouterr().err.splitlines()]
+    assert "warning: the disk is nearly full" in lines
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell of this kind is asked")
+def test_closed_streams_are_no_fault():
+    """As under a service without a console; and no file gets their numbers, into which a signal's words would go."""
+    command = f"{shlex.quote(sys.executable)} -m comfyui_rollout nodes Rollout"
+    said = subprocess.run(f"{command} <&- >&-", shell=True, stderr=subprocess.PIPE, check=True)
+    assert said.stderr == b""
+    program = (
+        "import os; os.close(1); from comfyui_rollout._terminal import open_missing; open_missing(); print(os.fstat(1))"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, stderr=subprocess.PIPE)
+
+
+def test_ctrl_c_while_nothing_runs_yet_is_one_word(monkeypatch, capsys):
+    """No traceback, and the exit code of a stop."""
+
+    def stopped(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("comfyui_rollout.__main__.validate_command", stopped)
+    assert main(["validate", "x.json"]) == 130
+    assert capsys.readouterr().err == "stopped\n"
+
+
+def test_what_two_nodes_say_of_the_same_pictures_is_said_once(capsys, tmp_path):
+    """A folder and its encoding, one behind the other; another folder's line stands all the same."""
+    nodes = {"3": ("RolloutImageFolderDataset", {}), "4": ("RolloutEncodeDataset", {"dataset": ["3", 0]})}
+    nodes["5"] = ("RolloutImageFolderDataset", {"folder": "x"})
+    prompt = {node_id: {"class_type": kind, "inputs": inputs} for node_id, (kind, inputs) in nodes.items()}
+    terminal = Terminal(prompt, "RolloutOptimizerStep", str, tmp_path)
+    for node_id, more in (("3", []), ("4", ["latents: 8"]), ("5", [])):
+        terminal("executed", {"node": node_id, "output": {"text": ["captions: 8 of 8", *more]}})
+    assert capsys.readouterr().out.splitlines() == [
+        "node 3 (RolloutImageFolderDataset): captions: 8 of 8",
+        "node 4 (RolloutEncodeDataset): latents: 8",
+        "node 5 (RolloutImageFolderDataset): captions: 8 of 8",
+    ]
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_a_stop_promises_what_there_is(steps, capsys, tmp_path):
+    """No run's folder before the first step, in which something would be saved."""
+    terminal = Terminal({"9": {"class_type": "Trainer"}}, "Trainer", str, tmp_path)
+    with terminal:
+        for step in range(1, steps + 1):
+            terminal("progress", {"node": "9", "value": step, "max": 10})
+    assert terminal.conclude(SimpleNamespace(status="interrupted"), traceback=False) == 130
+    words = "what was learnt so far is saved in the run's folder" if steps else "nothing was trained yet"
+    assert capsys.readouterr().err.splitlines()[-1] == f"stopped; {words}"
+
+
+def test_letters_that_the_output_lacks_end_nothing(monkeypatch):
+    """As of a log file on Windows, or in the locale C: what follows is said too."""
+    written = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", written)
+    with lasting_output():
+        print("the folder is \N{DOG}")
+        print("done")
+    assert written.buffer.getvalue().split() == [b"the", b"folder", b"is", b"\\U0001f415", b"done"]
+
+
 def test_nodes_lists_and_explains(capsys):
     """What exists, with inputs; an unknown node is exit code 2."""
     assert main(["nodes"]) == 0
@@ -296,6 +373,28 @@ def test_validate_names_all_missing_classes(tmp_path, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert [line[: line.index(",")] for line in lines] == [f"error: 4 nodes (90{n}" for n in range(3)]
     assert all(f"'Gone{number}'" in line for number, line in enumerate(lines))
+
+
+def test_validate_refuses_data_that_a_run_could_not_read(tmp_path, capsys):
+    """So that `validate --data && run` does not begin what must fail."""
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "photos" / "a.png")
+    (tmp_path / "photos" / "metadata.jsonl").write_text("{")
+    folder = {"class_type": "RolloutImageFolderDataset", "inputs": {"folder": str(tmp_path / "photos")}}
+    main(["convert", str(QUICKSTART)])
+    prompt = json.loads(capsys.readouterr().out)
+    data = next(key for key, node in prompt.items() if node["class_type"] == "RolloutDigitsDataset")
+    defaults = {
+        name: spec[1].get("default")
+        for name, spec in NODE_CLASS_MAPPINGS[folder["class_type"]].INPUT_TYPES()["required"].items()
+    }
+    folder["inputs"] = {**defaults, **folder["inputs"]}
+    (tmp_path / "x.json").write_text(json.dumps({**prompt, data: folder}))
+    assert main(["validate", str(tmp_path / "x.json")]) == 0
+    assert main(["validate", str(tmp_path / "x.json"), "--data"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: node {data} (Image Folder Dataset): ")
+    assert line.endswith("metadata.jsonl, line 1: is not a JSON object")
 
 
 def test_convert_warns_of_what_it_cannot_know(tmp_path, capsys):

@@ -32,7 +32,7 @@ OVERHEARD = {
     "cat.png: another file of this name is there": ["cat.png"],  # server/pictures/arrivals.py
     "cannot read x.png: image file is truncated": ["x.png"],  # the three that Pillow says most often
     "cannot read x.png: image file is truncated (58 bytes not processed)": ["x.png", "58"],
-    "cannot read x.png: cannot identify image file 'b.png'": ["x.png", "b.png"],
+    "cannot read x.png: cannot identify image file": ["x.png"],
     "process 3: Δ": ["3", "Δ"],  # hosts/watch.py
     "process 3 ended without a word: it was killed, or ran out of memory": ["3"],
     "a: b: it goes on from c.pt, after step 7": ["c.pt", "7"],  # training/state/find.py

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...files.text import Text, read_text
-from .folder import Listing, key_of
+from .folder import Listing, key_of, printable
 
 FIELDS = ("text", "caption", "prompt", "description", "tags")
 """Under which of these names JSON files and tables keep a caption; the first that is there."""
@@ -63,18 +63,31 @@ class CaptionFinder:
 def caption_of_json(path: Path) -> Caption | None:
     """The caption in a picture's JSON file, as downloaders of galleries write them; None where there is none."""
     text, encoding = read_text(path)
-    found = caption_in_json(text)
+    try:
+        found = caption_in_json(text)
+    except ValueError as error:
+        raise ValueError(f"{path} {error}: write it anew") from None
     return None if found is None else Caption(found, path, encoding)
 
 
+def spelt_out(caption: str) -> str:
+    """The caption without spaces around it; raises ValueError, with the reason, where half a letter is in it.
+
+    JSON's escapes can say so. Programs write it that cut a text amid an emoji, and no encoder can read it.
+    """
+    if any("\ud800" <= letter <= "\udfff" for letter in caption):
+        raise ValueError("holds a caption that was cut in the middle of a letter")
+    return caption.strip()
+
+
 def caption_in_json(text: str) -> str | None:
-    """The caption in what a JSON file says; None where there is none."""
+    """The caption in what a JSON file says; None where there is none. Raises ValueError as :func:`spelt_out`."""
     try:
         value = json.loads(text)
     except (RecursionError, ValueError):
         return None
     found = value if isinstance(value, str) else caption_in(value) if isinstance(value, dict) else None
-    return None if found is None else found.strip()
+    return None if found is None else spelt_out(found)
 
 
 def caption_in(row: Mapping[str, Any]) -> str | None:
@@ -96,13 +109,20 @@ def captions_in(table: Path) -> Iterator[tuple[str, Caption]]:
         if not isinstance(name, str) or not name.strip():
             raise ValueError(f"{table}, line {place}: there is no file_name: name the picture that it is of")
         if (caption := caption_in(row)) is not None:
-            yield name.strip(), Caption(caption.strip(), table, text.encoding)
+            try:
+                yield name.strip(), Caption(spelt_out(caption), table, text.encoding)
+            except ValueError as error:
+                raise ValueError(f"{table} {error}: write that of {printable(name)} anew") from None
 
 
 def rows_of(table: Path, found: Text) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """The rows of a table with their lines."""
     if table.suffix.lower() == ".csv":
-        yield from enumerate(csv.DictReader(StringIO(found.text)), 2)
+        reader = csv.DictReader(StringIO(found.text, newline=None))  # a Mac's line ends, too
+        try:
+            yield from enumerate(reader, 2)
+        except csv.Error as error:
+            raise ValueError(f"{table}, line {reader.line_num + 1}: is no row of a table: {error}") from None
         return
     for place, line in enumerate(found.text.split("\n"), 1):
         if not line.strip():

@@ -5,7 +5,6 @@ Whoever looks into such a folder asks here, so that there is one rule for each o
 
 from __future__ import annotations
 
-import logging
 import re
 import unicodedata
 from collections import defaultdict
@@ -14,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
-log = logging.getLogger(__name__)
+from .plugins import plug_in
 
 APPLE = frozenset({".heic", ".heif"})
 """Photos of Apple's phones."""
@@ -98,7 +97,9 @@ def look_into(folder: Path) -> Listing:
         hint = f" (without the spaces around it, {str(folder).strip()!r} does)" if _exists_stripped(folder) else ""
         raise ValueError(f"the folder {str(folder)!r} does not exist{hint}")
     left_out: dict[str, list[Path]] = defaultdict(list)
-    return sort_out(folder, sorted(files_below(folder, left_out)), left_out)
+    found = sort_out(folder, sorted(files_below(folder, left_out)), left_out)
+    plug_in(path.suffix.lower() for path in found.pictures)
+    return found
 
 
 def files_below(folder: Path, left_out: dict[str, list[Path]], above: frozenset[Path] = frozenset()) -> Iterator[Path]:
@@ -112,11 +113,15 @@ def files_below(folder: Path, left_out: dict[str, list[Path]], above: frozenset[
     try:
         paths = list(folder.iterdir())
     except PermissionError:
-        log.warning("left out the folder %s, which must not be read", folder)
         left_out[UNREADABLE].append(folder)
         return
     for path in paths:
-        if path.is_dir():
+        try:
+            is_folder = path.is_dir()
+        except PermissionError:  # its folder may be listed and not entered, or it is a link into one that is closed
+            left_out[UNREADABLE].append(path)
+            continue
+        if is_folder:
             if is_hidden(path):
                 if any(is_picture(file) for file in path.rglob("*")):
                     left_out[HIDDEN].append(path)

@@ -100,7 +100,7 @@ class ImageFolder:
         if not pictures:
             raise ValueError(f"none of the {len(paths)} images in {str(self.folder)!r} can be read; {self.damaged[0]}")
         if self.damaged:
-            log.warning("left out %d of %d images: %s", len(self.damaged), len(paths), "; ".join(self.damaged))
+            log.info("left out %d of %d images: %s", len(self.damaged), len(paths), "; ".join(self.damaged))
         if masks and not any(item.mask for item in pictures):
             what = "is transparent" if masks == ALPHA else f"has the name of a mask in {str(masks)!r}"
             raise ValueError(f"mask_folder: none of the images {what}; clear it to train everything")

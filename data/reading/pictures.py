@@ -12,7 +12,7 @@ import PIL
 from PIL import Image, ImageOps
 
 from .buckets import Size
-from .folder import WITH_PLUGIN
+from .folder import WITH_PLUGIN, printable
 from .index import looked_up
 
 
@@ -53,11 +53,15 @@ def read_opacity(path: Path) -> Image.Image:
 
 def unreadable(path: Path, error: Exception) -> str:
     """One line on a file that Pillow could not read."""
+    named = printable(str(path))
     if isinstance(error, Image.DecompressionBombError):
         most = round(2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6)
-        return f"cannot read {path}: it has more than {most} megapixels; make it smaller, for training cuts it anyway"
-    remedy = " (convert it to JPEG or PNG)" if path.suffix.lower() in WITH_PLUGIN else ""
-    return f"cannot read {path}: {str(error) or type(error).__name__}{remedy}"
+        return f"cannot read {named}: it has more than {most} megapixels; make it smaller, for training cuts it anyway"
+    remedy = " (convert it to JPEG or PNG, or install Pillow's plug-in)" if path.suffix.lower() in WITH_PLUGIN else ""
+    told = "cannot identify image file" if isinstance(error, PIL.UnidentifiedImageError) else str(error)
+    if isinstance(error, PermissionError):  # the system's words name the file once more
+        told = "permission denied"
+    return f"cannot read {named}: {told or type(error).__name__}{remedy}"
 
 
 class Look(NamedTuple):

@@ -119,6 +119,8 @@ class RolloutPlan:
         plan = self.over(steps)
         if not self.active or any(plan.probability_at(step) for step in {plan.start_step, steps - 1} if step < steps):
             return ""
+        if plan.start_step < steps:
+            return f"rollouts never begin: their ramp rises from 0 at step {plan.start_step}, the training's last"
         return f"rollouts never begin: they start at step {plan.start_step}, and the training has {steps}"
 
     def probability_at(self, step: int) -> float:

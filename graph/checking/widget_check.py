@@ -1,5 +1,6 @@
 """Check one constant of a prompt against its declaration, converting it to the declared type in place."""
 
+import math
 from typing import Any
 
 from .validation_errors import Error, error
@@ -18,7 +19,11 @@ def check_value(
         if isinstance(value, dict) and "__value__" in value:  # how a list is told from a link
             value = inputs[name] = value["__value__"]
         if isinstance(kind, str) and kind in CONVERT:
-            value = inputs[name] = CONVERT[kind](value)
+            converted = CONVERT[kind](value)
+            if isinstance(converted, float) and not math.isfinite(converted):  # no limit would ever stop a NaN
+                value = str(converted)  # a browser reads no NaN in the answer
+                raise ValueError("not a finite number")
+            value = inputs[name] = converted
     except Exception as problem:
         extra = {"input_config": config, "received_value": value, "exception_message": str(problem)}
         message = f"Failed to convert an input value to a {kind} value"

@@ -211,6 +211,9 @@ class PretrainedModel(Model):
         which some families read in another way; so they read the empty caption. ``pictures`` are those to be changed,
         one a caption, where the text encoder sees them.
         """
+        for caption in captions:
+            if any("\ud800" <= letter <= "\udfff" for letter in caption):  # tokenizers would blame its type
+                raise ValueError(f"the text {caption!r} holds a part of a letter: write it anew, as UTF-8")
         with torch.no_grad(), quiet():
             if cls.sees_control:
                 return cls.encode_pairs(pipeline, list(captions), list(pictures))

@@ -62,7 +62,8 @@ def plot_metrics(
             axes.plot(steps, values, "o-", color="#1d4ed8", linewidth=1.6, ms=3)
         else:
             axes.plot(steps, values, color="#3b82f6", alpha=0.3, linewidth=0.8)
-            axes.plot(steps, smoothed(values, smoothing), color="#1d4ed8", linewidth=1.6)
+            alone = "o" if len(values) == 1 else None
+            axes.plot(steps, smoothed(values, smoothing), color="#1d4ed8", linewidth=1.6, marker=alone, ms=4)
         if name == "loss":
             high = [(step, value) for step, value in points if step in spikes]
             axes.plot([step for step, _ in high], [value for _, value in high], "v", color="#dc2626", ms=4)
@@ -71,6 +72,11 @@ def plot_metrics(
                 axes.axvline(step, color="#f59e0b", linewidth=0.8)
         axes.set_title(name.replace("_", " "), fontsize=10, loc="left")
         axes.grid(alpha=0.25)
+        axes.locator_params("x", integer=True)
+        if len(steps) == 1:
+            axes.set_xticks(steps)
+        if len({*values}) == 1:  # around a constant there is nothing to see: no numbers that it never was
+            axes.set_yticks(values[:1])
         if log_scale and values and min(values) > 0:
             axes.set_yscale("log")
     if figure.axes:

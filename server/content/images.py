@@ -16,6 +16,9 @@ FORMATS = {
 }
 """What may be uploaded, and the endings that go with it."""
 
+SHOWN = (*FORMATS, "AVIF", "JPEG2000", "TGA", "PPM", "QOI", "HEIF", "JXL")
+"""What a small copy is made of, where this Pillow reads it."""
+
 MOST_PIXELS = 100_000_000
 CHANNELS = ("rgb", "rgba", "a")
 
@@ -32,10 +35,14 @@ def check_image(path: Path, name: str) -> None:
     try:
         with Image.open(path, formats=list(FORMATS)) as image:
             if image.width * image.height > MOST_PIXELS:
-                raise NotAnImage(f"{name} has more than {MOST_PIXELS} pixels")
+                raise Image.DecompressionBombError
             kind = image.format or ""
             image.verify()
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise NotAnImage(f"{name} has more than {MOST_PIXELS // 10**6} megapixels: make it smaller") from error
+    except UnidentifiedImageError as error:
+        raise NotAnImage(f"{name} is not an image") from error  # Pillow's words name the file that it waits in
+    except (OSError, SyntaxError, ValueError) as error:
         raise NotAnImage(f"{name} is not an image: {error}") from error
     if suffix not in FORMATS.get(kind, ()):
         raise NotAnImage(f"{name} is in truth a {kind} image")

@@ -15,7 +15,7 @@ from ...files.whole import take_place
 from ..content.images import NotAnImage, check_image
 from ..guard.inside import Outside, inside
 from .captions import LONGEST
-from .datasets import MOST_FILES, is_caption, is_picture
+from .datasets import MOST_FILES, WITH_PLUGIN, is_caption, is_picture
 
 LARGEST_FILE = 200 * 1024**2  # bytes of one picture
 LARGEST_ZIP = 8 * 1024**3
@@ -45,6 +45,8 @@ class Arrived:
 
 def check_type(name: str) -> None:
     """Raises NotAnImage unless the name is that of a picture or a caption."""
+    if PurePosixPath(name).suffix.lower() in WITH_PLUGIN:
+        raise NotAnImage(f"{name}: convert it to JPEG or PNG first")
     if not (is_picture(PurePosixPath(name).name) or is_caption(PurePosixPath(name).name)):
         raise NotAnImage(f"{name}: only pictures and captions (.txt) belong into a data set")
 
@@ -118,7 +120,7 @@ def _unpack_one(opened: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str, fold
     except FileExistsError:
         told.left_out.append(f"{name}: another file of this name is there")
     except (NotAnImage, Outside, *BROKEN) as error:
-        told.left_out.append(f"{name}: {error}")
+        told.left_out.append(str(error) if str(error).startswith(name) else f"{name}: {error}")
     finally:
         unfinished.unlink(missing_ok=True)
 

@@ -43,12 +43,12 @@ def caption_path(picture: Path) -> Path:
 
 def read_caption(picture: Path, folder: Path) -> Caption:
     """The caption of a picture in the data set ``folder``."""
-    path = caption_path(picture)
-    if followed(path, folder) is None:
-        return Caption("", FOREIGN)
     try:
+        path = caption_path(picture)
+        if followed(path, folder) is None:
+            return Caption("", FOREIGN)
         data = path.read_bytes()
-    except OSError:
+    except OSError:  # not there, or in a folder that may be listed and not entered
         return Caption("", ABSENT)
     try:
         text = decoded(data).text

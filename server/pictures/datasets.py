@@ -16,7 +16,12 @@ from .captions import FOREIGN, Caption, Conflict, read_caption, write_caption
 from .captions import SUFFIXES as CAPTIONS
 from .elsewhere import KEY
 
-PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff")
+WITH_PLUGIN = (".heic", ".heif", ".jxl")
+PICTURES = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".tga", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".qoi", *WITH_PLUGIN),
+)
+"""What the trainer finds in a folder, so that nothing is trained, or left out as unreadable, that is not shown."""
 MOST_FILES = 100_000
 MOST_SEEN = 1_000_000
 """Names of files of any kind that are looked through for pictures."""
@@ -150,19 +155,25 @@ class Datasets:
         }
 
     def _measured(self, path: Path) -> Facts:
-        facts = path.stat()
+        try:
+            facts = path.stat()
+        except OSError:  # in a folder that may be listed and not entered, or gone by now
+            return 0, 0, 0, 0
         known = self._facts.get(path)
         if known is None or known[:2] != (facts.st_mtime_ns, facts.st_size):
             if len(self._facts) > MOST_FILES:
                 self._facts.clear()
-            known = self._facts[path] = (facts.st_mtime_ns, facts.st_size, *upright_size(path))
+            known = (facts.st_mtime_ns, facts.st_size, *upright_size(path))
+            if known[2]:  # what could not be read may be readable later: the survey brings Pillow's plug-ins in
+                self._facts[path] = known
         return known
 
     def _doubles(self, folder: Path, entries: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
         """Groups of pictures whose files are the same; only those of equal size are read."""
         by_size = defaultdict(list)
         for entry in entries:
-            by_size[entry["bytes"]].append(entry)
+            if "unreadable" not in entry["flags"]:
+                by_size[entry["bytes"]].append(entry)
         by_content = defaultdict(list)
         for entry in (entry for alike in by_size.values() if len(alike) > 1 for entry in alike):
             by_content[self._digest(folder / entry["picture"])].append(entry)

@@ -136,8 +136,8 @@ ROUTES = (
     ("GET", "/rollout/datasets", show_all),
     ("POST", "/rollout/datasets", create),
     ("GET", "/rollout/datasets/{name}", show_one),
-    ("GET", "/rollout/datasets/{name}/files/{file:.+}", show_picture),
-    ("PUT", "/rollout/datasets/{name}/files/{file:.+}", add_file),
+    ("GET", "/rollout/datasets/{name}/files/{file:[\\s\\S]+}", show_picture),
+    ("PUT", "/rollout/datasets/{name}/files/{file:[\\s\\S]+}", add_file),
     ("PUT", "/rollout/datasets/{name}/archive", add_archive),
     ("PUT", "/rollout/datasets/{name}/captions", edit),
 )

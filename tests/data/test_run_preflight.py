@@ -1,6 +1,7 @@
 """What a run will silently do, said before it begins."""
 
 import pytest
+import torch
 from comfyui_rollout.data.data import DatasetInfo
 from comfyui_rollout.data.run_preflight import rollouts_in_words, run_in_words, schedule_in_words, targets_in_words
 from comfyui_rollout.diffusion.rollout import RolloutPlan
@@ -25,6 +26,11 @@ def names(*layers):
         ({**PLAN, "start_step": 39}, 40, []),
         ({**PLAN, "start_step": 1275}, 40, ["rollouts never begin: they start at step 1275, and the training has 40"]),
         ({**PLAN, "start_step": 1}, 1, ["rollouts never begin: they start at step 1, and the training has 1"]),
+        (
+            {**PLAN, "ramp_steps": 40},
+            1,
+            ["rollouts never begin: their ramp rises from 0 at step 0, the training's last"],
+        ),
         ({"max_step_offset": 0, "start_step": 1275}, 40, []),
         ({**PLAN, "ramp_steps": 40}, 40, []),
         ({**PLAN, "ramp_steps": 40, "prob_start": 1.0, "prob_end": 0.0}, 40, []),
@@ -41,11 +47,21 @@ def test_rollouts_that_come_to_nothing(plan, steps, lines):
 
 
 def test_a_warm_up_longer_than_the_run():
-    """Else a run at a tenth of its rate looks like one that does not learn."""
+    """Else a run of small rates looks like one that does not learn. The rate is what the scheduler makes of it."""
     settings = OptimizerSettings(lr_schedule="cosine", warmup_steps=400, learning_rate=1e-4)
     assert schedule_in_words(settings, 100) == [
-        "the learning rate never gets to 0.0001: warmup_steps 400, and the run has 100 steps; it ends at 2.5e-05"
+        "the warm-up takes the whole run: warmup_steps 400, and the run has 100 steps; the learning rate gets to "
+        "0.0001 at its end"
     ]
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)])
+    scheduler = settings.scheduler(optimizer, 100)
+    rates = []
+    for _ in range(100):
+        rates += scheduler.get_last_lr()
+        optimizer.step()
+        scheduler.step()
+    assert rates == sorted(rates)
+    assert rates[-1] == pytest.approx(0.99e-4)
     assert schedule_in_words(settings, 401) == []
     assert schedule_in_words(OptimizerSettings(lr_schedule="constant", warmup_steps=400), 100) == []
 
@@ -78,6 +94,7 @@ def test_a_run_says_all_of_it():
     assert run_in_words(loss, model, optimizer, steps=100) == [
         "100 steps = 10 epochs of 40 images",
         "rollouts never begin: they start at step 900, and the training has 100",
-        "the learning rate never gets to 0.0001: warmup_steps 500, and the run has 100 steps; it ends at 2e-05",
+        "the warm-up takes the whole run: warmup_steps 500, and the run has 100 steps; the learning rate gets to "
+        "0.0001 at its end",
         "targets: no layer is called nothing",
     ]

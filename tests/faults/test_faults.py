@@ -285,7 +285,7 @@ def test_a_full_disk_fails_a_run_that_does_not_wait(small_disk, trials):
 
     host = Host()
     host.waits_for_room = False
-    with pytest.raises(NoRoom, match=r"no room for the state after step 6: .*; the state after step 3 is kept"):
+    with pytest.raises(NoRoom, match=r"^no room for the state after step 6: .*; the state after step 3 is kept"):
         faults.train(small_disk / "run", looks=[Fills(small_disk)], host=host)
     (small_disk / "filling").unlink()
     run = small_disk / "run_00001"

@@ -10,7 +10,7 @@ NOT_PLAIN = [
     "COM1", "com¹.json", "LPT9", "conin$", "prn.tar.gz", "x.", "x ", "x...", "...", " ", "a\nb", "a\rb", "a\tb", "a\0b",
     "\x7f", "a\x85b", "a\u2028b", "a\u2029b", "\ud800", "x" * (LONGEST_PART + 1), "é" * 128, "x" * 5000,
 ]  # fmt: skip
-UNWRITABLE = ["a?b", "a*", "<a>", 'a"b', "a|b", "x" * (LONGEST_NAME + 1), "é" * (LONGEST_NAME // 2 + 1)]
+UNWRITABLE = ["a?b", "a\u202egpj", "a*", "<a>", 'a"b', "a|b", "x" * (LONGEST_NAME + 1), "é" * (LONGEST_NAME // 2 + 1)]
 PLAIN = [
     "rollout", "my run", "a.b", ".hidden", "CONSOLE", "com10", "nul_", "auxiliary.png", "Übung 2", "犬", "a-b_c",
     "100%", "x" * LONGEST_NAME, "it's (2)", "null", "com", "lpt",

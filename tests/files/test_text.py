@@ -57,6 +57,12 @@ def test_a_refused_file_is_named(tmp_path):
         read_text(path)
 
 
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    """A system's own words name no file where reading fails behind opening."""
+    with pytest.raises(ValueError, match=r"cannot read .*a\.txt: No such file"):
+        read_text(tmp_path / "a.txt")
+
+
 def test_a_huge_file_is_no_caption(tmp_path):
     """A video that was renamed must not be read into memory."""
     path = tmp_path / "a.txt"

@@ -49,7 +49,8 @@ def prompt(folder, tiny_pipeline):
 
 RUN = (
     "node 9 (Optimizer Step): rollouts never begin: they start at step 1275, and the training has 40\n"
-    "  the learning rate never gets to 0.0001: warmup_steps 100, and the run has 40 steps; it ends at 4e-05"
+    "  the warm-up takes the whole run: warmup_steps 100, and the run has 40 steps; the learning rate gets to 0.0001 "
+    "at its end"
 )
 
 

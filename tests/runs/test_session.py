@@ -48,6 +48,7 @@ def test_a_look_that_cannot_conclude_hides_no_other(fitted, caplog):
     with pytest.raises(OSError, match="disk full"):
         fitted(steps=2, looks=[Full(), told])
     assert told.calls[-1] == ("conclude", 2)
+    assert "disk full" not in caplog.text  # it is said once, as what ended the run
 
     class Stop(Look):
         def after(self, session):

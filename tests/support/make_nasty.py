@@ -131,6 +131,7 @@ def apart(text: str) -> str:
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
 UNREADABLE = "unreadable image: cannot read"
 WESTERN = "decoded as Windows-1252: bad.txt"
+HALF = "holds a caption that was cut in the middle of a letter: write"
 NOT_WESTERN = "bad.txt is neither UTF-8 nor surely Western European text: save it as UTF-8"
 
 KINDS: dict[str, Kind] = {
@@ -193,7 +194,7 @@ KINDS: dict[str, Kind] = {
     "mask that is cut short": Kind(content("good-masklabel.png", cut("PNG")), "mask: cannot read", refused=True),
     # Not read
     "jpeg xl": Kind(content("bad.jxl", b"\xff\x0a"), "bad.jxl"),
-    "heic": Kind(content("bad.heic", b"\0\0\0\x18ftypheic"), "(convert it to JPEG or PNG)"),
+    "heic": Kind(content("bad.heic", b"\0\0\0\x18ftypheic"), "(convert it to JPEG or PNG, or install Pillow's"),
     "photoshop": Kind(content("bad.psd", b"8BPS"), "1 file .psd (convert to JPEG or PNG), e.g. bad.psd"),
     "raw photo": Kind(content("bad.CR2", b"II*\0"), "1 file .cr2 (convert to JPEG or PNG), e.g. bad.CR2"),
     "video": Kind(content("bad.mp4", b"\0\0\0\x18ftypmp42"), "1 file .mp4"),
@@ -208,6 +209,7 @@ KINDS: dict[str, Kind] = {
     "png cut short": Kind(content("bad.png", cut("PNG")), UNREADABLE),
     "webp cut short": Kind(content("bad.webp", cut("WEBP")), UNREADABLE),
     "gif cut short": Kind(content("bad.gif", cut("GIF")), UNREADABLE),
+    "damaged, a newline in its name": Kind(content("bad\nname.png", "no"), "bad?name.png: cannot identify image file"),
     "web page called jpg": Kind(content("bad.jpg", "<html>not found</html>"), UNREADABLE),
     "pointer of git lfs": Kind(content("bad.png", LFS), UNREADABLE),
     "no width": Kind(content("bad.png", png(0, 64)), UNREADABLE),
@@ -252,6 +254,16 @@ KINDS: dict[str, Kind] = {
     ),
     "metadata.csv": Kind(
         captioned('file_name,text\nbad.png,"a dog, red"\n', "metadata.csv"), "captions: 2 of 2", caption="a dog, red"
+    ),
+    "metadata.csv of an old mac": Kind(
+        captioned("file_name,text\rbad.png,a dog\r", "metadata.csv"), "captions: 2 of 2", caption="a dog"
+    ),
+    "metadata.csv of one endless field": Kind(
+        captioned("file_name,text\nbad.png," + "x" * 200_000, "metadata.csv"), "metadata.csv, line 2: ", refused=True
+    ),
+    "half an emoji": Kind(captioned('{"caption": "a \\ud83d"}', "bad.json"), f"bad.json {HALF}", refused=True),
+    "half an emoji in metadata": Kind(
+        captioned('{"file_name": "bad.png", "text": "\\udc15"}', "metadata.jsonl"), f"jsonl {HALF}", refused=True
     ),
     "caption without picture": Kind(content("gone.txt", "a dog"), "1 caption file without an image: gone.txt"),
     "two pictures, one caption": Kind(picture("good.jpg"), "good.jpg, good.png share good.txt"),

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { bringIn, toldOf } from "../../web/lib/data/bring_in.js";
 import { bucketSizes, cutOf } from "../../web/lib/data/buckets.js";
 import { History, changesOf, chosen, isLong } from "../../web/lib/data/caption_edits.js";
-import { isForTraining, plain, sorted } from "../../web/lib/data/dropped.js";
+import { isForTraining, legible, plain, sorted } from "../../web/lib/data/dropped.js";
 import { lastOf } from "../../web/lib/language/paths.js";
 import { inSight } from "../../web/lib/elements/virtual_list.js";
 
@@ -24,9 +24,13 @@ test("every name becomes one that every system takes", () => {
     ["a b c", "photos", "photos", "x", "मेरी बिल्ली", "a b", "photos", "y".repeat(12)]);
 });
 
+test("no name turns the words behind it round", () => {
+  assert.deepEqual(["a\u202egpj.png", "a\nb", "बिल्ली 👨‍👩‍👧.png", "תמונה.png"].map(legible), ["a?gpj.png", "a?b", "बिल्ली 👨‍👩‍👧.png", "תמונה.png"]);
+});
+
 test("one picture may be a workflow, several are photos", () => {
   const carried = (names, directory = false) => ({ files: names.map((name) => ({ name })), items: names.map(() => ({ kind: "file", webkitGetAsEntry: () => ({ isDirectory: directory }) })) });
-  assert.deepEqual([["a.png"], ["a.png", "b.jpg"], ["a.zip"], ["a.json", "b.png"]].map((names) => isForTraining(carried(names))), [false, true, true, false]);
+  assert.deepEqual([["a.png"], ["a.png", "b.jpg"], ["a.zip"], ["a.json", "b.png"], ["a.HEIC", "b.HEIC"]].map((names) => isForTraining(carried(names))), [false, true, true, false, true]);
   assert.equal(isForTraining(carried(["folder"], true)), true);
   assert.equal(isForTraining(undefined), false);
 });
@@ -49,6 +53,8 @@ test("files come in, and what the server refuses is told", async () => {
   assert.deepEqual(seen.at(-1), [5, 5]);
   assert.match(toldOf(told), /files added: 7 · already there: 1 · 3 left out/);
   await assert.rejects(bringIn(backend, files("a.pdf")), /no pictures/);
+  await assert.rejects(bringIn(backend, files("a.HEIC", "b.heic")), /Convert these pictures to JPEG or PNG/);
+  assert.deepEqual((await bringIn(backend, files("a.jpg", "b.HEIC"))).leftOut, ["b.HEIC: convert it to JPEG or PNG first"]);
 });
 
 test("what was cut off goes on where it was; the same names of other pictures are a set of their own", async () => {

@@ -1,6 +1,7 @@
 """Which file is what in a folder of images, and what is left out."""
 
 import unicodedata
+from pathlib import Path
 
 import pytest
 from comfyui_rollout.data.reading.folder import (
@@ -10,6 +11,7 @@ from comfyui_rollout.data.reading.folder import (
     MASK_ALONE,
     left_out_in_words,
     listing_of,
+    look_into,
     repeats_and_words,
 )
 
@@ -125,3 +127,20 @@ def test_where_all_is_left_out_the_message_says_why(touch, tmp_path):
 def test_kohyas_folder_names(name, read):
     """N_words, but no year and no zero."""
     assert repeats_and_words(name) == read
+
+
+def test_what_is_closed_is_left_out_and_named(touch, tmp_path, monkeypatch):
+    """A folder that may be listed and not entered, as a link into one that is closed: the others are trained."""
+    touch("a.png")
+    touch("closed/b.png")
+    is_dir = Path.is_dir
+
+    def refused(path):
+        if path.parent.name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_dir(path)
+
+    monkeypatch.setattr(Path, "is_dir", refused)
+    found = look_into(tmp_path)
+    assert [path.name for path in found.pictures] == ["a.png"]
+    assert left_out_in_words(found) == ["may not be read: closed/b.png"]

@@ -185,6 +185,16 @@ class Junk:
 JUNK_MAPPING = {"A": Junk, "B": Junk}
 
 
+@pytest.mark.parametrize("value", [float("nan"), "nan", float("inf"), "-inf"])
+def test_a_number_that_is_none_is_refused(value):
+    """Python's JSON reads NaN, and a comparison with a limit never fails for it: training would."""
+    prompt = {"1": {"class_type": "A", "inputs": {"x": value, "n": 1, "mode": "a"}}}
+    validation = validate(prompt, JUNK_MAPPING)
+    json.dumps(validation.node_errors, allow_nan=False)  # as the browser reads it
+    (line,) = describe(validation, prompt)
+    assert line.startswith(f"node 1 (A): input 'x': '{float(value)}' is no FLOAT; give it a value")
+
+
 def test_a_reason_is_given_once_on_the_input_at_fault(make_class):
     """A check that looks at several inputs says which one it means; the others are not blamed."""
     types = {"required": {"a": ("INT", {}), "b": ("INT", {}), "c": ("INT", {})}}

@@ -143,3 +143,10 @@ def test_every_family_knows_how_much_it_reads(tiny_pipeline, family, most):
     encoders = PretrainedEncoders(Pretrained(source, inspect(source)))
     cut, reads = encoders.longer_than_read(["a " * 600, "a cat"])
     assert (cut, reads) == (["a " * 600], most)
+
+
+@pytest.mark.parametrize("text", ["half a \ud83d", "caf\udce9"])
+def test_a_text_with_a_part_of_a_letter_is_refused(text):
+    """Of an emoji that was cut, or typed in another encoding: a tokenizer says only that it is of the wrong type."""
+    with pytest.raises(ValueError, match="holds a part of a letter: write it anew"):
+        PRETRAINED["sd"].encode_captions(None, ["a dog", text])

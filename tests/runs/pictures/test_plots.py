@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from comfyui_rollout.runs.pictures import plots
 from comfyui_rollout.runs.pictures.plots import plot_metrics, smoothed
 
 
@@ -33,13 +34,29 @@ def test_each_metric_has_a_panel():
 
 def test_a_curve_is_drawn():
     """The picture depends on the numbers."""
-    assert ink(plot_metrics(rows(1.0, 2.0, 0.5), ["loss"])) > ink(plot_metrics([], ["loss"]))
+    assert ink(plot_metrics(rows(1.0, 2.0, 0.5), ["loss"])) != ink(plot_metrics(rows(1.0, 0.5, 2.0), ["loss"]))
 
 
 @pytest.mark.parametrize("losses", [(), (1.0,), (0.0, -1.0), (1.0, float("nan"))])
 def test_odd_metrics_can_be_plotted(losses):
     """Nothing, a single point, values that have no logarithm, and a loss that was no number."""
     assert plot_metrics(rows(*losses), ["loss"], log_scale=True).width > 0
+
+
+def test_axes_have_numbers_that_there_are(monkeypatch):
+    """No half step; and around a rollout probability that is 0 throughout, no negative one."""
+    figures = []
+    monkeypatch.setattr(plots, "drawn", lambda figure: figures.append(figure))
+    plot_metrics([{"step": step, "rollout_probability": 0.0} for step in range(20)], ["rollout_probability"])
+    (axes,) = figures[0].axes
+    assert all(tick == int(tick) for tick in axes.get_xticks())
+    assert list(axes.get_yticks()) == [0.0]
+
+
+def test_a_single_step_is_a_point():
+    """A line from a point to itself is not seen."""
+    drawn = plot_metrics([{"step": 7, "loss": 1.0}], ["loss"])
+    assert (np.asarray(drawn) == (0x1D, 0x4E, 0xD8)).all(axis=-1).any()
 
 
 def test_rows_without_the_metric_are_passed_over():

@@ -7,6 +7,7 @@ import stat
 import zipfile
 
 import pytest
+from comfyui_rollout.server.content import images
 from comfyui_rollout.server.pictures import arrivals
 from uploads import entries, picture, put
 
@@ -66,10 +67,37 @@ def test_an_archive_is_unpacked(serve, folders):
         await client.post("/rollout/datasets", json={"name": "a"})
         told = await (await client.put("/rollout/datasets/a/archive", data=archive(files))).json()
         assert (told["added"], told["same"]) == (3, 0)
-        assert sorted(line.split(":")[0] for line in told["left_out"]) == ["../../out.png", "fake.png", "x.exe"]
+        assert sorted(line.split()[0].strip(":") for line in told["left_out"]) == ["../../out.png", "fake.png", "x.exe"]
         assert set(await entries(client, "a")) == {"1.png", "more/2.png"}
         assert (await (await client.put("/rollout/datasets/a/archive", data=archive(files))).json())["same"] == 3
         assert not (folders.input / "out.png").exists()
+
+    serve(check)
+
+
+def test_what_is_refused_says_why_and_what_to_do(serve, folders, monkeypatch):
+    """Of the name that it came with, once; not of the file in which it waited."""
+    monkeypatch.setattr(images, "MOST_PIXELS", 1_000_000)
+    refused = {
+        "a.png": (b"", "a.png is not an image"),
+        "b.png": (b"<html>", "b.png is not an image"),
+        "c.png": (picture(size=(1001, 1000)), "c.png has more than 1 megapixels: make it smaller"),
+        "IMG_1.HEIC": (b"", "IMG_1.HEIC: convert it to JPEG or PNG first"),
+        "two%0Alines.png": (
+            picture(),
+            "'two\\nlines.png' holds a line break or another character that cannot be printed",
+        ),
+    }
+
+    async def check(client, studio):
+        await client.post("/rollout/datasets", json={"name": "a"})
+        for name, (data, words) in refused.items():
+            told = await (await client.put(f"/rollout/datasets/a/files/{name}", data=data)).json()
+            assert told == {"error": words}
+        told = await (await client.put("/rollout/datasets/a/archive", data=archive({"x.exe": "", "a.png": ""}))).json()
+        wrong = ["x.exe: only pictures and captions (.txt) belong into a data set", "a.png is not an image"]
+        assert told["left_out"] == wrong
+        assert list((folders.datasets / "a").iterdir()) == []
 
     serve(check)
 

@@ -1,7 +1,9 @@
 """Data sets: made, filled, listed and measured."""
 
+from pathlib import Path
+
 import pytest
-from comfyui_rollout.data.reading.folder import survey
+from comfyui_rollout.data.reading.folder import PICTURES, WITH_PLUGIN, survey
 from comfyui_rollout.server.pictures import datasets
 from PIL import Image
 from uploads import entries, picture, put
@@ -97,3 +99,27 @@ def test_a_duplicate_says_of_what(folders):
     first, second = datasets.Datasets(folders.datasets).entries("cats")
     assert "same_as" not in first
     assert (second["flags"][-1], second["same_as"]) == ("duplicate", "a.png")
+
+
+def test_all_that_is_trained_is_shown():
+    """A picture that the trainer takes and the Data tab hides would be trained without its caption being seen."""
+    assert set(datasets.PICTURES) == PICTURES
+    assert set(datasets.WITH_PLUGIN) == WITH_PLUGIN
+
+
+def test_a_picture_that_may_not_be_read_hides_no_other(sets, folders, monkeypatch):
+    """It is shown as one that cannot be read, also beside a file of the same size."""
+    place = folders.datasets / "a"
+    place.mkdir(parents=True)
+    for name in ("a.png", "b.png"):
+        (place / name).write_bytes(picture())
+    stat = Path.stat
+
+    def refused(path, **options):
+        if path.stem == "b":
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refused)
+    flags = {entry["picture"]: entry["flags"] for entry in sets.entries("a")}
+    assert flags == {"a.png": ["no caption"], "b.png": ["unreadable", "no caption"]}

@@ -83,6 +83,17 @@ def test_a_copy_that_cannot_be_kept_is_not_the_pictures_fault(folders, picture, 
     assert list(folders.thumbnails.iterdir()) == []
 
 
+@pytest.mark.parametrize("suffix", [".avif", ".tga", ".ppm", ".jp2", ".qoi"])
+def test_what_is_trained_has_a_small_copy(folders, tmp_path, suffix):
+    """Of formats that no browser shows, too."""
+    if suffix not in Image.registered_extensions():
+        pytest.skip(f"this Pillow was made without {suffix}")
+    path = tmp_path / f"a{suffix}"
+    Image.new("RGB", (300, 200), "red").save(path)
+    with Image.open(thumbnails.thumbnail(path, 96, folders.thumbnails)) as small:
+        assert small.size == (96, 64)
+
+
 def test_what_a_killed_server_left_goes(tmp_path):
     unfinished = tmp_path / ".a.webp-abcd1234"
     unfinished.mkdir()

@@ -1,7 +1,7 @@
 /** Brings files into a data set, a few at a time; what is there already is not sent twice. */
 
 import { say, t } from "../language/words.js";
-import { sorted } from "./dropped.js";
+import { isConverted, sorted } from "./dropped.js";
 
 const AT_ONCE = 4;
 
@@ -13,10 +13,11 @@ const AT_ONCE = 4;
  */
 export async function bringIn(backend, files, { into, progress = () => {}, signal } = {}) {
   const { pictures, captions, archives, left, name } = sorted(files);
-  if (!pictures.length && !archives.length) throw new Error(t("There are no pictures among these files"));
+  const why = (path) => (isConverted(path) ? t("convert it to JPEG or PNG first") : t("neither a picture nor a caption"));
+  if (!pictures.length && !archives.length) throw new Error(left.some(isConverted) ? t("Convert these pictures to JPEG or PNG first") : t("There are no pictures among these files"));
   const set = into ? (await backend.datasets()).find((one) => one.name === into) : ((await begun(backend, name, pictures)) ?? (await backend.createDataset(name)));
   if (!set) throw new Error(t("There is no data set {name}", { name: into }));
-  const told = { name: set.name, path: set.path, added: 0, same: 0, leftOut: left.map((path) => `${path}: ${t("neither a picture nor a caption")}`) };
+  const told = { name: set.name, path: set.path, added: 0, same: 0, leftOut: left.map((path) => `${path}: ${why(path)}`) };
   const waiting = [...pictures, ...captions], total = waiting.length + archives.length;
   let done = 0;
   const one = async ({ path, file }) => {

@@ -1,10 +1,13 @@
 /** Files that a person dropped or chose: which of them a data set takes, under which names. */
 
 const PICTURE = /\.(png|jpe?g|jfif|webp|avif|bmp|gif|tiff?)$/i;
+const CONVERTED = /\.(heic|heif|jxl|cr[23]|nef|arw|dng|raf|orf|psd|svg)$/i;
 const CAPTION = /\.(txt|caption)$/i;
 const ARCHIVE = /\.zip$/i;
 
 export const isPicture = (name) => PICTURE.test(name);
+/** A picture for people, which the trainer does not read. */
+export const isConverted = (name) => CONVERTED.test(name);
 export const isArchive = (name) => ARCHIVE.test(name);
 
 /**
@@ -47,6 +50,9 @@ export function sorted(files, now = new Date()) {
   return { pictures, captions, archives, left, name: plain(top || archives[0]?.path.replace(ARCHIVE, "") || `photos ${day}`) };
 }
 
+/** A name as it can stand among other words: what breaks a line, or turns the order of letters behind it, becomes a question mark. */
+export const legible = (name) => name.replace(/[\x00-\x1f\x7f-\x9f\u061c\u2028-\u202e\u2066-\u2069]/g, "?");
+
 /** A name that every system takes for a folder. */
 export function plain(name) {
   const cleaned = name.replace(/[\x00-\x1f\x7f<>:"/\\|?*]+/g, " ").replace(/\s+/g, " ").trim().replace(/^\.+/, "").slice(0, 60).replace(/[. ]+$/, "");
@@ -58,5 +64,5 @@ export function isForTraining(carried) {
   const items = [...(carried?.items ?? [])].filter(({ kind }) => kind === "file");
   if (items.some((item) => item.webkitGetAsEntry?.()?.isDirectory)) return true;
   const names = [...(carried?.files ?? [])].map(({ name }) => name);
-  return names.some(isArchive) || names.filter(isPicture).length > 1;
+  return names.some(isArchive) || names.filter((name) => isPicture(name) || isConverted(name)).length > 1;
 }

@@ -4,6 +4,7 @@ import { element } from "../elements/element.js";
 import { formatBytes } from "../language/amounts.js";
 import { t } from "../language/words.js";
 import { cutOf } from "./buckets.js";
+import { legible } from "./dropped.js";
 
 const SIDE = 192; // pixels of the small copies
 const MUCH = 0.1; // of a picture that is cut away
@@ -17,7 +18,7 @@ export const FLAGS = { "no caption": "no caption", small: "small", oblong: "very
 export function newRow({ picture, mask: maskFile }, { at, write, settle }) {
   const text = element("textarea.rollout-caption-text", { rows: 3, spellcheck: true, placeholder: t("no caption"), onchange: () => write(text.value) });
   text.setAttribute("aria-label", t("Caption of {picture}", { picture }));
-  const image = element("img", { alt: picture, loading: "lazy" }), noImage = element("i.pi.pi-image");
+  const image = element("img", { alt: picture, loading: "lazy", onerror: () => showImage(row, !(row.parts.failed = true)) }), noImage = element("i.pi.pi-image", { role: "img", ariaLabel: picture });
   const cut = element("span.rollout-cut", { title: t("what is trained on") }), facts = element("span.rollout-note"), flagged = element("span.rollout-flags");
   const choice = (label, onclick) => element("button.rollout-button", { type: "button", onclick }, label);
   const conflict = element("div.rollout-conflict", { hidden: true }, element("span"), choice(t("Keep mine"), () => settle(text.value)), choice(t("Take theirs"), () => settle(null)));
@@ -36,15 +37,14 @@ export function newRow({ picture, mask: maskFile }, { at, write, settle }) {
  */
 export function showRow(row, entry, { settings, clash, at }) {
   const { picture, width, height, caption, flags } = entry;
-  const { image, noImage, text, facts, cut, mask, flagged, conflict } = row.parts;
-  image.hidden = flags.includes("unreadable");
-  noImage.hidden = !image.hidden;
+  const { image, text, facts, cut, mask, flagged, conflict } = row.parts;
+  showImage(row, !flags.includes("unreadable") && !row.parts.failed);
   if (!image.hidden) image.src ||= at(picture, SIDE);
   text.readOnly = flags.includes("linked");
   const shown = clash?.mine ?? caption;
   if (document.activeElement !== text && text.value !== shown) text.value = shown;
   const crop = settings && cutOf([width, height], settings.size, settings.buckets);
-  facts.textContent = [picture, width && `${width}×${height}`, formatBytes(entry.bytes) + (crop ? ` → ${crop.size.join("×")}` : "")].filter(Boolean).join(" · ");
+  facts.textContent = [legible(picture), width && `${width}×${height}`, formatBytes(entry.bytes) + (crop ? ` → ${crop.size.join("×")}` : "")].filter(Boolean).join(" · ");
   facts.title = facts.textContent;
   flagged.replaceChildren(...flagsOf(entry, crop));
   mask.hidden = !entry.mask;
@@ -53,6 +53,13 @@ export function showRow(row, entry, { settings, clash, at }) {
   conflict.hidden = !clash;
   if (clash) conflict.firstChild.textContent = `${t("Changed elsewhere")}: ${clash.theirs || t("empty")} `;
   return row;
+}
+
+/** The picture, or a sign in its place: what cannot be read, or what this browser cannot show. */
+function showImage(row, there) {
+  const { image, noImage } = row.parts;
+  image.hidden = !there;
+  noImage.hidden = there;
 }
 
 function flagsOf({ flags, same_as: picture }, crop) {
