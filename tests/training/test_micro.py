@@ -7,6 +7,7 @@ import torch
 from comfyui_rollout.diffusion.noisy_batch import noisy_batch
 from comfyui_rollout.diffusion.schedules import FlowMatching
 from comfyui_rollout.training.micro import advice, is_out_of_memory, parts_of
+from comfyui_rollout.training.options import TrainingOptions
 
 
 def caused_by(cause):
@@ -38,15 +39,15 @@ def loss_on(batch_size):
 
 def test_the_advice_is_what_still_helps():
     """Three things at most, and none that is done already or cannot be done."""
-    told = advice(loss_on(8), "fp32", 3, halves=False)
+    told = advice(loss_on(8), TrainingOptions(accumulation=3), halves=False)
     assert "batch_size 8 -> 4 in Digits Dataset with accumulation 3 -> 6" in told
     assert "precision bf16" in told
     assert "on_out_of_memory" not in told
-    told = advice(loss_on(1), "bf16", 1, halves=False)
+    told = advice(loss_on(1), TrainingOptions(precision="bf16"), halves=False)
     assert "batch_size" not in told
     assert "precision" not in told
     assert "on_out_of_memory halve" in told
-    assert "on_out_of_memory" not in advice(loss_on(1), "bf16", 1, halves=True)
+    assert "on_out_of_memory" not in advice(loss_on(1), TrainingOptions(precision="bf16"), halves=True)
 
 
 @pytest.mark.parametrize(("count", "sizes"), [(1, [5]), (2, [3, 2]), (3, [2, 2, 1]), (9, [1] * 5)])
