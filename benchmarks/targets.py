@@ -92,6 +92,7 @@ def chains(
 
 
 HEUN = {"reference_steps": 1, "reference_sampler": "heun", "reference_weights": "ema"}
+FROZEN = {**HEUN, "reference_weights": "frozen"}
 UNIPC = {"sampler": "unipc", "order": 2, "target_sampler": "rollout"}
 SOAR = {"max_step_offset": 1, "probability": 0.5, "step_size": 25.0, "keep_base": True}
 SOAR |= {"renoise": "same_noise", "renoise_levels": 1}
@@ -116,6 +117,8 @@ ARMS = {
     "heun_200": trajectory(0.25, 200.0, **HEUN),
     "heun_range": trajectory(0.25, 50.0, 200.0, **HEUN),
     "heun_200_late": trajectory(0.25, 200.0, start=0.85, **HEUN),
+    # A reference that stands still.
+    "frozen_100": trajectory(0.25, 100.0, start=0.7, **FROZEN),
     # Chains over the whole path, with Euler's target.
     "chains_100": chains(0.25, 100.0),
     "chains_200": chains(0.25, 200.0),
@@ -134,6 +137,8 @@ ARMS = {
     # SOAR: copies beside their items, with and without guidance in the rollout; its control is guided_control.
     "soar": Arm(SOAR, "clean", start=0.0),
     "soar_late": Arm(SOAR, "clean"),
+    # The mixture of both: SOAR's copies beside their items, which learn to land on the reference's path.
+    "soar_trajectory": Arm({**SOAR, "step_size": 200.0}, "trajectory", **HEUN),
     "guided_control": Arm(null_class=True),
     "soar_guided": Arm({**SOAR, "guidance": 2.0}, "clean", start=0.0, null_class=True),
     "soar_guided_late": Arm({**SOAR, "guidance": 2.0}, "clean", null_class=True),

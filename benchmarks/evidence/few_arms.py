@@ -82,6 +82,11 @@ ARMS = {
         "start=0.7 max_step_offset=1 probability=0.5 step_size=50",
         FROZEN,
     ),
+    "beside": arm(
+        "`trajectory` on copies beside their items, single steps of 200, from 75% on",
+        "keep_base=true copies_weight=1 start=0.75 max_step_offset=1 probability=0.5 step_size=200",
+        FROZEN,
+    ),
     "reflexflow_clean": arm(
         "Rollout of up to 5 steps of 20, ReflexFlow with target `clean`: `lora_sd3.json`",
         REFLEX,
@@ -109,6 +114,7 @@ ARMS |= {
         "recipe_100_late",
         "recipe_100_ema",
         "recipe_50",
+        "beside",
         "reflexflow_clean",
         "chains_most",
         "chains_guided",
