@@ -97,6 +97,8 @@ test("as many nodes count as done as there is done of the training, and in the e
 test("the node that trains is the current one, not those that it pulls", () => {
   const nodes = { 1: running(4), 2: running(0, 1), 3: running(4), 4: running(2, 3) };
   assert.deepEqual(Object.values(focused(nodes, new Set(["3"]))).map(({ state }) => state), ["finished", "finished", "running", "running"]);
+  const midway = focused({ 1: running(5), 2: running(4), 3: running(4), 4: running(5, 20) }, new Set(["3"])); // told one by one
+  assert.deepEqual(Object.values(midway).map(({ state }) => state), ["finished", "finished", "running", "running"]);
   assert.equal(focused(nodes, new Set()), nodes);
   assert.equal(shareOf({ 3: running(4), 5: running(0) }, new Set(["3", "5"])), 0.2);
   assert.equal(shareOf({}, new Set()), 0);

@@ -156,7 +156,8 @@ export function focused(nodes, trainers) {
   const trainer = Object.entries(nodes).find(([id, node]) => trainers.has(id) && node.state === "running" && node.value > 0);
   if (!trainer) return nodes;
   const [trainerId, { value, max }] = trainer;
-  const isPulled = (id, node) => id !== trainerId && node.state === "running" && (node.value === 0 || (node.value === value && node.max === max));
+  const isOfTheTraining = (node) => node.max === max && Math.abs(node.value - value) <= 1; // nodes are told one by one: a step apart
+  const isPulled = (id, node) => id !== trainerId && node.state === "running" && (node.value === 0 || isOfTheTraining(node));
   return Object.fromEntries(Object.entries(nodes).map(([id, node]) => [id, isPulled(id, node) ? { ...node, state: "finished" } : node]));
 }
 
