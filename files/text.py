@@ -44,6 +44,11 @@ class Text(NamedTuple):
     encoding: str
 
 
+def has_half_letters(text: str) -> bool:
+    """Whether halves of surrogate pairs are in it, as where a text was cut amid an emoji: no encoder reads them."""
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def read_text(path: Path) -> Text:
     """The text in a file; raises ValueError, naming it and what to do, where no encoding can be told."""
     try:

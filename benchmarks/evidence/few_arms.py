@@ -38,6 +38,11 @@ def arm(words: str, rollout: str, loss: str = "", reflexflow: bool = False) -> A
     return Arm(words, (*changes, *(of_loss + each for each in loss.split())), reflexflow=reflexflow)
 
 
+def single_steps(size: int, start: float = 0.7) -> str:
+    """The Rollout's settings: one step of this length on a quarter of the items, from that share of the training on."""
+    return f"start={start} max_step_offset=1 probability=0.5 step_size={size}"
+
+
 def also(arm: Arm, words: str, change: str) -> Arm:
     return replace(arm, words=f"{arm.words}; {words}", changes=(*arm.changes, change))
 
@@ -59,27 +64,27 @@ ARMS = {
     "reflexflow": arm("Rollout and ReflexFlow by their documented defaults", SPEC, reflexflow=True),
     "recipe": arm(
         "the recipe: `trajectory`, single steps of 300, from 70% on",
-        "start=0.7 max_step_offset=1 probability=0.5 step_size=300",
+        single_steps(300),
         FROZEN,
     ),
     "recipe_100": arm(
         "`trajectory`, single steps of 100, from 70% on",
-        "start=0.7 max_step_offset=1 probability=0.5 step_size=100",
+        single_steps(100),
         FROZEN,
     ),
     "recipe_100_late": arm(
         "`trajectory`, single steps of 100, from 85% on: the LoRA workflows",
-        "start=0.85 max_step_offset=1 probability=0.5 step_size=100",
+        single_steps(100, start=0.85),
         FROZEN,
     ),
     "recipe_100_ema": arm(
         "`trajectory`, single steps of 100, averaged reference, from 70% on",
-        "start=0.7 max_step_offset=1 probability=0.5 step_size=100",
+        single_steps(100),
         FROZEN.replace("frozen", "ema"),
     ),
     "recipe_50": arm(
         "`trajectory`, single steps of 50, from 70% on",
-        "start=0.7 max_step_offset=1 probability=0.5 step_size=50",
+        single_steps(50),
         FROZEN,
     ),
     "beside": arm(

@@ -10,7 +10,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from ...files.text import Text, read_text
+from ...files.text import Text, has_half_letters, read_text
 from .folder import Listing, key_of, printable
 
 FIELDS = ("text", "caption", "prompt", "description", "tags")
@@ -75,7 +75,7 @@ def spelt_out(caption: str) -> str:
 
     JSON's escapes can say so. Programs write it that cut a text amid an emoji, and no encoder can read it.
     """
-    if any("\ud800" <= letter <= "\udfff" for letter in caption):
+    if has_half_letters(caption):
         raise ValueError("holds a caption that was cut in the middle of a letter")
     return caption.strip()
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ...diffusion.schedules import Density, Schedule
 from ...diffusion.solvers import Conditioning
+from ...files.text import has_half_letters
 from ..model import Model
 from ..quiet import quiet
 from .vae import Moments, downscaling, keep_from_overflowing, moments_of_all, moments_of_channels, tile_if_large
@@ -212,7 +213,7 @@ class PretrainedModel(Model):
         one a caption, where the text encoder sees them.
         """
         for caption in captions:
-            if any("\ud800" <= letter <= "\udfff" for letter in caption):  # tokenizers would blame its type
+            if has_half_letters(caption):  # tokenizers would blame its type
                 raise ValueError(f"the text {caption!r} holds a part of a letter: write it anew, as UTF-8")
         with torch.no_grad(), quiet():
             if cls.sees_control:

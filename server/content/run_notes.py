@@ -6,6 +6,7 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
+from ...files.names import TURNING
 from ...files.notes import FILE, LONGEST_NOTE, LONGEST_TAG, MOST_TAGS, write
 
 LARGEST_FILE = 64 * 1024
@@ -72,9 +73,5 @@ def clean(found: Any) -> dict[str, Any]:
 def plain(text: str, squeezes: bool = True) -> str:
     """One line without control characters, halves of surrogate pairs and marks that turn the direction of writing."""
     seen = "".join(" " if letter.isspace() else letter for letter in text)
-    seen = "".join(letter for letter in seen if unicodedata.category(letter) not in ("Cc", "Cs") and not _turns(letter))
+    seen = "".join(letter for letter in TURNING.sub("", seen) if unicodedata.category(letter) not in ("Cc", "Cs"))
     return " ".join(seen.split()) if squeezes else seen.rstrip()
-
-
-def _turns(letter: str) -> bool:
-    return "\u202a" <= letter <= "\u202e" or "\u2066" <= letter <= "\u2069"
