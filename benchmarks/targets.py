@@ -47,7 +47,6 @@ BUDGET = 1000
 """Teacher-forced steps whose time each arm may use."""
 BATCH, COUNT = 64, 1000
 LABELS = torch.arange(COUNT) % 10
-SETTINGS = OptimizerSettings(learning_rate=2e-3, lr_schedule="cosine", warmup_steps=50)
 COLUMNS = [(name, steps) for name in ("euler", "unipc") for steps in (5, 10, 20, 50)]
 RESULTS = Path(__file__).parent / "results" / "targets.jsonl"
 
@@ -71,6 +70,7 @@ class Arm:
     reference_guidance: float = 1.0
     null_class: bool = False
     """Whether the network knows a class that stands for none, which a tenth of the labels becomes: for guidance."""
+    lr_schedule: str = "cosine"
     like: str = ""
     """A control: trained for as many steps as that arm can pay for, but without its rollouts."""
 
@@ -134,6 +134,9 @@ ARMS = {
     "unipc_200_levels": chains(0.25, 200.0, from_noise=False, **UNIPC),
     "unipc_range": chains(0.25, 100.0, largest=250.0, offset=9, **UNIPC),
     "dpm_200": chains(0.25, 200.0, **{**UNIPC, "sampler": "dpm"}),
+    # Is it the learning rate, which falls to nothing, that leaves the target of one's own sampler little to mend?
+    "teacher_forcing_constant": Arm(lr_schedule="constant"),
+    "unipc_200_constant": chains(0.25, 200.0, **{**UNIPC, "lr_schedule": "constant"}),
     # SOAR: copies beside their items, with and without guidance in the rollout; its control is guided_control.
     "soar": Arm(SOAR, "clean", start=0.0),
     "soar_late": Arm(SOAR, "clean"),
@@ -165,11 +168,15 @@ def streams(arm: Arm, start_step: int) -> tuple[Stream, Stream]:
     return loss, model
 
 
+def settings(arm: Arm) -> OptimizerSettings:
+    return OptimizerSettings(learning_rate=2e-3, lr_schedule=arm.lr_schedule, warmup_steps=50)
+
+
 def trainer(arm: Arm, start_step: int, steps: int, seed: int) -> tuple[Trainer, Model]:
     loss, model = streams(arm, start_step)
     run = Run(loss, seed=seed)
     live: Model = run.value(model)
-    return Trainer(run, loss, live.network, SETTINGS, steps, TrainingOptions(ema_decay=0.99)), live
+    return Trainer(run, loss, live.network, settings(arm), steps, TrainingOptions(ema_decay=0.99)), live
 
 
 def extra_cost(arm: Arm, rounds: int = 30) -> float:
@@ -192,7 +199,7 @@ def train(arm: Arm, steps: int, seed: int, until: float, folder: Path) -> tuple[
     loss, model = streams(arm, round(arm.start * steps))
     run = Run(loss, seed=seed)
     state = find_state(folder) if (folder / STATE).is_dir() else None
-    learner = prepare(loss, model, SETTINGS, steps=steps, run=run, state=state, ema_decay=0.99)
+    learner = prepare(loss, model, settings(arm), steps=steps, run=run, state=state, ema_decay=0.99)
     for step in learner.updates():
         if step.update % 50 == 0 and not torch.isfinite(step.metrics["loss"]):
             raise SystemExit(f"an arm diverged: {arm}")
