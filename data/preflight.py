@@ -139,6 +139,8 @@ def loose_captions_in_words(images: ImageFolder) -> list[str]:
         lines.append(f"{number_of(len(stray), 'caption file')} without an image: {names(list(stray))}")
     if absent := images.captions.absent:
         lines.append(f"{number_of(len(absent), 'caption')} of images that are not here: {some(absent)}")
+    if repeated := images.captions.repeated:
+        lines.append(f"{number_of(len(repeated), 'later caption')} in place of earlier ones: {some(repeated)}")
     return lines
 
 

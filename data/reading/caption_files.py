@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -38,16 +38,25 @@ class CaptionFinder:
         self.rows: dict[Path, Caption] = {}
         self.absent: list[str] = []
         """Names in tables that no picture has."""
+        self.repeated: list[str] = []
+        """Names in tables whose later row has another caption, which is taken."""
         self.without: list[Path] = []
         """JSON files beside pictures in which there is no caption."""
         pictures = {key_of(path) for path in listing.pictures}
         for table in listing.tables:
             for name, caption in captions_in(table):
-                there = table.parent / name
-                if key_of(there) in pictures:
-                    self.rows[key_of(there)] = caption
-                else:
+                key = key_of(table.parent / name)
+                if key not in pictures:
                     self.absent.append(f"{table.name}: {name}")
+                    continue
+                if other := swallowed(caption, pictures):
+                    raise ValueError(
+                        f"{table}: the caption of {printable(name)} runs on into the row of {printable(other)}: "
+                        "a quotation mark is not closed; close it, or write two for one that is meant"
+                    )
+                if self.rows.get(key, caption).text != caption.text:
+                    self.repeated.append(f"{table.name}: {name}")
+                self.rows[key] = caption
 
     def __call__(self, picture: Path) -> Caption | None:
         if text := self.listing.captions.get(picture):
@@ -58,6 +67,14 @@ class CaptionFinder:
                 return caption
             self.without.append(text)
         return self.rows.get(key_of(picture))
+
+
+def swallowed(caption: Caption, pictures: Container[Path]) -> str | None:
+    """The picture whose row an open quotation mark has made a part of this caption; None where there is none."""
+    if caption.source is None or caption.source.suffix.lower() != ".csv":
+        return None
+    cells = (cell.strip(' "') for line in caption.text.splitlines()[1:] for cell in line.split(","))
+    return next((cell for cell in cells if cell and key_of(caption.source.parent / cell) in pictures), None)
 
 
 def caption_of_json(path: Path) -> Caption | None:

@@ -19,7 +19,8 @@ FORMATS = {
 SHOWN = (*FORMATS, "AVIF", "JPEG2000", "TGA", "PPM", "QOI", "HEIF", "JXL")
 """What a small copy is made of, where this Pillow reads it."""
 
-MOST_PIXELS = 100_000_000
+MOST_PIXELS = 2 * 89_478_485
+"""As many as Pillow reads, and so the trainer: a telephone's 108 megapixels are welcome, a bomb is not."""
 CHANNELS = ("rgb", "rgba", "a")
 
 
@@ -34,18 +35,27 @@ def check_image(path: Path, name: str) -> None:
         raise NotAnImage(f"only images can be uploaded ({', '.join(sorted(sum(FORMATS.values(), ())))})")
     try:
         with Image.open(path, formats=list(FORMATS)) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise Image.DecompressionBombError
+            check_pixels(image, name)
             kind = image.format or ""
             image.verify()
-    except Image.DecompressionBombError as error:
-        raise NotAnImage(f"{name} has more than {MOST_PIXELS // 10**6} megapixels: make it smaller") from error
+    except (NotAnImage, Image.DecompressionBombError) as error:
+        raise too_large(name) from error
     except UnidentifiedImageError as error:
         raise NotAnImage(f"{name} is not an image") from error  # Pillow's words name the file that it waits in
     except (OSError, SyntaxError, ValueError) as error:
         raise NotAnImage(f"{name} is not an image: {error}") from error
     if suffix not in FORMATS.get(kind, ()):
         raise NotAnImage(f"{name} is in truth a {kind} image")
+
+
+def check_pixels(image: Image.Image, name: str) -> None:
+    """Raises NotAnImage, with the limit, where the image has more pixels than we decode."""
+    if image.width * image.height > MOST_PIXELS:
+        raise too_large(name)
+
+
+def too_large(name: str) -> NotAnImage:
+    return NotAnImage(f"{name} has more than {round(MOST_PIXELS / 1e6)} megapixels: make it smaller")
 
 
 def put_alpha(original: Path, mask: Path) -> None:

@@ -9,7 +9,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ...files.listed import newest_first
 from ...files.whole import tidy, whole_or_nothing
-from ..content.images import MOST_PIXELS, SHOWN, NotAnImage
+from ..content.images import SHOWN, NotAnImage, check_pixels
 
 SIDES = (96, 192, 384, 1024)
 """Pixels of the longer side that may be asked for."""
@@ -40,8 +40,7 @@ def _made_small(path: Path, side: int) -> bytes:
     Image.init()
     try:
         with Image.open(path, formats=[kind for kind in SHOWN if kind in Image.OPEN]) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise NotAnImage(f"{path.name} has more than {MOST_PIXELS // 10**6} megapixels: make it smaller")
+            check_pixels(image, path.name)
             image.draft("RGB", (side, side))  # a JPEG is decoded at a smaller size
             upright = ImageOps.exif_transpose(image)
             upright.thumbnail((side, side))

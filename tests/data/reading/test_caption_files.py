@@ -65,6 +65,32 @@ def test_metadata_as_a_table(captions):
 
 
 @pytest.mark.parametrize(
+    "table", ['file_name,text\na.png,"a cat\nb.png,"a dog"\n', 'file_name,text\na.png,"a\nb.png,b\n']
+)
+def test_a_quotation_mark_that_is_not_closed_swallows_no_rows(captions, table):
+    """CSV goes on to the next mark, over lines: the rows behind it would be a part of a caption."""
+    with pytest.raises(ValueError, match=r"metadata\.csv: .*quotation mark is not closed"):
+        captions({"a.png": b"", "b.png": b"", "c.png": b"", "metadata.csv": table})
+
+
+def test_a_caption_of_several_lines_in_a_table(captions):
+    """Lines are a caption's own right, where its marks are closed."""
+    found, _ = captions(
+        {"a.png": b"", "b.png": b"", "metadata.csv": 'file_name,text\na.png,"a cat,\nasleep"\nb.png,dog\n'}
+    )
+    assert found == {"a": "a cat,\nasleep", "b": "dog"}
+
+
+def test_of_a_picture_named_twice_the_later_caption_is_taken_and_said(captions):
+    """The same caption again is nothing to say."""
+    rows = [{"file_name": "a.png", "text": "one"}, {"file_name": "b.png", "text": "same"}] * 2
+    rows[2] = {"file_name": "a.png", "text": "two"}
+    found, finder = captions({"a.png": b"", "b.png": b"", "metadata.jsonl": "\n".join(map(json.dumps, rows))})
+    assert found == {"a": "two", "b": "same"}
+    assert finder.repeated == ["metadata.jsonl: a.png"]
+
+
+@pytest.mark.parametrize(
     ("line", "words"),
     [("{", r"metadata\.jsonl, line 2: is not a JSON object"), ('{"text": "x"}', "line 2: there is no file_name")],
 )
