@@ -16,7 +16,7 @@ from .device import moved
 from .noisy_batch import Memory, NoisyBatch, noisy_batch
 from .rollouts.guidance import UNGUIDED, Guidance
 from .rollouts.plan import Cost, Draw, RolloutPlan, Strategy
-from .solvers import Conditioning, Model, Solver, ask, integrate, rows
+from .solvers import Conditioning, Model, Solver, ask, integrate
 
 __all__ = [
     "Cost",
@@ -70,20 +70,18 @@ def roll_out(
     order = longest_first(lengths)
     if len(order) == 0:
         return batch
-    there = moved(order, batch.x.device)
-    latents, noise, teacher_forced = batch.latents[there], batch.noise[there], batch.teacher_forced[there]
-    conditioning = rows(batch.conditioning, there)
-    grid = ragged_grid(source[order], batch.timestep[order], lengths[order])
-    told = moved(batch.timestep[order], batch.x.device, batch.x.dtype)
-    passenger = Passenger(model, teacher_forced, told, conditioning, room=len(batch.x))
+    there, some = moved(order, batch.x.device), batch.items(order)
+    grid = ragged_grid(source[order], some.timestep, lengths[order])
+    told = moved(some.timestep, batch.x.device, batch.x.dtype)
+    passenger = Passenger(model, some.teacher_forced, told, some.conditioning, room=len(batch.x))
     memory: list[Memory] = []
     x = integrate(
         guide.of(passenger.share if want_clean_output else model),
         batch.schedule,
-        batch.schedule.add_noise(latents, noise, grid[0]),
+        batch.schedule.add_noise(some.latents, some.noise, grid[0]),
         grid,
         lengths[order],
-        conditioning,
+        some.conditioning,
         solve,
         observe and (lambda step, x: observe(step, x, order)),
         (lambda samples, history: memory.append(Memory(order[samples], history))) if remember else None,
@@ -92,8 +90,8 @@ def roll_out(
     if want_clean_output:
         clean_output = torch.zeros_like(batch.x).index_copy(0, there, passenger.arrive().to(batch.x.dtype))
     x = batch.x.index_copy(0, there, x)
-    rolled = replace(batch, x=x, lengths=lengths, source=source, stride=stride, clean_output=clean_output)
-    return replace(rolled, solve=solve, memory=tuple(memory))
+    rolled = replace(batch, x=x, lengths=lengths, source=source, stride=stride)
+    return replace(rolled, clean_output=clean_output, solve=solve, memory=tuple(memory))
 
 
 @torch.no_grad()
@@ -102,16 +100,17 @@ def with_clean_output(model: Model, batch: NoisyBatch) -> NoisyBatch:
     places = batch.rolled.nonzero().flatten()
     if len(places) == 0:
         return batch
+    some = batch.items(places)
+    output = ask(model, some.teacher_forced, some.timestep, some.conditioning)
     there = moved(places, batch.x.device)
-    output = ask(model, batch.teacher_forced[there], batch.timestep[places], rows(batch.conditioning, there))
     return replace(batch, clean_output=torch.zeros_like(batch.x).index_copy(0, there, output))
 
 
 @dataclass
 class Passenger:
-    """Items that need one prediction and take it in the first forward with room for them.
+    """Items that need one prediction, and take it along in the first forward of others that has room for them.
 
-    In none where others are told more, such as the guidance that they are sampled with.
+    They ride in no forward whose items are told more than ours, such as the guidance that they are sampled with.
     """
 
     model: Model

@@ -64,7 +64,7 @@ def beside(
     target = (source - lengths * stride).clamp(min=lowest(batch.schedule, copies))
     walked = roll_out(
         model,
-        at(items(batch, places, batch.dealt and copied), target),
+        items(batch, places, batch.dealt and copied).at(target),
         Draw(lengths, source, stride),
         solve,
         guide=guide,
@@ -86,12 +86,6 @@ def items(batch: NoisyBatch, places: Tensor, dealt: Share | None) -> NoisyBatch:
     return replace(batch.items(places), memory=(), dealt=dealt, timestep_of_all=None)
 
 
-def at(batch: NoisyBatch, timestep: Tensor) -> NoisyBatch:
-    """The same items, teacher-forced to other levels (B,)."""
-    x = batch.schedule.add_noise(batch.latents, batch.noise, timestep)
-    return replace(batch, timestep=timestep, source=timestep, teacher_forced=x, x=x)
-
-
 def noised_again(batch: NoisyBatch, copies: Beside, generator: Generator) -> NoisyBatch:
     """Each item ``copies.levels`` times, at levels drawn evenly from where it is to the noisiest.
 
@@ -108,7 +102,7 @@ def noised_again(batch: NoisyBatch, copies: Beside, generator: Generator) -> Noi
     (alpha, sigma), (new_alpha, new_sigma) = (schedule.coefficients(level) for level in (batch.timestep, timestep))
     ratio = new_alpha / alpha
     x = blend((ratio, batch.x), (new_sigma - sigma * ratio, batch.noise))
-    return replace(at(batch, timestep), x=x, memory=(Memory(torch.arange(len(x)), History()),))
+    return replace(batch.at(timestep), x=x, memory=(Memory(torch.arange(len(x)), History()),))
 
 
 def joined(batch: NoisyBatch, more: NoisyBatch) -> NoisyBatch:
