@@ -78,7 +78,7 @@ def measure(
 
     The images are asked for with the conditioning of the real ones, so that the two distributions should be the same.
     """
-    schedule = schedule.at_size(latents.shape[-2] * latents.shape[-1] // 4)
+    schedule = schedule.fitting(latents)
     grid = schedule.sampling_timesteps(steps)[:, None].expand(-1, len(latents))
     start, *noises = (torch.randn(latents.shape, generator=generator).to(latents.device) for _ in range(3))
     path: list[LevelStatistics] = []

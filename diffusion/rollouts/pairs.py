@@ -15,16 +15,14 @@ import torch
 from torch import Generator, Tensor
 
 from ..device import moved, picked
-from ..kinds import by_kind, flattened
+from ..kinds import CONDITIONING, by_kind, flattened
 from ..noisy_batch import NoisyBatch
 from ..solvers import Conditioning, appended
-
-TOLD = "conditioning/"
 
 
 def packed(latents: Tensor, noise: Tensor, conditioning: Conditioning) -> dict[str, Tensor]:
     """Pairs (n, ...) as :class:`Pairs` keeps them, by names."""
-    return {"latents": latents, "noise": noise} | {TOLD + name: value for name, value in conditioning.items()}
+    return {"latents": latents, "noise": noise} | {CONDITIONING + name: value for name, value in conditioning.items()}
 
 
 class Pairs:
@@ -54,7 +52,7 @@ class Pairs:
             first,
             latents=own["latents"].to(first.latents.dtype),
             noise=own["noise"].to(first.noise.dtype),
-            conditioning={name: own[TOLD + name].to(value.dtype) for name, value in first.conditioning.items()},
+            conditioning={name: own[CONDITIONING + name].to(value.dtype) for name, value in first.conditioning.items()},
             mask=None if first.mask is None else torch.ones_like(first.mask),
         )
         return pairs.at(first.timestep).followed_by(others)
