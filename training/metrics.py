@@ -49,18 +49,19 @@ class Spikes:
 
 @dataclass(frozen=True)
 class Pending:
-    """What is reported of an update until it is read: looks at the run may add to it."""
+    """The numbers of an update that nobody has read from the device yet; looks at the run may still add to them."""
 
     update: int
     pulls: list[dict[str, Number]]
-    """Of each pull alone."""
+    """What was reported in each pull."""
     numbers: dict[str, Number]
-    """Of the whole update."""
+    """What was reported of the whole update: means over its pulls, and what came after them."""
     finite: list[FiniteLosses]
-    """Its items, by pull."""
+    """Which of its items have a finite loss, by pull."""
 
     def reports(self, alone: bool) -> list[dict[str, Number]]:
-        """By pull, where other processes have a part of each: the mean over the pulls comes after that over them."""
+        """The numbers to read: those of the update where this process is ``alone``. Else those of each pull, of which
+        other processes have a part each, since a mean over processes must come before that over pulls; and the rest."""
         if alone:
             return [self.numbers]
         of_pulls = {name for pull in self.pulls for name in pull}

@@ -26,7 +26,8 @@ class Number(NamedTuple):
 
     value: Tensor | float
     of: int = 1
-    """Of how many values it is the mean, the least or the largest; 0 = it stands in where there are none."""
+    """How many values it is the mean, the least or the largest of; 0 = a stand-in, which counts only where no other
+    part of the batch has a number of that name."""
 
 
 class StepError(RuntimeError):
@@ -60,7 +61,7 @@ class Kept(Protocol):
 
 @runtime_checkable
 class KeptInParts(Kept, Protocol):
-    """Of which each process has a part."""
+    """A value of which each process keeps a part."""
 
     def joined(self, states: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
         """The state of the whole, of every process's :meth:`state_dict`, by rank."""
@@ -112,7 +113,7 @@ class FiniteLosses:
     """Which items of a pull have a finite loss: read only where one has not."""
 
     index: int
-    """Of the pull."""
+    """The number of the pull: :attr:`Step.index`."""
     finite: Tensor
     """(B,), bool on the device."""
     levels: Tensor | None

@@ -39,6 +39,6 @@ def aimed(batch: NoisyBatch, plan: RolloutPlan, count: int, generator: Generator
 
 
 def levels(schedule: Schedule, steps: int, count: int, generator: Generator) -> Tensor:
-    """Those at which a sampler of so many steps asks the network, each as often (count,), float64."""
+    """Levels (count,), float64, drawn evenly from those at which a sampler of so many steps asks the network."""
     grid = schedule.sampling_timesteps(steps)[:-1]
     return grid[torch.randint(len(grid), (count,), generator=generator)]
