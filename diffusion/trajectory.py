@@ -21,7 +21,7 @@ from .losses import target
 from .noisy_batch import Memory, NoisyBatch
 from .predictions import PredictionType, blend, mix
 from .rollout import longest_first
-from .solvers import History, Level, Linear, Model, Solver, integrate, solver
+from .solvers import History, Level, Linear, Model, NextStep, Solver, euler_linear, integrate
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,12 @@ def target_onto(path: FinePath, batch: NoisyBatch, sampler: Solver | None = None
     wanted = target(batch)
     if len(path.places) == 0:
         return wanted
-    linear, memory = solver("euler").linear, [Memory(path.places, History())]
+    linear: NextStep = euler_linear
+    memory: tuple[Memory, ...] = (Memory(path.places, History()),)
     if sampler is not None and sampler.linear is not None:
-        linear, memory = sampler.linear, list(batch.memory)
+        linear, memory = sampler.linear, batch.memory
         if not memory:
             raise ValueError("the target of the rollout's own sampler needs what it remembers: roll out with remember")
-    assert linear is not None
     y = batch.x.index_copy(0, moved(path.places, batch.x.device), path.y.to(batch.x.dtype))
     now, then = (Level.at(batch.schedule, level) for level in (batch.timestep, following(batch)))
     aimed = wanted

@@ -20,7 +20,6 @@ from ..rollout import roll_out
 from ..schedules import Schedule
 from ..share import Share
 from ..solvers import History, Model, Solver
-from .guidance import UNGUIDED, Guidance
 from .plan import Draw
 
 
@@ -44,7 +43,6 @@ def beside(
     solve: Solver,
     copies: Beside,
     generator: Generator,
-    guide: Guidance = UNGUIDED,
     *,
     remember: bool = False,
     rolled_out: Callable[[Tensor], None] = lambda x: None,
@@ -67,7 +65,6 @@ def beside(
         items(batch, places, batch.dealt and copied).at(target),
         Draw(lengths, source, stride),
         solve,
-        guide=guide,
         remember=remember,
     )
     rolled_out(batch.x)
