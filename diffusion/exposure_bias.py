@@ -29,7 +29,7 @@ class LevelStatistics:
     sampled: dict[str, float]
     teacher_forced: dict[str, float]
     noise_floor: dict[str, float]
-    """Of teacher-forced latents with other noise: how far apart two clean measurements are."""
+    """The same statistics of teacher-forced latents with other noise: two such measurements differ by chance alone."""
 
     def log_ratio(self, name: str) -> float:
         """``log(sampled / teacher-forced)``: 0 means no bias, 0.1 means 10% too much."""

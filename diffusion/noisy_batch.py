@@ -33,7 +33,7 @@ class Listener(Protocol):
     """Somebody who goes on with what the training works out, such as persistent chains."""
 
     def landed(self, fine: Tensor) -> None:
-        """Where the fine paths of the batch's first items are, one coarse step later (n, ...)."""
+        """Where the reference paths of the batch's first n items are, one coarse step later (n, ...)."""
 
     def answered(self, output: Tensor) -> None:
         """What the network put out at ``batch.x`` (B, ...)."""
@@ -72,8 +72,8 @@ class NoisyBatch:
     memory: tuple[Memory, ...] = ()
     """What it remembers of the rolled-out items."""
     fine: Tensor | None = None
-    """Where the first n items are on their fine paths (n, ...), if these go on from step to step; else they are walked
-    from their source."""
+    """Where the trajectory target's reference path is at the levels of the first n items (n, ...), as of chains that go
+    on from step to step; None where it has to be walked from each item's source."""
     negative: Callable[[], Conditioning] | None = None
     """Makes the rows (1, ...), on the CPU, that stand for no caption or class; None = it is not known what does."""
     listener: Listener | None = None

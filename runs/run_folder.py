@@ -70,7 +70,7 @@ class RunFolder:
 
     @property
     def id(self) -> str:
-        """Of the run, wherever its folder is copied to; empty in runs of versions before."""
+        """The run's id, which stays when its folder is copied; empty in runs of versions before."""
         return str(self.facts.get("id", ""))
 
     @property

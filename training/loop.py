@@ -198,7 +198,7 @@ def with_all_numbers(pulls: list[Step]) -> Step:
 
 
 def finite_losses(step: Step, losses: Tensor) -> FiniteLosses:
-    """Which losses of a pull are finite, and where their items train; unknown where there is no noisy batch."""
+    """Which losses of a pull are finite, and the levels and places of their items, where a noisy batch says them."""
     batches = [value for value in step.values() if isinstance(value, NoisyBatch)]
     dealt = [batch for batch in batches if batch.dealt]
     levels, places = batches[-1].timestep if batches else None, dealt[-1].share.places if dealt else None

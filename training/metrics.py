@@ -42,7 +42,7 @@ class Spikes:
         self.losses.append(loss)
 
     def go_on(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """As after these rows, the oldest first."""
+        """Know the losses of these rows (oldest first) and no others, as after a resume."""
         self.losses.clear()
         self.losses.extend(row["loss"] for row in rows if isinstance(row.get("loss"), (int, float)))
 
@@ -133,7 +133,7 @@ def finite(value: float) -> float | None:
 
 
 def read(updates: list[list[dict[str, Number]]]) -> list[list[dict[str, Number]]]:
-    """The same numbers on the CPU; the device is waited for once."""
+    """The numbers of some updates, brought to the CPU in one copy, so that the device is waited for once."""
     every = [number.value for reports in updates for report in reports for number in report.values()]
     tensors = [value.float() for value in every if isinstance(value, Tensor)]
     values = iter(torch.stack(tensors).tolist() if tensors else [])
@@ -156,7 +156,7 @@ def merged(updates: list[int], everybodys: list[list[list[dict[str, Number]]]]) 
 
 
 def everybodys(processes: Processes, own: FiniteLosses) -> FiniteLosses:
-    """Which items of the whole global batch, of what each process knows of its own."""
+    """The same of the whole global batch: what each process knows of its own items, put together."""
     if processes.count == 1:
         return own
     parts = processes.gathered(FiniteLosses(own.index, own.finite.cpu(), own.levels, own.places))

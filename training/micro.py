@@ -167,7 +167,7 @@ def parts_of(batch: NoisyBatch, count: int) -> Iterator[NoisyBatch]:
 
 
 def memory_of(memory: Sequence[Memory], chosen: slice) -> Iterator[Memory]:
-    """What a solver remembers of the items of a part."""
+    """The solver's memory of the items in this slice of the batch, with places counted within the slice."""
     for part in memory:
         there = ((part.places >= chosen.start) & (part.places < chosen.stop)).nonzero().flatten()
         if len(there):

@@ -74,7 +74,7 @@ class OneByOne:
             weight.grad = None
 
     def step_if_finite(self, weight: nn.Parameter, loss: Tensor) -> None:
-        """The same, but that a gradient which is no finite number, or is that of such a loss, counts as zero."""
+        """As :meth:`step`, but a gradient that is no finite number, or is that of such a loss, counts as zero."""
         assert weight.grad is not None
         bad = ~(weight.grad.isfinite().all() & loss.isfinite().to(weight.device))
         weight.grad.masked_fill_(bad, 0)

@@ -138,7 +138,7 @@ def seated(batch: NoisyBatch, ride: Ride, *, remember: bool = False) -> NoisyBat
 
 
 def memories(chains: Chains, schedule: Schedule, solve: Solver) -> list[Memory]:
-    """What the solver remembers of the chains, those together of which it remembers equally many steps."""
+    """What the solver remembers of the chains: one :class:`Memory` for all that have equally many steps behind them."""
     depths = chains.age.clamp(max=solve.remembers)
     found = []
     for depth in depths.unique().tolist():

@@ -18,7 +18,7 @@ ON_CPU = ("grid", "steps", "age", "begun")
 
 
 class Lives(NamedTuple):
-    """How far chains are on their ways: of :class:`Chains` what every process knows of the chains of all processes."""
+    """How far chains are on their ways (see :class:`Chains`): known to every process of the chains of all processes."""
 
     grid: Tensor
     steps: Tensor
@@ -49,7 +49,7 @@ class Chains:
     x: Tensor
     """Where it is now (n, C, H, W)."""
     fine: Tensor
-    """Where it would be had it gone finely: the state of the trajectory's reference path; its source, without one."""
+    """Where the trajectory target's reference path is at its level (n, C, H, W); its source where there is none."""
     memory: Tensor
     """What its solver remembers (n, 1 + remembers, C, H, W): the state before the last step, then predictions, the
     newest first. Empty (n, 0, ...) for a solver that remembers nothing."""

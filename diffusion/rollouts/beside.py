@@ -74,7 +74,7 @@ def beside(
 
 
 def lowest(schedule: Schedule, copies: Beside) -> float:
-    """Where rollouts end at the latest: at the data only if they are noised again, for nothing is learnt there."""
+    """The lowest timestep for the end of a rollout: the clean end, where nothing is learnt, only before new noise."""
     return schedule.clean_timestep if copies.levels else schedule.clean_timestep + 1
 
 

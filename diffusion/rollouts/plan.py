@@ -30,7 +30,7 @@ class Draw(NamedTuple):
     """Timesteps in one rollout step, float64; 0 where there is none."""
 
     def of(self, share: Share) -> Draw:
-        """What was drawn for the items here, of a draw for the global batch."""
+        """Of a draw for the whole global batch, what was drawn for the items of this process."""
         return Draw(*map(share.of, self))
 
 
@@ -230,7 +230,7 @@ class RolloutPlan:
         return [float((possible > steps).double().mean()) for steps in range(self.max_step_offset)]
 
     def _share_longer_than(self, length: int) -> float:
-        """Which share of the drawn lengths is above this one: the strategies' distributions, exactly."""
+        """The probability that a drawn length is above this one, exactly, by the strategy's distribution."""
         if self.strategy == "uniform":
             return 1 - (length + 1) / (self.max_step_offset + 1)
         edge = min(1.0, (length + 0.5) / self.max_step_offset)  # longer lengths are those that round up from here
