@@ -15,16 +15,14 @@ from torch import Tensor
 from .device import moved
 from .noisy_batch import Memory, NoisyBatch, noisy_batch
 from .rollouts.guidance import UNGUIDED, Guidance
-from .rollouts.plan import Cost, Draw, RolloutPlan, Strategy
+from .rollouts.plan import Draw, RolloutPlan
 from .solvers import Conditioning, Model, Solver, ask, integrate
 
 __all__ = [
-    "Cost",
     "Draw",
     "NoisyBatch",
     "Observer",
     "RolloutPlan",
-    "Strategy",
     "longest_first",
     "noisy_batch",
     "ragged_grid",
