@@ -68,13 +68,12 @@ def roll_out(
     order = longest_first(lengths)
     if len(order) == 0:
         return batch
-    there, some = moved(order, batch.x.device), batch.items(order)
+    some = batch.items(order)
+    passenger, memory = Passenger(model, some, room=len(batch.x)), list[Memory]()
+    network = guide.of(passenger.share if want_clean_output else model)
     grid = ragged_grid(source[order], some.timestep, lengths[order])
-    told = moved(some.timestep, batch.x.device, batch.x.dtype)
-    passenger = Passenger(model, some.teacher_forced, told, some.conditioning, room=len(batch.x))
-    memory: list[Memory] = []
     x = integrate(
-        guide.of(passenger.share if want_clean_output else model),
+        network,
         batch.schedule,
         batch.schedule.add_noise(some.latents, some.noise, grid[0]),
         grid,
@@ -84,9 +83,9 @@ def roll_out(
         observe and (lambda step, x: observe(step, x, order)),
         (lambda samples, history: memory.append(Memory(order[samples], history))) if remember else None,
     )
-    clean_output = None
+    there, clean_output = moved(order, batch.x.device), None
     if want_clean_output:
-        clean_output = torch.zeros_like(batch.x).index_copy(0, there, passenger.arrive().to(batch.x.dtype))
+        clean_output = torch.zeros_like(batch.x).index_copy(0, there, passenger.arrive())
     x = batch.x.index_copy(0, there, x)
     rolled = replace(batch, x=x, lengths=lengths, source=source, stride=stride)
     return replace(rolled, clean_output=clean_output, solve=solve, memory=tuple(memory))
@@ -106,31 +105,31 @@ def with_clean_output(model: Model, batch: NoisyBatch) -> NoisyBatch:
 
 @dataclass
 class Passenger:
-    """Items that need one prediction, and take it along in the first forward of others that has room for them.
+    """Items that need a prediction on their teacher-forced latents, and ride along in the first forward with room.
 
     They ride in no forward whose items are told more than ours, such as the guidance that they are sampled with.
     """
 
     model: Model
-    x: Tensor
-    timestep: Tensor
-    conditioning: Conditioning
+    items: NoisyBatch
     room: int
     """The most items that one forward may hold."""
     output: Tensor | None = None
 
     def share(self, x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
         """The model for other items; ours come along if they fit."""
-        apart = conditioning.keys() != self.conditioning.keys()
-        if self.output is not None or apart or len(x) + len(self.x) > self.room:
+        ours = self.items
+        apart = conditioning.keys() != ours.conditioning.keys()
+        if self.output is not None or apart or len(x) + len(ours.x) > self.room:
             return self.model(x, timestep, conditioning)
-        together = {name: torch.cat([value, self.conditioning[name]]) for name, value in conditioning.items()}
-        output = self.model(torch.cat([x, self.x]), torch.cat([timestep, self.timestep]), together)
-        self.output = output[len(x) :]
+        told = moved(ours.timestep, x.device, timestep.dtype)
+        together = {name: torch.cat([value, ours.conditioning[name]]) for name, value in conditioning.items()}
+        output = self.model(torch.cat([x, ours.teacher_forced]), torch.cat([timestep, told]), together)
+        self.output = output[len(x) :].to(x.dtype)
         return output[: len(x)]
 
     def arrive(self) -> Tensor:
         """The prediction (n, ...), in a forward of its own where no other had room."""
         if self.output is None:
-            self.output = self.model(self.x, self.timestep, self.conditioning)
+            self.output = ask(self.model, self.items.teacher_forced, self.items.timestep, self.items.conditioning)
         return self.output
