@@ -29,7 +29,7 @@ class LevelStatistics:
     sampled: dict[str, float]
     teacher_forced: dict[str, float]
     noise_floor: dict[str, float]
-    """Of teacher-forced latents with other noise: how far apart two clean measurements are."""
+    """The same statistics of teacher-forced latents with other noise: two such measurements differ by chance alone."""
 
     def log_ratio(self, name: str) -> float:
         """``log(sampled / teacher-forced)``: 0 means no bias, 0.1 means 10% too much."""
@@ -78,7 +78,7 @@ def measure(
 
     The images are asked for with the conditioning of the real ones, so that the two distributions should be the same.
     """
-    schedule = schedule.at_size(latents.shape[-2] * latents.shape[-1] // 4)
+    schedule = schedule.fitting(latents)
     grid = schedule.sampling_timesteps(steps)[:, None].expand(-1, len(latents))
     start, *noises = (torch.randn(latents.shape, generator=generator).to(latents.device) for _ in range(3))
     path: list[LevelStatistics] = []

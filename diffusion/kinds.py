@@ -7,6 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+CONDITIONING = "conditioning/"
+"""Begins the names of what the network is told, beside those of other tensors of the same items."""
+
 
 def flattened(kinds: Mapping[str, Mapping[str, Tensor]], sign: str) -> dict[str, Tensor]:
     return {f"{kind}{sign}{name}": value for kind, tensors in kinds.items() for name, value in tensors.items()}

@@ -13,23 +13,6 @@ from .noisy_batch import NoisyBatch
 from .predictions import determinant, per_item, per_sample, to_target
 from .schedules import Schedule
 
-__all__ = [
-    "FrequencyNorm",
-    "LossType",
-    "TargetType",
-    "anti_drift",
-    "compensation",
-    "elementwise",
-    "frequency_weight",
-    "masked_mean",
-    "min_snr_weight",
-    "misdirection",
-    "per_item",
-    "target",
-    "target_weight",
-    "weighted",
-]
-
 LossType = Literal["mse", "huber"]
 TargetType = Literal["original", "clean"]
 FrequencyNorm = Literal["mean", "l1"]

@@ -33,7 +33,7 @@ class Listener(Protocol):
     """Somebody who goes on with what the training works out, such as persistent chains."""
 
     def landed(self, fine: Tensor) -> None:
-        """Where the fine paths of the batch's first items are, one coarse step later (n, ...)."""
+        """Where the reference paths of the batch's first n items are, one coarse step later (n, ...)."""
 
     def answered(self, output: Tensor) -> None:
         """What the network put out at ``batch.x`` (B, ...)."""
@@ -72,8 +72,8 @@ class NoisyBatch:
     memory: tuple[Memory, ...] = ()
     """What it remembers of the rolled-out items."""
     fine: Tensor | None = None
-    """Where the first n items are on their fine paths (n, ...), if these go on from step to step; else they are walked
-    from their source."""
+    """Where the trajectory target's reference path is at the levels of the first n items (n, ...), as of chains that go
+    on from step to step; None where it has to be walked from each item's source."""
     negative: Callable[[], Conditioning] | None = None
     """Makes the rows (1, ...), on the CPU, that stand for no caption or class; None = it is not known what does."""
     listener: Listener | None = None
@@ -115,6 +115,11 @@ class NoisyBatch:
         some: dict[str, Any] = {name: None if value is None else picked(value, index) for name, value in values.items()}
         return replace(self, conditioning=rows(self.conditioning, index), **some)
 
+    def at(self, timestep: Tensor) -> NoisyBatch:
+        """The same items, teacher-forced at other levels (B,), float64 on the CPU."""
+        x = self.schedule.add_noise(self.latents, self.noise, timestep)
+        return replace(self, timestep=timestep, source=timestep, teacher_forced=x, x=x)
+
     def followed_by(self, more: NoisyBatch) -> NoisyBatch:
         """These items, and then others; what only one side has for each of its items is left out.
 
@@ -140,10 +145,11 @@ def noisy_batch(
 ) -> NoisyBatch:
     """Teacher forcing: clean latents with exactly the scheduled amount of noise."""
     x = schedule.add_noise(latents, noise, timestep)
-    lengths = torch.zeros(len(latents), dtype=torch.int64)
-    still = torch.zeros_like(timestep)
-    batch = NoisyBatch(latents, noise, timestep, x, x, conditioning, schedule, lengths, timestep, still)
-    return replace(batch, mask=mask, weight=weight, negative=negative)
+    return NoisyBatch(
+        latents, noise, timestep, x, x, conditioning, schedule,
+        lengths=torch.zeros(len(latents), dtype=torch.int64), source=timestep, stride=torch.zeros_like(timestep),
+        mask=mask, weight=weight, negative=negative,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

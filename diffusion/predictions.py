@@ -91,10 +91,3 @@ def to_denoised(kind: PredictionType, output: Tensor, x: Tensor, alpha: Tensor, 
     _, b = mix(kind, alpha, sigma)
     scale = 1 / determinant(kind, alpha, sigma)
     return blend((-b * scale, x), (sigma * scale, output))
-
-
-def to_noise(kind: PredictionType, output: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-    """The predicted noise (B, ...) from the network's output at ``x``."""
-    a, _ = mix(kind, alpha, sigma)
-    scale = 1 / determinant(kind, alpha, sigma)
-    return blend((a * scale, x), (-alpha * scale, output))

@@ -21,6 +21,7 @@ from .losses import (
     frequency_weight,
     masked_mean,
     misdirection,
+    weighted,
 )
 from .noisy_batch import NoisyBatch
 from .predictions import per_sample, to_target
@@ -53,8 +54,7 @@ def spec(
     refuse_unless_flow(batch.schedule)
     weight = frequency_weight(output, batch, alpha, fc_norm)
     flow = masked_mean(weight * elementwise(output, wanted, loss_type, huber_c), batch.mask)
-    if item_weight is not None:
-        flow = flow * per_sample(item_weight, flow)
+    flow = weighted(flow, item_weight)
     drift = anti_drift(output, batch, min_sigma)
     gain = moved(torch.where(batch.rolled, beta2, 1.0), flow.device, flow.dtype)
     rolled = moved(batch.rolled.nonzero().flatten(), flow.device)

@@ -15,16 +15,14 @@ from torch import Tensor
 from .device import moved
 from .noisy_batch import Memory, NoisyBatch, noisy_batch
 from .rollouts.guidance import UNGUIDED, Guidance
-from .rollouts.plan import Cost, Draw, RolloutPlan, Strategy
-from .solvers import Conditioning, Model, Solver, ask, integrate, rows
+from .rollouts.plan import Draw, RolloutPlan
+from .solvers import Conditioning, Model, Solver, ask, integrate
 
 __all__ = [
-    "Cost",
     "Draw",
     "NoisyBatch",
     "Observer",
     "RolloutPlan",
-    "Strategy",
     "longest_first",
     "noisy_batch",
     "ragged_grid",
@@ -70,30 +68,27 @@ def roll_out(
     order = longest_first(lengths)
     if len(order) == 0:
         return batch
-    there = moved(order, batch.x.device)
-    latents, noise, teacher_forced = batch.latents[there], batch.noise[there], batch.teacher_forced[there]
-    conditioning = rows(batch.conditioning, there)
-    grid = ragged_grid(source[order], batch.timestep[order], lengths[order])
-    told = moved(batch.timestep[order], batch.x.device, batch.x.dtype)
-    passenger = Passenger(model, teacher_forced, told, conditioning, room=len(batch.x))
-    memory: list[Memory] = []
+    some = batch.items(order)
+    passenger, memory = Passenger(model, some, room=len(batch.x)), list[Memory]()
+    network = guide.of(passenger.share if want_clean_output else model)
+    grid = ragged_grid(source[order], some.timestep, lengths[order])
     x = integrate(
-        guide.of(passenger.share if want_clean_output else model),
+        network,
         batch.schedule,
-        batch.schedule.add_noise(latents, noise, grid[0]),
+        batch.schedule.add_noise(some.latents, some.noise, grid[0]),
         grid,
         lengths[order],
-        conditioning,
+        some.conditioning,
         solve,
         observe and (lambda step, x: observe(step, x, order)),
         (lambda samples, history: memory.append(Memory(order[samples], history))) if remember else None,
     )
-    clean_output = None
+    there, clean_output = moved(order, batch.x.device), None
     if want_clean_output:
-        clean_output = torch.zeros_like(batch.x).index_copy(0, there, passenger.arrive().to(batch.x.dtype))
+        clean_output = torch.zeros_like(batch.x).index_copy(0, there, passenger.arrive())
     x = batch.x.index_copy(0, there, x)
-    rolled = replace(batch, x=x, lengths=lengths, source=source, stride=stride, clean_output=clean_output)
-    return replace(rolled, solve=solve, memory=tuple(memory))
+    rolled = replace(batch, x=x, lengths=lengths, source=source, stride=stride)
+    return replace(rolled, clean_output=clean_output, solve=solve, memory=tuple(memory))
 
 
 @torch.no_grad()
@@ -102,38 +97,39 @@ def with_clean_output(model: Model, batch: NoisyBatch) -> NoisyBatch:
     places = batch.rolled.nonzero().flatten()
     if len(places) == 0:
         return batch
+    some = batch.items(places)
+    output = ask(model, some.teacher_forced, some.timestep, some.conditioning)
     there = moved(places, batch.x.device)
-    output = ask(model, batch.teacher_forced[there], batch.timestep[places], rows(batch.conditioning, there))
     return replace(batch, clean_output=torch.zeros_like(batch.x).index_copy(0, there, output))
 
 
 @dataclass
 class Passenger:
-    """Items that need one prediction and take it in the first forward with room for them.
+    """Items that need a prediction on their teacher-forced latents, and ride along in the first forward with room.
 
-    In none where others are told more, such as the guidance that they are sampled with.
+    They ride in no forward whose items are told more than ours, such as the guidance that they are sampled with.
     """
 
     model: Model
-    x: Tensor
-    timestep: Tensor
-    conditioning: Conditioning
+    items: NoisyBatch
     room: int
     """The most items that one forward may hold."""
     output: Tensor | None = None
 
     def share(self, x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
         """The model for other items; ours come along if they fit."""
-        apart = conditioning.keys() != self.conditioning.keys()
-        if self.output is not None or apart or len(x) + len(self.x) > self.room:
+        ours = self.items
+        apart = conditioning.keys() != ours.conditioning.keys()
+        if self.output is not None or apart or len(x) + len(ours.x) > self.room:
             return self.model(x, timestep, conditioning)
-        together = {name: torch.cat([value, self.conditioning[name]]) for name, value in conditioning.items()}
-        output = self.model(torch.cat([x, self.x]), torch.cat([timestep, self.timestep]), together)
-        self.output = output[len(x) :]
+        told = moved(ours.timestep, x.device, timestep.dtype)
+        together = {name: torch.cat([value, ours.conditioning[name]]) for name, value in conditioning.items()}
+        output = self.model(torch.cat([x, ours.teacher_forced]), torch.cat([timestep, told]), together)
+        self.output = output[len(x) :].to(x.dtype)
         return output[: len(x)]
 
     def arrive(self) -> Tensor:
         """The prediction (n, ...), in a forward of its own where no other had room."""
         if self.output is None:
-            self.output = self.model(self.x, self.timestep, self.conditioning)
+            self.output = ask(self.model, self.items.teacher_forced, self.items.timestep, self.items.conditioning)
         return self.output

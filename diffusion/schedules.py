@@ -63,6 +63,10 @@ class Schedule(ABC):
         """The schedule for images of that many tokens (patches of 2x2 latents), where it depends on their size."""
         return self
 
+    def fitting(self, latents: Tensor) -> Schedule:
+        """The schedule for latents (B, C, H, W) of this size, where it depends on it."""
+        return self.at_size(latents.shape[-2] * latents.shape[-1] // 4)
+
     def add_noise(self, latents: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
         """Teacher-forced latents: ``alpha * latents + sigma * noise`` (B, ...) at ``timestep`` (B,)."""
         alpha, sigma = self.coefficients(timestep)

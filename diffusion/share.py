@@ -34,7 +34,7 @@ class Share:
         return len(self.places) == self.total
 
     def of(self, values: Tensor) -> Tensor:
-        """What belongs to the items here (b, ...), of what was drawn for all (total, ...), on any device."""
+        """Of values for the whole global batch (total, ...), on any device, those of the items here (b, ...)."""
         if len(values) != self.total:
             raise ValueError(f"something was drawn for {len(values)} items, and the global batch has {self.total}")
         return values if self.is_whole else picked(values, self.places)

@@ -29,7 +29,7 @@ def told_lower(model: Model, schedule: Schedule, by: float) -> Model:
 
 @contextmanager
 def pipeline_told_lower(pipeline: Any, by: float) -> Iterator[None]:
-    """The same for one call of a diffusers pipeline, which hears from its scheduler what it tells its network."""
+    """The same for one call of a diffusers pipeline, which tells its network the timesteps that its scheduler gives."""
     plain = pipeline.scheduler
     pipeline.scheduler = LowerTimesteps(plain, by) if by else plain
     try:
@@ -51,7 +51,7 @@ class LowerTimesteps:
         return getattr(self._scheduler, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """What a pipeline sets is its scheduler's: some set where the steps end."""
+        """Pass on to the real scheduler what a pipeline sets on it: some set where the steps end."""
         if name.startswith("_"):
             super().__setattr__(name, value)
         else:

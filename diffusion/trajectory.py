@@ -21,7 +21,7 @@ from .losses import target
 from .noisy_batch import Memory, NoisyBatch
 from .predictions import PredictionType, blend, mix
 from .rollout import longest_first
-from .solvers import History, Level, Linear, Model, Solver, integrate, rows, solver
+from .solvers import History, Level, Linear, Model, NextStep, Solver, euler_linear, integrate
 
 
 @dataclass(frozen=True)
@@ -50,32 +50,22 @@ def fine_path(
         return further(model, batch, batch.fine, reference_steps, solve)
     _, sigma = schedule.coefficients(batch.timestep)
     order = longest_first(torch.where(sigma >= min_sigma, batch.lengths, 0))
-    there = moved(order, batch.x.device)
+    some = batch.items(order)
     if len(order) == 0:
-        return FinePath(order, batch.x[there])
-    timestep = batch.timestep[order]
-    # What was noised again begins where it is.
-    lengths = torch.where(batch.source > batch.timestep, batch.lengths, 0)[order]
-    grid = fine_grid(batch.source[order], timestep, following(batch)[order], lengths, reference_steps)
-    y = integrate(
-        model,
-        schedule,
-        schedule.add_noise(batch.latents[there], batch.noise[there], grid[0]),
-        grid,
-        reference_steps * (lengths + 1),
-        rows(batch.conditioning, there),
-        solve,
-    )
+        return FinePath(order, some.x)
+    lengths = torch.where(some.source > some.timestep, some.lengths, 0)  # what was noised again begins where it is
+    grid = fine_grid(some.source, some.timestep, following(some), lengths, reference_steps)
+    start = schedule.add_noise(some.latents, some.noise, grid[0])
+    y = integrate(model, schedule, start, grid, reference_steps * (lengths + 1), some.conditioning, solve)
     return FinePath(order, y)
 
 
 def further(model: Model, batch: NoisyBatch, fine: Tensor, reference_steps: int, solve: Solver) -> FinePath:
     """One coarse step further on fine paths that are known up to here: those of the batch's first items (n, ...)."""
-    places = torch.arange(len(fine))
-    timestep, then = batch.timestep[places], following(batch)[places]
-    grid = fine_grid(timestep, timestep, then, torch.zeros_like(places), reference_steps)
-    lengths, told = torch.full_like(places, reference_steps), rows(batch.conditioning, slice(len(fine)))
-    return FinePath(places, integrate(model, batch.schedule, fine, grid, lengths, told, solve))
+    places, some = torch.arange(len(fine)), batch.items(slice(len(fine)))
+    grid = fine_grid(some.timestep, some.timestep, following(some), torch.zeros_like(places), reference_steps)
+    steps = torch.full_like(places, reference_steps)
+    return FinePath(places, integrate(model, batch.schedule, fine, grid, steps, some.conditioning, solve))
 
 
 def target_onto(path: FinePath, batch: NoisyBatch, sampler: Solver | None = None) -> Tensor:
@@ -88,12 +78,12 @@ def target_onto(path: FinePath, batch: NoisyBatch, sampler: Solver | None = None
     wanted = target(batch)
     if len(path.places) == 0:
         return wanted
-    linear, memory = solver("euler").linear, [Memory(path.places, History())]
+    linear: NextStep = euler_linear
+    memory: tuple[Memory, ...] = (Memory(path.places, History()),)
     if sampler is not None and sampler.linear is not None:
-        linear, memory = sampler.linear, list(batch.memory)
+        linear, memory = sampler.linear, batch.memory
         if not memory:
             raise ValueError("the target of the rollout's own sampler needs what it remembers: roll out with remember")
-    assert linear is not None
     y = batch.x.index_copy(0, moved(path.places, batch.x.device), path.y.to(batch.x.dtype))
     now, then = (Level.at(batch.schedule, level) for level in (batch.timestep, following(batch)))
     aimed = wanted

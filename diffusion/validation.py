@@ -49,7 +49,7 @@ def validation_losses(
     ``latents`` (B, C, H, W) and ``mask`` (B, 1, H, W) as in a noisy batch. Noise is drawn on the CPU by each item's own
     generator: the same numbers on every device, whatever else is in the batch.
     """
-    schedule = schedule.at_size(latents.shape[-2] * latents.shape[-1] // 4)
+    schedule = schedule.fitting(latents)
     found = []
     for timestep in timesteps_of_each(schedule, generators, levels):
         noise = torch.stack([torch.randn(latents.shape[1:], generator=each) for each in generators])

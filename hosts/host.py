@@ -86,7 +86,7 @@ class Host:
 
 
 class Silent(Host):
-    """For a process that does as the first one does, which reports: it only asks, as that one does."""
+    """Asks another host and tells it nothing: for a process beside the first one, which reports what both do."""
 
     def __init__(self, host: Host) -> None:
         self.host, self.output_folder, self.device = host, host.output_folder, host.device

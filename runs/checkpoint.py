@@ -26,7 +26,7 @@ from .session import Look, Session, due
 log = logging.getLogger(__name__)
 
 SHARE = 100
-"""A state by the clock comes no sooner than after so many times what the last one has cost: under 1% of the time."""
+"""A state by the clock waits this many times as long as the last one took: states cost under 1% of the time."""
 MEMORY = 1.2
 """Times the size of a state that must be free in memory for a copy of it."""
 
@@ -43,9 +43,9 @@ class Checkpoint(Look):
     keep: int = 0
     """Of the copies on the way leave only so many, the newest; 0 = all."""
     metadata: Mapping[str, str] = field(default_factory=dict)
-    """Of the weights' files, such as the workflow."""
+    """Goes into the weights' files, such as the workflow."""
     keep_states: int = 2
-    """So many states, the newest."""
+    """How many states stay, the newest."""
     minutes: float = 3.0
     """Between two states by the clock; more where a state takes long."""
 
@@ -59,7 +59,7 @@ class Checkpoint(Look):
         self.speed = SLOW
         """Bytes a second of the newest state that was written."""
         self.beside = 0.0
-        """Seconds of the training's own processor that writing it took."""
+        """Processor seconds that writing the newest state took from a training on the CPU."""
         self.blocked = 0.0
         """Seconds for which the training has waited for states."""
 
@@ -187,7 +187,7 @@ class Checkpoint(Look):
         self.beside = took / (os.cpu_count() or 1) if self.on_cpu else 0.0
 
     def _count(self, begun: float) -> None:
-        """What a state has cost the training, which goes on now."""
+        """Note the seconds for which the training has waited for a state, since ``begun``."""
         self.begun = time.monotonic()
         self.costs = self.begun - begun
         self.blocked += self.costs

@@ -13,7 +13,7 @@ from ..models.hosted import HostedModel, HostedNetwork
 from .prompt_sampling import EncodedPrompts, SamplingSettings, on_cpu, unfit_sides
 
 SIDE = {"BaseModel": 512}
-"""Of the images that a family was made for, where it is not 1024."""
+"""The side in pixels of the images that a family was made for, where it is not 1024."""
 
 
 def check_size(hosted: HostedModel, width: int, height: int) -> None:

@@ -120,7 +120,7 @@ class Validate(Look):
     every: int
     """Updates between two; also before the first update and after the last."""
     levels: int = 4
-    """At which each image is looked at, each time."""
+    """How many noise levels each image is measured at."""
     early = True
 
     def __post_init__(self) -> None:
@@ -154,7 +154,7 @@ class Validate(Look):
         return torch.cat(found).mean()
 
     def losses(self, items: list[int], session: Session) -> Tensor:
-        """Of these images (B,)."""
+        """The validation loss of these images (B,)."""
         trainer, schedule = session.trainer, next(session.trainer.loss.constants(Schedule))
         batch = self.reader.batch(items, generators_of(items, "cut")).to(session.run.device)
         with autocast(session.run.device, trainer.options.precision):

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 NOTICE = 30.0
 """Seconds that clusters give between SIGTERM and the end."""
 SPARE = 5.0
-"""Of these are for the step under way, and for what comes after."""
+"""Of these, the seconds kept for the step under way and for what comes after the state."""
 LARGE = 10**9
 """Bytes of a state from which it is worth a look how long it takes."""
 PROBE = 1 << 26

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from PIL.Image import Image
 
 from ..files.full import chain_of
 from ..files.whole import Unwritable
-from ..hosts.host import Host
+from ..hosts.host import Host, Silent
 from .metrics_file import read_metrics
 from .run_folder import RunFolder
 
@@ -21,16 +20,15 @@ MOST_RETOLD = 2000
 """Rows of metrics that a host is told of what was before a resume; of more every n-th."""
 
 
-class Recorder(Host):
-    """Reports to ``host`` and writes pictures and metrics into ``folder``.
+class Recorder(Silent):
+    """Asks as :class:`Silent` does, but tells ``host`` too, and writes pictures and metrics into ``folder``.
 
     What cannot be written, or told because nobody reads it any more, is said in the log, once for each reason.
     """
 
     def __init__(self, host: Host, folder: RunFolder) -> None:
-        self.host, self.folder = host, folder
-        self.output_folder, self.device = host.output_folder, host.device
-        self.waits_for_room, self.processes = host.waits_for_room, host.processes
+        super().__init__(host)
+        self.folder = folder
         self.said: set[str] = set()
 
     def _try(self, report: Callable[[], Any]) -> Any:
@@ -43,12 +41,6 @@ class Recorder(Host):
                 self.said.add(what)
                 log.warning("training goes on, but not all of it can be reported: %s", what)
             return None
-
-    def model_folders(self, kind: str) -> list[Path]:
-        return self.host.model_folders(kind)
-
-    def make_room(self) -> None:
-        self.host.make_room()
 
     def progress(self, node_id: str, value: int, maximum: int) -> None:
         self._try(lambda: self.host.progress(node_id, value, maximum))
@@ -92,9 +84,6 @@ class Recorder(Host):
 
     def seconds_left(self) -> float:
         return self.host.seconds_left()
-
-    def check_interrupted(self) -> None:
-        self.host.check_interrupted()
 
 
 def reason_of(error: BaseException) -> str:

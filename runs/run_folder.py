@@ -70,7 +70,7 @@ class RunFolder:
 
     @property
     def id(self) -> str:
-        """Of the run, wherever its folder is copied to; empty in runs of versions before."""
+        """The run's id, which stays when its folder is copied; empty in runs of versions before."""
         return str(self.facts.get("id", ""))
 
     @property
@@ -181,14 +181,10 @@ class FolderOfAnother(RunFolder):
     def locked(self) -> Iterator[None]:
         yield
 
-    def go_on(self, step: int, facts: Mapping[str, Any], run_id: str = "") -> None:
+    def _nothing(self, *args: Any, **facts: Any) -> None:
         """Done by the first process."""
 
-    def go_back(self, step: int) -> None:
-        """Done by the first process."""
-
-    def update(self, **facts: Any) -> None:
-        """Done by the first process."""
+    go_on = go_back = update = write_json = add_metrics = flush = plot = _nothing
 
     def note(self, **facts: Any) -> None:
         """Done by the first process, unless it is gone without a word: then whoever is left says how the run ended."""
@@ -197,20 +193,8 @@ class FolderOfAnother(RunFolder):
             if facts.get("status") == "failed" and left.get("status") == "running" and not is_held(self.folder):
                 write_text(self.folder / FACTS, json.dumps({**left, **facts}, indent=2))
 
-    def write_json(self, name: str, content: Any) -> None:
-        """Done by the first process."""
-
-    def add_metrics(self, rows: list[dict[str, Any]]) -> None:
-        """Done by the first process."""
-
-    def flush(self) -> None:
-        """Done by the first process."""
-
     def wants(self, kind: str) -> bool:
         return False
-
-    def plot(self) -> Path | None:
-        return None
 
 
 def now() -> str:

@@ -156,7 +156,7 @@ class Session:
             raise self.failure(f"the loss was never a finite number; {self.bad[self.diverged_at]}")
 
     def _go_back(self) -> None:
-        """To the last good state, once. Raises StepError, with the report, where there is none or that did not help."""
+        """Go back to the last good state, once. Raises StepError where there is none, or where that did not help."""
         words = [*self.bad.values()]
         report = f"{len(words)} steps in a row were left out, the last of them {words[-1]}"
         state = None

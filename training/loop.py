@@ -62,12 +62,9 @@ class Trainer:
                 "muon does not go with fp16, whose overflowing steps must be skipped: choose bf16 or adamw"
             )
         check(self.settings.name, options, self.processes.count)
-        self.one_by_one: OneByOne | None = None
-        if options.one_by_one:
-            self.one_by_one = OneByOne(self.optimizers, self.parameters, self.run.seed)
-        if options.fused_backward:
-            for weight in self.parameters:
-                weight.register_post_accumulate_grad_hook(self._update_at_once)
+        self.one_by_one = OneByOne(self.optimizers, self.parameters, self.run.seed) if options.one_by_one else None
+        if self.one_by_one and options.fused_backward:
+            self.one_by_one.fuse(skip=options.on_bad_step == "skip")
         self.run.schedule_free = average_by_themselves(self.optimizers)
         if self.run.schedule_free and options.ema_decay:
             raise ValueError(f"ema_decay: {self.settings.name} averages the weights by itself: set 0, or choose adamw")
@@ -141,7 +138,7 @@ class Trainer:
             raise ValueError(NOT_OF_THIS_MODEL)
         self.processes.settle()
         if self.options.fused_backward and self.one_by_one:
-            self.last_loss = loss.detach()
+            self.one_by_one.loss = loss.detach()
             self.done = self.one_by_one.number + 1  # the first weights are changed before the last gradients are there
         with self.run.clock.measure(f"{self.node_id}.backward"), torch.autocast(self.run.device.type, enabled=False):
             self.scaler.scale(loss / self.options.accumulation).backward()
@@ -181,15 +178,6 @@ class Trainer:
                     here(parameter.grad).masked_fill_(bad.to(parameter.grad.device), 0)
             step.report("skipped", bad)
 
-    def _update_at_once(self, weight: Tensor) -> None:
-        """In the backward pass: the gradient of this weight is there."""
-        assert isinstance(weight, nn.Parameter)
-        assert self.one_by_one is not None
-        if self.options.on_bad_step == "skip":
-            self.one_by_one.step_if_finite(weight, self.last_loss)
-        else:
-            self.one_by_one.step(weight)
-
     def _begin_again(self, pulls: list[Step], error: Exception) -> None:
         """The same update once more, in smaller parts, where the memory was too small for it; else raises the error."""
         with training_mode():
@@ -210,7 +198,7 @@ def with_all_numbers(pulls: list[Step]) -> Step:
 
 
 def finite_losses(step: Step, losses: Tensor) -> FiniteLosses:
-    """Which losses of a pull are finite, and where their items train; unknown where there is no noisy batch."""
+    """Which losses of a pull are finite, and the levels and places of their items, where a noisy batch says them."""
     batches = [value for value in step.values() if isinstance(value, NoisyBatch)]
     dealt = [batch for batch in batches if batch.dealt]
     levels, places = batches[-1].timestep if batches else None, dealt[-1].share.places if dealt else None

@@ -42,25 +42,26 @@ class Spikes:
         self.losses.append(loss)
 
     def go_on(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """As after these rows, the oldest first."""
+        """Know the losses of these rows (oldest first) and no others, as after a resume."""
         self.losses.clear()
         self.losses.extend(row["loss"] for row in rows if isinstance(row.get("loss"), (int, float)))
 
 
 @dataclass(frozen=True)
 class Pending:
-    """What is reported of an update until it is read: looks at the run may add to it."""
+    """The numbers of an update that nobody has read from the device yet; looks at the run may still add to them."""
 
     update: int
     pulls: list[dict[str, Number]]
-    """Of each pull alone."""
+    """What was reported in each pull."""
     numbers: dict[str, Number]
-    """Of the whole update."""
+    """What was reported of the whole update: means over its pulls, and what came after them."""
     finite: list[FiniteLosses]
-    """Its items, by pull."""
+    """Which of its items have a finite loss, by pull."""
 
     def reports(self, alone: bool) -> list[dict[str, Number]]:
-        """By pull, where other processes have a part of each: the mean over the pulls comes after that over them."""
+        """The numbers to read: those of the update where this process is ``alone``. Else those of each pull, of which
+        other processes have a part each, since a mean over processes must come before that over pulls; and the rest."""
         if alone:
             return [self.numbers]
         of_pulls = {name for pull in self.pulls for name in pull}
@@ -132,7 +133,7 @@ def finite(value: float) -> float | None:
 
 
 def read(updates: list[list[dict[str, Number]]]) -> list[list[dict[str, Number]]]:
-    """The same numbers on the CPU; the device is waited for once."""
+    """The numbers of some updates, brought to the CPU in one copy, so that the device is waited for once."""
     every = [number.value for reports in updates for report in reports for number in report.values()]
     tensors = [value.float() for value in every if isinstance(value, Tensor)]
     values = iter(torch.stack(tensors).tolist() if tensors else [])
@@ -155,7 +156,7 @@ def merged(updates: list[int], everybodys: list[list[list[dict[str, Number]]]]) 
 
 
 def everybodys(processes: Processes, own: FiniteLosses) -> FiniteLosses:
-    """Which items of the whole global batch, of what each process knows of its own."""
+    """The same of the whole global batch: what each process knows of its own items, put together."""
     if processes.count == 1:
         return own
     parts = processes.gathered(FiniteLosses(own.index, own.finite.cpu(), own.levels, own.places))

@@ -63,7 +63,7 @@ class MicroBatches:
     loss: Stream
     options: TrainingOptions
     count: int = 1
-    """In how many."""
+    """The number of parts; doubled whenever the memory was too small."""
 
     def losses(self, step: Step, backward: Callable[[Tensor], None]) -> Tensor:
         """The losses (B,) of a batch; ``backward`` is given their mean, or each part's share of it at once."""
@@ -74,8 +74,10 @@ class MicroBatches:
         return losses
 
     def shrink(self, error: Exception, step: Step) -> None:
-        """After that error: smaller parts, all memory of the attempt let go. Raises it again if it is another one, and
-        StepError, saying what to change, where there is no way to.
+        """Go on in smaller parts after an out-of-memory ``error``, and let go of all memory of the failed attempt.
+
+        Raises any other error again; raises StepError, saying what to change, where parts can get no smaller, or shall
+        not (``on_out_of_memory`` stop).
         """
         if not is_out_of_memory(error):
             raise error
@@ -99,7 +101,7 @@ class MicroBatches:
 
 
 def let_go(error: Exception, device: torch.device) -> None:
-    """Of the memory that the attempt took which has failed."""
+    """Free the memory of an attempt that has failed with this error."""
     error.__traceback__ = error.__cause__ = error.__context__ = None  # they hold the tensors of what failed
     gc.collect()
     if device.type == "cuda":
@@ -107,9 +109,10 @@ def let_go(error: Exception, device: torch.device) -> None:
 
 
 def batch_size(step: Step, loss: Stream) -> int:
-    """Items of the batch that a loss is of; 0 where it is not of one batch, and cannot be had in parts.
+    """How many items a loss's batch has; 0 where its loss cannot be computed in parts.
 
-    Nor can it where the memory is too small for the batch itself, which may have been rolled out.
+    So it is where the loss is not of exactly one batch, and where the memory is too small for the batch itself, all of
+    which is rolled out at once.
     """
     try:
         inputs = [step.value(value) for value in loss.inputs.values()]
@@ -123,7 +126,7 @@ def batch_size(step: Step, loss: Stream) -> int:
 
 @dataclass
 class Heard:
-    """What a part of a batch tells whoever listens to the whole."""
+    """The listener of one part of a batch: keeps what it is told for the listener of the whole."""
 
     fine: Tensor | None = None
     output: Tensor | None = None
@@ -136,12 +139,13 @@ class Heard:
 
 
 def tell(listener: Listener, heard: Sequence[Heard]) -> None:
-    """As if the whole batch had been computed at once."""
-    fine, output = [part.fine for part in heard], [part.output for part in heard]
-    if all(value is not None for value in fine):
-        listener.landed(torch.cat([value for value in fine if value is not None]))
-    if all(value is not None for value in output):
-        listener.answered(torch.cat([value for value in output if value is not None]))
+    """Tell the listener of the whole batch what all parts have heard, as if it had been computed at once."""
+    fine = [part.fine for part in heard if part.fine is not None]
+    output = [part.output for part in heard if part.output is not None]
+    if len(fine) == len(heard):
+        listener.landed(torch.cat(fine))
+    if len(output) == len(heard):
+        listener.answered(torch.cat(output))
 
 
 def parts_of(batch: NoisyBatch, count: int) -> Iterator[NoisyBatch]:
@@ -163,7 +167,7 @@ def parts_of(batch: NoisyBatch, count: int) -> Iterator[NoisyBatch]:
 
 
 def memory_of(memory: Sequence[Memory], chosen: slice) -> Iterator[Memory]:
-    """What a solver remembers of the items of a part."""
+    """The solver's memory of the items in this slice of the batch, with places counted within the slice."""
     for part in memory:
         there = ((part.places >= chosen.start) & (part.places < chosen.stop)).nonzero().flatten()
         if len(there):

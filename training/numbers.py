@@ -14,7 +14,7 @@ from .stream import Number
 
 
 def joined(parts: Sequence[Mapping[str, Number]]) -> dict[str, Number]:
-    """What is true of a batch, of what was reported of its parts: of each name the mean, the least or the largest."""
+    """The numbers of a batch made of those of its parts: of each name the mean, the least or the largest."""
     found: dict[str, list[Number]] = defaultdict(list)
     for part in parts:
         for name, number in part.items():
@@ -23,7 +23,7 @@ def joined(parts: Sequence[Mapping[str, Number]]) -> dict[str, Number]:
 
 
 def one(name: str, numbers: Sequence[Number]) -> Number:
-    """Numbers of that name as one; those that only stand in count where there are no others."""
+    """Numbers of that name as one; stand-ins (``of`` 0) count only where there are no others."""
     numbers = [number for number in numbers if number.of] or numbers
     values, count = [number.value for number in numbers], sum(number.of for number in numbers)
     if not any(isinstance(value, Tensor) for value in values):

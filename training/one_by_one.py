@@ -32,11 +32,28 @@ class OneByOne:
         self.optimizers = optimizers
         self.places = {weight: place for place, weight in enumerate(weights)}
         self.random = {device: Generator(device) for device in {weight.device for weight in weights}}
+        self.loss: Tensor | None = None
+        """Where updates happen in the backward pass: the loss whose backward pass it is."""
         self.bad: Tensor | None = None
-        """Whether something of this update was left out."""
+        """Whether something of this update was left out: a bool on the device; None = nothing was looked at."""
+
+    def fuse(self, skip: bool) -> None:
+        """From now on each weight is updated in the backward pass, as soon as its gradient is there.
+
+        ``skip``: a gradient that is no finite number, or is that of such a :attr:`loss`, counts as zero.
+        """
+
+        def there(weight: nn.Parameter) -> None:
+            if skip and self.loss is not None:
+                self.step_if_finite(weight, self.loss)
+            else:
+                self.step(weight)
+
+        for weight in self.places:
+            weight.register_post_accumulate_grad_hook(there)
 
     def begin(self, number: int) -> None:
-        """The next updates are those of this number."""
+        """From now on weights are updated as in the training's update ``number``, on which their rounding depends."""
         self.number, self.bad = number, None
         groups = [(optimizer, group) for optimizer in self.optimizers for group in optimizer.param_groups]
         self.homes = {weight: home for home in groups for weight in home[1]["params"]}
@@ -57,7 +74,7 @@ class OneByOne:
             weight.grad = None
 
     def step_if_finite(self, weight: nn.Parameter, loss: Tensor) -> None:
-        """The same, but that a gradient which is no finite number, or is that of such a loss, counts as zero."""
+        """As :meth:`step`, but a gradient that is no finite number, or is that of such a loss, counts as zero."""
         assert weight.grad is not None
         bad = ~(weight.grad.isfinite().all() & loss.isfinite().to(weight.device))
         weight.grad.masked_fill_(bad, 0)

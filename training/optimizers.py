@@ -147,5 +147,5 @@ class OptimizerSettings:
 
 
 def average_by_themselves(optimizers: list[Optimizer]) -> list[Any]:
-    """Those that are schedule-free (arXiv 2405.15682): ``eval()`` puts the average of the weights in their place."""
+    """The schedule-free optimizers (arXiv 2405.15682): their ``eval()`` puts the averaged weights in place."""
     return [optimizer for optimizer in optimizers if hasattr(optimizer, "eval")]

@@ -1,4 +1,4 @@
-"""How a training is done, beside its loss, its optimizer and its length: what everybody who has a say in it shares."""
+"""How a training is done, beside its loss, its optimizer and its length: one set for nodes, runs and loop."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def check_parts(model: Model, processes: Processes) -> None:
 
 
 def mean_over(processes: Processes, losses: Tensor) -> Tensor:
-    """The mean of all losses (B,) of the global batch, as far as it is made of those here."""
+    """This process's part of the mean loss of the global batch, of its own losses (B,): gradients are added up."""
     if processes.count == 1:
         return losses.mean()
     share = losses.sum() / processes.total(len(losses))

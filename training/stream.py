@@ -26,7 +26,8 @@ class Number(NamedTuple):
 
     value: Tensor | float
     of: int = 1
-    """Of how many values it is the mean, the least or the largest; 0 = it stands in where there are none."""
+    """How many values it is the mean, the least or the largest of; 0 = a stand-in, which counts only where no other
+    part of the batch has a number of that name."""
 
 
 class StepError(RuntimeError):
@@ -39,7 +40,7 @@ NOT_COMPILED = (
 
 
 def said(error: Exception) -> str:
-    """What an error says; of the many lines of torch's compiler, which name its own insides, what helps."""
+    """What an error says; in place of the many lines of an error of torch.compile, what to do about it."""
     if type(error).__module__.startswith("torch._dynamo") or "TORCHDYNAMO_VERBOSE" in str(error):
         return NOT_COMPILED
     return str(error) or type(error).__name__
@@ -60,7 +61,7 @@ class Kept(Protocol):
 
 @runtime_checkable
 class KeptInParts(Kept, Protocol):
-    """Of which each process has a part."""
+    """A value of which each process keeps a part."""
 
     def joined(self, states: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
         """The state of the whole, of every process's :meth:`state_dict`, by rank."""
@@ -109,10 +110,10 @@ class Stream:
 
 @dataclass(frozen=True)
 class FiniteLosses:
-    """Which items of a pull have a finite loss: read only where one has not."""
+    """Which items of a pull have a finite loss; looked at only where the loss or the gradient is not finite."""
 
     index: int
-    """Of the pull."""
+    """The number of the pull: :attr:`Step.index`."""
     finite: Tensor
     """(B,), bool on the device."""
     levels: Tensor | None
@@ -151,7 +152,7 @@ class Run:
         self.schedule_free: list[Any] = []
         """Optimizers that average the weights by themselves, ``eval()`` and ``train()`` to and fro."""
         self.restored: dict[str, dict[str, Any]] = {}
-        """By node id: the state of what nodes kept in the run that is resumed, until they have made it again."""
+        """By node id: states from the resumed run, each of which goes once its node has made the value again."""
         self._kept: dict[Any, Any] = {}
 
     def keep(self, key: Any, make: Callable[[], Any]) -> Any:
@@ -175,7 +176,7 @@ class Run:
         return Share((dealt or dealt_in_turn(total, count))[self.processes.rank], total)
 
     def state_of_kept(self) -> dict[str, dict[str, Any]]:
-        """By node id: the state of everything that is kept and has one, also of what is still to be made again."""
+        """By node id: the states of all values that are :class:`Kept`, also of restored ones not made again yet."""
         states = dict(self.restored)
         for key, value in self._kept.items():
             if isinstance(key, Stream) and isinstance(value, Kept):
@@ -183,7 +184,7 @@ class Run:
         return states
 
     def _whole(self, value: Kept) -> Mapping[str, Any]:
-        """The state of what all processes keep; all of them must ask."""
+        """The state of a kept value; one kept in parts is gathered from all processes, all of which must call this."""
         own = value.state_dict()
         if self.processes.count == 1 or not isinstance(value, KeptInParts):
             return own
@@ -225,7 +226,7 @@ class Step:
         self.pulls: list[dict[str, Number]] = []
         """What was reported in each pull of the update, where the numbers are means over them."""
         self.finite: list[FiniteLosses] = []
-        """Whose losses are finite numbers, by pull."""
+        """Which items have a finite loss, one entry a pull."""
         self.current: Stream | None = None
         self._memo: dict[Stream, Any] = {}
         self._generators: dict[tuple[str, torch.device], torch.Generator] = {}
@@ -263,7 +264,7 @@ class Step:
         self._generators = {key: value for key, value in self._generators.items() if key[0] != stream.node_id}
 
     def values(self) -> Iterator[Any]:
-        """What has been computed so far, in no order."""
+        """The values of all streams that were computed so far, in no order."""
         return iter(self._memo.values())
 
     @property
@@ -307,7 +308,7 @@ class Step:
 
     @property
     def metrics(self) -> dict[str, Tensor | float]:
-        """What was reported, without of how many values it is."""
+        """The reported values by name, without how many values each sums up."""
         return {name: number.value for name, number in self.numbers.items()}
 
     def show(self, kind: str, picture: Callable[[], Any]) -> None:

@@ -42,7 +42,7 @@ def averaged(run: Run, network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def other_weights(run: Run, network: nn.Module, put: Callable[[list[nn.Parameter]], None]) -> Iterator[None]:
-    """What is trained has the values inside that ``put`` gives it, and its own behind it."""
+    """The trained weights have the values that ``put`` gives them inside, and their own again afterwards."""
     run.processes.settle()  # with weights in parts, what others ask of us is asked with the weights that they have
     let_go(network)
     with borrowed(parameters := list(trained_in(network).values())):
@@ -57,7 +57,7 @@ def other_weights(run: Run, network: nn.Module, put: Callable[[list[nn.Parameter
 
 @contextmanager
 def borrowed(parameters: Sequence[Tensor]) -> Iterator[None]:
-    """Whatever the parameters are made inside, they have their own values again behind it."""
+    """Parameters may be changed inside; afterwards they have their own values again."""
     live = [parameter.detach().clone() for parameter in parameters]  # on the device, which nothing waits for
     try:
         yield

@@ -27,15 +27,17 @@ class Keeper:
 
     def __init__(self) -> None:
         self.chains: dict[str, Chains] = {}
-        """Those here. Chain i is at place i of the global batch, and stays with the process that has that place."""
+        """By kind: the chains of this process. Chain i sits at place i of the global batch, and stays with the process
+        that has that place."""
         self.lives: dict[str, Lives] = {}
-        """Of the chains of all processes."""
+        """By kind: how far the chains of all processes are."""
         self.undealt: set[str] = set()
-        """Kinds that were restored: all chains are here, until they are dealt."""
+        """Kinds whose chains were restored from a state: each process has all of them until the next batch of the kind
+        comes, whose places say which ones it keeps."""
         self.ride: Ride | None = None
         """The chains in the batch that is trained now."""
         self.pull: int | None = None
-        """Which batch that is, where it has a number."""
+        """The number of that batch (:attr:`~comfyui_rollout.training.stream.Step.index`), where it was told."""
 
     def seat(
         self,
@@ -52,8 +54,9 @@ class Keeper:
     ) -> NoisyBatch:
         """The batch with as many chains in it as the plan says; what its loss asks the network moves them on.
 
-        ``model`` is asked only by solvers with several calls a step, and for guidance. Raises ValueError where nothing
-        was heard of the last batch, unless it is this one once more, for the memory was too small: ``pull`` numbers it.
+        ``model`` is asked only by solvers with several calls a step, and for guidance. ``pull`` is the batch's number:
+        the same one may be seated again, where the memory was too small for it. Raises ValueError where the loss of
+        another batch before never told its chains what the network put out.
         """
         once_more = pull is not None and pull == self.pull
         if self.ride is not None and not self.ride.over and not once_more:
@@ -80,7 +83,7 @@ class Keeper:
         return seated(batch, self.ride, remember=remember)
 
     def _deal(self, kind: str, share: Share) -> None:
-        """Of chains that were restored keep those at the places here; the same however many processes there were."""
+        """Of restored chains keep those at the places of this process, however many processes had saved them."""
         if kind not in self.undealt:
             return
         self.undealt.discard(kind)
@@ -101,7 +104,8 @@ class Keeper:
         return flattened({kind: chains.tensors() for kind, chains in self.chains.items()}, "/")
 
     def joined(self, states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """The chains of all processes, of each one's :meth:`state_dict` by rank: chain i was that of i modulo them."""
+        """The state of all processes, made of each one's :meth:`state_dict` by rank: process r of n has the chains
+        r, r + n, r + 2n ..."""
         names = dict.fromkeys(name for state in states for name in state)
         return {name: self._joined(name, states) for name in names}
 

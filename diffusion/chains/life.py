@@ -18,9 +18,9 @@ from .levels import Ways, draw_ways
 from .state import Chains, Lives
 
 OLDEST = 10
-"""A chain that lives more than so many training steps for each of its own begins anew: its weights are long gone.
-
-Of those in which its place is taken: where that is seldom, it would else never come to its end.
+"""A chain begins anew once it is older than so many training steps for each step of its way: the weights that it began
+with are long gone. Only training steps that take its place count: chains at places that are seldom taken would else
+never come to their end.
 """
 
 
@@ -36,46 +36,54 @@ def renewed(
 ) -> tuple[Chains, Lives]:
     """At least ``count`` chains, each with a step to go: those that are over or too old begin anew.
 
-    Begins with the images that the batch has at the chains' places. Chains beyond ``count`` wait as they are. Of a
-    batch over several processes these are the chains at the places that are here; ``lives`` (all chains here by
-    default) and ``count`` are of all of them, and new ways are drawn for all.
+    They begin with the images that the batch has at their places; chains beyond ``count`` wait as they are. In a batch
+    over several processes ``chains`` are those here, while ``count`` and ``lives`` (by default those of ``chains``) are
+    of all processes, each of which draws the same new ways for all.
     """
     if chains is None or not fits(chains, plan, solve):
-        none, lives = torch.empty(0, dtype=torch.int64), None
-        chains = begun(batch, none, draw_ways(plan, batch.schedule, 0, generator), solve, 0)
+        nowhere = draw_ways(plan, batch.schedule, 0, generator)
+        chains, lives = begun(batch, torch.empty(0, dtype=torch.int64), nowhere, solve, 0), None
     lives = lives or chains.lives
-    limit = plan.max_age or OLDEST * lives.steps / plan.often(len(lives.age), batch.share.total, update)
-    over = (lives.age >= lives.steps) | (update - lives.begun > limit)
-    again = over[:count].nonzero().flatten()
-    first = torch.arange(len(lives.age), max(len(lives.age), count))
+    before, total = len(lives.age), max(len(lives.age), count)
+    again = over(lives, plan, batch.share.total, update)[:count].nonzero().flatten()
+    first = torch.arange(before, total)
     ways = [
-        draw_ways(plan, batch.schedule, len(places), generator, midway=midway)
-        for places, midway in ((again, False), (first, True))
+        draw_ways(plan, batch.schedule, len(again), generator),
+        draw_ways(plan, batch.schedule, len(first), generator, midway=True),
     ]
-    grid, steps = (torch.cat(parts) for parts in zip(*ways, strict=True))
-    new = torch.cat([again, first])
+    new, (grid, steps) = torch.cat([again, first]), (torch.cat(parts) for parts in zip(*ways, strict=True))
     if len(new) == 0:
         return chains, lives
     began = Lives(grid, steps, torch.zeros_like(steps), torch.full_like(steps, update))
     together = Lives(*(torch.cat(parts) for parts in zip(lives, began, strict=True)))
-    here = batch.share.among(torch.arange(max(len(lives.age), count))).places
+    here = batch.share.among(torch.arange(total)).places
     mine = torch.isin(new, here)
     places = torch.searchsorted(here, new[mine])  # among the chains here, which sit at the batch's first places
-    chains = chains.joined(begun(batch, places, Ways(grid[mine], steps[mine]), solve, update)).items(
-        taken(places, len(here), len(chains))
-    )
-    return chains, together.items(taken(new, max(len(lives.age), count), len(lives.age)))
+    both = chains.joined(begun(batch, places, Ways(grid[mine], steps[mine]), solve, update))
+    return both.items(taken(places, len(here), len(chains))), together.items(taken(new, total, before))
+
+
+def over(lives: Lives, plan: RolloutPlan, batch: int, update: int) -> Tensor:
+    """Which chains (n,) have come to the end of their ways, or are too old; ``batch`` is the global batch's size."""
+    limit = plan.max_age or OLDEST * lives.steps / plan.often(len(lives.age), batch, update)
+    return (lives.age >= lives.steps) | (update - lives.begun > limit)
 
 
 def taken(places: Tensor, count: int, before: int) -> Tensor:
-    """Which of ``before`` rows, and of new ones behind, are at ``count`` places, of which ``places`` are for these."""
+    """Which row each of ``count`` places takes (count,), of ``before`` old rows and one new row behind them for each of
+    ``places``: its own old one, or its new one.
+    """
     return torch.arange(count).index_copy(0, places, before + torch.arange(len(places)))
 
 
 def fits(chains: Chains, plan: RolloutPlan, solve: Solver) -> bool:
     """Whether the chains were made for such rollouts; a resumed training may have other ones."""
-    remembered = 1 + solve.remembers if solve.remembers else 0
-    return (chains.grid.shape[1], chains.memory.shape[1]) == (plan.max_step_offset + 2, remembered)
+    return (chains.grid.shape[1], chains.memory.shape[1]) == (plan.max_step_offset + 2, rows_of_memory(solve))
+
+
+def rows_of_memory(solve: Solver) -> int:
+    """How many latents a chain keeps for its solver: the state before the last step, and predictions; 0 = none."""
+    return 1 + solve.remembers if solve.remembers else 0
 
 
 def begun(batch: NoisyBatch, places: Tensor, ways: Ways, solve: Solver, update: int) -> Chains:
@@ -83,14 +91,13 @@ def begun(batch: NoisyBatch, places: Tensor, ways: Ways, solve: Solver, update: 
     there = moved(places, batch.x.device)
     latents, noise = batch.latents[there], batch.noise[there]
     x = batch.schedule.add_noise(latents, noise, ways.grid[:, 0])
-    remembered = 1 + solve.remembers if solve.remembers else 0
     return Chains(
         latents=latents,
         noise=noise,
         conditioning=rows(batch.conditioning, there),
         x=x,
         fine=x,
-        memory=x.new_zeros(len(x), remembered, *x.shape[1:]),
+        memory=x.new_zeros(len(x), rows_of_memory(solve), *x.shape[1:]),
         grid=ways.grid,
         steps=ways.steps,
         age=torch.zeros_like(ways.steps),
@@ -131,7 +138,7 @@ def seated(batch: NoisyBatch, ride: Ride, *, remember: bool = False) -> NoisyBat
 
 
 def memories(chains: Chains, schedule: Schedule, solve: Solver) -> list[Memory]:
-    """What the solver remembers of the chains, those together of which it remembers equally many steps."""
+    """What the solver remembers of the chains: one :class:`Memory` for all that have equally many steps behind them."""
     depths = chains.age.clamp(max=solve.remembers)
     found = []
     for depth in depths.unique().tolist():

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from ..device import moved, picked
+from ..kinds import CONDITIONING
 from ..noisy_batch import NoisyBatch
 from ..solvers import Conditioning, appended, has_masks
 
-TOLD = "conditioning/"
 ON_CPU = ("grid", "steps", "age", "begun")
 
 
 class Lives(NamedTuple):
-    """How far chains are on their ways: what every process knows of all of them; see :class:`Chains`."""
+    """How far chains are on their ways (see :class:`Chains`): known to every process of the chains of all processes."""
 
     grid: Tensor
     steps: Tensor
@@ -49,7 +49,7 @@ class Chains:
     x: Tensor
     """Where it is now (n, C, H, W)."""
     fine: Tensor
-    """Where it would be had it gone finely: the state of the trajectory's reference path; its source, without one."""
+    """Where the trajectory target's reference path is at its level (n, C, H, W); its source where there is none."""
     memory: Tensor
     """What its solver remembers (n, 1 + remembers, C, H, W): the state before the last step, then predictions, the
     newest first. Empty (n, 0, ...) for a solver that remembers nothing."""
@@ -74,13 +74,14 @@ class Chains:
     def tensors(self) -> dict[str, Tensor]:
         """All that a chain is, by name, each (n, ...); :meth:`of` is the way back."""
         named = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "conditioning"}
-        told = {f"{TOLD}{name}": value for name, value in self.conditioning.items()}
+        told = {CONDITIONING + name: value for name, value in self.conditioning.items()}
         return {name: value for name, value in named.items() if value is not None} | told
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> Chains:
-        told = {name.removeprefix(TOLD): value for name, value in tensors.items() if name.startswith(TOLD)}
-        return cls(conditioning=told, **{name: value for name, value in tensors.items() if not name.startswith(TOLD)})
+        told = {name: value for name, value in tensors.items() if name.startswith(CONDITIONING)}
+        own = {name: value for name, value in tensors.items() if name not in told}
+        return cls(conditioning={name.removeprefix(CONDITIONING): value for name, value in told.items()}, **own)
 
     def to(self, device: torch.device) -> Chains:
         """The same chains with their latents on another device."""

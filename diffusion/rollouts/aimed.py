@@ -23,33 +23,22 @@ def aimed(batch: NoisyBatch, plan: RolloutPlan, count: int, generator: Generator
     Their levels are the drawn ones, or, with ``from_noise``, those of a sampler with ``max_step_offset + 1`` steps.
     ``count`` is that of the global batch, of which some places are here.
     """
-    drawn = plan.strides(count, generator)
+    strides = plan.strides(count, generator)
     chosen = batch.share.first(count)
     here = len(chosen)
     if here == 0:
         return batch
-    places = torch.arange(here)
-    timestep, stride = batch.timestep.clone(), batch.stride.clone()
-    stride[:here] = drawn[chosen]
+    first, others = batch.items(slice(here)), batch.items(slice(here, None))
+    timestep = first.timestep
     if plan.from_noise:
-        timestep[:here] = levels(batch.schedule, plan.max_step_offset + 1, count, generator)[chosen]
-    timestep[:here].clamp_(min=batch.schedule.clean_timestep + 1)  # at the data no step is left to learn
-    forced = batch.schedule.add_noise(batch.latents[:here], batch.noise[:here], timestep[:here])
-    teacher_forced, x = (torch.cat([forced.to(each.dtype), each[here:]]) for each in (batch.teacher_forced, batch.x))
-    memory = (Memory(places, History()),)  # a sampler that goes on from here remembers nothing
-    return replace(
-        batch,
-        x=x,
-        teacher_forced=teacher_forced,
-        timestep=timestep,
-        source=timestep,
-        stride=stride,
-        fine=forced,
-        memory=memory,
-    )
+        timestep = levels(batch.schedule, plan.max_step_offset + 1, count, generator)[chosen]
+    timestep = timestep.clamp(min=batch.schedule.clean_timestep + 1)  # at the data no step is left to learn
+    first = replace(first.at(timestep), stride=strides[chosen])
+    memory = (Memory(torch.arange(here), History()),)  # a sampler that goes on from here remembers nothing
+    return replace(first.followed_by(others), fine=first.x, memory=memory)
 
 
 def levels(schedule: Schedule, steps: int, count: int, generator: Generator) -> Tensor:
-    """Those at which a sampler of so many steps asks the network, each as often (count,), float64."""
+    """Levels (count,), float64, drawn evenly from those at which a sampler of so many steps asks the network."""
     grid = schedule.sampling_timesteps(steps)[:-1]
     return grid[torch.randint(len(grid), (count,), generator=generator)]

@@ -20,7 +20,6 @@ from ..rollout import roll_out
 from ..schedules import Schedule
 from ..share import Share
 from ..solvers import History, Model, Solver
-from .guidance import UNGUIDED, Guidance
 from .plan import Draw
 
 
@@ -44,7 +43,6 @@ def beside(
     solve: Solver,
     copies: Beside,
     generator: Generator,
-    guide: Guidance = UNGUIDED,
     *,
     remember: bool = False,
     rolled_out: Callable[[Tensor], None] = lambda x: None,
@@ -64,10 +62,9 @@ def beside(
     target = (source - lengths * stride).clamp(min=lowest(batch.schedule, copies))
     walked = roll_out(
         model,
-        at(items(batch, places, batch.dealt and copied), target),
+        items(batch, places, batch.dealt and copied).at(target),
         Draw(lengths, source, stride),
         solve,
-        guide=guide,
         remember=remember,
     )
     rolled_out(batch.x)
@@ -77,19 +74,13 @@ def beside(
 
 
 def lowest(schedule: Schedule, copies: Beside) -> float:
-    """Where rollouts end at the latest: at the data only if they are noised again, for nothing is learnt there."""
+    """The lowest timestep for the end of a rollout: the clean end, where nothing is learnt, only before new noise."""
     return schedule.clean_timestep if copies.levels else schedule.clean_timestep + 1
 
 
 def items(batch: NoisyBatch, places: Tensor, dealt: Share | None) -> NoisyBatch:
     """Some items (n,) of a batch; their numbers are on the CPU, and may repeat. ``dealt`` is then their share."""
     return replace(batch.items(places), memory=(), dealt=dealt, timestep_of_all=None)
-
-
-def at(batch: NoisyBatch, timestep: Tensor) -> NoisyBatch:
-    """The same items, teacher-forced to other levels (B,)."""
-    x = batch.schedule.add_noise(batch.latents, batch.noise, timestep)
-    return replace(batch, timestep=timestep, source=timestep, teacher_forced=x, x=x)
 
 
 def noised_again(batch: NoisyBatch, copies: Beside, generator: Generator) -> NoisyBatch:
@@ -108,7 +99,7 @@ def noised_again(batch: NoisyBatch, copies: Beside, generator: Generator) -> Noi
     (alpha, sigma), (new_alpha, new_sigma) = (schedule.coefficients(level) for level in (batch.timestep, timestep))
     ratio = new_alpha / alpha
     x = blend((ratio, batch.x), (new_sigma - sigma * ratio, batch.noise))
-    return replace(at(batch, timestep), x=x, memory=(Memory(torch.arange(len(x)), History()),))
+    return replace(batch.at(timestep), x=x, memory=(Memory(torch.arange(len(x)), History()),))
 
 
 def joined(batch: NoisyBatch, more: NoisyBatch) -> NoisyBatch:

@@ -14,7 +14,7 @@ TOLD = "guidance"
 """The name by which a guidance-distilled network is told its guidance, (B,)."""
 
 WITHOUT = "without."
-"""Begins the names of what an item itself is told in place of its caption, where that is not the same for all."""
+"""Begins the names, in the conditioning, of what is told in place of a caption where items differ in that."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Guidance:
     scale: float = 1.0
     """``uncond + scale (cond - uncond)``: the network is asked twice in one forward of twice as many items; 1 = off."""
     told: float = 0.0
-    """What a guidance-distilled network is told instead of what it is trained with; 0 = the same."""
+    """The guidance that a guidance-distilled network is told in rollouts; 0 = the one that it is trained with."""
     negative: Conditioning = field(default_factory=dict)
     """Rows (1, ...) that stand for no caption or class."""
 
@@ -49,7 +49,7 @@ class Guidance:
         return network
 
     def knowing(self, output: Tensor, model: Model) -> Model:
-        """The guided network where its own output (B, ...) is known: one forward for what that does not say."""
+        """The guided network at a state whose plain output (B, ...) is known: it asks for the unconditional one."""
         if self.told or not self.active:
             return self.of(model)
 
@@ -81,10 +81,10 @@ def unconditional(conditioning: Conditioning, negative: Conditioning) -> Conditi
 
 
 def as_long(row: Tensor, shape: Sequence[int], masked: bool) -> Tensor:
-    """Texts (B, L, ...), or tokens (B, tokenizers, L), as long as in a tensor of this shape.
+    """Texts (B, L, ...), or tokens (B, tokenizers, L), made as long as those in a tensor of this shape.
 
-    Padded with zeros, which a mask tells, or else repeated, as CLIP's windows. Raises ValueError where they are longer
-    than what is said with a caption.
+    Padded with zeros where masks say how long each text is, else repeated, as CLIP's windows are. Raises ValueError
+    where the text that stands for no caption is longer than the captions, or does not divide them.
     """
     side = next((side for side in range(1, row.ndim) if row.shape[side] != shape[side]), None)
     if side is None:

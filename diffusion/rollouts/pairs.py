@@ -14,17 +14,15 @@ from dataclasses import replace
 import torch
 from torch import Generator, Tensor
 
-from ..device import moved
-from ..kinds import by_kind, flattened
+from ..device import moved, picked
+from ..kinds import CONDITIONING, by_kind, flattened
 from ..noisy_batch import NoisyBatch
 from ..solvers import Conditioning, appended
-
-TOLD = "conditioning/"
 
 
 def packed(latents: Tensor, noise: Tensor, conditioning: Conditioning) -> dict[str, Tensor]:
     """Pairs (n, ...) as :class:`Pairs` keeps them, by names."""
-    return {"latents": latents, "noise": noise} | {TOLD + name: value for name, value in conditioning.items()}
+    return {"latents": latents, "noise": noise} | {CONDITIONING + name: value for name, value in conditioning.items()}
 
 
 class Pairs:
@@ -48,22 +46,16 @@ class Pairs:
         ``count`` is that of the global batch, of which some places are here; the pairs are the same everywhere.
         """
         drawn = torch.randint(len(self), (count,), generator=generator)[batch.share.first(count)]
-        count = len(drawn)
-        own = {name: moved(value, batch.x.device)[moved(drawn, batch.x.device)] for name, value in self.tensors.items()}
-
-        def joined(first: Tensor, rest: Tensor) -> Tensor:
-            return torch.cat([first.to(rest.dtype), rest[count:]])
-
-        latents, noise = joined(own["latents"], batch.latents), joined(own["noise"], batch.noise)
-        told = {
-            name: appended([own[TOLD + name].to(value.dtype), value[count:]])
-            for name, value in batch.conditioning.items()
-        }
-        x = batch.schedule.add_noise(latents, noise, batch.timestep)
-        mask = None if batch.mask is None else joined(torch.ones_like(batch.mask[:count]), batch.mask)
-        x = torch.cat([x[:count], batch.x[count:]])  # what a perturbation has done to the others stays
-        forced = joined(x[:count], batch.teacher_forced)
-        return replace(batch, latents=latents, noise=noise, conditioning=told, teacher_forced=forced, x=x, mask=mask)
+        own = {name: moved(picked(value, drawn), batch.x.device) for name, value in self.tensors.items()}
+        first, others = batch.items(slice(len(drawn))), batch.items(slice(len(drawn), None))
+        pairs = replace(
+            first,
+            latents=own["latents"].to(first.latents.dtype),
+            noise=own["noise"].to(first.noise.dtype),
+            conditioning={name: own[CONDITIONING + name].to(value.dtype) for name, value in first.conditioning.items()},
+            mask=None if first.mask is None else torch.ones_like(first.mask),
+        )
+        return pairs.at(first.timestep).followed_by(others)
 
 
 class PairsByKind:

@@ -30,7 +30,7 @@ class Draw(NamedTuple):
     """Timesteps in one rollout step, float64; 0 where there is none."""
 
     def of(self, share: Share) -> Draw:
-        """What was drawn for the items here, of a draw for the global batch."""
+        """Of a draw for the whole global batch, what was drawn for the items of this process."""
         return Draw(*map(share.of, self))
 
 
@@ -68,7 +68,8 @@ class RolloutPlan:
     """If set, each item's stride is drawn log-uniformly from ``step_size`` to this."""
     rollout: Kind = "fresh"
     """fresh: drawn anew in each training step. persistent: chains that go on from step to step; ``probability`` is
-    their share of a batch. none: that share of a batch stands as it is, at the beginning of a coarse step."""
+    their share of a batch. none: nothing is rolled out, and that share of a batch learns a coarse step of
+    ``step_size`` from teacher-forced latents (see :func:`~.aimed.aimed`)."""
     from_noise: bool = False
     """Chains begin at pure noise and go down a sampler's grid; else all over the levels, as often as they are drawn."""
     max_age: int = 0
@@ -163,11 +164,10 @@ class RolloutPlan:
 
     def seats(self, batch: int, step: int, generator: Generator) -> int:
         """How many of a batch's places have a chain in this training step: the probability's share, on average."""
-        share = self.probability_at(step) * batch
-        return min(batch, int(share + torch.rand((), generator=generator, dtype=torch.float64))) if share else 0
+        return places_for(self.probability_at(step), batch, generator)
 
     def often(self, places: int, batch: int, step: int) -> Tensor:
-        """In which share of the training steps :meth:`seats` takes each of the first places (places,), float64."""
+        """The share of training steps in which :meth:`seats` takes each of the first places (places,), 1e-3..1."""
         share = self.probability_at(step) * batch - torch.arange(places, dtype=torch.float64)
         return share.clamp(1e-3, 1)
 
@@ -223,15 +223,21 @@ class RolloutPlan:
         return min(self.max_step_offset, math.ceil(span / self.step_size))
 
     def _room(self, schedule: Schedule) -> list[float]:
-        """Which share of the items has room for one step more, after 0, 1, ... steps towards the noisy end."""
+        """The share of the items that have room for step 1, 2, ... ``max_step_offset`` towards the noisy end."""
         generator = Generator().manual_seed(0)
         timestep, stride = schedule.sample_timesteps(DRAWN, generator), self.strides(DRAWN, generator)
         possible = (schedule.noisy_timestep - timestep) / stride - 1e-9
         return [float((possible > steps).double().mean()) for steps in range(self.max_step_offset)]
 
     def _share_longer_than(self, length: int) -> float:
-        """Which share of the drawn lengths is above this one: the strategies' distributions, exactly."""
+        """The probability that a drawn length is above this one, exactly, by the strategy's distribution."""
         if self.strategy == "uniform":
             return 1 - (length + 1) / (self.max_step_offset + 1)
         edge = min(1.0, (length + 0.5) / self.max_step_offset)  # longer lengths are those that round up from here
         return 1 - math.sqrt(edge) if self.strategy == "biased_early" else math.sqrt(1 - edge)
+
+
+def places_for(probability: float, batch: int, generator: Generator) -> int:
+    """How many of a batch's places a share of it takes: a whole number, which is ``probability * batch`` on average."""
+    share = probability * batch
+    return min(batch, int(share + torch.rand((), generator=generator, dtype=torch.float64))) if share else 0

@@ -23,6 +23,6 @@ def euler(predict: Predictor, x: Tensor, now: Level, then: Level, history: Histo
 
 
 def euler_linear(now: Level, then: Level, history: History) -> Linear:
-    """The same step as weights."""
+    """The weights of :func:`euler`'s step."""
     ratio = then.sigma / now.sigma
     return Linear(ratio, then.alpha - now.alpha * ratio)

@@ -147,6 +147,10 @@ class Linear(NamedTuple):
     """Weights and the remembered values (B, ...) that they belong to."""
 
 
+NextStep = Callable[[Level, Level, History], Linear]
+"""``linear(now, then, history)``: the step that comes next, before its prediction is known."""
+
+
 @dataclass(frozen=True)
 class Solver:
     """A solver's step and what it costs."""
@@ -154,9 +158,8 @@ class Solver:
     step: Step
     calls: int = 1
     """Model calls in one step."""
-    linear: Callable[[Level, Level, History], Linear] | None = None
-    """``linear(now, then, history)``: the step that comes next, before its prediction is known; None where a step has
-    several predictions."""
+    linear: NextStep | None = None
+    """Its next step as weights; None where a step has several predictions."""
     remembers: int = 0
     """Predictions in its history, at most; 0 = it keeps none."""
 

@@ -146,13 +146,18 @@ def widget_values(info: Mapping[str, Any], node: Mapping[str, Any]) -> dict[str,
     if any(spec.type == DYNAMIC_COMBO for spec in specs):
         specs = _unfolded(specs, values, named)
     specs = [spec for spec in specs if spec.is_widget]
-    slots = [name for spec in specs for name in [spec.name] + [None] * spec.control_slots]
+    slots = saved_slots(specs)
     values = _without_forced(info, specs, values, len(slots)) if isinstance(values, list) else []
     if isinstance(named, Mapping) and len(values) not in (len(slots), len(slots) + _upload_buttons(info)):
         found = {str(name): value for name, value in named.items()}
     else:
         found = {name: value for name, value in zip(slots, values, strict=False) if name is not None}
     return {spec.name: _filled(spec, found) for spec in specs if spec.type not in UPLOAD_BUTTONS}
+
+
+def saved_slots(widgets: Iterable[InputSpec]) -> list[str | None]:
+    """Whose value each place of a saved node's ``widgets_values`` holds; None for "control after generate"."""
+    return [name for spec in widgets for name in [spec.name] + [None] * spec.control_slots]
 
 
 def _unfolded(specs: Iterable[InputSpec], values: Any, named: Any) -> list[InputSpec]:

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from .widgets import input_specs, widget_values
+from .widgets import input_specs, saved_slots, widget_values
 
 
 def write_back(
@@ -31,8 +31,7 @@ def write_back(
 
 def _set_widget(node: dict[str, Any], info: Mapping[str, Any], name: str, value: Any) -> None:
     """Set one widget, by position and in the named map beside it, if there is one."""
-    specs = [spec for spec in input_specs(info) if spec.is_widget]
-    slots = [slot for spec in specs for slot in [spec.name] + [None] * spec.control_slots]
+    slots = saved_slots(spec for spec in input_specs(info) if spec.is_widget)
     values = node.get("widgets_values")
     if isinstance(values, dict):
         values[name] = value

@@ -12,7 +12,7 @@ from ...diffusion.chains import kind_of
 from ...diffusion.noisy_batch import NoisyBatch
 from ...diffusion.rollouts.guidance import Guidance
 from ...diffusion.rollouts.pairs import PairsByKind, packed
-from ...diffusion.rollouts.plan import RolloutPlan
+from ...diffusion.rollouts.plan import RolloutPlan, places_for
 from ...diffusion.schedules import Schedule
 from ...diffusion.share import Share
 from ...diffusion.solvers import SOLVERS, Solver, from_noise, solver
@@ -133,10 +133,8 @@ class Reflow(StepNode):
                 latents = from_noise(guide.of(model), batch.schedule, noise, plan.steps, batch.conditioning, solve)
             pairs.add(everybodys(step.run.processes, batch.share, packed(latents, noise, batch.conditioning)))
             step.show("pairs", lambda: picture_of_latents(latents, colours=colours_of(step.run)))
-        share = plan.probability * batch.share.total
-        count = min(batch.share.total, int(share + torch.rand((), generator=random, dtype=torch.float64)))
         step.report("pairs", float(len(pairs)))
-        return pairs.put_into(batch, count, random)
+        return pairs.put_into(batch, places_for(plan.probability, batch.share.total, random), random)
 
 
 def everybodys(processes: Processes, share: Share, own: dict[str, Tensor]) -> dict[str, Tensor]:

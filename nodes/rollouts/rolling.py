@@ -101,7 +101,8 @@ def beside(
     chosen, remember = draw.lengths.nonzero().flatten(), MEMORY in step.run.wants
     walk, finish = noisy(step, batch, solve, noise, draw.lengths[chosen], batch.share.among(chosen))
     with model.evaluating():
-        both = copied.beside(model, batch, draw, walk, copies, generator, guide, remember=remember, rolled_out=finish)
+        guided = guide.of(model)
+        both = copied.beside(guided, batch, draw, walk, copies, generator, remember=remember, rolled_out=finish)
         return with_clean_output(model, both) if wants_clean_output(step, batch) else both
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from ...diffusion.noisy_batch import NoisyBatch, Perturbation
 from ...diffusion.rollouts.beside import Beside
 from ...diffusion.rollouts.guidance import Guidance
-from ...diffusion.rollouts.plan import Kind, RolloutPlan
+from ...diffusion.rollouts.plan import RolloutPlan
 from ...diffusion.rollouts.stochastic import Noise
 from ...diffusion.solvers import SOLVERS, Solver, solver
 from ...models.model import Model
@@ -17,7 +18,7 @@ from ...runs.pictures.inspection import inspect
 from ...runs.pictures.preview import colours_of, picture_of_rollout
 from ...training.stream import Step, Stream
 from ..base import BATCH, CATEGORY, MODEL, StepNode
-from ..inputs import UNIQUE_ID, choice, integer, number, switch, wire
+from ..inputs import UNIQUE_ID, choice, defaults, integer, number, settings_in, switch, wire
 from ..models.model import check_guidance
 from .negative import negative_rows
 from .rolling import beside, check_noise, check_sampling_guidance, estimate, fresh, persistent, still, work_of
@@ -203,42 +204,21 @@ class Rollout(StepNode):
             "hidden": UNIQUE_ID,
         }
 
-    def build(
-        self,
-        unique_id: str,
-        batch: Stream,
-        model: Stream,
-        sampler: str,
-        order: int,
-        rollout: Kind = "fresh",
-        guidance: float = 1.0,
-        sampling_guidance: float = 0.0,
-        keep_base: bool = False,
-        copies_weight: float = 1.0,
-        renoise: str = "none",
-        renoise_levels: int = 6,
-        renoise_upper: float = 1.0,
-        stochastic: str = "none",
-        noise_scale: float = 0.5,
-        **options: Any,
-    ) -> dict[str, Any]:
+    def build(self, unique_id: str, batch: Stream, model: Stream, **widgets: Any) -> dict[str, Any]:
         if any(batch.constants(RolloutPlan)):
             raise ValueError("batch: these latents were rolled out already; wire Noisy Batch into this Rollout")
         if any(perturbation.mixflow for perturbation in batch.constants(Perturbation)):
             raise ValueError("mixflow and rollouts both change what the network sees at a level: set mixflow to 0")
-        plan, solve = RolloutPlan(rollout=rollout, **options), solver(sampler, order)
-        copies = Beside(copies_weight, renoise_levels if renoise != "none" else 0, renoise_upper) if keep_base else None
-        if renoise != "none" and not keep_base:
-            raise ValueError("renoise is for copies: turn on keep_base, or set renoise to none")
-        if keep_base and rollout != "fresh":
-            raise ValueError("keep_base copies items anew in each step: set rollout to fresh")
-        noise = None if stochastic == "none" else Noise(stochastic, noise_scale)  # type: ignore[arg-type]
+        widgets = {**defaults(Rollout), **widgets}
+        sampler = widgets["sampler"]
+        plan, solve = settings_in(widgets, RolloutPlan), solver(sampler, widgets["order"])
+        copies, noise = copies_in(widgets, plan), noise_in(widgets)
+        guide = Guidance(widgets["guidance"], widgets["sampling_guidance"])
         if noise:
             check_noise(noise, plan, sampler, batch)
-        guide = Guidance(guidance, sampling_guidance)
-        if guidance != 1:
+        if guide.scale != 1:
             check_guidance(model.about)
-        if sampling_guidance:
+        if guide.told:
             check_sampling_guidance(model.about)
         inputs = {"batch": batch, "model": model, "plan": plan, "solve": solve, "sampler": sampler}
         inputs |= {"guide": guide, "copies": copies, "noise": noise}
@@ -281,3 +261,20 @@ class Rollout(StepNode):
         if plan.active:
             step.show("rollout", lambda: picture_of_rollout(rolled, colours_of(step.run)))
         return rolled
+
+
+def copies_in(widgets: Mapping[str, Any], plan: RolloutPlan) -> Beside | None:
+    """What becomes of copies; None where there are none. Raises ValueError for settings that are at odds."""
+    renoise, keep_base = widgets["renoise"] != "none", widgets["keep_base"]
+    if renoise and not keep_base:
+        raise ValueError("renoise is for copies: turn on keep_base, or set renoise to none")
+    if keep_base and plan.rollout != "fresh":
+        raise ValueError("keep_base copies items anew in each step: set rollout to fresh")
+    levels = widgets["renoise_levels"] if renoise else 0
+    return Beside(widgets["copies_weight"], levels, widgets["renoise_upper"]) if keep_base else None
+
+
+def noise_in(widgets: Mapping[str, Any]) -> Noise | None:
+    """The new noise of each step; None where steps are without."""
+    kind = widgets["stochastic"]
+    return None if kind == "none" else Noise(kind, widgets["noise_scale"])

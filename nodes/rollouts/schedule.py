@@ -198,7 +198,7 @@ class NoisyBatch(StepNode):
         self, step: Step, dataset: Batch, schedule: Schedule, perturbation: Perturbation, label_dropout: float
     ) -> NoisyLatents:
         latents = dataset.latents
-        schedule = schedule.at_size(latents.shape[-2] * latents.shape[-1] // 4)
+        schedule = schedule.fitting(latents)
         levels, pixels, share = step.generator(), step.generator(latents.device), dataset.share
         timestep = drawn_timesteps(share.total, schedule, perturbation, levels)
         shape = (share.total, *latents.shape[1:])

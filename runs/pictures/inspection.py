@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from ...diffusion import seeds
 from ...diffusion.chains import draw_ways
-from ...diffusion.rollout import Draw, NoisyBatch, RolloutPlan, noisy_batch, roll_out
-from ...diffusion.solvers import Model, Solver, rows
+from ...diffusion.rollout import Draw, NoisyBatch, RolloutPlan, roll_out
+from ...diffusion.solvers import Model, Solver
 from ...training.stream import Step
 from .preview import Colours, colours_of, linear, to_image, to_rgb
 
@@ -48,20 +48,17 @@ class Inspected:
         generator = seeds.generator(step.run.seed, step.node_id, "inspection")
         lengths = torch.linspace(1, plan.max_step_offset, count).round().long()
         lengths = lengths[torch.randperm(count, generator=generator)]
-        timestep, there = batch.timestep[chosen], chosen.to(batch.x.device)
-        conditioning = rows(batch.conditioning, there)
-        items = noisy_batch(batch.latents[there], batch.noise[there], timestep, batch.schedule, conditioning)
-        return cls(items, plan.place(timestep, batch.schedule, lengths, plan.strides(count, generator)))
+        items = batch.items(chosen).at(batch.timestep[chosen])
+        return cls(items, plan.place(items.timestep, batch.schedule, lengths, plan.strides(count, generator)))
 
     @classmethod
     def of_chains(cls, step: Step, batch: NoisyBatch, plan: RolloutPlan, count: int) -> Inspected:
         """The lives of as many chains, with the first images of the batch."""
         generator = seeds.generator(step.run.seed, step.node_id, "inspection")
         grid, steps = draw_ways(plan, batch.schedule, count, generator)
-        lengths, some = steps - 1, slice(count)
+        lengths = steps - 1
         timestep = grid.gather(1, lengths[:, None])[:, 0]
-        told = rows(batch.conditioning, some)
-        items = noisy_batch(batch.latents[some], batch.noise[some], timestep, batch.schedule, told)
+        items = batch.items(slice(count)).at(timestep)
         return cls(items, Draw(lengths, grid[:, 0], (grid[:, 0] - timestep) / lengths.clamp(min=1)))
 
 

@@ -30,6 +30,7 @@ TOGETHER = {
     # Whole runs, which nodes wire best.
     "nodes/training/test_bad_steps.py": ("runs/bad_steps.py",),
     "nodes/rollouts/test_inspection.py": ("runs/pictures/inspection.py",),
+    "nodes/rollouts/test_loss.py": ("nodes/rollouts/reference.py",),
     "nodes/rollouts/test_rollout.py": ("nodes/rollouts/rolling.py",),
     "training/test_sharing.py": ("hosts/processes.py", "models/sharded.py"),
     "runs/test_checkpoint.py": ("runs/notice.py",),

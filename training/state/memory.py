@@ -18,7 +18,7 @@ from ..optimizers import OptimizerSettings
 GROUP = re.compile(r"group\.\d+\.\d+")
 """What is remembered of a whole group of weights, by the numbers of the optimizer and the group."""
 OF_THE_WORKFLOW = ("params", "lr", "initial_lr")
-"""What a group of parameters has that is no memory of the optimizer."""
+"""Entries of a parameter group that the workflow sets: no memory of the optimizer."""
 FORMER_ADAFACTOR = {"row_var": "exp_avg_sq_row", "col_var": "exp_avg_sq_col", "variance": "exp_avg_sq"}
 """torch's Adafactor, which was the only one once, and transformers' names for the same means of squared gradients."""
 
@@ -86,7 +86,7 @@ def remember(optimizer: Optimizer, memory: Mapping[str, Any], weights: Mapping[s
 
 
 def like(value: Tensor, weight: Tensor | None) -> Tensor:
-    """What is remembered of a weight, number by number, in parts as that one."""
+    """What is remembered of a weight; of the weight's own shape, it is split over processes as the weight is."""
     return value if weight is None or weight.shape != value.shape else parted_like(value, weight)
 
 

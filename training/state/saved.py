@@ -24,7 +24,7 @@ class SavedState:
     step: int
     """Updates that were done."""
     seed: int
-    """Of the run; all random numbers go on from it."""
+    """The run's seed, which a resumed run goes on with."""
     optimizer: str
     averaged_updates: int | None = None
     """Updates of the averaged (EMA) weights; None where there were none."""

@@ -87,7 +87,10 @@ def save_state(folder: Path, trainer: Trainer, run: str = "", keep: int = 1) -> 
 
 
 def on_cpu(tensors: Mapping[str, Tensor], kept: bool, copy: bool) -> Iterator[tuple[str, Tensor]]:
-    """On the CPU, one after the other, tensors that processes may hold in parts; one of them has them ``kept``."""
+    """Tensors brought to the CPU one after the other, whole where processes hold parts of them.
+
+    All processes must take part; ``kept`` says whether this one gets the tensors.
+    """
     for name, value in tensors.items():
         together = whole(value.detach())
         if kept:

@@ -16,7 +16,7 @@ PLAN = RolloutPlan(max_step_offset=1, probability=1.0, step_size=25.0)
 def copied(batch, copies, plan=PLAN, guide=None, solve=None, model=network):
     generator = torch.Generator().manual_seed(5)
     draw = plan.draw_down(batch.timestep, lowest(batch.schedule, copies), 0, generator)
-    return beside(model, batch, draw, solve or solver("euler"), copies, generator, guide or Guidance())
+    return beside((guide or Guidance()).of(model), batch, draw, solve or solver("euler"), copies, generator)
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.25])

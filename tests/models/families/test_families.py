@@ -6,8 +6,8 @@ from inspect import signature
 import numpy as np
 import pytest
 import torch
-from comfyui_rollout.diffusion.rollout import Draw, noisy_batch, roll_out, rows
-from comfyui_rollout.diffusion.solvers import SOLVERS, ask, solver
+from comfyui_rollout.diffusion.rollout import Draw, noisy_batch, roll_out
+from comfyui_rollout.diffusion.solvers import SOLVERS, ask, rows, solver
 from comfyui_rollout.models.adapters.network import add_adapter
 from comfyui_rollout.models.adapters.settings import AdapterSettings
 from comfyui_rollout.models.families import PRETRAINED

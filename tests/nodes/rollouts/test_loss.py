@@ -8,7 +8,7 @@ from comfyui_rollout.diffusion import losses
 from comfyui_rollout.diffusion.schedules import DDPM
 from comfyui_rollout.diffusion.solvers import ask, solver
 from comfyui_rollout.nodes import DiffusionLoss, NoisyBatch, Optimizer, ReflexFlowLoss, Rollout
-from comfyui_rollout.nodes.rollouts.loss import reference_solver, wanted_output
+from comfyui_rollout.nodes.rollouts.reference import Reference, wanted_output
 from comfyui_rollout.training.forward import autocast, training_mode
 from comfyui_rollout.training.stream import Run, Step, StepError
 from diffusers.training_utils import EMAModel
@@ -187,7 +187,7 @@ def test_the_reference_may_be_the_averaged_model(graph):
         step = Step(run, 0)
         with training_mode(), autocast(torch.device("cpu"), precision):
             ask(model, batch.x, batch.timestep, batch.conditioning)
-            return wanted_output(step, model, batch, "trajectory", reference_weights=weights).float()
+            return wanted_output(step, model, batch, "trajectory", Reference(reference_weights=weights)).float()
 
     whole, half = reference("fp32", "ema"), reference("bf16", "ema")
     rounding, live = (half - whole).abs().max(), (reference("fp32", "live") - whole).abs().max()
@@ -226,10 +226,10 @@ def test_a_guided_reference_in_training_is_warned_of(graph):
 
 def test_the_reference_of_averaged_weights_is_heun():
     """A reference no better than the student teaches nothing: one step of unipc has no history and is first order."""
-    assert reference_solver("auto", "ema") == solver("heun")
-    assert reference_solver("auto", "live").calls == 1
-    assert reference_solver("auto", "frozen") == solver("heun")
-    assert reference_solver("euler", "ema") == solver("euler")
+    assert Reference(reference_weights="ema").solve == solver("heun")
+    assert Reference(reference_weights="live").solve.calls == 1
+    assert Reference(reference_weights="frozen").solve == solver("heun")
+    assert Reference(reference_weights="ema", reference_sampler="euler").solve == solver("euler")
 
 
 def test_a_frozen_reference_is_the_weights_when_rollouts_began(graph, train, same_bits):
@@ -243,9 +243,9 @@ def test_a_frozen_reference_is_the_weights_when_rollouts_began(graph, train, sam
     def reference(weights, update, batch=batch):
         step = Step(run, update)
         step.current = wired.loss
-        options = {"reference_weights": weights, "reference_sampler": "heun"}
+        heun = Reference(reference_weights=weights, reference_sampler="heun")
         with training_mode():
-            return wanted_output(step, run.value(wired.model), batch, "trajectory", **options)
+            return wanted_output(step, run.value(wired.model), batch, "trajectory", heun)
 
     with torch.no_grad():
         for change in range(2):

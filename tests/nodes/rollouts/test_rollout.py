@@ -8,7 +8,7 @@ import torch
 from comfyui_rollout.diffusion.rollout import RolloutPlan
 from comfyui_rollout.diffusion.solvers import integrate, solver
 from comfyui_rollout.nodes import DiffusionLoss, ReflexFlowLoss, Rollout
-from comfyui_rollout.nodes.rollouts.loss import wanted_output
+from comfyui_rollout.nodes.rollouts.reference import Reference, wanted_output
 from comfyui_rollout.nodes.rollouts.rolling import estimate
 from comfyui_rollout.training.state import find_state
 from comfyui_rollout.training.stream import Run, Step, StepError, Stream
@@ -487,7 +487,7 @@ def test_the_target_without_a_rollout_lands_one_heun_step_on(graph, from_noise):
     batch = step.value(wired.batch)
     sizes = []
     network.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
-    wanted = wanted_output(step, model, batch, "trajectory", reference_steps=1, reference_sampler="heun")
+    wanted = wanted_output(step, model, batch, "trajectory", Reference(reference_steps=1, reference_sampler="heun"))
     assert sizes == [4, 4]
     then = (batch.timestep - 250).clamp(min=0)
     ends = integrate(
