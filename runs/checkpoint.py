@@ -70,6 +70,8 @@ class Checkpoint(Look):
         """
         self.begun = time.monotonic()
         if session.folder is None:
+            if self.every:
+                raise ValueError("a copy of the model is to be kept on the way, and the run has no folder for it")
             return
         state = size_of(tensors_of(session.trainer))
         self._with_room(session, "a state and the model", state + self._size_of_model(session), lambda: None)
