@@ -194,9 +194,9 @@ class TimeBudget(Look):
     minutes: float
     early = True
 
-    def __post_init__(self) -> None:
+    def begin(self, session: Session) -> None:
         self.begun: float | None = None
 
     def after(self, session: Session) -> None:
         self.begun = self.begun or time.monotonic()
-        session.enough = session.processes.decided(time.monotonic() - self.begun > 60 * self.minutes)
+        session.enough |= session.processes.decided(time.monotonic() - self.begun > 60 * self.minutes)
