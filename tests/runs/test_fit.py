@@ -40,6 +40,13 @@ def test_a_folder_has_the_run(fitted, tmp_path):
     assert resumed.notes[0].startswith("line_00002 goes on after step 3 of 5")
 
 
+def test_files_that_cannot_be_written_fail_the_run(fitted, tmp_path):
+    """As on a full disk: its folder does not say for ever that it runs."""
+    with pytest.raises(TypeError):
+        fitted(steps=3, folder=tmp_path / "line", files={"notes.json": torch.zeros(1)})
+    assert json.loads((tmp_path / "line_00001" / "run.json").read_text())["status"] == "failed"
+
+
 def test_copies_on_the_way_need_a_folder(fitted):
     """Said before anything is trained."""
     with pytest.raises(ValueError, match="the run has no folder for it"):

@@ -2,7 +2,9 @@
 
 from itertools import count
 
-from comfyui_rollout.runs.looks import Checkpoint, Sample, TimeBudget
+import pytest
+from comfyui_rollout.data.data import Digits
+from comfyui_rollout.runs.looks import Checkpoint, Sample, TimeBudget, Validate
 from comfyui_rollout.runs.session import Look
 from comfyui_rollout.training.state import find_state
 from comfyui_rollout.training.stream import Stream
@@ -41,6 +43,12 @@ def test_the_same_looks_serve_several_runs(fitted, monkeypatch, tmp_path):
         session = fitted(steps=1000, looks=looks, folder=tmp_path / "line")
         assert session.reached > 1
         assert find_state(session.folder.folder).step == session.reached
+
+
+def test_a_validation_without_a_schedule_says_so(fitted):
+    """A loss from plain Python may have its schedule elsewhere."""
+    with pytest.raises(ValueError, match="give Validate one"):
+        fitted(steps=2, looks=[Validate(Digits(), 4, 1)])
 
 
 def test_samples_are_drawn_on_the_way_and_once_at_the_end(fitted):
