@@ -91,7 +91,8 @@ class Model(ABC):
                 )
             if weight.is_floating_point():
                 weight.requires_grad_(chosen)
-            if chosen and weight.dtype in (torch.float16, torch.bfloat16, torch.float32) and weight.dtype != dtype:
+            wide = chosen or not self.adapters  # what is frozen of a network works beside what is not
+            if wide and weight.dtype in (torch.float16, torch.bfloat16, torch.float32) and weight.dtype != dtype:
                 weight.data = weight.data.to(dtype)
         self.network.train()
 
