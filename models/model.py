@@ -76,19 +76,23 @@ class Model(ABC):
     def prepare_training(self, dtype: torch.dtype = torch.float32) -> None:
         """Train the adapters, or everything where there are none, in float32: small updates vanish in 16 bits.
 
-        Unless they are rounded stochastically: then in bf16.
+        Unless they are rounded stochastically: then in bf16. A network of which only a part is frozen stays so.
         """
         if self.swap and not self.adapters:
             raise ValueError(NOT_TRAINED)
-        for name, weight in self.network.named_parameters():
-            chosen = not self.adapters or any(part in self.adapters for part in name.split("."))
+        everything = dict(self.network.named_parameters())
+        thawed = self.trained or everything
+        for name, weight in everything.items():
+            adapted = any(part in self.adapters for part in name.split("."))
+            chosen = adapted if self.adapters else name in thawed or is_squeezed(weight)
             if chosen and is_squeezed(weight):
                 raise ValueError(
                     "quantised weights cannot be trained themselves: put an Add LoRA node behind the model"
                 )
             if weight.is_floating_point():
                 weight.requires_grad_(chosen)
-            if chosen and weight.dtype in (torch.float16, torch.bfloat16, torch.float32) and weight.dtype != dtype:
+            wide = chosen or not self.adapters  # what is frozen of a network works beside what is not
+            if wide and weight.dtype in (torch.float16, torch.bfloat16, torch.float32) and weight.dtype != dtype:
                 weight.data = weight.data.to(dtype)
         self.network.train()
 

@@ -57,10 +57,11 @@ def save_model(
         elif model.adapters:
             save_adapters(unfinished, model, metadata, stem_of(folder), weights)
         else:
-            model.network.save_config(unfinished)
-            if weights is not None:  # FSDP has put a class of its own in the place of the network's
-                config = {**read_object(unfinished / CONFIG), "_class_name": model.network_class}
-                write_text(unfinished / CONFIG, json.dumps(config, indent=2))
+            if hasattr(model.network, "save_config"):  # a network of one's own may be any module
+                model.network.save_config(unfinished)
+                if weights is not None:  # FSDP has put a class of its own in the place of the network's
+                    config = {**read_object(unfinished / CONFIG), "_class_name": model.network_class}
+                    write_text(unfinished / CONFIG, json.dumps(config, indent=2))
             save_weights(unfinished / WEIGHTS, weights or model.network.state_dict(), metadata)
         if schedule is not None:
             write_text(unfinished / SCHEDULE_FILE, json.dumps(schedule_to_dict(schedule), indent=2))

@@ -50,6 +50,10 @@ class Checkpoint(Look):
     """Between two states by the clock; more where a state takes long."""
 
     def __post_init__(self) -> None:
+        self._know_nothing()
+
+    def _know_nothing(self) -> None:
+        """Of any run: the one that begins may not be the first that has this look."""
         self.on_cpu = False
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="rollout-state")
         self.writing: Future[None] | None = None
@@ -68,8 +72,11 @@ class Checkpoint(Look):
 
         The copy that belongs to the state which a run goes on from is made up for, if it was killed between the two.
         """
+        self._know_nothing()
         self.begun = time.monotonic()
         if session.folder is None:
+            if self.every:
+                raise ValueError("a copy of the model is to be kept on the way, and the run has no folder for it")
             return
         state = size_of(tensors_of(session.trainer))
         self._with_room(session, "a state and the model", state + self._size_of_model(session), lambda: None)

@@ -89,10 +89,10 @@ def fit(
                 log.info("node %s: %s", node_id, note)
             # What does not fit is refused before anything in a resumed run's folder changes.
             trainer, restored = take_up(record, resume, ready, facts) if resume and record else (None, [])
-            if record:
-                for name, content in (files or {}).items():
-                    record.write_json(name, content)
             with status_of(record, host if processes.leads else reports), processes.ending():
+                if record:
+                    for name, content in (files or {}).items():
+                        record.write_json(name, content)
                 session = Session(trainer or ready(), run.value(model), in_order(looks), record)
                 session.notes += [*restored, *notes]
                 session.train(preview_every)

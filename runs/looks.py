@@ -121,6 +121,8 @@ class Validate(Look):
     """Updates between two; also before the first update and after the last."""
     levels: int = 4
     """How many noise levels each image is measured at."""
+    schedule: Schedule | None = None
+    """None = that among the inputs of the loss."""
     early = True
 
     def __post_init__(self) -> None:
@@ -155,7 +157,10 @@ class Validate(Look):
 
     def losses(self, items: list[int], session: Session) -> Tensor:
         """The validation loss of these images (B,)."""
-        trainer, schedule = session.trainer, next(session.trainer.loss.constants(Schedule))
+        trainer = session.trainer
+        schedule = self.schedule or next(trainer.loss.constants(Schedule), None)
+        if schedule is None:
+            raise ValueError("validation: no noise schedule is among the inputs of the loss: give Validate one")
         batch = self.reader.batch(items, generators_of(items, "cut")).to(session.run.device)
         with autocast(session.run.device, trainer.options.precision):
             return validation_losses(
@@ -194,9 +199,9 @@ class TimeBudget(Look):
     minutes: float
     early = True
 
-    def __post_init__(self) -> None:
+    def begin(self, session: Session) -> None:
         self.begun: float | None = None
 
     def after(self, session: Session) -> None:
         self.begun = self.begun or time.monotonic()
-        session.enough = session.processes.decided(time.monotonic() - self.begun > 60 * self.minutes)
+        session.enough |= session.processes.decided(time.monotonic() - self.begun > 60 * self.minutes)

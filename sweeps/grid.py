@@ -19,9 +19,10 @@ def axis(text: str) -> list[str]:
     there is no input or no value.
     """
     name, equals, values = text.partition("=")
-    if not (equals and name.strip() and values.strip()):
+    found = listed(values) if equals and name.strip() and values.strip() else []
+    if not found:
         raise ValueError(f"--grid {text}: write NODE.INPUT=VALUE,VALUE, as in Rollout.probability=0,0.25")
-    return list(dict.fromkeys(f"{name.strip()}={value}" for value in listed(values)))
+    return list(dict.fromkeys(f"{name.strip()}={value}" for value in found))
 
 
 def listed(values: str) -> list[str]:

@@ -12,6 +12,7 @@ The runs themselves are run folders like all others, ``rollout/<sweep>-001_00001
 
 from __future__ import annotations
 
+import glob
 import json
 import signal
 import subprocess
@@ -80,7 +81,7 @@ class Sweep:
 
     def run_of(self, number: int) -> Path | None:
         """The newest run folder of a variant, if it was ever started."""
-        found = sorted((self.output / "rollout").glob(f"{self.run_name(number)}_[0-9]*/{FACTS}"))
+        found = sorted((self.output / "rollout").glob(f"{glob.escape(self.run_name(number))}_[0-9]*/{FACTS}"))
         return found[-1].parent if found else None
 
     def missing(self) -> list[int]:

@@ -36,15 +36,16 @@ def _find(prompt: Mapping[str, Any], object_info: Mapping[str, Any], assignment:
         raise OverrideError(f"cannot read {assignment!r}: write NODE.INPUT=VALUE, as in OptimizerStep.steps=100")
     known = [(ids, name, text) for node, name, text in splits if (ids := _nodes(prompt, object_info, node))]
     for ids, name, text in known:
-        specs = _specs(prompt, object_info, ids)
-        if name in specs:
-            if len(ids) > 1:
-                listed = ", ".join(ids)
-                raise OverrideError(f"{assignment!r} fits {len(ids)} nodes; use the id of one of them: {listed}")
-            return ids[0], specs[name], text
+        fitting = {node_id: specs[name] for node_id in ids if name in (specs := _specs(prompt, object_info, node_id))}
+        if len(fitting) > 1:
+            listed = ", ".join(fitting)
+            raise OverrideError(f"{assignment!r} fits {len(fitting)} nodes; use the id of one of them: {listed}")
+        if fitting:
+            ((node_id, spec),) = fitting.items()
+            return node_id, spec, text
     if known:
         ids, name, _ = known[0]
-        raise OverrideError(_unknown_input(_specs(prompt, object_info, ids), _where(prompt, ids[0]), name))
+        raise OverrideError(_unknown_input(_specs(prompt, object_info, ids[0]), _where(prompt, ids[0]), name))
     raise OverrideError(_unknown_node(prompt, splits[0][0]))
 
 
@@ -83,8 +84,8 @@ def _short_classes(node: Mapping[str, Any]) -> str:
     return without_prefix(_classes(node))
 
 
-def _specs(prompt: Mapping[str, Any], object_info: Mapping[str, Any], ids: Sequence[str]) -> dict[str, InputSpec]:
-    return declared_specs(object_info.get(_classes(prompt[ids[0]])) or {})
+def _specs(prompt: Mapping[str, Any], object_info: Mapping[str, Any], node_id: str) -> dict[str, InputSpec]:
+    return declared_specs(object_info.get(_classes(prompt[node_id])) or {})
 
 
 def _where(prompt: Mapping[str, Any], node_id: str, name: str = "") -> str:

@@ -55,7 +55,7 @@ def _parse_embedded(texts: dict[str, str], path: Path) -> dict[str, Any]:
 
 def _parse(data: bytes, path: Path) -> dict[str, Any]:
     try:
-        workflow = json.loads(data.decode("utf-8-sig"))
+        workflow = json.loads(data.decode(json.detect_encoding(data)))  # PowerShell redirects into UTF-16
     except json.JSONDecodeError as error:
         where = f"line {error.lineno} column {error.colno}"
         raise WorkflowError(f"{path}: is not JSON: {error.msg} at {where}") from error

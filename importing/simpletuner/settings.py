@@ -7,7 +7,7 @@ import math
 import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -210,9 +210,10 @@ def read_toml(path: Path) -> Any:
     except ImportError:
         raise ValueError(f"{path}: TOML is read from Python 3.11 on: use config.json") from None
     try:
-        return tomllib.loads(_text(path))
-    except tomllib.TOMLDecodeError as error:
+        found = tomllib.loads(_text(path), parse_float=_finite)
+    except ValueError as error:
         raise ValueError(f"{path}: is not TOML: {error}") from None
+    return json.loads(json.dumps(found, default=str))  # a workflow holds no dates
 
 
 def read_env(path: Path) -> dict[str, Any]:
@@ -221,23 +222,50 @@ def read_env(path: Path) -> dict[str, Any]:
     Variables in values are those of the file. Nothing is run.
     """
     found: dict[str, str] = {}
-    for number, line in enumerate(_text(path).splitlines(), 1):
-        try:
-            words = shlex.split(line, comments=True)
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from None
-        for word in (word for word in words if word != "export" and "=" in word):
-            name, value = word.split("=", 1)
-            value = VARIABLE.sub(lambda match: found.get(match[1] or match[2], ""), value)
-            adds = name.endswith("+")
-            name = name.removesuffix("+")
-            found[name] = f"{found.get(name, '')} {value}".strip() if adds else value
-    options: dict[str, Any] = {}
-    for argument in shlex.split(found.pop("TRAINER_EXTRA_ARGS", "")):
-        key, _, value = argument.partition("=")
-        options[key] = value or True
+    for word in (word for word in _words(path) if "=" in word):
+        name, value = word.split("=", 1)
+        value = VARIABLE.sub(lambda match: found.get(match[1] or match[2], ""), value.replace("\\\n", " "))
+        adds = name.endswith("+")
+        name = name.removesuffix("+")
+        found[name] = f"{found.get(name, '')} {value}".strip() if adds else value
+    try:
+        options = _arguments(shlex.split(found.pop("TRAINER_EXTRA_ARGS", "")))
+    except ValueError as error:
+        raise ValueError(f"{path}: TRAINER_EXTRA_ARGS: {error}") from None
     named = {ENVIRONMENT.get(name, name.lower()): value for name, value in found.items()}
     return {key: value for key, value in named.items() if f"--{key}" not in options} | options
+
+
+def _words(path: Path) -> Iterator[str]:
+    """The words of a shell's file, without comments; a quotation may go over several lines."""
+    begun, pending, wrong = 1, "", ""
+    for number, line in enumerate(_text(path).splitlines(keepends=True), 1):
+        begun = begun if pending else number
+        pending += line
+        words = shlex.shlex(pending, posix=True, punctuation_chars=";")
+        words.whitespace_split = True
+        try:
+            found = list(words)
+        except ValueError as error:  # a quotation that is still open
+            wrong = str(error)
+        else:
+            pending = ""
+            yield from found
+    if pending:
+        raise ValueError(f"{path}, line {begun}: {wrong}")
+
+
+def _arguments(words: Sequence[str]) -> dict[str, Any]:
+    """``--key=value``, ``--key value`` and ``--switch`` as options."""
+    options: dict[str, Any] = {}
+    key = ""
+    for word in words:
+        if word.startswith("--"):
+            key, _, value = word.partition("=")
+            options[key] = value or True
+        elif key:
+            options[key] = word if options[key] is True else f"{options[key]} {word}"
+    return options
 
 
 def _text(path: Path) -> str:

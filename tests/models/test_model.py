@@ -1,6 +1,7 @@
 """What every family of networks shares."""
 
 import pytest
+import torch
 from comfyui_rollout.models.model import Model
 from torch import nn
 
@@ -57,3 +58,12 @@ def test_the_device_is_that_of_the_weights():
     """Noise and labels are put where the weights are."""
     assert Plain.create().device.type == "cpu"
     assert Plain.create().to("meta").device.type == "meta"
+
+
+def test_what_is_frozen_stays_so():
+    """A network of which only a part is to be trained comes with the rest frozen, as all of torch has it."""
+    model = Plain.create()
+    model.network.bfloat16()[0].weight.requires_grad_(False)
+    model.prepare_training()
+    assert list(model.trained) == ["0.bias"]
+    assert model(torch.ones(1, 2), None, {}).dtype == torch.float32

@@ -9,7 +9,7 @@ import pytest
 import torch
 from comfyui_rollout.hosts.host import Host, Interrupted
 from comfyui_rollout.runs.fit import other_batch_in_words
-from comfyui_rollout.runs.looks import Tell
+from comfyui_rollout.runs.looks import Checkpoint, Tell
 from comfyui_rollout.runs.metrics_file import read_metrics
 from comfyui_rollout.runs.session import Look
 from comfyui_rollout.training.state import find_state
@@ -25,23 +25,32 @@ def test_a_fit_needs_no_folder_and_no_host(fitted):
 
 
 def test_a_folder_has_the_run(fitted, tmp_path):
-    """Numbered, with metrics, facts, state, model and curve; the next one does not touch it."""
-
-    class Saved(torch.nn.Linear):
-        def save_config(self, folder):
-            (Path(folder) / "config.json").write_text("{}")
-
+    """Numbered, with metrics, facts, state, model and curve, of any module; the next one does not touch it."""
     for number in (1, 2):
-        session = fitted(Saved(4, 3), steps=3, folder=tmp_path / "line", files={"notes.json": {"a": 1}})
+        session = fitted(torch.nn.Linear(4, 3), steps=3, folder=tmp_path / "line", files={"notes.json": {"a": 1}})
         assert session.folder.folder.name == f"line_0000{number}"
     folder = session.folder.folder
     assert len(read_metrics(folder)) == 3
     assert json.loads((folder / "run.json").read_text())["status"] == "finished"
     assert json.loads((folder / "notes.json").read_text()) == {"a": 1}
+    assert [path.name for path in (folder / "model").iterdir()] == ["diffusion_pytorch_model.safetensors"]
     assert {path.name for path in folder.iterdir()} >= {"model", "state", "loss.png", "metrics.jsonl"}
-    resumed = fitted(Saved(4, 3), steps=5, resume=find_state(folder))
+    resumed = fitted(torch.nn.Linear(4, 3), steps=5, resume=find_state(str(folder)))
     assert (resumed.folder.folder, resumed.reached, len(read_metrics(folder))) == (folder, 5, 5)
     assert resumed.notes[0].startswith("line_00002 goes on after step 3 of 5")
+
+
+def test_files_that_cannot_be_written_fail_the_run(fitted, tmp_path):
+    """As on a full disk: its folder does not say for ever that it runs."""
+    with pytest.raises(TypeError):
+        fitted(steps=3, folder=tmp_path / "line", files={"notes.json": torch.zeros(1)})
+    assert json.loads((tmp_path / "line_00001" / "run.json").read_text())["status"] == "failed"
+
+
+def test_copies_on_the_way_need_a_folder(fitted):
+    """Said before anything is trained."""
+    with pytest.raises(ValueError, match="the run has no folder for it"):
+        fitted(steps=3, looks=[Checkpoint(every=2)])
 
 
 def batch(size, processes, accumulation=1):
@@ -96,5 +105,5 @@ def test_the_host_hears_how_the_run_of_which_folder_ended(fitted, tmp_path, stop
             (Path(folder) / "config.json").write_text("{}")
 
     with pytest.raises(type(stop)) if stop else nullcontext():
-        fitted(Saved(4, 3), steps=2, folder=tmp_path / "line", host=Ears(), looks=[Ends()])
+        fitted(torch.nn.Linear(4, 3), steps=2, folder=tmp_path / "line", host=Ears(), looks=[Ends()])
     assert heard == [(tmp_path / "line_00001", *said)]

@@ -39,6 +39,7 @@ def test_values_as_people_write_them(text, values):
         (["A.b"], "write NODE.INPUT=VALUE,VALUE"),
         (["=1"], "write NODE.INPUT=VALUE,VALUE"),
         (["A.b="], "write NODE.INPUT=VALUE,VALUE"),
+        (["A.b=[]"], "write NODE.INPUT=VALUE,VALUE"),
         (["A.b=[1,"], "is no JSON list"),
         (["A.b=1", "A.b=2"], "named twice"),
         (["A.b=" + ",".join(map(str, range(40))), "C.d=" + ",".join(map(str, range(40)))], "1600 runs, and 1000"),

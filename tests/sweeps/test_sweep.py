@@ -28,6 +28,14 @@ def test_the_newest_run_of_a_variant_counts(tmp_path):
     assert sweep.missing() == [1, 2]
 
 
+def test_a_name_is_not_read_as_a_pattern(tmp_path):
+    """Of a workflow that is called `cats [v2].json`: its runs would never be found, and done again each time."""
+    sweep = Sweep.planned(tmp_path, "cats [v2]", WORKFLOW, "7", (), [["A.b=1"]])
+    assert sweep.run_of(0) is None
+    assert left(sweep, 0) == sweep.run_of(0)
+    assert sweep.missing() == []
+
+
 @pytest.mark.parametrize("other", [{"workflow": {"nodes": [1]}}, {"common": ()}])
 def test_another_workflow_of_the_same_name_is_refused(tmp_path, other):
     """Its runs would not be comparable; nothing is written."""

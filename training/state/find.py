@@ -19,11 +19,12 @@ class Unusable(ValueError):
     """A state that one cannot go on from, and why."""
 
 
-def find_state(folder: Path, step: int | None = None) -> SavedState:
+def find_state(folder: Path | str, step: int | None = None) -> SavedState:
     """The newest whole state in a run's folder, or the one after ``step`` updates; its checksum is looked at.
 
     Raises ValueError if there is none to use, saying of each why.
     """
+    folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"resume: there is no run {folder.name!r}: {str(folder)!r} is no folder")
     if not (folder / STATE).is_dir() and not is_held(folder):

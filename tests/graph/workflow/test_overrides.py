@@ -73,6 +73,13 @@ def test_finds_the_node_and_reads_the_value(prompt, assignment, node_id, name, v
     assert changed == before
 
 
+def test_of_nodes_with_one_title_that_with_the_input_counts(prompt):
+    """As of "my LoRA", which trains and is saved."""
+    prompt["5:2"]["_meta"]["title"] = prompt["4"]["_meta"]["title"]
+    assert apply(prompt, INFO, ["Train it. v=2.probability=0.5"])["5:2"]["inputs"]["probability"] == 0.5
+    assert apply(prompt, INFO, ["Train it. v=2.steps=3"])["4"]["inputs"]["steps"] == 3
+
+
 @pytest.mark.parametrize(
     ("assignment", "says"),
     [

@@ -9,11 +9,15 @@ from saved_files import PROMPT, WORKFLOW, png, riff, safetensors
 
 @pytest.mark.parametrize("workflow", [PROMPT, WORKFLOW, WORKFLOW | {"version": 1, "state": {}}])
 def test_reads_json_in_each_format(tmp_path, workflow):
-    """UI 0.4, version-1 root and API format come back as saved; a byte order mark does no harm."""
+    """UI 0.4, version-1 root and API format come back as saved; a byte order mark does no harm.
+
+    Nor does UTF-16, into which PowerShell redirects what `convert` prints.
+    """
     path = tmp_path / "w.json"
-    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(workflow).encode())
-    assert load(path) == workflow
-    assert load(str(path)) == workflow
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        path.write_text(json.dumps(workflow), encoding=encoding)
+        assert load(path) == workflow
+        assert load(str(path)) == workflow
 
 
 @pytest.mark.parametrize(

@@ -55,18 +55,29 @@ def test_toml_and_env(home):
     expected = import_config(Files(plain)).prompt
     (home / "config.toml").write_text("\n".join(f"{key} = {json.dumps(value)}" for key, value in plain.items()))
     (home / "config.env").write_text(
-        "# comment\nexport MODEL_FAMILY='flux'\nexport MODEL_TYPE=lora  # end\nBATCH=2\n"
+        "# it's a comment\nexport MODEL_FAMILY='flux'; export MODEL_TYPE=lora;  # end\nBATCH=2\n"
         'TRAIN_BATCH_SIZE=${BATCH}\nMAX_NUM_STEPS="7"\nTRAINER_EXTRA_ARGS="--lora_rank=8"\n'
         'TRAINER_EXTRA_ARGS+=" --push_to_hub"\n'
     )
     for name in ("config.toml", "config.env"):
         assert import_config(read_files(home / name)).prompt == expected, name
+    (home / "long.env").write_text(
+        "MODEL_FAMILY=flux\nMODEL_TYPE=lora\nTRAIN_BATCH_SIZE=2\nMAX_NUM_STEPS=7\n"
+        'TRAINER_EXTRA_ARGS="--push_to_hub \\\n    --lora_rank 8"\n'
+    )
+    assert import_config(read_files(home / "long.env")).prompt == expected
+    (home / "dated.toml").write_text("begun = 2026-01-02\n")
+    assert json.dumps(import_config(read_files(home / "dated.toml")).kept)
+    (home / "bad.toml").write_text("a = inf")
+    with pytest.raises(ValueError, match=r"bad\.toml: is not TOML: inf is not a number"):
+        read_files(home / "bad.toml")
     (home / "bad.toml").write_text("a = = 1")
     with pytest.raises(ValueError, match=r"bad\.toml: is not TOML"):
         read_files(home / "bad.toml")
-    (home / "bad.env").write_text("A='x")
-    with pytest.raises(ValueError, match=r"bad\.env, line 1: No closing quotation"):
-        read_files(home / "bad.env")
+    for text, words in (("\nA='x\n", ", line 2"), ('TRAINER_EXTRA_ARGS="a\'s"', ": TRAINER_EXTRA_ARGS")):
+        (home / "bad.env").write_text(text)
+        with pytest.raises(ValueError, match=rf"bad\.env{words}: No closing quotation"):
+            read_files(home / "bad.env")
 
 
 @pytest.mark.parametrize(
