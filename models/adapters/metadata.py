@@ -84,6 +84,7 @@ ARCHITECTURES = {
     "qwen_image": "qwen-image",
     "qwen_image_edit": "qwen-image-edit",
     "qwen_image_edit_plus": "qwen-image-edit-plus",
+    "qwen_image_21": "qwen-image-2.1",
     "flux_kontext": "flux-1-kontext-dev",
     "chroma": "chroma",
     "longcat_image": "longcat-image",
