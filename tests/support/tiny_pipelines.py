@@ -849,8 +849,7 @@ def unread(kind):
     import diffusers
 
     takes = signature(getattr(diffusers, kind.pipeline_class).__init__).parameters
-    asked = kind.pipeline_class == "QwenImage21Pipeline"  # by its constructor
-    return dict.fromkeys({"processor", "text_processor"} & {*takes}, Silent() if asked else None)
+    return dict.fromkeys({"processor", "text_processor"} & {*takes})
 
 
 def where_it_is_there(family, maker):
