@@ -4,6 +4,13 @@ import numpy as np
 import pytest
 import torch
 from comfyui_rollout.diffusion.solvers import ask
+from comfyui_rollout.files.weights import save_weights
+from comfyui_rollout.models.adapters.formats import to_file, with_unit_scales
+from comfyui_rollout.models.adapters.layers import from_peft
+from comfyui_rollout.models.adapters.names import names_in
+from comfyui_rollout.models.adapters.network import adapter_weights, add_adapter
+from comfyui_rollout.models.adapters.saved import settings_metadata
+from comfyui_rollout.models.adapters.settings import AdapterSettings, settings_of
 from comfyui_rollout.models.families import PRETRAINED
 from comfyui_rollout.models.families.qwen_image_21 import Reader
 from comfyui_rollout.models.loading.load import load_network, load_parts
@@ -128,3 +135,37 @@ def test_samples_are_those_of_its_own_pipeline(both, turbo, steps, guidance):
     assert wanted[0].shape == (1, 4, 64, 96)
     torch.testing.assert_close(drawn, torch.cat(wanted)[:, :3], atol=1e-4, rtol=0)
     assert len(pipeline.scheduler.timesteps) == steps
+
+
+@pytest.mark.parametrize("preset", KIND.lora_targets)
+def test_a_lora_draws_in_its_own_pipeline_what_it_draws_here(both, tmp_path, preset):
+    """As saved for diffusers, and loaded there as people do."""
+    wired, plain = both()
+    model = load_network(wired.source, wired.info, "cpu")
+    add_adapter(model, AdapterSettings("a", rank=4, alpha=2.0, targets=KIND.lora_targets[preset]), seed=0)
+    model.prepare_training()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in model.trained.values():
+            weight.normal_(std=0.3, generator=generator)
+    adapter = from_peft(adapter_weights(model, "a"), model.network.peft_config["a"].to_dict())
+    names, path = names_in(wired), tmp_path / "lora.safetensors"
+    settings = settings_of(with_unit_scales(adapter), names.layers, "default").config().to_dict()
+    save_weights(
+        path, to_file(adapter, "diffusers", names, "transformer"), settings_metadata({"transformer": settings})
+    )
+    prompts = encode_prompts(wired, CAPTIONS[:1], None, "cpu")
+    drawn = sample_prompts(
+        model,
+        sampling_pipeline(wired, model),
+        prompts,
+        SamplingSettings(steps=2, guidance=1.0, width=64, height=64, seed=1),
+        check=lambda: None,
+        progress=lambda *_: None,
+    )
+    common = {"width": 64, "height": 64, "num_inference_steps": 2, "output_type": "pt"}
+    before = plain(CAPTIONS[0], **common, generator=torch.Generator().manual_seed(1)).images
+    plain.load_lora_weights(path.parent, weight_name=path.name)
+    after = plain(CAPTIONS[0], **common, generator=torch.Generator().manual_seed(1)).images
+    torch.testing.assert_close(drawn, after[:, :3], atol=1e-5, rtol=0)
+    assert (before - after).abs().max() > 1e-3
