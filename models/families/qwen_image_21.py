@@ -144,7 +144,7 @@ class Reader:
     def __init__(self, folder: Path) -> None:
         from transformers import AutoTokenizer
 
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
 
     def __call__(self, text: list[str], **options: Any) -> Any:
         return self.tokenizer(text, **options)
