@@ -39,6 +39,7 @@ TEXT_WIDTHS = (
     "text_hidden_dim",
     "text_dim",
     "llm_features_dim",
+    "context_in_dim",
     "text_embed_dim",
     "text_in_dim",
 )

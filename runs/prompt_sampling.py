@@ -183,10 +183,10 @@ def sample_prompts(
 
 
 def first_images(made: Any) -> Tensor:
-    """Images (B, 3, H, W) that a pipeline made; of films (B, T, 3, H, W) the first."""
+    """Images (B, 3, H, W) that a pipeline made, without alpha; of films (B, T, 3, H, W) the first."""
     images: Tensor | NDArray[Any] = made.frames[:, 0] if hasattr(made, "frames") else made.images
     if isinstance(images, Tensor):
-        return images
+        return images[:, :3]
     return torch.from_numpy(images).permute(0, 3, 1, 2)  # so DiT's of diffusers before 0.41 whatever it is asked for
 
 

@@ -84,6 +84,7 @@ ARCHITECTURES = {
     "qwen_image": "qwen-image",
     "qwen_image_edit": "qwen-image-edit",
     "qwen_image_edit_plus": "qwen-image-edit-plus",
+    "qwen_image_21": "qwen-image-2.1",
     "flux_kontext": "flux-1-kontext-dev",
     "chroma": "chroma",
     "longcat_image": "longcat-image",
@@ -109,6 +110,7 @@ IMPLEMENTATIONS = {
     "longcat_image": "https://github.com/black-forest-labs/flux",
     "krea2": "https://github.com/krea-ai/krea-2",
     "ideogram4": "https://github.com/ideogram-oss/ideogram4",
+    "qwen_image_21": "https://github.com/comfyanonymous/ComfyUI",
     "wan": "https://github.com/Wan-Video/Wan2.1",
     "anima": "https://github.com/nvidia-cosmos/cosmos-predict2",
 }

@@ -161,6 +161,27 @@ CHROMA: Groups = {
 }
 
 
+QWEN_IMAGE_21: Groups = {
+    **{
+        name: (name,)
+        for name in (
+            "img_in",
+            "txt_in.in_layer",
+            "txt_in.out_layer",
+            "time_text_embed.timestep_embedder.linear_1",
+            "time_text_embed.timestep_embedder.linear_2",
+            "modulation.1",
+            *_inside("transformer_blocks.*.attn", (*QKV, "to_out.0")),
+            "transformer_blocks.*.img_mlp.out",
+            "norm_out.linear",
+            "proj_out",
+        )
+    },
+    "transformer_blocks.*.img_mlp.gate_up": _inside("transformer_blocks.*.img_mlp", ("gate_layer", "proj")),
+}
+"""ComfyUI's: its makers have diffusers' own."""
+
+
 def _krea2_block(original: str, block: str) -> dict[str, tuple[str, ...]]:
     attention = {"wq": "to_q", "wk": "to_k", "wv": "to_v", "gate": "to_gate", "wo": "to_out.0"}
     return {
@@ -252,6 +273,7 @@ ORIGINAL: Mapping[str, Groups] = {
     "ChromaTransformer2DModel": CHROMA,
     "LongCatImageTransformer2DModel": LONGCAT,
     "Krea2Transformer2DModel": KREA2,
+    "QwenImage21Transformer2DModel": QWEN_IMAGE_21,
     "WanTransformer3DModel": WAN,
     "Ideogram4Transformer2DModel": IDEOGRAM4,
     "CosmosTransformer3DModel": COSMOS,

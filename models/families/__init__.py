@@ -15,6 +15,7 @@ from .longcat_image import LongCatImage
 from .lumina2 import Lumina2
 from .pretrained import PretrainedModel
 from .qwen_image import QwenImage
+from .qwen_image_21 import QwenImage21
 from .qwen_image_edit import QwenImageEdit, QwenImageEditPlus
 from .sd import StableDiffusion
 from .sd3 import StableDiffusion3
@@ -40,6 +41,7 @@ PRETRAINED: dict[str, type[PretrainedModel]] = {
     "qwen_image": QwenImage,
     "qwen_image_edit": QwenImageEdit,
     "qwen_image_edit_plus": QwenImageEditPlus,
+    "qwen_image_21": QwenImage21,
     "krea2": Krea2,
     "ideogram4": Ideogram4,
     "anima": Anima,

@@ -9,6 +9,7 @@ import old_tokenizers
 import pytest
 import torch
 from comfyui_rollout.models.families import PRETRAINED
+from comfyui_rollout.models.families.qwen_image_21 import Silent
 
 SPECIAL = ["<|startoftext|>", "<|endoftext|>"]
 LETTERS = [chr(code) for code in range(33, 127)]
@@ -471,9 +472,10 @@ def krea2_network(**options):
     return Krea2Transformer2DModel(**(settings | options)).eval()
 
 
-def qwen3_vl(tokenizer, layers=2):
-    """Qwen3-VL without what speaks, as Krea 2 and Ideogram 4 read it."""
-    from transformers import Qwen3VLConfig, Qwen3VLModel
+def qwen3_vl(tokenizer, layers=2, kind="Qwen3VLModel"):
+    """Qwen3-VL without what speaks, as Krea 2 and Ideogram 4 read it; Qwen-Image 2.1 has all of it."""
+    import transformers
+    from transformers import Qwen3VLConfig
 
     reader = {
         "vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": layers,
@@ -484,7 +486,7 @@ def qwen3_vl(tokenizer, layers=2):
         "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16,
         "deepstack_visual_indexes": [0], "num_position_embeddings": 16,
     }  # fmt: skip
-    return Qwen3VLModel(Qwen3VLConfig(text_config=reader, vision_config=sight)).eval()
+    return getattr(transformers, kind)(Qwen3VLConfig(text_config=reader, vision_config=sight)).eval()
 
 
 def krea2(folder: Path, *, turbo=False):
@@ -652,6 +654,20 @@ def write_processor(folder: Path):
     write_in_index(folder, "processor", "Qwen2_5_VLProcessor")
 
 
+ROLES_CHAT = """{% for message in messages %}<|im_start|>{{ message.role }}
+{% for part in message.content %}{{ part.text }}{% endfor %}<|im_end|>
+{% endfor %}"""
+"""A template for messages in parts, as Qwen3-VL has one."""
+
+
+def write_reader(folder: Path):
+    """What the processor of Qwen-Image 2.1 leaves in a pipeline's folder, less what is for pictures."""
+    tokenizer = qwen_tokenizer()
+    tokenizer.chat_template = ROLES_CHAT
+    tokenizer.save_pretrained(folder / "processor")
+    write_in_index(folder, "processor", "Qwen3VLProcessor")
+
+
 def write_in_index(folder: Path, part, kind):
     """A part of the hub's pipeline that needs torchvision, which is not asked for here."""
     index = json.loads((folder / "model_index.json").read_text())
@@ -709,6 +725,38 @@ def qwen_image(folder: Path, *, kind=None, **parts):
             shift_terminal=0.02,
         ),
     )  # fmt: skip
+
+
+def qwen_image_21_network(**options):
+    from diffusers import QwenImage21Transformer2DModel
+
+    settings = {
+        "in_channels": 4, "out_channels": 4, "num_layers": 2, "attention_head_dim": 8, "num_attention_heads": 2,
+        "context_in_dim": 16, "axes_dims_rope": (2, 2, 4),
+    }  # fmt: skip
+    return QwenImage21Transformer2DModel(**(settings | options)).eval()
+
+
+TURBO_SIGMAS = [1.0, 0.95, 0.85, 0.4]
+
+
+def qwen_image_21(folder: Path, *, turbo=False, **scheduler):
+    """Qwen-Image 2.1, or its Turbo. Its processor is written by :func:`save`. ``folder`` is not used."""
+    from diffusers import AutoencoderKLQwenImage21, QwenImage21Pipeline
+
+    settings = {"use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 0.9, "max_image_seq_len": 8192}
+    vae = AutoencoderKLQwenImage21(
+        base_dim=8, decoder_base_dim=8, z_dim=4, dim_mult=[1, 1, 1, 1, 1], num_res_blocks=1,
+        latents_mean=[0.1, -0.2, 0.3, 0.0], latents_std=[1.5, 0.5, 1.0, 2.0],
+    ).eval()  # fmt: skip
+    return QwenImage21Pipeline(
+        scheduler=flow_scheduler(**(settings | scheduler)),
+        vae=vae,
+        text_encoder=qwen3_vl(qwen_tokenizer(), kind="Qwen3VLForConditionalGeneration"),
+        processor=Silent(),
+        transformer=qwen_image_21_network(),
+        sample_sigmas=TURBO_SIGMAS if turbo else None,
+    )
 
 
 def chroma_network(**options):
@@ -835,6 +883,8 @@ def save(family: str, folder: Path, *, variant: str | None = None, **options) ->
     pipeline.save_pretrained(str(folder), variant=variant, **modular)
     if "edit" in family:
         write_processor(folder)
+    if family == "qwen_image_21":
+        write_reader(folder)
     if family == "longcat_image":
         write_in_index(folder, "text_processor", "Qwen2VLProcessor")
     return folder

@@ -15,8 +15,8 @@ from own_networks import READERS
 def test_what_we_write_we_read(trained, family, format, kind):
     """Every layer of every family: the same tensors come back, joined or not."""
     made = trained(family, kind=kind)
-    if family in ("lumina2", "ideogram4") and kind == "lokr" and format != "diffusers":
-        with pytest.raises(ValueError, match="LoKr of 3 layers cannot be said in this file"):
+    if family in ("lumina2", "ideogram4", "qwen_image_21") and kind == "lokr" and format != "diffusers":
+        with pytest.raises(ValueError, match=r"LoKr of \d layers cannot be said in this file"):
             to_file(made.adapter, format, made.names, made.part)
         return
     found = from_file(to_file(made.adapter, format, made.names, made.part), made.names)

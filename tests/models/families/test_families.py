@@ -13,6 +13,7 @@ from comfyui_rollout.models.adapters.settings import AdapterSettings
 from comfyui_rollout.models.families import PRETRAINED
 from comfyui_rollout.models.families.anima_pipeline import resizing
 from comfyui_rollout.models.families.flux2 import in_patches, out_of_patches
+from comfyui_rollout.models.families.vae import downscaling
 from comfyui_rollout.models.loading.load import load_parts
 from comfyui_rollout.models.loading.recognise import inspect
 from comfyui_rollout.models.loading.source import Source
@@ -161,16 +162,19 @@ def test_gradients_reach_an_adapter_with_checkpointing(batch_of, family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_latents_decode_to_images(tiny_pipeline, family):
-    """An eighth as high and wide, and back; scaled and shifted by the VAE's own numbers both ways."""
+    """An eighth as high and wide, Qwen-Image 2.1's a sixteenth, and back; scaled and shifted by the VAE's own numbers
+    both ways."""
     source = Source(str(tiny_pipeline(family)), storage="fp32")
     info = inspect(source)
     vae = load_parts(source, info, ["vae"]).vae
     images = torch.rand(2, 3, 64, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
         latents = info.kind.encode_images(vae, images)
-        assert latents.shape == (2, info.channels, 8, 6)
-        films = images.unsqueeze(2) if info.kind.vae_of_videos else images
-        wanted = vae.decode(vae.encode(films).latent_dist.mode()).sample.reshape(images.shape)
+        assert latents.shape == (2, info.channels, 64 // downscaling(vae.config), 48 // downscaling(vae.config))
+        opaque = torch.ones(2, vae.config.get("in_channels", 3) - 3, 64, 48)
+        films = torch.cat([images, opaque], dim=1)
+        films = films.unsqueeze(2) if info.kind.vae_of_videos else films
+        wanted = vae.decode(vae.encode(films).latent_dist.mode()).sample.reshape(2, -1, 64, 48)[:, :3]
         assert torch.allclose(info.kind.decode_latents(vae, latents), wanted, atol=1e-4)
         drawn = [info.kind.encode_images(vae, images, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
     assert torch.equal(drawn[0], drawn[1])
@@ -243,6 +247,7 @@ def mu_of(family, config, tokens, steps):
     from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
     names = {"base_image_seq_len": 256, "max_image_seq_len": 4096, "base_shift": 0.5, "max_shift": 1.15}
+    tokens *= 4 if family == "qwen_image_21" else 1  # which has a token for each latent
     return calculate_shift(tokens, *(config.get(name, otherwise) for name, otherwise in names.items()))
 
 
@@ -282,6 +287,8 @@ def test_krea2_turbo_is_shifted_alike_at_every_size(tiny_pipeline):
         ("zimage", {"shift": 3.0}, True),
         ("krea2", {}, False),
         ("krea2", {"turbo": True}, True),
+        ("qwen_image_21", {}, False),
+        ("qwen_image_21", {"turbo": True}, True),
         ("flux", {}, False),
         ("flux", {"guidance": False}, True),
         ("flux2_klein", {}, False),

@@ -194,6 +194,26 @@ def example_qwen_image(folder, network, latents, noise, told):
     return Example(mean_square(prediction, noise - latents), timesteps)
 
 
+def example_qwen_image_21(folder, network, latents, noise, told):
+    """As its pipeline calls it, of which diffusers has no training example."""
+    timesteps, sigmas = flow_levels(folder)
+    batch, channels, height, width = latents.shape
+    noisy = (1.0 - sigmas) * latents + sigmas * noise
+    packed = diffusers.QwenImage21Pipeline._pack_latents(noisy, batch, channels, height, width)
+    words = torch.zeros(told["mask"].shape, dtype=torch.bool)
+    prediction = network(
+        hidden_states=packed,
+        timestep=timesteps / 1000,
+        encoder_hidden_states=told["text"],
+        encoder_hidden_states_mask=told["mask"],
+        img_shapes=[[(1, height, width)]] * batch,
+        img_mask=torch.cat([words, words.new_ones(batch, packed.shape[1] // 4)], dim=1),
+        return_dict=False,
+    )[0][:, -packed.shape[1] :]
+    prediction = diffusers.QwenImage21Pipeline._unpack_latents(prediction, height * 16, width * 16, 16).squeeze(2)
+    return Example(mean_square(prediction, noise - latents), timesteps)
+
+
 def example_chroma(folder, network, latents, noise, told):
     """As for FLUX.1; what it is told is its pipeline's, of which diffusers has no training example."""
     timesteps, sigmas = flow_levels(folder)
@@ -355,6 +375,7 @@ EXAMPLES = {
     "qwen_image": (example_qwen_image, "qwen_image", {}),
     "qwen_image_edit": (example_qwen_image, "qwen_image_edit", {}),
     "qwen_image_edit_plus": (example_qwen_image, "qwen_image_edit_plus", {}),
+    "qwen_image_21": (example_qwen_image_21, "qwen_image_21", {}),
     "flux_kontext": (example_flux, "flux_kontext", {}),
     "flux_kontext, shown": (example_flux, "flux_kontext", {}),
     "flux2_klein, shown": (example_flux2, "flux2_klein", {}),

@@ -9,6 +9,7 @@ from comfyui_rollout.models.families import PRETRAINED
 from comfyui_rollout.models.loading.network_file import readable_names
 from comfyui_rollout.models.loading.pretrained import Pretrained
 from comfyui_rollout.models.loading.recognise import inspect
+from comfyui_rollout.models.loading.single_file import family_of_file
 from comfyui_rollout.models.loading.source import Source
 from diffusers import LongCatImageTransformer2DModel
 from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
@@ -53,6 +54,20 @@ def test_ideogram4_is_read_by_its_own_names(tiny_pipeline, tmp_path, prefix):
     weights.pop(f"{prefix}layers.1.attention.o.weight")
     with pytest.raises(ValueError, match=r"of \d+ tensors 1 are missing .*, e.g. layers.1.attention.to_out.0.weight"):
         inspect(Source(str(write(tmp_path / "cut.safetensors", weights)), base=str(folder)))
+
+
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
+def test_qwen_image_21_is_read_by_comfyuis_names(tiny_pipeline, tmp_path, prefix):
+    """Its file has the two gates of a perceptron in one; all else is as in diffusers, and could be taken for that."""
+    folder = tiny_pipeline("qwen_image_21")
+    own = network(Source(str(folder), storage="fp32"))
+    weights = {f"{prefix}{name}": value for name, value in own.state_dict().items()}
+    for name in [name for name in weights if ".gate_layer." in name]:
+        halves = [weights.pop(name), weights.pop(name.replace("gate_layer", "proj"))]
+        weights[name.replace("gate_layer", "gate_up")] = torch.cat(halves)
+    path = write(tmp_path / "network.safetensors", weights)
+    assert family_of_file(str(path)) == "qwen_image_21"
+    assert equal(network(Source(str(path), base=str(folder), storage="fp32")), own)
 
 
 @pytest.mark.parametrize("prefix", ["", "net.", "model.diffusion_model."])

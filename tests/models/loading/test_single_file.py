@@ -133,6 +133,11 @@ def test_a_network_in_diffusers_names_is_known_by_its_base(file):
             "HiDream-ai/HiDream-I1-Full, HiDream-ai/HiDream-I1-Dev",
         ),
         (
+            {"txt_in.text_norm.weight": (4096,)},
+            "qwen_image_21",
+            "Qwen/Qwen-Image-2.1, Qwen/Qwen-Image-2.1-Turbo",
+        ),
+        (
             {"single_stream_modulation.lin.weight": (9216, 3072)},
             "flux2_klein",
             "black-forest-labs/FLUX.2-klein-base-4B",
