@@ -39,7 +39,7 @@ def check_image(path: Path, name: str) -> None:
             kind = image.format or ""
             image.verify()
     except (NotAnImage, Image.DecompressionBombError) as error:
-        raise too_large(name) from error
+        raise NotAnImage(too_large(name)) from error
     except UnidentifiedImageError as error:
         raise NotAnImage(f"{name} is not an image") from error  # Pillow's words name the file that it waits in
     except (OSError, SyntaxError, ValueError) as error:
@@ -51,11 +51,11 @@ def check_image(path: Path, name: str) -> None:
 def check_pixels(image: Image.Image, name: str) -> None:
     """Raises NotAnImage, with the limit, where the image has more pixels than we decode."""
     if image.width * image.height > MOST_PIXELS:
-        raise too_large(name)
+        raise NotAnImage(too_large(name))
 
 
-def too_large(name: str) -> NotAnImage:
-    return NotAnImage(f"{name} has more than {round(MOST_PIXELS / 1e6)} megapixels: make it smaller")
+def too_large(name: str) -> str:
+    return f"{name} has more than {round(MOST_PIXELS / 1e6)} megapixels: make it smaller"
 
 
 def put_alpha(original: Path, mask: Path) -> None:
