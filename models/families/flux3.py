@@ -113,6 +113,14 @@ class Flux3(PretrainedModel):
         return moments_of_patches(vae, latents, out_of_patches)
 
     @classmethod
+    def from_original(cls, checkpoint: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """As diffusers converts it."""
+        from diffusers.loaders.single_file_utils import convert_flux3_transformer_checkpoint_to_diffusers as convert
+
+        found: dict[str, Tensor] = convert(dict(checkpoint))
+        return found
+
+    @classmethod
     def text_weights(cls, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """ComfyUI's files of Qwen3-VL, as Ideogram 4 reads them, inside of what can speak."""
         return {f"model.{name}": value for name, value in Ideogram4.text_weights(weights).items()}

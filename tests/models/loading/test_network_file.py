@@ -9,6 +9,7 @@ from comfyui_rollout.models.families import PRETRAINED
 from comfyui_rollout.models.loading.network_file import readable_names
 from comfyui_rollout.models.loading.pretrained import Pretrained
 from comfyui_rollout.models.loading.recognise import inspect
+from comfyui_rollout.models.loading.single_file import default_base, family_of_file
 from comfyui_rollout.models.loading.source import Source
 from diffusers import LongCatImageTransformer2DModel
 from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
@@ -53,6 +54,34 @@ def test_ideogram4_is_read_by_its_own_names(tiny_pipeline, tmp_path, prefix):
     weights.pop(f"{prefix}layers.1.attention.o.weight")
     with pytest.raises(ValueError, match=r"of \d+ tensors 1 are missing .*, e.g. layers.1.attention.to_out.0.weight"):
         inspect(Source(str(write(tmp_path / "cut.safetensors", weights)), base=str(folder)))
+
+
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
+def test_flux3_is_read_by_its_original_names(tiny_pipeline, tmp_path, prefix):
+    """Also with the last scale and shift the other way round; the step-distilled one is refused."""
+    folder = str(tiny_pipeline("flux3"))
+    own = network(Source(folder, storage="fp32"))
+    names, live = names_of("Flux3Transformer2DModel", own.config), own.state_dict()
+    weights = {}
+    for original, (layer,) in names.groups.items():
+        value = live.pop(f"{layer}.weight")
+        weights[f"{original}.weight"] = torch.cat(value.chunk(2)[::-1]) if names.turned(layer) else value
+    norms = {"norm_q": "norm.query_norm.scale", "norm_k": "norm.key_norm.scale"}
+    starts = {"single_transformer_blocks": "single_blocks", "mode_blocks": "content_mode_blocks"}
+    for name, value in live.items():
+        block, _, norm = name.removesuffix(".weight").partition(".attn.")
+        start = block.partition(".")[0]
+        weights[f"{block.replace(start, starts.get(start, start), 1)}.{norms[norm]}"] = value
+    weights = {f"{prefix}{name}": value for name, value in weights.items()}
+    path = write(tmp_path / "flux3.safetensors", weights)
+    assert (family_of_file(str(path)), default_base(str(path))) == (
+        "flux3",
+        "black-forest-labs/flux-3-image-klein-base",
+    )
+    assert equal(network(Source(str(path), base=folder, storage="fp32")), own)
+    weights[f"{prefix}ref_time_in.in_layer.weight"] = torch.zeros(16, 16)
+    with pytest.raises(ValueError, match=r"is the step-distilled FLUX\.3, which is told where each of its steps ends"):
+        inspect(Source(str(write(tmp_path / "distilled.safetensors", weights)), base=folder))
 
 
 @pytest.mark.parametrize("prefix", ["", "net.", "model.diffusion_model."])
