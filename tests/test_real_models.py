@@ -14,10 +14,10 @@ FORMATS = ("diffusers", "comfyui", "kohya")
 
 
 def prepared(name, pipeline, photos):
-    """The shipped workflow as a prompt, made small, with Save LoRA in every format."""
+    """The shipped workflow as a prompt, made small, with Save LoRA in every format of its family."""
     prompt = made_small(name, pipeline, photos)
     (save,) = (node for node in prompt.values() if node["class_type"] == "RolloutSaveLora")
-    for form in FORMATS:
+    for form in FORMATS if (FAMILIES | BESIDE)[name] != "flux3" else ("diffusers",):
         prompt[f"save_{form}"] = {**save, "inputs": {**save["inputs"], "format": form, "name": form}}
     return prompt
 

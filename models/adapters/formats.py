@@ -41,6 +41,9 @@ a LoHa need not."""
 ONE_NAME = ("QwenImageTransformer2DModel", "ErnieImageTransformer2DModel", "HiDreamImageTransformer2DModel")
 """Transformers whose layers have diffusers' names everywhere."""
 
+UNPROVEN = ("Flux3Transformer2DModel",)
+"""Transformers whose original names are known, and no tool that was asked whether it reads LoRAs by them."""
+
 
 def to_file(adapter: Adapter, format: Format, names: Names, part: str) -> dict[str, Tensor]:
     """The tensors of a file in that format; ``part`` is the network's name in its pipeline (diffusers only).
@@ -76,7 +79,7 @@ def by_diffusers_names(adapter: Adapter, format: Format, names: Names) -> str | 
     """The prefix, if layers go by diffusers' names in this file; None if by the original ones."""
     if names.is_unet:
         return "lora_unet_" if format == "kohya" and not names.is_sdxl else None
-    if not names.groups and names.network_class not in ONE_NAME:
+    if names.network_class in UNPROVEN or not (names.groups or names.network_class in ONE_NAME):
         raise ValueError(f"format: no tool is known to read a LoRA of {names.network_class} in it; choose diffusers")
     if not names.groups or (format == "comfyui" and names.network_class in NAMED_BY_DIFFUSERS):
         return "transformer." if format == "comfyui" else "lora_unet_"

@@ -81,6 +81,7 @@ ARCHITECTURES = {
     "zimage": "z-image",
     "flux2_dev": "flux-2-dev",
     "flux2_klein": "flux-2-klein",
+    "flux3": "flux-3",
     "qwen_image": "qwen-image",
     "qwen_image_edit": "qwen-image-edit",
     "qwen_image_edit_plus": "qwen-image-edit-plus",

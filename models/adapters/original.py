@@ -146,6 +146,32 @@ FLUX2: Groups = {
     "final_layer.linear": ("proj_out",),
 }
 
+
+def _flux3_block(original: str, block: str) -> dict[str, tuple[str, ...]]:
+    layers = {f"{name}_proj": f"attn.to_{name}" for name in ("q", "k", "v")}
+    layers |= {"attn_out": "attn.to_out.0", "mlp_in": "ff.linear_in", "mlp_out": "ff.linear_out"}
+    return {f"{original}.{name}": (f"{block}.{layer}",) for name, layer in layers.items()}
+
+
+FLUX3: Groups = {
+    "emb_in.image": ("x_embedders.image",),
+    "emb_in.image_cond": ("x_embedders.image_cond",),
+    "txt_in": ("context_embedder",),
+    "time_in.in_layer": ("timestep_embedder.linear_1",),
+    "time_in.out_layer": ("timestep_embedder.linear_2",),
+    **{
+        f"{stream}_stream_modulations.{mode}.lin": (f"{stream}_stream_modulations.{mode}.linear",)
+        for stream in ("early", "single")
+        for mode in ("image", "image_cond", "txt")
+    },
+    **_flux3_block("content_mode_blocks.image.*", "mode_blocks.image.*"),
+    **_flux3_block("content_mode_blocks.image_cond.*", "mode_blocks.image_cond.*"),
+    **_flux3_block("txt_mode_blocks.*", "txt_mode_blocks.*"),
+    **_flux3_block("single_blocks.*", "single_transformer_blocks.*"),
+    "final_layer.image.adaLN_modulation.1": ("norm_out.linear",),
+    "final_layer.image.linear": ("proj_out",),
+}
+
 LONGCAT: Groups = {
     **FLUX,
     "time_in.in_layer": ("time_embed.timestep_embedder.linear_1",),
@@ -270,6 +296,7 @@ ORIGINAL: Mapping[str, Groups] = {
     "Lumina2Transformer2DModel": LUMINA2,
     "ZImageTransformer2DModel": ZIMAGE,
     "Flux2Transformer2DModel": FLUX2,
+    "Flux3Transformer2DModel": FLUX3,
     "ChromaTransformer2DModel": CHROMA,
     "LongCatImageTransformer2DModel": LONGCAT,
     "Krea2Transformer2DModel": KREA2,
@@ -281,9 +308,18 @@ ORIGINAL: Mapping[str, Groups] = {
 """Transformers whose original code has other names, by diffusers' class name."""
 
 
+TURNED = (
+    "FluxTransformer2DModel",
+    "Flux2Transformer2DModel",
+    "Flux3Transformer2DModel",
+    "LongCatImageTransformer2DModel",
+)
+"""Transformers of which diffusers has the last scale before its shift, and the original after it."""
+
+
 def turned(network_class: str, layer: str, layers: Layers) -> bool:
     """Whether diffusers has the two halves of this layer's outputs, scale and shift, the other way round."""
-    if network_class in ("FluxTransformer2DModel", "Flux2Transformer2DModel", "LongCatImageTransformer2DModel"):
+    if network_class in TURNED:
         return layer == "norm_out.linear"
     if network_class == "SD3Transformer2DModel":
         last = sum(name.endswith(".norm1_context.linear") for name in layers) - 1

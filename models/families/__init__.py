@@ -8,6 +8,7 @@ from .dit import DiT
 from .ernie_image import ErnieImage
 from .flux import Flux, FluxKontext
 from .flux2 import Flux2Dev, Flux2Klein
+from .flux3 import Flux3
 from .hidream import HiDream
 from .ideogram4 import Ideogram4
 from .krea2 import Krea2
@@ -38,6 +39,7 @@ PRETRAINED: dict[str, type[PretrainedModel]] = {
     "zimage": ZImage,
     "flux2_dev": Flux2Dev,
     "flux2_klein": Flux2Klein,
+    "flux3": Flux3,
     "qwen_image": QwenImage,
     "qwen_image_edit": QwenImageEdit,
     "qwen_image_edit_plus": QwenImageEditPlus,

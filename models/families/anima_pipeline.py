@@ -1,28 +1,24 @@
-"""Anima's modular pipeline as a plain one: the same parts, of which some may be absent, and encoded captions."""
+"""Anima's modular pipeline as a plain one, and what diffusers' Cosmos lacks where torchvision is not installed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import torch
-from torch import Tensor
 from torch.nn import functional as F
 
-from ..loading.index import MODULAR_INDEX, read_index
+from .modular_pipeline import PlainPipeline
 
 
 @cache
 def anima_pipeline() -> Any:
-    """The class. diffusers has its steps, and nothing that runs them around a network of somebody else's."""
+    """The class."""
     import diffusers
     from diffusers.loaders import AnimaLoraLoaderMixin
     from diffusers.modular_pipelines.anima import before_denoise, denoise, modular_blocks_anima
-    from diffusers.modular_pipelines.modular_pipeline import SequentialPipelineBlocks
 
     plain: Any = diffusers.DiffusionPipeline
     after_text = {
@@ -33,9 +29,8 @@ def anima_pipeline() -> Any:
         "decode": modular_blocks_anima.AnimaDecodeStep,
     }
 
-    class AnimaPipeline(plain, AnimaLoraLoaderMixin):  # type: ignore[misc]
-        config_name = MODULAR_INDEX
-        _progress_bar_config: dict[str, Any]
+    class AnimaPipeline(PlainPipeline, plain, AnimaLoraLoaderMixin):  # type: ignore[misc]
+        modular_class = "AnimaModularPipeline"
 
         def __init__(
             self,
@@ -51,47 +46,11 @@ def anima_pipeline() -> Any:
             parts = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
             self.register_modules(**parts)
 
-        @classmethod
-        def load_config(cls, folder: str, **_: Any) -> dict[str, Any]:
-            return read_index(Path(folder))
+        def blocks(self, encoded: bool, shown: bool) -> Mapping[str, Any] | None:
+            return after_text if encoded else None
 
-        @torch.no_grad()
-        def __call__(
-            self,
-            prompt: str | list[str] | None = None,
-            negative_prompt: str | None = None,
-            prompt_embeds: Tensor | None = None,
-            negative_prompt_embeds: Tensor | None = None,
-            height: int = 1024,
-            width: int = 1024,
-            num_inference_steps: int = 50,
-            guidance_scale: float = 4.0,
-            generator: torch.Generator | None = None,
-            output_type: str = "pil",
-        ) -> Any:
-            """Images of captions in words, or of those that ``sampling_arguments`` of the family gives."""
-            words = {"prompt": prompt, "negative_prompt": negative_prompt}
-            encoded = {"prompt_embeds": prompt_embeds, "negative_prompt_embeds": negative_prompt_embeds}
-            blocks = SequentialPipelineBlocks.from_blocks_dict(after_text) if prompt is None else None
-            steps: Any = diffusers.AnimaModularPipeline(blocks)
-            guider = diffusers.ClassifierFreeGuidance(guidance_scale=guidance_scale)
-            there = {name: part for name, part in self.components.items() if part is not None}
-            steps.update_components(
-                **{name: part for name, part in there.items() if hasattr(steps, name)}, guider=guider
-            )
-            steps.set_progress_bar_config(**getattr(self, "_progress_bar_config", {}))
-            given = encoded if prompt is None else words
-            with resizing():
-                images = steps(
-                    **{name: value for name, value in given.items() if value is not None},
-                    height=height,
-                    width=width,
-                    num_inference_steps=num_inference_steps,
-                    generator=generator,
-                    output_type=output_type,
-                    output="images",
-                )
-            return SimpleNamespace(images=images)
+        def running(self) -> AbstractContextManager[None]:
+            return resizing()
 
     return AnimaPipeline
 

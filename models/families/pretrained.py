@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ...diffusion.schedules import Density, Schedule
 from ...diffusion.solvers import Conditioning
 from ...files.text import has_half_letters
+from ...files.whole import read_object
 from ..model import Model
 from ..quiet import quiet
 from .vae import Moments, downscaling, keep_from_overflowing, moments_of_all, moments_of_channels, tile_if_large
@@ -157,6 +158,11 @@ class PretrainedModel(Model):
     def latent_channels(cls, network: Mapping[str, Any]) -> int:
         """Channels of the latents, from the network's settings."""
         return int(network["in_channels"]) // cls.packed
+
+    @classmethod
+    def scheduler(cls, home: Path) -> Mapping[str, Any]:
+        """The settings of the scheduler in the pipeline's folder ``home``."""
+        return read_object(home / "scheduler" / "scheduler_config.json")
 
     @classmethod
     def schedule(cls, schedule: Schedule, index: Mapping[str, Any]) -> Schedule:

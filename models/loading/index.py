@@ -25,7 +25,16 @@ def check_complete(folder: Path, names: Collection[str]) -> None:
 def read_index(folder: Path) -> dict[str, Any]:
     """The index, each part as [library, class]: a modular one says beside these where the part is."""
     index = read_object(index_file(folder) or folder / INDEX)
-    return {name: value[:2] if isinstance(value, list) and len(value) == 3 else value for name, value in index.items()}
+    return {
+        name: kind_of(value, (folder / name).is_dir()) if isinstance(value, list) and len(value) == 3 else value
+        for name, value in index.items()
+    }
+
+
+def kind_of(part: list[Any], is_there: bool) -> list[str | None]:
+    """A part's library and class in a modular index, which has none for a pipeline that was saved before it was loaded,
+    but what the part has to be."""
+    return list(part[2]["type_hint"]) if is_there and part[0] is None else part[:2]
 
 
 def parts_of(index: Mapping[str, Any]) -> dict[str, list[str | None]]:

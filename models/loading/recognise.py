@@ -42,9 +42,8 @@ def inspect(source: Source) -> PretrainedInfo:
     else:
         refuse_pickled_folder(home / kind.network_part)
         check_folder(source.path, kind, home, kind.network_part)
-    scheduler = read_object(home / "scheduler" / "scheduler_config.json")
-    index = read_index(home)
-    schedule = kind.schedule(schedule_of(scheduler | said_by_file(source), kind.density, source.prediction), index)
+    scheduler, index = kind.scheduler(home), read_index(home)
+    schedule = kind.schedule(schedule_of({**scheduler, **said_by_file(source)}, kind.density, source.prediction), index)
     classes = network.get("num_embeds_ada_norm") or 0
     return PretrainedInfo(
         family,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from ...files.weights import Header, header
 from ..families import PRETRAINED, known_families
+from ..families.flux3 import FLOW_MAP
 from .scaled_fp8 import is_scaled, refuse_unknown
 
 PARTS = {
@@ -29,6 +30,8 @@ OTHER_PURPOSES = {
     "fill": "an inpainting model, whose extra inputs this trainer does not make: choose the base model instead",
     "depth": "a depth model, whose extra input this trainer does not make: choose the base model instead",
     "refiner": "the refiner of Stable Diffusion XL: choose the base model instead",
+    "flux3distilled": FLOW_MAP,
+    "flux-3-image-distilled": FLOW_MAP,
     "controlnet": "a ControlNet, which is no model of its own: choose the model that it goes with",
 }
 """What cannot be trained, by a word in diffusers' name for it."""

@@ -440,6 +440,33 @@ def flux2_klein(folder: Path):
     )
 
 
+def flux3_network(**options):
+    from diffusers import Flux3Transformer2DModel
+
+    settings = {
+        "in_channels": 4 * 8, "cond_in_channels": 4 * 8, "num_layers": 1, "num_single_layers": 2,
+        "attention_head_dim": 8, "num_attention_heads": 2, "joint_attention_dim": 8 * 16, "timestep_channels": 16,
+        "axes_dims_rope": (2, 2, 2, 2),
+    }  # fmt: skip
+    return Flux3Transformer2DModel(**(settings | options)).eval()
+
+
+def flux3(folder: Path, *, distilled=False, **network):
+    """FLUX.3, whose pipeline is a modular one, without what writes prompts anew. It reads eight of Qwen3-VL's layers,
+    the last of which is the 32nd. ``folder`` is not used."""
+    from diffusers import Flux3DistilledModularPipeline, Flux3ModularPipeline
+
+    tokenizer = qwen_tokenizer()
+    pipeline = (Flux3DistilledModularPipeline if distilled else Flux3ModularPipeline)()
+    pipeline.update_components(
+        text_encoder=qwen3_vl(tokenizer, layers=34, kind="Qwen3VLForConditionalGeneration"),
+        tokenizer=tokenizer,
+        transformer=flux3_network(**network),
+        vae=flux2_vae(),
+    )
+    return pipeline
+
+
 def qwen_image_network(**options):
     from diffusers import QwenImageTransformer2DModel
 
@@ -473,9 +500,8 @@ def krea2_network(**options):
 
 
 def qwen3_vl(tokenizer, layers=2, kind="Qwen3VLModel"):
-    """Qwen3-VL without what speaks, as Krea 2 and Ideogram 4 read it; Qwen-Image 2.1 has all of it."""
+    """Qwen3-VL without what speaks, as Krea 2 and Ideogram 4 read it; FLUX.3 and Qwen-Image 2.1 have all of it."""
     import transformers
-    from transformers import Qwen3VLConfig
 
     reader = {
         "vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": layers,
@@ -486,7 +512,8 @@ def qwen3_vl(tokenizer, layers=2, kind="Qwen3VLModel"):
         "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16,
         "deepstack_visual_indexes": [0], "num_position_embeddings": 16,
     }  # fmt: skip
-    return getattr(transformers, kind)(Qwen3VLConfig(text_config=reader, vision_config=sight)).eval()
+    config = transformers.Qwen3VLConfig(text_config=reader, vision_config=sight)
+    return getattr(transformers, kind)(config).eval()
 
 
 def krea2(folder: Path, *, turbo=False):
@@ -879,7 +906,7 @@ def save(family: str, folder: Path, *, variant: str | None = None, **options) ->
         wake_up(pipeline)
     if variant == "fp16":
         pipeline.to(torch.float16)
-    modular = {"overwrite_modular_index": True} if family == "anima" else {}
+    modular = {"overwrite_modular_index": True} if family in ("anima", "flux3") else {}
     pipeline.save_pretrained(str(folder), variant=variant, **modular)
     if "edit" in family:
         write_processor(folder)

@@ -94,9 +94,10 @@ def test_the_scale_of_a_diffusers_file_is_in_its_tensors(trained, kind, change):
     assert_same_change(change(other.network), change(made.network))
 
 
-def test_a_format_that_nobody_reads_is_refused(trained):
+@pytest.mark.parametrize("family", ["dit", "flux3"])
+def test_a_format_that_nobody_reads_is_refused(trained, family):
     """A file whose keys no tool knows is loaded everywhere without a word, and does nothing."""
-    made = trained("dit", targets=("to_q",))
+    made, kind = trained(family, targets=("to_q",)), PRETRAINED[family].network_class
     for format in ("comfyui", "kohya"):
-        with pytest.raises(ValueError, match=r"^format: no tool is known to read a LoRA of DiTTransformer2DModel"):
+        with pytest.raises(ValueError, match=rf"^format: no tool is known to read a LoRA of {kind} in it; choose diff"):
             to_file(made.adapter, format, made.names, made.part)

@@ -93,8 +93,8 @@ checks against diffusers' converters."""
 
 
 def test_every_family_is_loaded():
-    """All but Lumina 2 and Qwen-Image 2.1, for which there is no job here yet: a new one is missed."""
-    assert {*NETWORKS} == {*READERS} - {"lumina2", "qwen_image_21"}
+    """All but Lumina 2 and Qwen-Image 2.1, for which there is no job here yet, and FLUX.3, which is not written."""
+    assert {*NETWORKS} == {*READERS} - {"lumina2", "qwen_image_21", "flux3"}
 
 
 def by_original_names(weights, names):

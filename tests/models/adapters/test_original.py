@@ -91,6 +91,7 @@ def test_names_of_sd3_are_those_that_diffusers_converts_from(tiny_pipelines, tmp
     [
         ("zimage", "convert_z_image_transformer_checkpoint_to_diffusers"),
         ("flux2_klein", "convert_flux2_transformer_checkpoint_to_diffusers"),
+        ("flux3", "convert_flux3_transformer_checkpoint_to_diffusers"),
         ("qwen_image_21", "convert_qwen_image21_transformer_checkpoint_to_diffusers"),
         ("wan", "convert_wan_transformer_to_diffusers"),
         ("anima", "convert_cosmos_transformer_checkpoint_to_diffusers"),

@@ -2,16 +2,16 @@
 
 import pytest
 import torch
-from comfyui_rollout.models.adapters.formats import to_file, with_unit_scales
+from comfyui_rollout.models.adapters.formats import original_layers, to_file, with_unit_scales
 from comfyui_rollout.models.adapters.layers import DOWN, UP, rescaled, to_peft
 from comfyui_rollout.models.adapters.reading import from_file
 from comfyui_rollout.models.families import PRETRAINED
-from own_networks import READERS
+from diffusers.loaders.lora_conversion_utils import _convert_non_diffusers_flux3_lora_to_diffusers
+from own_networks import WRITTEN
 
 
 @pytest.mark.parametrize("kind", ["lora", "lokr", "loha"])
-@pytest.mark.parametrize("format", ["diffusers", "comfyui", "kohya"])
-@pytest.mark.parametrize("family", READERS)
+@pytest.mark.parametrize(("family", "format"), WRITTEN)
 def test_what_we_write_we_read(trained, family, format, kind):
     """Every layer of every family: the same tensors come back, joined or not."""
     made = trained(family, kind=kind)
@@ -31,8 +31,7 @@ def test_what_we_write_we_read(trained, family, format, kind):
         assert back.weights.keys() == part.weights.keys()
 
 
-@pytest.mark.parametrize("format", ["diffusers", "comfyui", "kohya"])
-@pytest.mark.parametrize("family", READERS)
+@pytest.mark.parametrize(("family", "format"), WRITTEN)
 def test_dora_is_read_again(trained, family, format):
     """Lengths of weight vectors, of matrices and convolutions, alone and joined."""
     made = trained(family, targets=PRETRAINED[family].lora_targets["all"], dora=True)
@@ -108,3 +107,20 @@ def test_what_does_not_fit_is_counted(trained):
     assert found.text_encoders == 1
     assert len(found.misfits) == 2
     assert len(found.adapter) == len(made.adapter) - 2
+
+
+def test_flux3_is_read_by_its_original_names(trained):
+    """As diffusers' own converter reads them; only blocks, of which alone it knows."""
+    made = trained("flux3", targets=PRETRAINED["flux3"].lora_targets["all"])
+    found = original_layers(made.adapter, made.names)
+    file = {f"diffusion_model.{name}.{key}.weight": value for name, part in found.items() for key, value in both(part)}
+    back = from_file(file, made.names)
+    assert (back.unknown, back.misfits, back.adapter.keys()) == ([], (), made.adapter.keys())
+    theirs = _convert_non_diffusers_flux3_lora_to_diffusers(dict(file))
+    for layer, part in back.adapter.items():
+        for key, value in both(part):
+            assert torch.equal(theirs[f"transformer.{layer}.{key}.weight"], value)
+
+
+def both(part):
+    return (("lora_A", part.weights[DOWN]), ("lora_B", part.weights[UP]))

@@ -1,6 +1,5 @@
 """Every family of pretrained models keeps the promises of PretrainedModel, so that nobody above asks which it is."""
 
-import json
 from inspect import signature
 
 import numpy as np
@@ -13,17 +12,21 @@ from comfyui_rollout.models.adapters.settings import AdapterSettings
 from comfyui_rollout.models.families import PRETRAINED
 from comfyui_rollout.models.families.anima_pipeline import resizing
 from comfyui_rollout.models.families.flux2 import in_patches, out_of_patches
+from comfyui_rollout.models.families.flux3_pipeline import TextProcessor
+from comfyui_rollout.models.families.pretrained import CONTROL
 from comfyui_rollout.models.families.vae import downscaling
 from comfyui_rollout.models.loading.load import load_parts
 from comfyui_rollout.models.loading.recognise import inspect
 from comfyui_rollout.models.loading.source import Source
-from comfyui_rollout.models.ragged import join
+from comfyui_rollout.models.ragged import join, texts_of
 from comfyui_rollout.runs.prompt_sampling import first_images
 from own_networks import READERS
 
 FAMILIES = sorted(PRETRAINED)
 ONE_LENGTH = ("sd", "sdxl", "sd3", "flux", "lumina2", "flux2_dev", "flux2_klein", "hidream", "chroma", "longcat_image")
 """Families of which every caption is as long as their encoder reads, as their networks were trained."""
+IMAGE_COND = "mode_blocks.image_cond."
+"""Blocks of FLUX.3 through which goes what it is shown."""
 PRESETS = [(family, preset) for family in FAMILIES for preset in PRETRAINED[family].lora_targets]
 
 
@@ -152,8 +155,8 @@ def test_gradients_reach_an_adapter_with_checkpointing(batch_of, family):
         for name, weight in model.trained.items():
             torch.nn.init.normal_(weight.data, std=0.1, generator=torch.Generator().manual_seed(len(name)))
         ask(model, batch.x, batch.timestep, batch.conditioning).square().mean().backward()
-        # What the last block of Qwen-Image says of the text, nobody reads.
-        unread = ("transformer_blocks.1.attn.to_add_out", "transformer_blocks.1.attn.add_q_proj")
+        # What the last block of Qwen-Image says of the text, nobody reads, nor what FLUX.3 is not shown.
+        unread = ("transformer_blocks.1.attn.to_add_out", "transformer_blocks.1.attn.add_q_proj", IMAGE_COND)
         assert all(weight.grad is not None or name.startswith(unread) for name, weight in model.trained.items())
         gradients.append([weight.grad.clone() for weight in model.trained.values() if weight.grad is not None])
     assert all(torch.allclose(plain, saved, atol=1e-6) for plain, saved in zip(*gradients, strict=True))
@@ -260,9 +263,9 @@ def test_levels_are_shifted_as_in_the_pipeline(tiny_pipeline, family, tokens):
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     folder = tiny_pipeline(family)
-    config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+    config = dict(PRETRAINED[family].scheduler(folder))
     scheduler, steps = FlowMatchEulerDiscreteScheduler.from_config(config), 50
-    given = {"mu": mu_of(family, config, tokens, steps)} if config["use_dynamic_shifting"] else {}
+    given = {"mu": mu_of(family, config, tokens, steps)} if config.get("use_dynamic_shifting") else {}
     scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), **given)
     ours = inspect(Source(str(folder))).schedule.at_size(tokens).sampling_timesteps(steps)
     torch.testing.assert_close(ours / 1000, scheduler.sigmas.double(), atol=2e-6, rtol=0)
@@ -295,6 +298,7 @@ def test_krea2_turbo_is_shifted_alike_at_every_size(tiny_pipeline):
         ("chroma", {}, False),
         ("hidream", {}, False),
         ("hidream", {"dev": True}, True),
+        ("flux3", {}, False),
     ],
 )
 def test_models_of_few_steps_are_told_apart(tiny_pipeline, family, options, few):
@@ -416,10 +420,108 @@ def test_anima_draws_what_its_own_pipeline_draws(tiny_pipeline):
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
 
 
+LONG = "a photograph of a dog that runs along the beach in the evening, with a red ball between its teeth"
+"""Longer than the first window of FLUX.3, of 80 tokens; each letter is one."""
+
+
+@pytest.fixture
+def flux3_pipeline(tiny_pipeline):
+    """``flux3_pipeline(guidance)``: diffusers' own, without what writes prompts anew, and with the folder's parts."""
+    from diffusers import ClassifierFreeGuidance, Flux3AutoBlocks
+
+    def load(guidance):
+        blocks, folder = Flux3AutoBlocks(), tiny_pipeline("flux3")
+        blocks.sub_blocks.pop("prompt_upsampler")
+        pipeline = blocks.init_pipeline(str(folder))
+        pipeline.load_components(dtype=torch.float32)
+        processor = TextProcessor(pipeline.tokenizer)  # AutoProcessor needs torchvision
+        pipeline.update_components(tokenizer=processor, guider=ClassifierFreeGuidance(guidance_scale=guidance))
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    return load
+
+
+@pytest.mark.parametrize("size", [(32, 48), (64, 64)])
+@pytest.mark.parametrize("guidance", [4.0, 1.0])
+@pytest.mark.parametrize("shown", [False, True])
+def test_flux3_draws_what_its_own_pipeline_draws(tiny_pipeline, flux3_pipeline, pictures, size, guidance, shown):
+    """A modular one, which is told words; guided by a text of another window or not, and shown a picture or not."""
+    source, kind = Source(str(tiny_pipeline("flux3")), storage="fp32"), PRETRAINED["flux3"]
+    info, plain = inspect(source), flux3_pipeline(guidance)
+    assert plain.scheduler.config.shift == info.schedule.shift == 6.93
+    ours = load_parts(source, info, ["vae", kind.network_part])
+    ours.set_progress_bar_config(disable=True)
+    reader = load_parts(source, info, kind.text_parts)
+    told, avoided = kind.encode_captions(reader, [LONG]), kind.encode_captions(reader, ["bad"], True)
+    common = {"height": size[0], "width": size[1], "num_inference_steps": 3, "output_type": "pt"}
+    common |= {"image": pictures(1)[0]} if shown else {}
+    seed, negative = torch.Generator().manual_seed, avoided if guidance > 1 else None
+    arguments = kind.sampling_arguments(told, negative)
+    found = ours(**arguments, guidance_scale=guidance, **common, generator=seed(0)).images
+    wanted = plain(prompt=LONG, negative_prompt="bad", **common, generator=seed(0), output="images")
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+
+
+def test_flux3_reads_as_its_own_pipeline_does(tiny_pipeline, flux3_pipeline):
+    """Captions of both windows and the empty one; by the layers and with the padding of its own step."""
+    source, kind = Source(str(tiny_pipeline("flux3")), storage="fp32"), PRETRAINED["flux3"]
+    told = kind.encode_captions(load_parts(source, inspect(source), kind.text_parts), ["a cat", LONG, ""])
+    plain = flux3_pipeline(4.0)
+    assert told["mask"].sum(1).tolist() == [80, 160, 80]
+    for text, caption in zip(texts_of(told), ("a cat", LONG, ""), strict=True):
+        state = plain.blocks.sub_blocks["text_encoder"].init_pipeline()
+        state.update_components(text_encoder=plain.text_encoder, tokenizer=plain.tokenizer)
+        assert torch.equal(text[None], state(prompt=caption, output="prompt_embeds"))
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("shown", [False, True])
+def test_flux3_does_not_see_what_is_behind_a_shorter_text(batch_of, checkpointing, shown):
+    """Its network has no mask for texts of several lengths: items, and their gradients, are those of each by itself."""
+    model, batch = batch_of("flux3", captions=["a cat", LONG, ""])
+    shapes = batch.latents.shape
+    more = {CONTROL: torch.randn(shapes, generator=torch.Generator().manual_seed(7))} if shown else {}
+    told = batch.conditioning | more
+    if checkpointing:
+        model.network.enable_gradient_checkpointing()
+    add_adapter(model, AdapterSettings("new", rank=2, targets=model.lora_targets["all"]), 0)
+    model.prepare_training()
+    for name, weight in model.trained.items():
+        torch.nn.init.normal_(weight.data, std=0.1, generator=torch.Generator().manual_seed(len(name)))
+    together = ask(model, batch.x, batch.timestep, told)
+    loss = together.square().mean((1, 2, 3)).sum()
+    spoilt = told | {"text": told["text"].masked_fill(~told["mask"][..., None], 7.0)}
+    ask(model, batch.x, batch.timestep, rows(spoilt, slice(0, 1)))  # another length before the backward pass
+    loss.backward()
+    found = {name: weight.grad for name, weight in model.trained.items()}
+    assert [name for name, grad in found.items() if grad is None and not name.startswith(IMAGE_COND)] == []
+    assert shown == all(grad is not None for grad in found.values())
+    for weight in model.trained.values():
+        weight.grad = None
+    for item in range(3):
+        only = slice(item, item + 1)
+        alone = ask(model, batch.x[only], batch.timestep[only], rows(spoilt, only))
+        torch.testing.assert_close(alone, together[only], atol=1e-5, rtol=1e-5)
+        alone.square().mean((1, 2, 3)).sum().backward()
+    for name, weight in model.trained.items():
+        if weight.grad is not None:
+            torch.testing.assert_close(weight.grad, found[name], atol=1e-6, rtol=1e-4)
+
+
+def test_flux3_of_few_steps_is_refused(tiny_pipeline):
+    """It is told where each step ends; its pipeline says so, and its network's settings do."""
+    said = r"is the step-distilled FLUX\.3, .* choose the base model, black-forest-labs/flux-3-image-klein-base$"
+    for options in ({"distilled": True}, {"flow_map": True}):
+        with pytest.raises(ValueError, match=said):
+            inspect(Source(str(tiny_pipeline("flux3", **options))))
+
+
 @pytest.mark.parametrize("family", [family for family in READERS if family not in ONE_LENGTH])
 def test_captions_are_kept_at_their_own_length(told, family):
     """On disk; a batch is padded to its longest, and what is padded changes nothing (as items are the same alone)."""
-    short, long = told(family, ["a cat"]), told(family, ["a cat that sits on a very long wall"])
+    long = LONG if family == "flux3" else "a cat that sits on a very long wall"  # which has windows of 80
+    short, long = told(family, ["a cat"]), told(family, [long])
     assert short["text"].shape[1] < long["text"].shape[1]
     both = join([short, long])
     assert both["text"].shape[1] == both["mask"].shape[1] == long["text"].shape[1]

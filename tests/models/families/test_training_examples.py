@@ -43,9 +43,9 @@ def mean_square(prediction, wanted):
     return F.mse_loss(prediction.float(), wanted.float(), reduction="none").flatten(1).mean(1)
 
 
-def flow_levels(folder):
+def flow_levels(folder, scheduler=None):
     """The examples' get_sigmas: timesteps (B,) and sigmas (B, 1, 1, 1) of the family's scheduler at ``U``."""
-    scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(folder, subfolder="scheduler")
+    scheduler = scheduler or FlowMatchEulerDiscreteScheduler.from_pretrained(folder, subfolder="scheduler")
     indices = (U * scheduler.config.num_train_timesteps).long()
     return scheduler.timesteps[indices], scheduler.sigmas[indices].reshape(-1, 1, 1, 1)
 
@@ -170,6 +170,39 @@ def example_flux2(folder, network, latents, noise, told):
     )[0][:, : ids.shape[1]]
     prediction = Flux2Pipeline._unpack_latents_with_ids(prediction, ids)
     return Example(mean_square(prediction, noise - patches), timesteps)
+
+
+def example_flux3(folder, network, latents, noise, told):
+    """As the denoiser of its modular pipeline calls it, item by item; diffusers has no training example."""
+    from diffusers import ClassifierFreeGuidance, Flux3ModularPipeline
+    from diffusers.modular_pipelines.flux3.before_denoise import Flux3TextRoPEInputsStep, _prepare_image_ids
+    from diffusers.modular_pipelines.flux3.denoise import Flux3LoopDenoiser
+    from diffusers.modular_pipelines.flux3.encoders import Flux3VaeEncoderStep
+    from diffusers.modular_pipelines.modular_pipeline import BlockState
+
+    pipeline = Flux3ModularPipeline()
+    pipeline.update_components(transformer=network, guider=ClassifierFreeGuidance(guidance_scale=1.0))
+    timesteps, sigmas = flow_levels(folder, pipeline.scheduler)
+    patches = Flux3VaeEncoderStep._patchify_latents((1.0 - sigmas) * latents + sigmas * noise)
+    given = {
+        "prompt_embeds": told["text"],
+        "txt_ids": Flux3TextRoPEInputsStep._prepare_text_ids(told["text"]),
+        "img_ids": _prepare_image_ids(*patches.shape[-2:], image_rope_scale=0.5),
+    }
+    if "control" in told:
+        shown = Flux3VaeEncoderStep._patchify_latents(told["control"])
+        given["image_cond_hidden_states"] = shown.flatten(2).transpose(1, 2)
+        given["image_cond_ids"] = _prepare_image_ids(*shown.shape[-2:], image_rope_scale=0.5, l_coord=-1)
+    state = BlockState(latents=patches.flatten(2).transpose(1, 2), denoiser_input_fields=given, num_inference_steps=1)
+    _, state = Flux3LoopDenoiser()(pipeline, state, 0, timesteps)
+    prediction = state.noise_pred.transpose(1, 2).unflatten(2, patches.shape[-2:])
+    return Example(mean_square(unpatchified(prediction), noise - latents), timesteps)
+
+
+def unpatchified(latents):
+    from diffusers.modular_pipelines.flux3.decoders import Flux3DecodeStep
+
+    return Flux3DecodeStep._unpatchify_latents(latents)
 
 
 def example_qwen_image(folder, network, latents, noise, told):
@@ -379,6 +412,8 @@ EXAMPLES = {
     "flux_kontext": (example_flux, "flux_kontext", {}),
     "flux_kontext, shown": (example_flux, "flux_kontext", {}),
     "flux2_klein, shown": (example_flux2, "flux2_klein", {}),
+    "flux3": (example_flux3, "flux3", {}),
+    "flux3, shown": (example_flux3, "flux3", {}),
     "chroma": (example_chroma, "chroma", {}),
     "longcat_image": (example_longcat_image, "longcat_image", {}),
     "krea2": (example_krea2, "krea2", {}),

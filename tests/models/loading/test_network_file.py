@@ -9,7 +9,7 @@ from comfyui_rollout.models.families import PRETRAINED
 from comfyui_rollout.models.loading.network_file import readable_names
 from comfyui_rollout.models.loading.pretrained import Pretrained
 from comfyui_rollout.models.loading.recognise import inspect
-from comfyui_rollout.models.loading.single_file import family_of_file
+from comfyui_rollout.models.loading.single_file import default_base, family_of_file
 from comfyui_rollout.models.loading.source import Source
 from diffusers import LongCatImageTransformer2DModel
 from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
@@ -68,6 +68,34 @@ def test_qwen_image_21_is_read_by_comfyuis_names(tiny_pipeline, tmp_path, prefix
     path = write(tmp_path / "network.safetensors", weights)
     assert family_of_file(str(path)) == "qwen_image_21"
     assert equal(network(Source(str(path), base=str(folder), storage="fp32")), own)
+
+
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
+def test_flux3_is_read_by_its_original_names(tiny_pipeline, tmp_path, prefix):
+    """Also with the last scale and shift the other way round; the step-distilled one is refused."""
+    folder = str(tiny_pipeline("flux3"))
+    own = network(Source(folder, storage="fp32"))
+    names, live = names_of("Flux3Transformer2DModel", own.config), own.state_dict()
+    weights = {}
+    for original, (layer,) in names.groups.items():
+        value = live.pop(f"{layer}.weight")
+        weights[f"{original}.weight"] = torch.cat(value.chunk(2)[::-1]) if names.turned(layer) else value
+    norms = {"norm_q": "norm.query_norm.scale", "norm_k": "norm.key_norm.scale"}
+    starts = {"single_transformer_blocks": "single_blocks", "mode_blocks": "content_mode_blocks"}
+    for name, value in live.items():
+        block, _, norm = name.removesuffix(".weight").partition(".attn.")
+        start = block.partition(".")[0]
+        weights[f"{block.replace(start, starts.get(start, start), 1)}.{norms[norm]}"] = value
+    weights = {f"{prefix}{name}": value for name, value in weights.items()}
+    path = write(tmp_path / "flux3.safetensors", weights)
+    assert (family_of_file(str(path)), default_base(str(path))) == (
+        "flux3",
+        "black-forest-labs/flux-3-image-klein-base",
+    )
+    assert equal(network(Source(str(path), base=folder, storage="fp32")), own)
+    weights[f"{prefix}ref_time_in.in_layer.weight"] = torch.zeros(16, 16)
+    with pytest.raises(ValueError, match=r"is the step-distilled FLUX\.3, which is told where each of its steps ends"):
+        inspect(Source(str(write(tmp_path / "distilled.safetensors", weights)), base=folder))
 
 
 @pytest.mark.parametrize("prefix", ["", "net.", "model.diffusion_model."])

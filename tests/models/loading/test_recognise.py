@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from comfyui_rollout.diffusion.schedules import DDPM, FlowMatching
 from comfyui_rollout.models.families import PRETRAINED
+from comfyui_rollout.models.loading.index import read_index
+from comfyui_rollout.models.loading.load import load_parts
 from comfyui_rollout.models.loading.pretrained import Pretrained
 from comfyui_rollout.models.loading.recognise import inspect, schedule_of
 from comfyui_rollout.models.loading.source import Source
@@ -186,3 +188,18 @@ def test_nothing_is_loaded_to_know_a_model(tiny_pipeline, tmp_path):
     assert (info.family, info.channels) == ("flux", 8)
     assert not list(Path(folder).rglob("*.safetensors"))
     assert Pretrained(Source(str(folder)), info).in_words() == "FLUX.1, to be downloaded"
+
+
+def test_an_index_without_classes_says_what_parts_have_to_be(tiny_pipeline, tmp_path):
+    """As a modular pipeline that was saved before it was loaded has it; what lies elsewhere is no part."""
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_pipeline("flux3"), folder)
+    path = folder / "modular_model_index.json"
+    index = json.loads(path.read_text())
+    bare = {name: [None, None, value[2]] if isinstance(value, list) else value for name, value in index.items()}
+    path.write_text(json.dumps(bare))
+    assert read_index(folder)["vae"] == ["diffusers", "AutoencoderKLFlux2"]
+    assert read_index(folder)["prompt_upsampler"] == [None, None]
+    source = Source(str(folder), storage="fp32")
+    parts = load_parts(source, inspect(source), ["vae", "text_encoder"])
+    assert None not in (parts.vae, parts.text_encoder)

@@ -256,7 +256,7 @@ def test_sample_images_names_the_node_for_pretrained_models(build, loaded):
 
 @pytest.mark.parametrize("guidance", [0.0, 1.0, 3.0])
 @pytest.mark.parametrize(
-    "family", ["zimage", "krea2", "qwen_image", "qwen_image_21", "flux2_klein", "chroma", "longcat_image"]
+    "family", ["zimage", "krea2", "qwen_image", "qwen_image_21", "flux2_klein", "flux3", "chroma", "longcat_image"]
 )
 def test_every_guidance_draws(loaded, samples, family, guidance):
     """The family says above which one a negative prompt is asked for: Z-Image's pipeline wants one above 0."""

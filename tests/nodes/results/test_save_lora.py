@@ -14,7 +14,7 @@ from comfyui_rollout.nodes import LoadPretrained, SaveLora, SaveModel
 from comfyui_rollout.nodes.models.model import trained_model
 from comfyui_rollout.training.stream import Run
 from lora_nodes import FORMATS, output_of
-from own_networks import READERS
+from own_networks import WRITTEN
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -45,8 +45,7 @@ def test_diffusers_loads_saved_text_encoders(base, adapt, trained, save, prompts
     torch.testing.assert_close({name: ours[name] for name in theirs}, theirs, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("family", READERS)
+@pytest.mark.parametrize(("family", "format"), WRITTEN)
 def test_what_is_saved_is_what_was_trained(base, adapt, trained, save, family, format):
     """In every family and format: read again, the same numbers come out."""
     made = trained(adapt(base(family)))
