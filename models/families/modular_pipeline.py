@@ -69,7 +69,10 @@ class PlainPipeline:
         made = SequentialPipelineBlocks.from_blocks_dict(dict(blocks)) if blocks else None
         steps: Any = getattr(diffusers, self.modular_class)(made)
         there = {name: part for name, part in self.parts().items() if part is not None and hasattr(steps, name)}
-        steps.update_components(**there, guider=diffusers.ClassifierFreeGuidance(guidance_scale=guidance_scale))
+        scheduler = there.pop("scheduler")  # it may be one of ours, around diffusers' own
+        guider = diffusers.ClassifierFreeGuidance(guidance_scale=guidance_scale, enabled=guidance_scale > 1)
+        steps.update_components(**there, guider=guider)
+        steps.scheduler = scheduler
         steps.set_progress_bar_config(**getattr(self, "_progress_bar_config", {}))
         given = {**(encoded if prompt is None else words), "image": image}
         with self.running():
