@@ -58,14 +58,14 @@ class QwenImage21(PretrainedModel):
         return bool(index.get("sample_sigmas"))
 
     def predict(self, x: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
-        """The row has a place for every word, then one for every four latents; a mask is given where it hides any."""
+        """The row has a place for every word, then one for every four latents."""
         text, mask, (height, width) = conditioning["text"], conditioning["mask"], x.shape[-2:]
         words, pixels = text.shape[1], height * width
         pictured = torch.arange(words + pixels // 4, device=x.device) >= words
         output = self.network(
             x.flatten(2).transpose(1, 2),
             encoder_hidden_states=text,
-            encoder_hidden_states_mask=None if mask.all() else mask,
+            encoder_hidden_states_mask=mask,
             timestep=timestep / 1000,
             img_shapes=[[(1, height, width)]] * len(x),
             img_mask=pictured.expand(len(x), -1),

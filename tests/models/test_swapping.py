@@ -112,7 +112,8 @@ def test_the_device_sees_nothing_of_main_memory(load, family):
             losses = ask(model, batch.x, batch.timestep, batch.conditioning).square().mean()
             losses.backward()
     except RuntimeError as error:
-        if not isinstance(error, NotImplementedError) and "unsupported scalarType" not in str(error):
+        asks = ("unsupported scalarType", "without output_size")
+        if not isinstance(error, NotImplementedError) and not any(words in str(error) for words in asks):
             raise
         pytest.skip(
             "this network asks its device for numbers, or switches autocast off there, and this one has neither"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from comfyui_rollout import nodes
+from comfyui_rollout.data.encodings.encoders import PretrainedEncoders
 from comfyui_rollout.hosts.host import Interrupted
 from comfyui_rollout.models.families import PRETRAINED
 from PIL import Image
@@ -104,7 +105,8 @@ def test_a_batch_is_what_the_model_is_trained_on(
         assert losses.shape == (2,)
         assert losses.isfinite().all()
         assert clean.latents.dtype == torch.float32
-    assert shapes == {(2, channels, 8, 16), (2, channels, 16, 8)}
+    short, long = (side // PretrainedEncoders(pipeline).factor for side in (64, 128))
+    assert shapes == {(2, channels, short, long), (2, channels, long, short)}
 
 
 def test_a_class_conditional_model_is_trained_by_labels(wire, pull, images, pretrained, photographs, tmp_path):
