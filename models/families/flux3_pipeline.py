@@ -34,12 +34,8 @@ def flux3_pipeline() -> Any:
             return {**({} if encoded else text), **drawing, "decode": decoders.Flux3DecodeStep}
 
         def parts(self) -> dict[str, Any]:
-            tokenizer = self.components["tokenizer"]
-            return {
-                **self.components,
-                "tokenizer": tokenizer and TextProcessor(tokenizer),
-                "scheduler": self.scheduler,
-            }
+            parts = super().parts()
+            return {**parts, "tokenizer": parts["tokenizer"] and TextProcessor(parts["tokenizer"])}
 
     return Flux3Pipeline
 

@@ -24,6 +24,7 @@ class PlainPipeline:
     modular_class: str
     """diffusers' pipeline whose steps these are."""
     components: Mapping[str, Any]
+    scheduler: Any
     _progress_bar_config: Mapping[str, Any]
 
     def blocks(self, encoded: bool, shown: bool) -> Mapping[str, Any] | None:
@@ -32,8 +33,8 @@ class PlainPipeline:
         raise NotImplementedError
 
     def parts(self) -> dict[str, Any]:
-        """What its steps ask, as they ask it."""
-        return dict(self.components)
+        """What its steps ask beside its scheduler, as they ask it."""
+        return {name: part for name, part in self.components.items() if name != "scheduler"}
 
     def running(self) -> AbstractContextManager[None]:
         """What its steps need around them."""
@@ -69,10 +70,10 @@ class PlainPipeline:
         made = SequentialPipelineBlocks.from_blocks_dict(dict(blocks)) if blocks else None
         steps: Any = getattr(diffusers, self.modular_class)(made)
         there = {name: part for name, part in self.parts().items() if part is not None and hasattr(steps, name)}
-        scheduler = there.pop("scheduler")  # it may be one of ours, around diffusers' own
-        guider = diffusers.ClassifierFreeGuidance(guidance_scale=guidance_scale, enabled=guidance_scale > 1)
+        alone = prompt is None and negative_prompt_embeds is None
+        guider = diffusers.ClassifierFreeGuidance(guidance_scale=1.0 if alone else guidance_scale)
         steps.update_components(**there, guider=guider)
-        steps.scheduler = scheduler
+        steps.scheduler = self.scheduler  # which may be none of diffusers' own
         steps.set_progress_bar_config(**getattr(self, "_progress_bar_config", {}))
         given = {**(encoded if prompt is None else words), "image": image}
         with self.running():
