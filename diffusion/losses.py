@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from .device import moved
 from .noisy_batch import NoisyBatch
-from .predictions import determinant, per_item, per_sample, to_target
+from .predictions import determinant, per_sample, to_target
+from .predictions import per_item as per_item  # one of the losses' public names
 from .schedules import Schedule
 
 LossType = Literal["mse", "huber"]

@@ -280,7 +280,7 @@ def most_in_a_step(
             "cpu", plan.autocast or torch.bfloat16, enabled=plan.autocast is not None, cache_enabled=False
         ):
             output = ask(model, inputs, level, told)
-            loss = losses.masked_mean(losses.elementwise(output, inputs), None).mean()
+            loss = losses.per_item(losses.elementwise(output, inputs)).mean()
         loss.backward()
     return count.most
 

@@ -49,7 +49,7 @@ class CaptionFinder:
                 if key not in pictures:
                     self.absent.append(f"{table.name}: {name}")
                     continue
-                if other := swallowed(caption, pictures):
+                if other := swallowed(caption.text, table, pictures):
                     raise ValueError(
                         f"{table}: the caption of {printable(name)} runs on into the row of {printable(other)}: "
                         "a quotation mark is not closed; close it, or write two for one that is meant"
@@ -69,12 +69,12 @@ class CaptionFinder:
         return self.rows.get(key_of(picture))
 
 
-def swallowed(caption: Caption, pictures: Container[Path]) -> str | None:
+def swallowed(caption: str, table: Path, pictures: Container[Path]) -> str | None:
     """The picture whose row an open quotation mark has made a part of this caption; None where there is none."""
-    if caption.source is None or caption.source.suffix.lower() != ".csv":
+    if table.suffix.lower() != ".csv":
         return None
-    cells = (cell.strip(' "') for line in caption.text.splitlines()[1:] for cell in line.split(","))
-    return next((cell for cell in cells if cell and key_of(caption.source.parent / cell) in pictures), None)
+    cells = (cell.strip(' "') for line in caption.splitlines()[1:] for cell in line.split(","))
+    return next((cell for cell in cells if cell and key_of(table.parent / cell) in pictures), None)
 
 
 def caption_of_json(path: Path) -> Caption | None:

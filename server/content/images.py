@@ -35,10 +35,10 @@ def check_image(path: Path, name: str) -> None:
         raise NotAnImage(f"only images can be uploaded ({', '.join(sorted(sum(FORMATS.values(), ())))})")
     try:
         with Image.open(path, formats=list(FORMATS)) as image:
-            check_pixels(image, name)
+            check_pixels(image)
             kind = image.format or ""
             image.verify()
-    except (NotAnImage, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
         raise NotAnImage(too_large(name)) from error
     except UnidentifiedImageError as error:
         raise NotAnImage(f"{name} is not an image") from error  # Pillow's words name the file that it waits in
@@ -48,10 +48,10 @@ def check_image(path: Path, name: str) -> None:
         raise NotAnImage(f"{name} is in truth a {kind} image")
 
 
-def check_pixels(image: Image.Image, name: str) -> None:
-    """Raises NotAnImage, with the limit, where the image has more pixels than we decode."""
+def check_pixels(image: Image.Image) -> None:
+    """Raises Pillow's own error where the image has more pixels than we decode: Pillow's limit may be another one."""
     if image.width * image.height > MOST_PIXELS:
-        raise NotAnImage(too_large(name))
+        raise Image.DecompressionBombError
 
 
 def too_large(name: str) -> str:

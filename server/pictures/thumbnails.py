@@ -9,7 +9,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ...files.listed import newest_first
 from ...files.whole import tidy, whole_or_nothing
-from ..content.images import SHOWN, NotAnImage, check_pixels
+from ..content.images import SHOWN, NotAnImage, check_pixels, too_large
 
 SIDES = (96, 192, 384, 1024)
 """Pixels of the longer side that may be asked for."""
@@ -40,15 +40,17 @@ def _made_small(path: Path, side: int) -> bytes:
     Image.init()
     try:
         with Image.open(path, formats=[kind for kind in SHOWN if kind in Image.OPEN]) as image:
-            check_pixels(image, path.name)
+            check_pixels(image)
             image.draft("RGB", (side, side))  # a JPEG is decoded at a smaller size
             upright = ImageOps.exif_transpose(image)
             upright.thumbnail((side, side))
             small = io.BytesIO()
             upright.convert("RGBA" if "A" in upright.getbands() else "RGB").save(small, "WEBP", quality=80)
             return small.getvalue()
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise error if isinstance(error, NotAnImage) else NotAnImage(f"{path.name}: {error}") from error
+    except Image.DecompressionBombError as error:
+        raise NotAnImage(too_large(path.name)) from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise NotAnImage(f"{path.name}: {error}") from error
 
 
 def prune(cache: Path, most: int = MOST_KEPT) -> None:
